@@ -1,0 +1,1 @@
+"""The config groups, as data: ``pkg://probegrid.conf``."""

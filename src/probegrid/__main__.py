@@ -1,0 +1,5 @@
+"""``python -m probegrid``."""
+
+from probegrid.cli import main
+
+main()

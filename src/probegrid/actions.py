@@ -1,0 +1,57 @@
+"""What each value of ``action`` does with a composed cell.
+
+Knows the entry points of the parts; must not know how any of them works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from probegrid.composition import Choices
+from probegrid.errors import ConfigError, RunError
+from probegrid.schema import Action, Config, TrackingBackend
+
+
+def act(config: Config, choices: Choices) -> None:
+    """Do what ``config.action`` says."""
+    if config.action not in _ACTIONS:
+        raise ConfigError(
+            f"action={config.action.value} is not available yet; {', '.join(a.value for a in _ACTIONS)} are."
+        )
+    _ACTIONS[config.action](config, choices)
+
+
+def _run(config: Config, choices: Choices) -> None:
+    from probegrid.cell import run_cell
+
+    run_cell(config, choices)
+
+
+def _plan(config: Config, choices: Choices) -> None:
+    from probegrid.models.plan_report import describe
+    from probegrid.planning import plan_cell
+
+    print(f"{choices.name} on {choices.device_map}\n{describe(plan_cell(config, choices))}")
+
+
+def _sync(config: Config, choices: Choices) -> None:
+    if config.tracking.backend is TrackingBackend.none:
+        raise ConfigError("action=sync has nowhere to send to under tracking=none; use tracking=mlflow.")
+    from probegrid.tracking.sync import sync
+
+    report = sync(Path(config.results_dir), config.tracking)
+    print(f"sent {len(report.sent)}, there already {len(report.already)}, failed {len(report.failed)}")
+    for key, reason in report.failed.items():
+        print(f"  {key}: {reason}")
+    if report.failed:
+        raise RunError(
+            f"{len(report.failed)} of the recorded cells could not be sent; run the same command again."
+        )
+
+
+_ACTIONS: dict[Action, Callable[[Config, Choices], None]] = {
+    Action.run: _run,
+    Action.plan: _plan,
+    Action.sync: _sync,
+}

@@ -1,0 +1,238 @@
+"""The flow of a cell, top to bottom: find, plan, read, score, evaluate, record, send.
+
+Knows the order of the steps and what identifies a cell; must not know Hydra, nor how any step is done.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probegrid import data
+from probegrid.composition import Choices, to_plain
+from probegrid.data.example import QuestionSet
+from probegrid.errors import ConfigError, TrackingError, UserError
+from probegrid.models.checkpoint import Checkpoint, find_checkpoint
+from probegrid.models.plan_report import describe
+from probegrid.planning import plan_cell
+from probegrid.probes import AnswerProbe
+from probegrid.progress import Progress
+from probegrid.readings.store import key_of
+from probegrid.schema import Config, TrackingBackend, TrackingConfig
+from probegrid.tracking import record
+from probegrid.tracking.provenance import provenance, versions
+from probegrid.tracking.record import CellError, CellRecord, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from probegrid.data.example import StatementSet
+    from probegrid.models.load import ModelPool
+    from probegrid.models.plan import Plan
+    from probegrid.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Result:
+    """A recorded cell."""
+
+    key: str
+    """Name of its folder, a hash of everything that determines the result."""
+    folder: Path
+    """``results_dir/<key>``."""
+    metrics: Mapping[str, float]
+    """Value of each metric; names, units and directions are in ``evaluation.metrics``."""
+    notes: Mapping[str, str]
+    """By metric name, why its value is not a number or needs care."""
+    was_done: bool
+    """Whether the cell was recorded before, so that nothing was computed."""
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table of the cell by name, read from its folder: ``scores``, ``answers``."""
+        import pandas as pd
+
+        return {file.stem: pd.read_parquet(file) for file in sorted(self.folder.glob("*.parquet"))}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell that was found possible: what was composed, its checkpoint, its plan, its examples."""
+
+    config: Config
+    choices: Choices
+    checkpoint: Checkpoint
+    plan: Plan
+    examples: QuestionSet | StatementSet
+
+    @classmethod
+    def find(cls, config: Config, choices: Choices) -> Cell:
+        """Look up the checkpoint, plan, and load the examples; no weight is read.
+
+        Raises:
+            UserError: the checkpoint, the plan or the dataset is not possible as asked.
+        """
+        checkpoint = find_checkpoint(config.model)
+        plan = plan_cell(config, choices, checkpoint)
+        return cls(config, choices, checkpoint, plan, data.load(config.dataset))
+
+    @property
+    def key(self) -> str:
+        """A hash of everything that determines the result, and of nothing that does not."""
+        from probegrid.answer_cell import describe_reading
+
+        probe = {"probe": type(self.config.probe).__name__, **asdict(self.config.probe)}
+        reading = describe_reading(self.config, self.checkpoint, self.questions)
+        return key_of(
+            {"reading": reading, "probe": probe, "rule": self.questions.rule, "seed": self.config.seed}
+        )
+
+    @property
+    def probe(self) -> AnswerProbe:
+        """The probe.
+
+        Raises:
+            ConfigError: it is of no family that can be run.
+        """
+        if not isinstance(self.config.probe, AnswerProbe):
+            raise ConfigError(
+                f"probe={self.choices.probe} is neither an answer probe nor an activation probe."
+            )
+        return self.config.probe
+
+    @property
+    def questions(self) -> QuestionSet:
+        """The examples of an answer probe.
+
+        Raises:
+            ConfigError: the dataset holds statements.
+        """
+        if not isinstance(self.examples, QuestionSet):
+            raise ConfigError(
+                f"probe={self.choices.probe} scores answers to questions, but dataset={self.choices.dataset} holds "
+                "statements; choose a question-answer dataset (facts, squad, trivia_qa, jsonl)."
+            )
+        return self.examples
+
+
+def run_cell(
+    config: Config, choices: Choices, *, pool: ModelPool | None = None, sweep: str | None = None
+) -> Result:
+    """Run a cell to its end, or recognise that it was done before.
+
+    Args:
+        config: what was composed.
+        choices: the names it was composed from.
+        pool: holds the model between the cells of a pack; None: a pool of the cell's own.
+        sweep: id of the sweep the cell belongs to, if any.
+
+    Raises:
+        UserError: the input asks for what cannot be; outside a sweep nothing is written.
+        RunError: something else went wrong; the cell is recorded as failed.
+    """
+    started = datetime.now(UTC)
+    with Progress() as progress:
+        cell = Cell.find(config, choices)
+        folder = Path(config.results_dir) / cell.key
+        recorded = record.read(folder.parent, folder.name)
+        if recorded is not None and recorded.status is Status.done:
+            progress.say(f"{choices.name} is done already, nothing is computed again: {folder}")
+            _send(folder, config.tracking, progress)
+            return Result(folder.name, folder, recorded.metrics, recorded.notes, was_done=True)
+        for line in (choices.name, *cell.examples.notes, describe(cell.plan)):
+            progress.say(line)
+        with _failures_recorded(cell, started, sweep):
+            outcome = _compute(cell, pool, progress)
+        written = CellRecord(**_identity(cell, started, sweep), **_found(outcome), status=Status.done)
+        record.write(
+            folder.parent,
+            written,
+            to_plain(config),
+            tables=outcome.tables,
+            figures=outcome.figures,
+            files=outcome.files,
+        )
+        _send(folder, config.tracking, progress)
+        progress.say(summarize(written, folder))
+        return Result(folder.name, folder, written.metrics, written.notes, was_done=False)
+
+
+def _compute(cell: Cell, pool: ModelPool | None, progress: Progress) -> Outcome:
+    """Read, score and evaluate; torch is imported here and not before."""
+    from probegrid.answer_cell import answer_outcome
+    from probegrid.models.load import ModelPool, ModelRequest
+    from probegrid.models.meter import Meter
+
+    config = cell.config
+    request = ModelRequest(
+        cell.checkpoint, config.model, config.quantization.method, cell.plan.placement.device_map()
+    )
+    meter = Meter(pool or ModelPool(), request)
+    outcome = answer_outcome(config, cell.probe, cell.checkpoint, cell.questions, meter.open_model, progress)
+    return replace(outcome, metrics={**outcome.metrics, **meter.metrics()})
+
+
+@contextmanager
+def _failures_recorded(cell: Cell, started: datetime, sweep: str | None) -> Iterator[None]:
+    """The boundary of a cell: whatever goes wrong inside is recorded, sent, and raised again."""
+    try:
+        yield
+    except Exception as error:
+        if sweep is not None or not isinstance(error, UserError):
+            failure = CellError(type(error).__name__, str(error), "".join(traceback.format_exception(error)))
+            failed = CellRecord(**_identity(cell, started, sweep), status=Status.failed, error=failure)
+            folder = record.write(Path(cell.config.results_dir), failed, to_plain(cell.config))
+            with Progress() as progress:
+                _send(folder, cell.config.tracking, progress)
+        raise
+
+
+def _identity(cell: Cell, started: datetime, sweep: str | None) -> dict[str, Any]:
+    """The part of a record that is known whether or not the cell ended well."""
+    return {
+        "cell": cell.key,
+        "name": cell.choices.name,
+        "choices": asdict(cell.choices),
+        "plan": cell.plan.as_dict(),
+        "versions": versions(),
+        "provenance": provenance(started),
+        "sweep": sweep,
+    }
+
+
+def _found(outcome: Outcome) -> dict[str, Any]:
+    """The part of a record that a cell found out."""
+    return {"metrics": outcome.metrics, "notes": outcome.notes, "steps": outcome.steps}
+
+
+def _send(folder: Path, tracking: TrackingConfig, progress: Progress) -> None:
+    """Send a recorded cell to MLflow; where that fails, the cell stands and ``action=sync`` sends it later."""
+    if tracking.backend is TrackingBackend.none:
+        return
+    from probegrid.tracking.mlflow_sink import send
+
+    try:
+        send(folder, tracking)
+    except TrackingError as error:
+        progress.say(
+            f"not sent to MLflow: {error} The result is in {folder}; `probegrid action=sync` sends it later."
+        )
+
+
+def summarize(written: CellRecord, folder: Path) -> str:
+    """The numbers of a cell in a few lines."""
+    metrics = written.metrics
+    lines = [f"{written.name}: n {metrics['n']:.0f}"]
+    for name in ("accuracy", "f1", "auroc", "auprc", "aurc"):
+        if name not in metrics:
+            continue
+        low, high = metrics.get(f"{name}_ci_low"), metrics.get(f"{name}_ci_high")
+        interval = "" if low is None or high is None else f"  [{low:.3f}, {high:.3f}]"
+        note = f"  ({written.notes[name]})" if name in written.notes else ""
+        lines.append(f"  {name:<9} {metrics[name]:.3f}{interval}{note}")
+    speed = f"  load {metrics['load_s']:.1f} s, read {metrics['read_s']:.1f} s, {metrics['tokens_per_s']:.0f} tokens/s"
+    return "\n".join([*lines, speed, f"  {folder}"])

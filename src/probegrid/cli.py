@@ -1,0 +1,42 @@
+"""The command line: Hydra composes, an action acts, an error becomes a sentence and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from probegrid.composition import CONFIG_MODULE, register, to_choices, to_config, user_errors
+from probegrid.errors import ProbegridError
+
+
+def main() -> None:
+    """Entry point of the console command ``probegrid``; exits with 0, 1 or 2 as DESIGN.md says."""
+    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, sys.argv[1:])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra's errors reach us instead of being printed and swallowed
+    register()
+    command = hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")(_act)
+    try:
+        with user_errors():
+            command()
+    except ProbegridError as error:
+        if show_traceback:
+            traceback.print_exc()
+        sys.exit(_report(str(error), error.exit_status))
+    except KeyboardInterrupt:
+        sys.exit(_report("interrupted; the same command goes on from here.", 130))
+
+
+def _act(composed: DictConfig) -> None:
+    from probegrid.actions import act
+
+    act(to_config(composed), to_choices({"hydra": HydraConfig.get()}))
+
+
+def _report(sentence: str, status: int) -> int:
+    print(f"probegrid: {sentence}", file=sys.stderr)
+    return status

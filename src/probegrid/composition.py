@@ -1,0 +1,170 @@
+"""From groups and overrides to a typed ``Config``.
+
+Knows Hydra's config store, its compose API and its errors; must not know what a cell does with the values.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from types import ModuleType
+from typing import Any, get_args, get_type_hints
+
+import probegrid.data
+import probegrid.probes
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from probegrid.errors import ConfigError, closest
+from probegrid.schema import Config, DatasetConfig, ProbeConfig
+
+CONFIG_MODULE = "probegrid.conf"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The name chosen in each group, as typed: ``model=qwen72b`` gives ``choices.model == "qwen72b"``."""
+
+    model: str
+    quantization: str
+    device_map: str
+    dataset: str
+    probe: str
+
+    @property
+    def name(self) -> str:
+        """The name of the cell's run: ``model-quantization-dataset-probe``."""
+        return "-".join((self.model, self.quantization, self.dataset, self.probe))
+
+
+def register() -> None:
+    """Put the schema into Hydra's config store: the root as ``schema``, each dataset and probe under its module's name."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for group, package, base in (
+        ("dataset", probegrid.data, DatasetConfig),
+        ("probe", probegrid.probes, ProbeConfig),
+    ):
+        for name, config_class in _config_classes(package, base):
+            store.store(group=f"schema/{group}", name=name, node=config_class)
+
+
+def _config_classes(package: ModuleType, base: type) -> Iterator[tuple[str, type]]:
+    for found in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{found.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__:
+                yield found.name, value
+
+
+def to_config(composed: DictConfig) -> Config:
+    """Convert a composed config once, checks included.
+
+    Raises:
+        ConfigError: a value of the wrong type, or one that its dataclass refuses.
+    """
+    if OmegaConf.get_type(composed) is not Config:
+        raise ConfigError(
+            "the config does not start from probegrid's schema; keep `- schema` first in its defaults."
+        )
+    with user_errors():
+        values = {part.name: composed[part.name] for part in fields(Config)}
+        return Config(
+            **{
+                name: OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+                for name, value in values.items()
+            }
+        )
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """Nested plain values, every enum by its name: what ``config.yaml`` holds."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {str(name): value for name, value in plain.items()}
+
+
+def to_choices(composed: DictConfig | Mapping[str, Any]) -> Choices:
+    """Read the chosen names from a composed config that still has its ``hydra`` node."""
+    chosen = composed["hydra"]["runtime"]["choices"]
+    return Choices(**{part.name: str(chosen[part.name]) for part in fields(Choices)})
+
+
+def compose_cell(overrides: Sequence[str]) -> tuple[Config, Choices]:
+    """Compose one cell from Python, as the command line would.
+
+    Raises:
+        ConfigError: an unknown name, key or value.
+    """
+    register()
+    GlobalHydra.instance().clear()
+    with user_errors(), initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+    return to_config(composed), to_choices(composed)
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn what Hydra and OmegaConf raise into one sentence for the user."""
+    try:
+        yield
+    except MissingConfigException as error:
+        raise ConfigError(_unknown_choice(error)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_unknown_key(error) or _one_line(error)) from error
+
+
+def _unknown_choice(error: MissingConfigException) -> str:
+    missing, options = error.missing_cfg_file or "", error.options
+    if not isinstance(missing, str) or not options:
+        return _one_line(error)
+    group, _, name = missing.rpartition("/")
+    return f"{group}={name} is not known; {closest(name, options)}."
+
+
+def _unknown_key(error: Exception) -> str | None:
+    found = re.search(r"Could not override '([\w.]+)'", str(error))
+    if not found:
+        return None
+    path, _, key = found.group(1).rpartition(".")
+    return f"the config has no key {found.group(1)}; {closest(key, sorted(_keys_at(path)))}."
+
+
+def _keys_at(path: str) -> set[str]:
+    """Field names below a dotted path, over every subclass that may stand there."""
+    classes: set[type] = {Config}
+    for part in filter(None, path.split(".")):
+        classes = {found for owner in classes for found in _field_classes(owner, part)}
+    return {part.name for owner in classes for part in fields(owner)}
+
+
+def _field_classes(owner: type, name: str) -> Iterator[type]:
+    hint = get_type_hints(owner).get(name)
+    for candidate in (hint, *get_args(hint)):
+        if isinstance(candidate, type) and is_dataclass(candidate):
+            yield candidate
+            yield from _subclasses(candidate)
+
+
+def _subclasses(owner: type) -> Iterator[type]:
+    for child in owner.__subclasses__():
+        yield child
+        yield from _subclasses(child)
+
+
+def _one_line(error: Exception) -> str:
+    text = "; ".join(filter(None, (str(error), str(error.__cause__ or ""))))
+    lines = [line.strip() for line in text.splitlines()]
+    kept = [
+        line
+        for line in lines
+        if line and not line.startswith(("full_key:", "object_type=", "reference_type="))
+    ]
+    return "; ".join(dict.fromkeys(kept))

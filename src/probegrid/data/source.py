@@ -1,0 +1,70 @@
+"""From ``dataset.path`` to tables: a local file, a local folder, or a hub id.
+
+Knows how a path is told apart; must not know formats or columns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from probegrid.data import files, hub
+from probegrid.data.table import Table
+from probegrid.errors import DataError
+from probegrid.schema import DatasetConfig
+
+
+def read_splits(
+    config: DatasetConfig,
+    splits: Iterable[str],
+    subset: str | None = None,
+    unpack: files.Unpack | None = None,
+) -> Iterator[Table]:
+    """Read splits of ``config.path`` in turn: a table a distinct split, or a single one where it is a file.
+
+    Raises:
+        DataError: no path is given, or what it names cannot be read.
+    """
+    path = required_path(config)
+    distinct = list(dict.fromkeys(splits))
+    if not is_local(path):
+        yield from hub.read_splits(path, distinct, subset)
+        return
+    local = existing(path)
+    if local.is_file():
+        yield files.read_file(local, unpack)
+        return
+    for split in distinct:
+        yield files.read_split(local, split, subset, unpack)
+
+
+def required_path(config: DatasetConfig) -> str:
+    """``config.path`` of a dataset that has no default.
+
+    Raises:
+        DataError: it is null or empty.
+    """
+    if not config.path:
+        name = type(config).__module__.rpartition(".")[2]
+        raise DataError(
+            f"dataset={name} has no data of its own; give yours with dataset.path=<file or folder>."
+        )
+    return config.path
+
+
+def is_local(path: str) -> bool:
+    """Whether ``path`` is meant as a local one: it exists, starts like one, or ends like a data file."""
+    return path.startswith(("/", ".", "~")) or path.endswith(files.SUFFIXES) or os.path.exists(path)
+
+
+def existing(path: str) -> Path:
+    """The local file or folder that ``path`` names.
+
+    Raises:
+        DataError: there is none; the closest name in the folder is given.
+    """
+    local = Path(os.path.expanduser(path))
+    if not os.path.exists(local):
+        raise files.missing(local)
+    return local

@@ -1,0 +1,196 @@
+"""Figures of one cell: ROC, risk against coverage, reliability, and the scores by label.
+
+Drawn on `Figure` objects, without pyplot: no global state, no display. Colors are those of Okabe & Ito
+(2008), which color-blind readers tell apart.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from probegrid.evaluation.calibration import Binning, Calibration
+from probegrid.evaluation.checks import FloatArray, as_labels, as_scores
+from probegrid.evaluation.intervals import Estimate, bootstrap
+from probegrid.evaluation.ranking import Ranking, risk_coverage_curve, roc_curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_BLUE, _ORANGE, _GREEN, _GRAY = "#0072B2", "#D55E00", "#009E73", "#666666"
+_INCHES, _DPI = (6.4, 4.8), 100
+_BAND_COVERAGES = np.linspace(0.02, 1, 50)
+_FIRST_COVERAGE_IN_VIEW = 0.05  # below it a handful of answers would set the scale
+
+
+def roc_figure(labels: ArrayLike, scores: ArrayLike, auroc: Estimate, *, title: str) -> Figure:
+    """Draw the true against the false positive rate at every threshold, with the AUROC and its interval.
+
+    Args:
+        labels: `bool[n]`, true for the positive class.
+        scores: `float[n]`, finite; larger when the positive label is more likely.
+        auroc: the area with its interval, of the same labels and scores.
+        title: of the figure.
+
+    Raises:
+        ValueError: shapes differ, a label is not true or false, or a score is not finite.
+    """
+    figure, axes = _new_figure(title, "False positive rate", "True positive rate")
+    false_positive_rate, true_positive_rate = roc_curve(labels, scores)
+    axes.plot([0, 1], [0, 1], "--", color=_GRAY, label="Chance (0.500)")
+    axes.plot(
+        false_positive_rate, true_positive_rate, color=_BLUE, linewidth=2, label=f"AUROC {_text(auroc)}"
+    )
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set_aspect("equal")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def risk_coverage_figure(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    aurc: Estimate,
+    groups: Sequence[str] | None = None,
+    *,
+    title: str,
+    seed: int,
+    resamples: int = 2000,
+) -> Figure:
+    """Draw the error rate against the fraction of answers kept, beside the best and a random ranking.
+
+    Args:
+        labels: `bool[n]`, true where the answer is correct; `n >= 1`.
+        scores: `float[n]`, finite; larger when correct is more likely.
+        aurc: the area with its interval, of the same labels and scores.
+        groups: group of each example; whole groups are resampled for the band.
+        title: of the figure.
+        seed: of the resampling alone.
+        resamples: number of bootstrap resamples behind the pointwise 95% band.
+
+    Raises:
+        ValueError: as `evaluate_answers`.
+    """
+    figure, axes = _new_figure(
+        title, "Coverage (share of answers kept)", "Risk (error rate among those kept)"
+    )
+    coverage, risk = risk_coverage_curve(labels, scores)
+    base = float(risk[-1])
+    low, high = _risk_band(labels, scores, groups, seed=seed, resamples=resamples)
+    axes.fill_between(
+        _BAND_COVERAGES, low, high, color=_BLUE, alpha=0.18, linewidth=0, label="95% band, pointwise"
+    )
+    axes.plot(coverage, risk, color=_BLUE, linewidth=2, label=f"AURC {_text(aurc)}")
+    axes.axhline(base, linestyle="--", color=_GRAY, label=f"Random ranking ({base:.3f})")
+    optimal = np.maximum(0, 1 - (1 - base) / coverage)
+    axes.plot(coverage, optimal, ":", color=_GREEN, linewidth=2, label=f"Best ranking ({optimal.mean():.3f})")
+    in_view = np.concatenate([risk[coverage >= _FIRST_COVERAGE_IN_VIEW], [base, 0.02]])
+    axes.set(xlim=(0, 1.01), ylim=(-0.015 * in_view.max(), 1.35 * in_view.max()))
+    axes.legend(loc="upper left")
+    return figure
+
+
+def reliability_figure(
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    ece: Estimate,
+    *,
+    title: str,
+    bins: int = 15,
+    binning: Binning = "width",
+) -> Figure:
+    """Draw the share of positives against the mean probability of each bin; larger markers hold more.
+
+    Args:
+        labels: `bool[n]`, true for the positive class; `n >= 1`.
+        probabilities: `float[n]` in [0, 1], of the positive class.
+        ece: the expected calibration error with its interval, of the same labels, probabilities and bins.
+        title: of the figure.
+        bins: number of bins.
+        binning: as `Calibration`.
+
+    Raises:
+        ValueError: as `Calibration`.
+    """
+    figure, axes = _new_figure(title, "Mean probability in the bin", "Share of positives in the bin")
+    points = Calibration(labels, probabilities, bins=bins, binning=binning).reliability()
+    axes.plot([0, 1], [0, 1], "--", color=_GRAY, label="Calibrated")
+    axes.plot(points.confidence, points.accuracy, color=_BLUE, linewidth=1.5, label=f"ECE {_text(ece)}")
+    axes.scatter(
+        points.confidence, points.accuracy, s=20 + 600 * points.weight, color=_BLUE, alpha=0.6, linewidth=0
+    )
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    axes.set_aspect("equal")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def score_histogram_figure(labels: ArrayLike, scores: ArrayLike, *, title: str, bins: int = 30) -> Figure:
+    """Draw how many positives and negatives have which score, on the same bins.
+
+    Args:
+        labels: `bool[n]`, true for the positive class; `n >= 1`.
+        scores: `float[n]`, finite.
+        title: of the figure.
+        bins: number of bins of equal width over the range of the scores.
+
+    Raises:
+        ValueError: shapes differ, a label is not true or false, or a score is not finite.
+    """
+    figure, axes = _new_figure(title, "Score (larger: more likely correct)", "Examples")
+    truth = as_labels(labels)
+    values = as_scores(scores, len(truth))
+    edges = np.histogram_bin_edges(values, bins=bins)
+    for name, chosen, color in (("Incorrect", ~truth, _ORANGE), ("Correct", truth, _BLUE)):
+        label = f"{name} ({np.count_nonzero(chosen)})"
+        axes.hist(values[chosen], bins=edges.tolist(), color=color, alpha=0.55, label=label)
+    axes.legend(loc="best")
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """Render at 100 dpi; the same figure gives the same bytes, with no date and no program version in them."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_INCHES, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, wrap=True)
+    axes.set(xlabel=x_label, ylabel=y_label)
+    axes.grid(visible=True, color="#DDDDDD", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _risk_band(
+    labels: ArrayLike, scores: ArrayLike, groups: Sequence[str] | None, *, seed: int, resamples: int
+) -> tuple[FloatArray, FloatArray]:
+    """Ends of the pointwise 95% interval of the risk at `_BAND_COVERAGES`, `float64[k]` each."""
+    ranking = Ranking(labels, scores)
+
+    def risks(weights: FloatArray) -> dict[str, FloatArray]:
+        risk = 1 - ranking.counts(weights).accuracy_at(_BAND_COVERAGES)
+        return {f"{coverage:.2f}": risk[:, column] for column, coverage in enumerate(_BAND_COVERAGES)}
+
+    band = bootstrap(risks, np.size(labels), groups, seed=seed, resamples=resamples).values()
+    return np.array([point.low for point in band]), np.array([point.high for point in band])
+
+
+def _text(estimate: Estimate) -> str:
+    """Value and interval for a legend, in words where there is none."""
+    if np.isnan(estimate.value):
+        return "undefined: one class only"
+    if np.isnan(estimate.low):
+        return f"{estimate.value:.3f} (no interval)"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"

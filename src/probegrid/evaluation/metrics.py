@@ -1,0 +1,77 @@
+"""The metrics a cell can report: what each name means, its unit and its direction."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """What a reader needs to know of a metric.
+
+    Attributes:
+        description: one sentence part, without a full stop.
+        unit: `1` for a share or a probability, else `examples`, `nats`, `s`, `GB` (10^9 bytes) or a rate.
+        higher_is_better: `None` where neither direction is better.
+    """
+
+    description: str
+    unit: str
+    higher_is_better: bool | None
+
+
+METRICS: dict[str, MetricInfo] = {
+    "accuracy": MetricInfo("share of examples whose label is true (answers that are correct)", "1", True),
+    "auroc": MetricInfo("probability that a true example outscores a false one, ties one half", "1", True),
+    "auprc": MetricInfo(
+        "average precision with true as the positive class; chance is the accuracy", "1", True
+    ),
+    "aurc": MetricInfo("area under the risk-coverage curve, the mean error rate over coverages", "1", False),
+    "eaurc": MetricInfo("AURC minus that of the best ranking at the same accuracy", "1", False),
+    "accuracy_at_80": MetricInfo("accuracy among the 80% of examples scored highest", "1", True),
+    "accuracy_at_90": MetricInfo("accuracy among the 90% of examples scored highest", "1", True),
+    "accuracy_at_95": MetricInfo("accuracy among the 95% of examples scored highest", "1", True),
+    "ece": MetricInfo(
+        "expected calibration error of the score as a probability, 15 bins of equal width", "1", False
+    ),
+    "brier": MetricInfo("mean squared difference of the score as a probability and the label", "1", False),
+    "n": MetricInfo("number of examples evaluated", "examples", None),
+    "n_correct": MetricInfo("number of examples whose label is true", "examples", None),
+    "f1": MetricInfo("mean token F1 of the answers, the best over each one's references", "1", True),
+    "nll_mean": MetricInfo(
+        "mean over answers of the summed negative log-likelihood of their tokens", "nats", False
+    ),
+    "tokens_per_s": MetricInfo("tokens generated a second while reading", "tokens/s", True),
+    "examples_per_s": MetricInfo("examples read a second", "examples/s", True),
+    "load_s": MetricInfo("time to load the model", "s", False),
+    "read_s": MetricInfo("time to read the data set with the model loaded", "s", False),
+    "peak_ram_gb": MetricInfo("highest resident memory of the process", "GB", False),
+    "peak_gpu_gb_": MetricInfo("highest memory allocated on GPU", "GB", False),
+    "train_loss": MetricInfo("mean loss on the training examples; step = epoch", "nats", False),
+    "val_loss": MetricInfo("mean loss on the validation examples; step = epoch", "nats", False),
+    "layer_auroc": MetricInfo("AUROC of the probe at one layer; step = layer", "1", True),
+}
+"""By metric name, in order of report. `peak_gpu_gb_` is a prefix: the device index follows."""
+
+_INTERVAL_ENDS = {"_ci_low": "lower", "_ci_high": "upper"}
+
+
+def metric_info(name: str) -> MetricInfo:
+    """Look a metric up; `peak_gpu_gb_<i>`, `<metric>_ci_low` and `<metric>_ci_high` are understood.
+
+    Raises:
+        KeyError: no such metric; the message names the closest ones.
+    """
+    for suffix, end in _INTERVAL_ENDS.items():
+        if name.endswith(suffix):
+            info = metric_info(name.removesuffix(suffix))
+            return replace(info, description=f"{end} end of the 95% interval of: {info.description}")
+    if gpu := re.fullmatch(r"(peak_gpu_gb_)(\d+)", name):
+        info = METRICS[gpu[1]]
+        return replace(info, description=f"{info.description} {gpu[2]}")
+    if name not in METRICS or name.endswith("_"):
+        close = get_close_matches(name, METRICS) or list(METRICS)
+        raise KeyError(f"no metric is called {name!r}; close: {', '.join(close)}")
+    return METRICS[name]

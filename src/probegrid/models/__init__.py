@@ -1,0 +1,1 @@
+"""Models: the plan of what they need, and loading them to it."""

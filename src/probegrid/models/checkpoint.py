@@ -1,0 +1,146 @@
+"""Which checkpoint a name means, and what identifies its content.
+
+Knows local folders, the embedded model and the hub; must not know weights in memory, devices or quantization.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from probegrid.embedded import checkpoint_dir
+from probegrid.errors import CheckpointError
+from probegrid.schema import ModelConfig
+
+EMBEDDED = "embedded:tiny"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+_SAMPLE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was found: its own config is at hand, its weights need not be."""
+
+    name: str
+    """Folder or hub id, as transformers takes it."""
+    commit: str | None
+    """Commit of the hub repository; None for a folder."""
+    fingerprint: str
+    """What identifies the content: the commit, or a hash over a folder's files."""
+    config: dict[str, Any]
+    """The checkpoint's own config.json."""
+
+    @property
+    def context(self) -> int | None:
+        """Most positions the model takes, in tokens; None where its config sets no limit."""
+        text = self.config.get("text_config", self.config)
+        limit = text.get("max_position_embeddings", text.get("n_positions"))
+        return None if limit is None else int(limit)
+
+
+def find_checkpoint(model: ModelConfig) -> Checkpoint:
+    """Resolve ``model.path`` and ``model.revision``.
+
+    Raises:
+        CheckpointError: a folder that is missing or holds no checkpoint, a hub id that is unknown, gated, or out of reach.
+    """
+    if model.path == EMBEDDED:
+        return _from_folder(checkpoint_dir())
+    folder = Path(model.path).expanduser()
+    if folder.is_dir():
+        return _from_folder(folder)
+    if folder.exists():
+        raise CheckpointError(f"model.path={model.path} is a file; give the folder that holds config.json.")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model.path) or model.path.startswith("."):
+        raise CheckpointError(
+            f"model.path={model.path} is neither a folder that exists nor a hub id (owner/name)."
+        )
+    return _from_hub(model.path, model.revision)
+
+
+def _from_folder(folder: Path) -> Checkpoint:
+    config = _read_config(folder / "config.json", str(folder))
+    weights = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+    if not weights:
+        raise CheckpointError(
+            f"{folder} has a config.json but no weights (*.safetensors); finish its download or copy."
+        )
+    digest = hashlib.sha256()
+    for file in sorted(
+        [*weights, *folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("tokenizer.model")]
+    ):
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        digest.update(_sample(file))
+    return Checkpoint(str(folder), None, digest.hexdigest(), config)
+
+
+def _sample(file: Path, samples: int = 16) -> bytes:
+    """Hash of a file: whole up to 64 MB, else its first megabytes (a safetensors header) and evenly spaced ones after."""
+    digest, size = hashlib.sha256(), file.stat().st_size
+    with file.open("rb") as stream:
+        if size <= 64 * _SAMPLE_BYTES:
+            digest.update(stream.read())
+        else:
+            for index in range(samples):
+                stream.seek((size - _SAMPLE_BYTES) * index // (samples - 1))
+                digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.digest()
+
+
+def _from_hub(name: str, revision: str | None) -> Checkpoint:
+    from huggingface_hub import hf_hub_download
+
+    with hub_errors(f"model.path={name}", revision):
+        config_file = Path(hf_hub_download(name, "config.json", revision=revision))
+    commit = config_file.parent.name
+    return Checkpoint(name, commit, f"{name}@{commit}", _read_config(config_file, name))
+
+
+@contextmanager
+def hub_errors(what: str, revision: str | None) -> Iterator[None]:
+    """Turn what the hub's client raises into one sentence about ``what``."""
+    import httpx
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise CheckpointError(
+            f"{what} is gated: accept its licence on the hub and run `hf auth login`."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(
+            f"{what} has no revision {revision}; give a branch, tag or commit that it has."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{what} is not on the hub, or is private; check its spelling or give a folder."
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+        mend = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
+        raise CheckpointError(
+            f"{what} is not in the local cache and {mend}; give model.path=<folder of the checkpoint> or a connection."
+        ) from error
+
+
+def _read_config(file: Path, name: str) -> dict[str, Any]:
+    if not file.is_file():
+        raise CheckpointError(f"{name} is not a checkpoint: it has no config.json.")
+    try:
+        config: dict[str, Any] = json.loads(file.read_text())
+    except ValueError as error:
+        raise CheckpointError(
+            f"{name} is not a checkpoint: its config.json is not JSON ({error})."
+        ) from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise CheckpointError(
+            f"{name} is not a transformers checkpoint: its config.json names no model_type."
+        )
+    return config

@@ -1,0 +1,147 @@
+"""From a checkpoint to a model that is ready to read.
+
+Knows transformers' loading and what can go wrong in it; must not know questions, probes or results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from probegrid.errors import CheckpointError
+from probegrid.models.checkpoint import Checkpoint, hub_errors
+from probegrid.models.quantization import quantization_config
+from probegrid.schema import ModelConfig, QuantizationMethod
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """Everything that determines which weights are in memory, and where."""
+
+    checkpoint: Checkpoint
+    config: ModelConfig
+    quantization: QuantizationMethod
+    device_map: dict[str, int | str]
+    """Module name to GPU index or ``cpu``, as accelerate takes it."""
+
+
+@dataclass
+class LoadedModel:
+    """A model in memory."""
+
+    model: PreTrainedModel
+    load_s: float
+    """Seconds from the request to ready."""
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """Token ids that end a sequence, by the checkpoint's generation config and its config."""
+        found: set[int] = set()
+        for source in (self.model.generation_config, self.model.config.get_text_config()):
+            ids = getattr(source, "eos_token_id", None)
+            found |= set(ids if isinstance(ids, list) else [] if ids is None else [ids])
+        return sorted(found)
+
+
+def load_tokenizer(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedTokenizerBase:
+    """Load the tokenizer alone, which prompts need before any weight is read.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    with _loading_errors(checkpoint):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            checkpoint.name, revision=checkpoint.commit, trust_remote_code=config.trust_remote_code
+        )
+    return tokenizer
+
+
+def load_model(request: ModelRequest) -> LoadedModel:
+    """Load the whole model for generation, on the devices of the request.
+
+    Raises:
+        CheckpointError: weights that are missing, incomplete, damaged, or not of this architecture.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    started = time.perf_counter()
+    with _loading_errors(request.checkpoint):
+        model, info = AutoModelForCausalLM.from_pretrained(
+            request.checkpoint.name,
+            revision=request.checkpoint.commit,
+            dtype=getattr(torch, request.config.dtype.value),
+            device_map=request.device_map,
+            quantization_config=quantization_config(request.quantization, request.checkpoint),
+            trust_remote_code=request.config.trust_remote_code,
+            use_safetensors=request.config.use_safetensors,
+            output_loading_info=True,
+        )
+    _refuse_missing(request.checkpoint, info)
+    return LoadedModel(model.eval(), time.perf_counter() - started)
+
+
+def _refuse_missing(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
+    """transformers fills missing weights with random numbers and goes on; here they are an error."""
+    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.name} lacks {len(missing)} weights of its architecture, {missing[0]} among them; "
+            "finish its download, or correct its config.json."
+        )
+
+
+@contextlib.contextmanager
+def _loading_errors(checkpoint: Checkpoint) -> Iterator[None]:
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with (
+            hub_errors(f"model.path={checkpoint.name}", checkpoint.commit)
+            if checkpoint.commit
+            else contextlib.nullcontext()
+        ):
+            yield
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{checkpoint.name} cannot be loaded: {reason[0]}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+class ModelPool:
+    """Holds at most one model, so that cells which need the same one load it once."""
+
+    def __init__(self) -> None:
+        self._request: ModelRequest | None = None
+        self._loaded: LoadedModel | None = None
+
+    def get(self, request: ModelRequest) -> LoadedModel:
+        """The model of this request; another one is released fully before it is loaded."""
+        if self._loaded is None or request != self._request:
+            self.release()
+            self._loaded = load_model(request)
+            self._request = request
+        return self._loaded
+
+    def release(self) -> None:
+        """Free the model that is held, if any, on every device."""
+        self._request = self._loaded = None
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,61 @@
+"""How much memory a loaded model leaves for the keys and values of a batch.
+
+Knows devices and where a model's blocks lie; must not know prompts or plans.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+FREE_SHARE = {"cuda": 0.75, "cpu": 0.25}
+"""Part of the free memory that keys and values may take; activations, logits and other programs need the rest."""
+
+
+@dataclass(frozen=True)
+class KVBudget:
+    """Free bytes and bytes a token, of each device that holds blocks."""
+
+    free_bytes: dict[torch.device, float]
+    bytes_per_token: dict[torch.device, int]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> KVBudget:
+        """Measure it now, with the model (and a prefix, if any) in memory."""
+        config = model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        size = torch.empty((), dtype=model.dtype).element_size()
+        blocks = Counter(_execution_device(block) for block in model.base_model.layers)
+        free = {device: _free_bytes(device) * FREE_SHARE[device.type] for device in blocks}
+        return cls(free, {device: 2 * heads * width * size * count for device, count in blocks.items()})
+
+    def holds(self, tokens: int) -> bool:
+        """Whether the keys and values of so many tokens, over all rows together, fit on every device."""
+        return all(
+            tokens * per_token <= self.free_bytes[device]
+            for device, per_token in self.bytes_per_token.items()
+        )
+
+
+def _execution_device(block: torch.nn.Module) -> torch.device:
+    """Where a block computes: the device of accelerate's hook, else that of its weights."""
+    hook = getattr(block, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    if device is not None:
+        return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+    return next(block.parameters()).device
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + cached

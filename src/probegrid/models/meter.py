@@ -1,0 +1,41 @@
+"""What loading and running a model took: seconds and peak bytes.
+
+Knows the counters of the operating system and of torch; must not know what the model was asked.
+"""
+
+from __future__ import annotations
+
+import resource
+
+import torch
+from probegrid.models.hardware import BYTES_PER_GB
+from probegrid.models.load import LoadedModel, ModelPool, ModelRequest
+
+
+class Meter:
+    """Opens the model of a cell when it is needed and keeps account of what it took."""
+
+    def __init__(self, pool: ModelPool, request: ModelRequest) -> None:
+        self._pool = pool
+        self._request = request
+        self._loaded: LoadedModel | None = None
+        for device in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def open_model(self) -> LoadedModel:
+        """The model, loaded now unless the pool holds it."""
+        self._loaded = self._pool.get(self._request)
+        return self._loaded
+
+    def metrics(self) -> dict[str, float]:
+        """``load_s`` (0 where no model was needed), ``peak_ram_gb`` of this process, ``peak_gpu_gb_<i>``; GB are 10^9 bytes."""
+        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        gpus = {
+            f"peak_gpu_gb_{device}": torch.cuda.max_memory_allocated(device) / BYTES_PER_GB
+            for device in range(torch.cuda.device_count())
+        }
+        return {
+            "load_s": self._loaded.load_s if self._loaded is not None else 0.0,
+            "peak_ram_gb": peak_kib * 1024 / BYTES_PER_GB,
+            **gpus,
+        }

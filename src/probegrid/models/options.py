@@ -1,0 +1,80 @@
+"""The pairs of placement and batch size that could run a cell, and which of them to take.
+
+More rows in a batch pay for a streamed block, and fewer blocks on a GPU make room for more rows: every
+sensible pair is estimated. Of those within 5% of the fastest, the one with the fewest streamed blocks, then
+the fewest GPUs, then the smallest batch is taken: it leaves most room for prompts that turn out longer than
+estimated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from probegrid.models.facts import Facts
+from probegrid.models.placement import Device, Load, Placement, placements
+from probegrid.models.timing import Duration, reading_duration
+from probegrid.models.workload import Workload
+
+_MAX_ROWS = 512
+"""Rows decoded together at most; past that nothing gets faster."""
+_SLACK = 1.05
+"""How much slower than the fastest an option may be to save streaming, GPUs and memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A placement and a batch size that keep to every budget."""
+
+    batch_size: int
+    """Examples in a batch."""
+    placement: Placement
+    loads: dict[Device, Load]
+    """What each device holds at the peak."""
+    duration: Duration
+    """Seconds of the reading."""
+
+    @property
+    def cpu_bytes(self) -> int:
+        """Held in CPU memory."""
+        return self.loads["cpu"].total if "cpu" in self.loads else 0
+
+    @property
+    def gpu_bytes(self) -> int:
+        """Held on all GPUs together."""
+        return sum(load.total for device, load in self.loads.items() if device != "cpu")
+
+
+def options(facts: Facts) -> Iterator[Option]:
+    """Every sensible placement and batch size that keep to the budgets, none if there are none."""
+    for batch_size in batch_sizes(facts.workload):
+        demand = facts.demand(batch_size)
+        for placement in placements(demand, facts.gpu_budgets, facts.strategy):
+            duration = reading_duration(facts, placement, batch_size)
+            option = Option(batch_size, placement, placement.loads(demand), duration)
+            if option.cpu_bytes <= facts.cpu_budget:
+                yield option
+
+
+def batch_sizes(workload: Workload) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 12, ... up to all examples; the one size asked for, if one was."""
+    if workload.batch_size is not None:
+        return [min(workload.batch_size, workload.examples)]
+    most = min(workload.examples, max(1, _MAX_ROWS // workload.generations))
+    powers = [2**exponent for exponent in range(most.bit_length())]
+    between = [power + power // 2 for power in powers[1:] if power + power // 2 < most]
+    return sorted({*powers, *between, most})
+
+
+def best(candidates: Sequence[Option]) -> Option:
+    """The option to take, by the rule at the head of this module."""
+    fastest_s = min(option.duration.total_s for option in candidates)
+    return min(
+        (option for option in candidates if option.duration.total_s <= _SLACK * fastest_s),
+        key=lambda option: (
+            len(option.placement.streamed),
+            len(option.placement.gpus),
+            option.batch_size,
+            option.duration.total_s,
+        ),
+    )

@@ -1,0 +1,107 @@
+"""What a cell reads, as numbers of tokens: the part of a plan that comes from the dataset, the prompt and the
+probe.
+
+Knows how prompts are laid out and how long the usual datasets' texts are; must not read a dataset or a
+tokenizer. Where the texts are at hand, count them and fill ``Workload`` directly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from probegrid.schema import DecodingConfig, PromptConfig
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEstimate:
+    """Typical lengths in a dataset, in tokens of a vocabulary of 32 to 150 thousand."""
+
+    question: int = 25
+    context: int = 0
+    """The paragraph of a question, shown under ``prompt.use_context``."""
+    answer: int = 6
+    """The answer of a few-shot example."""
+    conversation: int = 400
+    """A conversation that an activation probe reads, all its turns."""
+
+
+TOKEN_ESTIMATES = {
+    "facts": TokenEstimate(question=12, answer=3),
+    "facts_statements": TokenEstimate(conversation=16),
+    "trivia_qa": TokenEstimate(question=24, answer=5),
+    "squad": TokenEstimate(question=16, context=165, answer=6),
+    "ntml": TokenEstimate(conversation=350),
+    "statements": TokenEstimate(conversation=24),
+}
+"""Estimates of known datasets; ``TokenEstimate()`` for the others."""
+
+_INSTRUCTION_TOKENS = 12
+_LABEL_TOKENS = 6
+"""``Question:``, ``Answer:`` and the line breaks of one example."""
+_CONTEXT_LABEL_TOKENS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The tokens of a cell."""
+
+    examples: int
+    """Questions, or conversations."""
+    prompt_tokens: int
+    """Tokens of one example that no other shares, padding included."""
+    prefix_tokens: int = 0
+    """Tokens all prompts begin with: computed once, held once."""
+    new_tokens: int = 0
+    """Tokens generated for each answer; 0: activations are read, nothing is generated."""
+    generations: int = 1
+    """Answers to each question, decoded side by side."""
+    deepest_layer: int | None = None
+    """Blocks an activation probe needs (layer L is read after L blocks); None: all, and the head."""
+    batch_size: int | None = None
+    """Examples in one batch; None: the planner chooses."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether keys and values must be kept for decoding."""
+        return self.new_tokens > 0
+
+
+def question_workload(
+    examples: int, prompt: PromptConfig, decoding: DecodingConfig, estimate: TokenEstimate | None = None
+) -> Workload:
+    """The workload of an answer probe: few-shot examples are the shared prefix, each question is its own.
+
+    Args:
+        examples: questions asked.
+        prompt: shots, context, instruction.
+        decoding: answer length, samples beside the greedy answer, batch size.
+        estimate: lengths of the dataset's texts; None: ``TokenEstimate()``.
+    """
+    tokens = estimate or TokenEstimate()
+    block = tokens.question + _LABEL_TOKENS
+    if prompt.use_context:
+        block += tokens.context + _CONTEXT_LABEL_TOKENS
+    if prompt.brief_always:
+        block += _INSTRUCTION_TOKENS
+    shots = prompt.num_few_shot * (block + tokens.answer)
+    return Workload(
+        examples=examples,
+        prompt_tokens=block,
+        prefix_tokens=shots + (0 if prompt.brief_always else _INSTRUCTION_TOKENS),
+        new_tokens=decoding.max_new_tokens,
+        generations=1 + (decoding.num_generations if decoding.do_sample else 0),
+        batch_size=None if decoding.batch_size == "auto" else int(decoding.batch_size),
+    )
+
+
+def activation_workload(
+    examples: int, deepest_layer: int, estimate: TokenEstimate | None = None, batch_size: int | None = None
+) -> Workload:
+    """The workload of an activation probe: one pass a conversation, through ``deepest_layer`` blocks."""
+    tokens = estimate or TokenEstimate()
+    return Workload(
+        examples=examples,
+        prompt_tokens=tokens.conversation,
+        deepest_layer=deepest_layer,
+        batch_size=batch_size,
+    )

@@ -1,0 +1,28 @@
+"""What the middle of a cell hands to its end: numbers, tables and pictures, ready to be recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything a cell found out."""
+
+    metrics: Mapping[str, float]
+    """Value of each metric; names, units and directions are in ``evaluation.metrics``."""
+    notes: Mapping[str, str]
+    """By metric name, why its value is not a number or needs care."""
+    tables: Mapping[str, pa.Table]
+    """By name, ``scores`` always among them; each becomes ``<name>.parquet``."""
+    figures: Mapping[str, bytes]
+    """By name, PNG images."""
+    steps: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    """Metrics with a course, as (step, value) pairs."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Anything else to keep, by relative path."""

@@ -1,0 +1,63 @@
+"""The plan of a composed cell: its config's groups turned into the facts that ``models.plan`` needs.
+
+Knows the config, the checkpoint's own facts and this machine; must not import torch nor read a dataset.
+"""
+
+from __future__ import annotations
+
+from probegrid.composition import Choices
+from probegrid.errors import CheckpointError, ConfigError
+from probegrid.models.checkpoint import Checkpoint, find_checkpoint
+from probegrid.models.checkpoint_config import architecture_from_config, mismatches
+from probegrid.models.hardware import Hardware, hardware_for
+from probegrid.models.machine import this_cpu, visible_gpus
+from probegrid.models.plan import Plan, plan
+from probegrid.models.workload import TOKEN_ESTIMATES, Workload, question_workload
+from probegrid.schema import Architecture, Config
+
+
+def plan_cell(config: Config, choices: Choices, checkpoint: Checkpoint | None = None) -> Plan:
+    """Plan a cell from its config alone, or check it against its checkpoint where that is at hand.
+
+    Raises:
+        PlanError: the cell cannot work on this hardware; the message names what would.
+        ConfigError: the architecture is neither given nor known.
+        CheckpointError: the facts given are not those of the checkpoint.
+    """
+    return plan(
+        _architecture(config, checkpoint),
+        dtype=config.model.dtype,
+        quantization=config.quantization.method,
+        device_map=config.device_map,
+        hardware=_hardware(config),
+        workload=_workload(config, choices),
+    )
+
+
+def _architecture(config: Config, checkpoint: Checkpoint | None) -> Architecture:
+    facts = config.model.architecture
+    if facts is None:
+        found = checkpoint or find_checkpoint(config.model)
+        return architecture_from_config(found.config)
+    if checkpoint is not None and (differences := mismatches(facts, checkpoint.config)):
+        raise CheckpointError(
+            f"model.architecture does not describe {checkpoint.name}: {'; '.join(differences)}. "
+            "Correct it, or set model.architecture=null."
+        )
+    return facts
+
+
+def _hardware(config: Config) -> Hardware:
+    device_map = config.device_map
+    described = device_map.gpus is not None and device_map.gpu_memory_gb is not None
+    return hardware_for(device_map, visible=visible_gpus(), cpu=None if described else this_cpu())
+
+
+def _workload(config: Config, choices: Choices) -> Workload:
+    estimate = TOKEN_ESTIMATES.get(choices.dataset)
+    return question_workload(config.dataset.num_samples, config.prompt, config.decoding, estimate)
+
+
+def is_unknown_architecture(error: ConfigError) -> bool:
+    """Whether planning failed only because nothing is known of the model's architecture."""
+    return "model_type" in str(error)

@@ -1,0 +1,85 @@
+"""What a person sees while a cell runs: a bar on a terminal, a line now and then in a log.
+
+Knows numbers and a stream; must not know what is being counted.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+LOG_EVERY_S = 30.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class Progress:
+    """Counts examples and tokens; use as a context manager."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+        self._name = ""
+        self._total = self._done = self._tokens = 0
+        self._started = self._logged = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def say(self, sentence: str) -> None:
+        """Print a line, above the bar where there is one."""
+        self._console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+
+    def start(self, name: str, *, total: int, done: int = 0) -> None:
+        """Begin to count ``name``, of which ``done`` of ``total`` are there already."""
+        self._close()
+        self._name, self._total, self._done, self._tokens = name, total, done, 0
+        self._started = self._logged = time.perf_counter()
+        if self._console.is_terminal:
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(name, total=total, completed=done, rate="")
+
+    def advance(self, examples: int, *, tokens: int = 0) -> None:
+        """Count more examples as done, with the tokens they took."""
+        self._done += examples
+        self._tokens += tokens
+        now = time.perf_counter()
+        rate = f"{self._tokens / (now - self._started):.0f} tokens/s" if self._tokens else ""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self._done, rate=rate)
+        elif now - self._logged > LOG_EVERY_S or self._done == self._total:
+            self._logged = now
+            print(f"{self._name}: {self._done}/{self._total} {rate}", file=sys.stderr, flush=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None

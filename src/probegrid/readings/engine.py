@@ -1,0 +1,119 @@
+"""Answers to batches of prompts by the fastest decoder the model allows, within the memory there is.
+
+Knows decoders, the memory of devices and the settings of decoding; must not know questions, files or probes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from probegrid.models.memory import KVBudget
+from probegrid.readings.generation import Decoder, Generation, Sampling, generate
+from probegrid.readings.padded import PaddedDecoder
+from probegrid.readings.shared_prefix import SharedPrefixDecoder, obstacle
+from probegrid.readings.stopping import StopRule
+from probegrid.schema import DecodingConfig
+
+if TYPE_CHECKING:
+    from probegrid.models.load import LoadedModel
+    from transformers import PreTrainedTokenizerBase
+
+CHUNK_TOKENS = {"cuda": 16384, "cpu": 4096}
+"""Most tokens in one forward pass: enough to fill the device, few enough to bound the memory of activations."""
+ROWS = {"cuda": 512, "cpu": 64}
+"""Most questions in a batch where memory sets no lower bound; a batch is also what a killed run may have to do again."""
+
+
+class Engine:
+    """Answers batches of prompts that begin with the same tokens."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prefix: Sequence[int],
+        decoding: DecodingConfig,
+        stop: Sequence[str],
+        *,
+        longest: int,
+    ) -> None:
+        """Read the prefix.
+
+        Args:
+            loaded: the model.
+            tokenizer: decodes the answers, to find their end.
+            prefix: token ids that every prompt begins with.
+            decoding: the settings of generation.
+            stop: strings that end an answer.
+            longest: tokens of the longest prompt, the prefix included.
+        """
+        started = time.perf_counter()
+        model = loaded.model
+        eos = sorted({*loaded.eos_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])})
+        self._rule = StopRule(tokenizer, stop, eos, count_stop=decoding.count_stop)
+        self._decoding = decoding
+        self._sampling = Sampling(
+            decoding.num_generations if decoding.do_sample else 0, decoding.temperature, decoding.seed
+        )
+        self._device_type = model.get_input_embeddings().weight.device.type
+        self.obstacle = obstacle(model, longest + decoding.max_new_tokens)
+        self._decoder: Decoder
+        if self.obstacle is None:
+            self._decoder = SharedPrefixDecoder(model, prefix, chunk_tokens=CHUNK_TOKENS[self._device_type])
+            self._held = 0
+        else:
+            model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+            self._decoder = PaddedDecoder(model, prefix)
+            self._held = len(prefix)
+        self._budget = KVBudget.of(model)
+        self._most_rows = ROWS[self._device_type]
+        self._setup_s = time.perf_counter() - started
+
+    def take_setup_seconds(self) -> float:
+        """Seconds that reading the prefix took; 0 when asked again."""
+        seconds, self._setup_s = self._setup_s, 0.0
+        return seconds
+
+    def lay_out(self, lengths: Mapping[int, int]) -> list[list[int]]:
+        """Divide prompts into batches, longest first, each within the memory there is.
+
+        Args:
+            lengths: tokens after the prefix, of each prompt by its index.
+        """
+        rows = 1 + self._sampling.count
+        most = int(self._decoding.batch_size) if self._decoding.batch_size != "auto" else self._most_rows
+        batches: list[list[int]] = []
+        for index in sorted(lengths, key=lambda index: (-lengths[index], index)):
+            if batches and len(batches[-1]) < most:
+                tokens = lengths[batches[-1][0]] + self._held + self._decoding.max_new_tokens
+                if self._decoding.batch_size != "auto" or self._budget.holds(
+                    (len(batches[-1]) + 1) * rows * tokens
+                ):
+                    batches[-1].append(index)
+                    continue
+            batches.append([index])
+        return batches
+
+    def answer(self, suffixes: Sequence[Sequence[int]], keys: Sequence[str]) -> list[list[Generation]] | None:
+        """Answer a batch: the greedy answer and the samples of each prompt; None if memory ran out, which is freed."""
+        try:
+            return generate(
+                self._decoder,
+                suffixes,
+                keys,
+                self._rule,
+                max_new_tokens=self._decoding.max_new_tokens,
+                sampling=self._sampling,
+            )
+        except torch.OutOfMemoryError:
+            pass
+        except RuntimeError as error:
+            if "not enough memory" not in str(error):  # what torch's CPU allocator says
+                raise
+        self._decoder.reset()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None

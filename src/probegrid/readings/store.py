@@ -1,0 +1,124 @@
+"""Readings on disk: content-addressed folders of parts, each written whole or not at all.
+
+Knows folders, JSON and Arrow tables; must not know what is in them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probegrid.errors import StoreError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def key_of(description: Mapping[str, Any]) -> str:
+    """A short name for what a JSON-able description says: the first 16 hex digits of its SHA-256."""
+    text = json.dumps(description, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Entry:
+    """One reading: ``<store>/<kind>/<key>/`` with its description and its parts."""
+
+    def __init__(self, store_dir: str | Path, kind: str, description: Mapping[str, Any]) -> None:
+        """Open the entry for this description, making it if it is new.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        self.key = key_of(description)
+        self.folder = Path(store_dir) / kind / self.key
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "description.json").exists():
+            self.write_json("description.json", description)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file whole or not at all."""
+        with atomic(self.folder / name) as temporary:
+            temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+
+    def read_json(self, name: str) -> Any | None:
+        """Read a JSON file; None if it was never written.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        file = self.folder / name
+        if not file.exists():
+            return None
+        try:
+            return json.loads(file.read_text())
+        except ValueError as error:
+            raise self._damaged(file, error) from error
+
+    def write_part(self, name: str, table: pa.Table) -> None:
+        """Write a part whole or not at all."""
+        import pyarrow.parquet as pq
+
+        with atomic(self.folder / f"{name}.parquet") as temporary:
+            pq.write_table(table, temporary)
+
+    def read_parts(self) -> Iterator[pa.Table]:
+        """Read every part, in the order of their names.
+
+        Raises:
+            StoreError: a part is damaged.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for file in sorted(self.folder.glob("*.parquet")):
+            try:
+                table = pq.read_table(file)
+            except (pa.ArrowException, OSError) as error:
+                raise self._damaged(file, error) from error
+            yield table
+
+    def _damaged(self, file: Path, error: Exception) -> StoreError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return StoreError(
+            f"{file} is damaged ({reason}); delete it and run the same command: only it is made again."
+        )
+
+
+@contextmanager
+def atomic(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``target`` to write to; flush and rename it when the block ends well.
+
+    Raises:
+        StoreError: the disk is full or cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with disk_errors(target):
+        try:
+            yield temporary
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turn what the operating system says of a disk into one sentence about ``target``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"no space is left for {target}; free some and run the same command: it goes on."
+            ) from error
+        raise StoreError(
+            f"{target} cannot be written: {error.strerror or error}; check store_dir and results_dir."
+        ) from error

@@ -1,0 +1,310 @@
+"""The contract of every configuration value: one dataclass a group, one docstring a field.
+
+Knows names, types, defaults and what each value may be; must not know where a value came from (Hydra, Python), nor read
+a file, nor import anything heavy. Datasets and probes with fields of their own subclass ``DatasetConfig`` or
+``ProbeConfig`` in their own module and are found there (``composition.register``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+from probegrid.errors import ConfigError
+
+
+class Action(Enum):
+    """What the command does."""
+
+    run = "run"
+    plan = "plan"
+    score = "score"
+    report = "report"
+    sync = "sync"
+    status = "status"
+    cancel = "cancel"
+
+
+class Dtype(Enum):
+    """Floating-point type the weights are held and computed in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class QuantizationMethod(Enum):
+    """How the linear layers of the blocks are stored."""
+
+    none = "none"
+    int8 = "int8"
+    nf4 = "nf4"
+
+
+class PlacementStrategy(Enum):
+    """How blocks are spread over devices."""
+
+    auto = "auto"
+    """GPUs in order, filled one after another, then CPU memory; the CPU alone where there is no GPU."""
+    cpu = "cpu"
+    """Everything in CPU memory, computed on the CPU."""
+    single = "single"
+    """Everything on one GPU."""
+    balanced = "balanced"
+    """An equal share of the bytes on each GPU."""
+
+
+class TrackingBackend(Enum):
+    """Where recorded cells are sent after they are on disk."""
+
+    mlflow = "mlflow"
+    none = "none"
+
+
+@dataclass
+class Architecture:
+    """The numbers of a decoder that determine its bytes and operations; checked against the checkpoint at load."""
+
+    layers: int = MISSING
+    """Transformer blocks."""
+    hidden: int = MISSING
+    """Width of the residual stream."""
+    heads: int = MISSING
+    """Query heads of a block."""
+    kv_heads: int = MISSING
+    """Key and value heads of a block; smaller than ``heads`` under grouped-query attention."""
+    head_dim: int = MISSING
+    """Width of one head."""
+    intermediate: int = MISSING
+    """Width of the feed-forward layer (of one expert)."""
+    vocab: int = MISSING
+    """Rows of the embedding."""
+    experts: int = 1
+    """Experts of a block; 1 for a dense model."""
+    experts_per_token: int = 1
+    """Experts a token passes through."""
+    tied_embeddings: bool = False
+    """Whether the output head is the embedding itself."""
+    attention_bias: bool = False
+    """Whether the query, key and value projections have biases (Qwen2)."""
+    output_bias: bool = False
+    """Whether the attention's output projection has a bias too (Llama with ``attention_bias``)."""
+    mlp_bias: bool = False
+    """Whether the feed-forward projections have biases (Llama with ``mlp_bias``)."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalized head by head (Qwen3, Gemma 3)."""
+    post_norms: bool = False
+    """Whether attention and feed-forward are normalized after as well as before (Gemma 2 and 3)."""
+    context: int = MISSING
+    """Largest number of positions, in tokens."""
+
+
+@dataclass
+class Resources:
+    """What a job of this model asks the scheduler for; null: taken from the plan."""
+
+    gpus: int | None = None
+    """GPUs of one node."""
+    cpus: int | None = None
+    """CPU cores."""
+    mem_gb: float | None = None
+    """CPU memory in GB (10^9 bytes)."""
+    timeout_min: int | None = None
+    """Wall-clock limit in minutes."""
+
+
+@dataclass
+class ModelConfig:
+    """A checkpoint and how it is read."""
+
+    path: str = MISSING
+    """Hub id (``Qwen/Qwen2.5-72B-Instruct``), local folder, or ``embedded:tiny``."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub repository; ignored for a local folder."""
+    dtype: Dtype = Dtype.bfloat16
+    """Floating-point type of the weights that are not quantized, and of the computation."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the checkpoint."""
+    use_safetensors: bool = True
+    """Load ``.safetensors`` only; false also allows pickled ``.bin`` weights, which can run code when opened."""
+    chat_template: str | None = None
+    """null: prompts are plain text; ``default``: the tokenizer's own template; else the path of a Jinja file."""
+    architecture: Architecture | None = None
+    """Facts for planning with no network; null: read from the checkpoint's own config."""
+    resources: Resources = field(default_factory=Resources)
+    """What a job asks the scheduler for."""
+
+
+@dataclass
+class QuantizationConfig:
+    """How the linear layers are stored: ``none`` (the model's dtype), ``int8``, ``nf4`` (double quantization)."""
+
+    method: QuantizationMethod = QuantizationMethod.none
+    """Storage format of the linear layers of the blocks."""
+
+
+@dataclass
+class DeviceMapConfig:
+    """The hardware a cell may use."""
+
+    strategy: PlacementStrategy = PlacementStrategy.auto
+    """How blocks are spread."""
+    gpus: int | None = None
+    """GPUs to use; null: those that are visible."""
+    gpu_memory_gb: float | None = None
+    """Memory of each GPU in GB (10^9 bytes); null: what the GPU reports as free."""
+    cpu_memory_gb: float | None = None
+    """CPU memory for weights in GB; null: what the machine reports as available."""
+    overhead_gb: float = 1.0
+    """Memory of each GPU kept free for the CUDA context, the libraries and fragmentation, in GB."""
+
+
+@dataclass
+class DatasetConfig:
+    """What every dataset takes. ``num_samples`` examples are drawn with ``seed`` from ``split`` of ``path``."""
+
+    path: str | None = None
+    """Hub id, local file, or local folder; null for the embedded sets."""
+    split: str = "validation"
+    """Split that is evaluated."""
+    num_samples: int = 400
+    """Examples to evaluate; more than there are means all of them."""
+    seed: int = 0
+    """Seed of the draw of the examples."""
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise ConfigError(
+                f"dataset.num_samples={self.num_samples} asks for no example; give 1 or more (400 is the default)."
+            )
+
+
+@dataclass
+class QuestionDatasetConfig(DatasetConfig):
+    """A question-answer dataset: few-shot examples come from a split (or a part) that is never evaluated."""
+
+    shot_split: str = "train"
+    """Split the few-shot examples are drawn from; a single local file is divided into two disjoint parts instead."""
+
+
+@dataclass
+class PromptConfig:
+    """How a question becomes the text a model reads."""
+
+    instruction: str = "Answer the following question as briefly as possible.\n"
+    """First line of the prompt."""
+    num_few_shot: int = 5
+    """Worked examples before the question."""
+    use_context: bool = False
+    """Show the paragraph of each question in a ``Context:`` line, where the dataset has one."""
+    brief_always: bool = False
+    """Repeat the instruction in every block instead of leading once."""
+    max_new_tokens: int = 50
+    """Longest answer this prompt calls for, in tokens; the default of ``decoding.max_new_tokens``."""
+    stop: list[str] = field(default_factory=lambda: ["\n", "\n\n", "Question:", "Context:"])
+    """Strings that end an answer, besides the end-of-sequence tokens."""
+    seed: int = 0
+    """Seed of the draw of the few-shot examples."""
+
+    def __post_init__(self) -> None:
+        if self.num_few_shot < 0:
+            raise ConfigError(f"prompt.num_few_shot={self.num_few_shot} is negative; give 0 or more.")
+        if any(not stop for stop in self.stop):
+            raise ConfigError(
+                "prompt.stop holds an empty string, which would end every answer at once; remove it."
+            )
+
+
+@dataclass
+class DecodingConfig:
+    """How answers are generated. The greedy answer is always made; ``num_generations`` samples come beside it."""
+
+    do_sample: bool = False
+    """Also draw ``num_generations`` samples for each question."""
+    max_new_tokens: int = 50
+    """Longest answer in tokens."""
+    temperature: float = 1.0
+    """Softmax temperature of the samples; log-probabilities are always recorded at temperature 1."""
+    num_generations: int = 1
+    """Samples a question when ``do_sample``; greedy decoding has one generation."""
+    batch_size: str = "auto"
+    """Questions decoded together: a number, or ``auto`` for what memory allows. Never changes the cell's key."""
+    count_stop: bool = False
+    """Whether the token that ends an answer counts in its log-probability and length."""
+    seed: int = 0
+    """Seed of the samples."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(
+                f"decoding.max_new_tokens={self.max_new_tokens} leaves no room for an answer; give 1 or more."
+            )
+        if self.num_generations < 1:
+            raise ConfigError(f"decoding.num_generations={self.num_generations}: give 1 or more.")
+        if not self.do_sample and self.num_generations != 1:
+            raise ConfigError(
+                f"decoding.num_generations={self.num_generations} with greedy decoding would repeat one answer; "
+                "use decoding=sample."
+            )
+        if self.temperature <= 0:
+            raise ConfigError(
+                f"decoding.temperature={self.temperature} is not positive; greedy is decoding=greedy."
+            )
+        if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
+            raise ConfigError(
+                f"decoding.batch_size={self.batch_size} is neither 'auto' nor a number of at least 1."
+            )
+
+
+@dataclass
+class ProbeConfig:
+    """What every probe takes; each probe's own fields are in its module."""
+
+
+@dataclass
+class TrackingConfig:
+    """Where recorded cells are sent after they are on disk."""
+
+    backend: TrackingBackend = TrackingBackend.mlflow
+    """``mlflow`` or ``none``."""
+    uri: str = "sqlite:///mlflow.db"
+    """MLflow tracking URI: a database or a server."""
+    experiment: str = "probegrid"
+    """MLflow experiment."""
+
+
+@dataclass
+class Config:
+    """The root: one cell of the grid, and what to do with it."""
+
+    action: Action = Action.run
+    """What the command does."""
+    model: ModelConfig = MISSING
+    """Group ``model``."""
+    quantization: QuantizationConfig = MISSING
+    """Group ``quantization``."""
+    device_map: DeviceMapConfig = MISSING
+    """Group ``device_map``."""
+    dataset: DatasetConfig = MISSING
+    """Group ``dataset``."""
+    probe: ProbeConfig = MISSING
+    """Group ``probe``."""
+    prompt: PromptConfig = MISSING
+    """Group ``prompt``."""
+    decoding: DecodingConfig = MISSING
+    """Group ``decoding``."""
+    tracking: TrackingConfig = MISSING
+    """Group ``tracking``."""
+    experiment: Any = None
+    """Name of the preset that was chosen, if any (group ``experiment``)."""
+    seed: int = 0
+    """Base of every other seed; each random choice has its own, so that one more choice changes no other."""
+    store_dir: str = "store"
+    """Folder of the readings, shared by all cells."""
+    results_dir: str = "results"
+    """Folder of the recorded cells."""
+    debug: bool = False
+    """Show tracebacks of the user's mistakes too."""

@@ -1,0 +1,124 @@
+"""What MLflow is told of a recorded cell: names, texts and limits. Imports no mlflow."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from probegrid.tracking.record import CellRecord
+
+CELL_TAG = "probegrid.cell"
+SWEEP_TAG = "probegrid.sweep"
+NOTE_TAG = "mlflow.note.content"
+"""The tag that the UI shows as the description of a run or an experiment."""
+
+MAX_PARAMS_A_CALL = 100
+MAX_METRICS_A_CALL = 900
+"""MLflow takes 1000 entities a call in all; 100 are left to the params."""
+MAX_NAME_LENGTH = 250
+MAX_PARAM_LENGTH = 6000
+MAX_TAG_LENGTH = 8000
+
+
+class Point(NamedTuple):
+    """One value of a metric."""
+
+    name: str
+    value: float
+    step: int
+
+
+def params(record: CellRecord, config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the choices as typed and the flattened config (``dataset.num_samples``), lists as in JSON."""
+    values = dict(record.choices) | dict(_flatten(config))
+    return {legal_name(name): value[:MAX_PARAM_LENGTH] for name, value in values.items()}
+
+
+def points(record: CellRecord) -> list[Point]:
+    """Return every value of every metric; those without a course have step 0."""
+    plain = [Point(legal_name(name), value, 0) for name, value in record.metrics.items()]
+    stepped = [
+        Point(legal_name(name), value, step) for name, pairs in record.steps.items() for step, value in pairs
+    ]
+    return plain + stepped
+
+
+def tags(record: CellRecord) -> dict[str, str]:
+    """Return the tags of a cell's run: what it is, where it comes from, what to know about its numbers."""
+    origin = record.provenance
+    values: dict[str, str | None] = {
+        CELL_TAG: record.cell,
+        SWEEP_TAG: record.sweep,
+        NOTE_TAG: metrics_note([*record.metrics, *record.steps]),
+        "mlflow.source.name": "probegrid",
+        "mlflow.source.git.commit": origin.git_commit,
+        "probegrid.git_commit": origin.git_commit,
+        "probegrid.git_dirty": None if origin.git_dirty is None else json.dumps(origin.git_dirty),
+        "probegrid.host": origin.host,
+        "probegrid.gpus": ", ".join(origin.gpus) or None,
+        "probegrid.slurm_job_id": origin.slurm_job_id,
+        "probegrid.command": origin.command,
+        "probegrid.error": f"{record.error.type}: {record.error.message}" if record.error else None,
+    }
+    values |= {f"probegrid.note.{legal_name(name)}": reason for name, reason in record.notes.items()}
+    return {name: value[:MAX_TAG_LENGTH] for name, value in values.items() if value}
+
+
+def times_ms(record: CellRecord) -> tuple[int, int]:
+    """Return when the cell started and ended, in milliseconds since 1970."""
+    start_s = datetime.fromisoformat(record.provenance.started_at).timestamp()
+    return round(start_s * 1000), round((start_s + record.provenance.seconds) * 1000)
+
+
+def calls(
+    points: Sequence[Point], params: Mapping[str, str]
+) -> Iterator[tuple[Sequence[Point], dict[str, str]]]:
+    """Divide what is logged into as few calls as MLflow's limits allow; one, nearly always."""
+    pairs = list(params.items())
+    n_calls = max(math.ceil(len(points) / MAX_METRICS_A_CALL), math.ceil(len(pairs) / MAX_PARAMS_A_CALL))
+    for call in range(n_calls):
+        first_point, first_param = call * MAX_METRICS_A_CALL, call * MAX_PARAMS_A_CALL
+        yield (
+            points[first_point : first_point + MAX_METRICS_A_CALL],
+            dict(pairs[first_param : first_param + MAX_PARAMS_A_CALL]),
+        )
+
+
+def metrics_note(names: Iterable[str]) -> str:
+    """Describe metrics in a Markdown table for the UI; those that probegrid does not define are left out."""
+    from probegrid.evaluation.metrics import metric_info
+
+    rows = []
+    for name in names:
+        try:
+            info = metric_info(name)
+        except KeyError:
+            continue
+        better = {True: "higher", False: "lower", None: ""}[info.higher_is_better]
+        rows.append(f"| {name} | {info.description} | {info.unit} | {better} |")
+    return "\n".join(["| metric | what it is | unit | better |", "|---|---|---|---|", *rows])
+
+
+def all_metrics_note() -> str:
+    """Describe every metric that probegrid defines by a full name."""
+    from probegrid.evaluation.metrics import METRICS
+
+    return metrics_note(METRICS)
+
+
+def legal_name(name: str) -> str:
+    """Replace by ``_`` what MLflow does not take in the name of a param or a metric."""
+    return re.sub(r"[^A-Za-z0-9_. -]", "_", name)[:MAX_NAME_LENGTH]
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{name}.")
+        else:
+            yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

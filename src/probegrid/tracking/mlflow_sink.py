@@ -1,0 +1,196 @@
+"""A recorded cell as one MLflow run: exactly one for each cell, tracking URI and experiment.
+
+The run is found again by its tag ``probegrid.cell``. Its last tag, `COMPLETE_TAG`, is set when everything
+else is there and names the record that was sent; a run without it, or with another record's, is deleted and
+made again. Then `MARKER_FILE` is put into the cell's folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from filelock import FileLock
+
+from probegrid.errors import TrackingError
+from probegrid.schema import TrackingConfig
+from probegrid.tracking import mlflow_content as content
+from probegrid.tracking.mlflow_session import LOCK_TIMEOUT_S, OpenExperiment, open_experiment, without_retries
+from probegrid.tracking.record import CONFIG_FILE, RESULT_FILE, CellRecord, Status, read
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+MARKER_FILE = "mlflow.json"
+COMPLETE_TAG = "probegrid.complete"
+
+_LOCKS_FOLDER = ".locks"
+_KIND_TAG = "probegrid.kind"
+_PARENT_TAG = "mlflow.parentRunId"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What became of a cell that was to be sent."""
+
+    run_id: str
+    """MLflow's id of the cell's run."""
+    is_new: bool
+    """Whether the run was made now; false where it was there already."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """Says where a record was sent; ``mlflow.json`` of a cell's folder."""
+
+    uri: str
+    """Tracking URI, without its password."""
+    experiment: str
+    """Name of the experiment."""
+    record: str
+    """SHA-256 of the ``result.json`` that was sent."""
+    run_id: str
+    """MLflow's id of the run."""
+
+
+def send(folder: Path, tracking: TrackingConfig, *, parent_run_id: str | None = None) -> str:
+    """Make the MLflow run of a recorded cell, or find the one that is there; return its id.
+
+    Args:
+        folder: the cell's folder.
+        tracking: where to send it.
+        parent_run_id: run to put it under; by default the run of the record's sweep, if it has one.
+
+    Raises:
+        ServerUnreachable: nothing answers at the tracking URI.
+        TrackingError: MLflow refuses, or the folder holds no record.
+        StoreError: the record is damaged.
+    """
+    return deliver(folder, tracking, parent_run_id=parent_run_id).run_id
+
+
+def deliver(folder: Path, tracking: TrackingConfig, *, parent_run_id: str | None = None) -> Delivery:
+    """Do as `send`, and tell whether the run is new."""
+    with open_experiment(tracking) as experiment, _lock(folder.parent, folder.name):
+        record = read(folder.parent, folder.name)
+        if record is None:
+            raise TrackingError(f"{folder} holds no recorded cell.")
+        digest = hashlib.sha256((folder / RESULT_FILE).read_bytes()).hexdigest()
+        run_id = _marked_run(experiment, folder, digest)
+        if run_id is not None:
+            return Delivery(run_id, is_new=False)
+        run_id = _complete_run(experiment, record, digest)
+        is_new = run_id is None
+        if run_id is None:
+            if parent_run_id is None and record.sweep is not None:
+                parent_run_id = _sweep_run(experiment, folder.parent, record.sweep)
+            run_id = _make_run(experiment, folder, record, digest, parent_run_id)
+        _write_marker(folder, Marker(experiment.uri, experiment.name, digest, run_id))
+        return Delivery(run_id, is_new)
+
+
+def sweep_run(results_dir: Path, sweep: str, tracking: TrackingConfig) -> str:
+    """Return the id of a sweep's parent run, made if it is not there.
+
+    A new one is already finished: nothing has to end it, and children may join all the same.
+
+    Raises:
+        ServerUnreachable: nothing answers at the tracking URI.
+        TrackingError: MLflow refuses.
+    """
+    with open_experiment(tracking) as experiment:
+        return _sweep_run(experiment, results_dir, sweep)
+
+
+@contextmanager
+def _lock(results_dir: Path, name: str) -> Iterator[None]:
+    locks = results_dir / _LOCKS_FOLDER
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{name}.lock", timeout=LOCK_TIMEOUT_S):
+        yield
+
+
+def _marked_run(experiment: OpenExperiment, folder: Path, digest: str) -> str | None:
+    """The run the marker names, if it holds this record and MLflow knows it, deleted by hand or not."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        marker = Marker(**json.loads((folder / MARKER_FILE).read_bytes()))
+    except (FileNotFoundError, TypeError, ValueError):
+        return None
+    if (marker.uri, marker.experiment, marker.record) != (experiment.uri, experiment.name, digest):
+        return None
+    try:
+        experiment.client.get_run(marker.run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return marker.run_id
+
+
+def _complete_run(experiment: OpenExperiment, record: CellRecord, digest: str) -> str | None:
+    """The run that has all of this record; the cell's others, half sent or outdated, are deleted."""
+    complete: str | None = None
+    for run in _runs_tagged(experiment, {content.CELL_TAG: record.cell}):
+        if complete is None and run.data.tags.get(COMPLETE_TAG) == digest:
+            complete = run.info.run_id
+        else:
+            experiment.client.delete_run(run.info.run_id)
+    return complete
+
+
+def _runs_tagged(experiment: OpenExperiment, tags: Mapping[str, str]) -> list[Run]:
+    condition = " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+    return list(experiment.client.search_runs([experiment.id], condition))
+
+
+def _make_run(
+    experiment: OpenExperiment, folder: Path, record: CellRecord, digest: str, parent_run_id: str | None
+) -> str:
+    from mlflow.entities import Metric, Param
+
+    client = experiment.client
+    config = yaml.safe_load((folder / CONFIG_FILE).read_bytes())
+    start_ms, end_ms = content.times_ms(record)
+    tags = content.tags(record) | ({_PARENT_TAG: parent_run_id} if parent_run_id else {})
+    with without_retries():
+        run_id = str(client.create_run(experiment.id, start_ms, tags, record.name).info.run_id)
+    for points, params in content.calls(content.points(record), content.params(record, config)):
+        client.log_batch(
+            run_id,
+            metrics=[Metric(point.name, point.value, end_ms, point.step) for point in points],
+            params=[Param(name, value) for name, value in params.items()],
+        )
+    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
+        if path.name != MARKER_FILE:
+            parent = path.parent.relative_to(folder).as_posix()
+            client.log_artifact(run_id, str(path), None if parent == "." else parent)
+    client.set_terminated(run_id, "FINISHED" if record.status is Status.done else "FAILED", end_ms)
+    client.set_tag(run_id, COMPLETE_TAG, digest)
+    return run_id
+
+
+def _sweep_run(experiment: OpenExperiment, results_dir: Path, sweep: str) -> str:
+    client, tags = experiment.client, {_KIND_TAG: "sweep", content.SWEEP_TAG: sweep}
+    with _lock(results_dir, f"sweep-{sweep}"):
+        found = _runs_tagged(experiment, tags)
+        if found:
+            return str(found[0].info.run_id)
+        with without_retries():
+            run_id = str(client.create_run(experiment.id, tags=tags, run_name=f"sweep {sweep}").info.run_id)
+        client.set_terminated(run_id)
+        return run_id
+
+
+def _write_marker(folder: Path, marker: Marker) -> None:
+    temporary = folder / f".{MARKER_FILE}"
+    temporary.write_text(json.dumps(asdict(marker), indent=2) + "\n")
+    os.replace(temporary, folder / MARKER_FILE)

@@ -1,0 +1,194 @@
+"""The record of a cell: what ``result.json`` says, and the folder it stands in.
+
+``results_dir/<cell key>/`` holds ``result.json``, ``config.yaml``, the tables (parquet), ``figures/`` and
+whatever else the probe leaves. The folder is written whole or not at all, and nothing secret goes into it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from probegrid.errors import StoreError
+from probegrid.tracking.atomic import remove_leftovers, write_folder
+from probegrid.tracking.provenance import Provenance
+from probegrid.tracking.redaction import redact
+
+if TYPE_CHECKING:
+    import pyarrow
+
+RESULT_FILE = "result.json"
+CONFIG_FILE = "config.yaml"
+
+
+class Status(StrEnum):
+    """How a cell ended."""
+
+    done = "done"
+    failed = "failed"
+
+
+@dataclass(frozen=True)
+class CellError:
+    """Why a cell failed."""
+
+    type: str
+    """Name of the exception's class."""
+    message: str
+    """What it said."""
+    traceback: str
+    """Its traceback, as Python prints it."""
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """What is known of a cell after it ran."""
+
+    cell: str
+    """Key of the cell, also the name of its folder."""
+    name: str
+    """Name for people: ``model-quantization-dataset-probe``."""
+    status: Status
+    """How it ended."""
+    choices: Mapping[str, str]
+    """Name chosen in each group, as typed."""
+    provenance: Provenance
+    """Who made it, with what, where and when."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Value of each metric; units and directions are in ``probegrid.evaluation.metrics``."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """By metric name, why its value is not a number or needs care."""
+    steps: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    """Metrics with a course: (step, value) pairs; a step is an epoch or a layer."""
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    """The plan, as plain values."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of Python and the packages."""
+    error: CellError | None = None
+    """Why it failed; None if it did not."""
+    sweep: str | None = None
+    """Id of the sweep it belongs to, if any."""
+
+    def to_json(self) -> str:
+        """Return the text of ``result.json``, secrets removed; not-a-number is written ``NaN``."""
+        return json.dumps(redact(asdict(self)) | {"cell": self.cell}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> CellRecord:
+        """Read the text of ``result.json``.
+
+        Raises:
+            KeyError, TypeError, ValueError: the text is not a record.
+        """
+        read = json.loads(text)
+        values = {part.name: read[part.name] for part in fields(cls)}
+        origin = values["provenance"]
+        values["status"] = Status(values["status"])
+        values["provenance"] = Provenance(**origin | {"gpus": tuple(origin["gpus"])})
+        values["steps"] = {
+            name: [(int(step), value) for step, value in pairs] for name, pairs in values["steps"].items()
+        }
+        values["error"] = values["error"] and CellError(**values["error"])
+        return cls(**values)
+
+
+def write(
+    results_dir: Path,
+    record: CellRecord,
+    config: Mapping[str, Any],
+    *,
+    tables: Mapping[str, pyarrow.Table] | None = None,
+    figures: Mapping[str, bytes] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write the folder of a cell whole or not at all, replacing an earlier record of the same cell.
+
+    Args:
+        results_dir: folder of the recorded cells; made where it does not exist.
+        record: becomes ``result.json``, secrets removed.
+        config: the resolved config as plain nested values; becomes ``config.yaml``, secrets removed.
+        tables: by name, written as ``<name>.parquet``.
+        figures: by name, PNG images written as ``figures/<name>.png``.
+        files: by relative path, anything else; written as given, so text must have gone through `redact`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StoreError: the disk is full or refuses to be written; an earlier record still stands.
+    """
+    folder = results_dir / record.cell
+    contents = {
+        CONFIG_FILE: yaml.safe_dump(redact(config), sort_keys=False, allow_unicode=True).encode(),
+        RESULT_FILE: record.to_json().encode(),
+    }
+    contents |= {f"{name}.parquet": _parquet(table) for name, table in (tables or {}).items()}
+    contents |= {f"figures/{name}.png": image for name, image in (figures or {}).items()}
+    remove_leftovers(results_dir)
+    write_folder(folder, contents | dict(files or {}))
+    return folder
+
+
+def read(results_dir: Path, key: str) -> CellRecord | None:
+    """Return the record of a cell, or None if there is none.
+
+    Raises:
+        StoreError: there is one and it is damaged.
+    """
+    path = results_dir / key / RESULT_FILE
+    try:
+        return CellRecord.from_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}.") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{path} is damaged; remove the folder {path.parent} and run the cell again."
+        ) from error
+
+
+def is_done(results_dir: Path, key: str) -> bool:
+    """Whether a cell is recorded as done; a failed one is not.
+
+    Raises:
+        StoreError: its record is damaged.
+    """
+    found = read(results_dir, key)
+    return found is not None and found.status is Status.done
+
+
+def recorded_keys(results_dir: Path) -> list[str]:
+    """Return the keys of all recorded cells, done or failed, sorted."""
+    return sorted(path.parent.name for path in results_dir.glob(f"[!.]*/{RESULT_FILE}"))
+
+
+def list_records(results_dir: Path) -> list[CellRecord]:
+    """Return all recorded cells, done or failed, by key.
+
+    Raises:
+        StoreError: one of the records is damaged.
+    """
+    return list(_records(results_dir))
+
+
+def _records(results_dir: Path) -> Iterator[CellRecord]:
+    for key in recorded_keys(results_dir):
+        found = read(results_dir, key)
+        if found is not None:  # replaced at this very moment
+            yield found
+
+
+def _parquet(table: pyarrow.Table) -> bytes:
+    import pyarrow.parquet
+
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(table, buffer)
+    return buffer.getvalue()

@@ -1,0 +1,115 @@
+"""The summary: names, order, agreement with the metrics themselves, and reasons for what is undefined."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from probegrid.evaluation import calibration, ranking
+from probegrid.evaluation.intervals import paired_difference
+from probegrid.evaluation.metrics import metric_info
+from probegrid.evaluation.summary import answer_metrics, evaluate_answers
+
+_GENERATOR = np.random.default_rng(0)
+PROBABILITIES = _GENERATOR.random(200)
+LABELS = _GENERATOR.random(200) < PROBABILITIES
+
+
+def test_names_order_and_values() -> None:
+    summary = evaluate_answers(LABELS, PROBABILITIES, seed=1, probability=True)
+    assert list(summary.estimates) == [
+        *(
+            "accuracy",
+            "auroc",
+            "auprc",
+            "aurc",
+            "eaurc",
+            "accuracy_at_80",
+            "accuracy_at_90",
+            "accuracy_at_95",
+        ),
+        *("ece", "brier"),
+    ]
+    metrics = summary.metrics
+    assert list(metrics)[:4] == ["accuracy", "accuracy_ci_low", "accuracy_ci_high", "auroc"]
+    assert list(metrics)[-2:] == ["n", "n_correct"]
+    assert (metrics["n"], metrics["n_correct"]) == (200, LABELS.sum())
+    assert metrics["accuracy"] == LABELS.mean()
+    assert metrics["auroc"] == ranking.auroc(LABELS, PROBABILITIES)
+    assert metrics["eaurc"] == ranking.excess_aurc(LABELS, PROBABILITIES)
+    assert metrics["accuracy_at_90"] == ranking.accuracy_at(LABELS, PROBABILITIES, 0.9)
+    assert metrics["ece"] == pytest.approx(calibration.ece(LABELS, PROBABILITIES), abs=1e-15)
+    assert metrics["brier"] == pytest.approx(calibration.brier(LABELS, PROBABILITIES), abs=1e-15)
+    for name in summary.estimates:
+        assert metrics[f"{name}_ci_low"] < metrics[name] < metrics[f"{name}_ci_high"], name
+    assert summary.notes == {}
+
+
+def test_every_name_is_in_the_table() -> None:
+    for name in evaluate_answers(LABELS, PROBABILITIES, seed=1, resamples=10, probability=True).metrics:
+        assert metric_info(name).description
+
+
+def test_scores_that_are_no_probabilities_have_no_calibration() -> None:
+    summary = evaluate_answers(LABELS, np.log(PROBABILITIES), seed=1, resamples=10)
+    assert not {"ece", "brier"} & set(summary.metrics)
+
+
+def test_groups_widen_the_interval() -> None:
+    copied_labels, copied_scores = np.tile(LABELS, 3), np.tile(PROBABILITIES, 3)
+    groups = [f"conversation {index}" for index in range(200)] * 3
+    grouped = evaluate_answers(copied_labels, copied_scores, groups, seed=1).estimates["auroc"]
+    blind = evaluate_answers(copied_labels, copied_scores, seed=1).estimates["auroc"]
+    assert grouped.high - grouped.low > 1.5 * (blind.high - blind.low)
+
+
+@pytest.mark.parametrize(("label", "word"), [(True, "correct"), (False, "wrong")])
+def test_one_class_is_nan_with_the_reason(label: bool, word: str) -> None:
+    summary = evaluate_answers([label] * 12, np.arange(12), seed=0, resamples=50)
+    for name in ("auroc", "auprc", "eaurc"):
+        assert math.isnan(summary.metrics[name])
+        assert math.isnan(summary.metrics[f"{name}_ci_low"])
+        assert summary.notes[name] == f"all 12 answers are {word}: {name.upper()} needs both classes"
+    assert summary.metrics["accuracy"] == summary.metrics["accuracy_at_80"] == float(label)
+    assert "no width" in summary.notes["accuracy"]
+
+
+def test_left_out_resamples_are_noted() -> None:
+    summary = evaluate_answers([True, False, False, False], [0.3, 0.4, 0.1, 0.2], seed=0, resamples=100)
+    left_out = 100 - summary.estimates["auroc"].n_resamples_valid
+    assert left_out > 0
+    assert summary.notes["auroc"] == f"{left_out} of 100 resamples hold one class: left out"
+
+
+def test_one_group_and_no_answers_have_their_reasons() -> None:
+    one_group = evaluate_answers([True, False], [1, 0], ["a", "a"], seed=0)
+    assert "at least two groups" in one_group.notes["accuracy"]
+    nothing = evaluate_answers([], [], seed=0)
+    assert math.isnan(nothing.metrics["accuracy"])
+    assert nothing.metrics["n"] == 0
+    assert nothing.notes["auroc"] == "there are no answers"
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_is_refused_with_its_index(score: float) -> None:
+    with pytest.raises(ValueError, match=rf"scores must be finite, got {score} at index 2"):
+        evaluate_answers([True, False, True], [0.1, 0.2, score], seed=0)
+
+
+def test_a_score_that_is_no_probability_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"probabilities must lie in \[0, 1\], got 1.5 at index 1"):
+        evaluate_answers([True, False], [0.5, 1.5], seed=0, probability=True)
+
+
+def test_two_probes_compare_on_every_metric() -> None:
+    noisy = PROBABILITIES + np.random.default_rng(1).normal(size=200)
+    compared = paired_difference(
+        answer_metrics(LABELS, PROBABILITIES), answer_metrics(LABELS, noisy), 200, seed=0
+    )
+    assert compared["auroc"].value == pytest.approx(
+        ranking.auroc(LABELS, PROBABILITIES) - ranking.auroc(LABELS, noisy), abs=1e-15
+    )
+    assert compared["auroc"].p_value < 0.01
+    assert compared["accuracy"].p_value == 1

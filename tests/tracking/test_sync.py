@@ -1,0 +1,87 @@
+"""What could not be sent is sent later, each cell once."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from probegrid.schema import TrackingConfig
+from probegrid.tracking.mlflow_session import ServerUnreachable
+from probegrid.tracking.mlflow_sink import send
+from probegrid.tracking.sync import SyncReport, sync
+
+TWO_SYNCS = """
+import os, sys
+from pathlib import Path
+import mlflow.store.tracking.sqlalchemy_store  # once, so that both begin at the same moment
+from probegrid.schema import TrackingConfig
+from probegrid.tracking.sync import sync
+
+child = os.fork()
+report = sync(Path(sys.argv[1]), TrackingConfig(uri=sys.argv[2]))
+print(len(report.sent), len(report.already), len(report.failed), flush=True)
+if child:
+    os.waitpid(child, 0)
+"""
+
+
+def cells(tracking: TrackingConfig) -> list[str]:
+    """The cells of the experiment's active runs that have all metrics, sorted."""
+    client = MlflowClient(tracking_uri=tracking.uri)
+    experiment = client.get_experiment_by_name(tracking.experiment)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    assert all(len(run.data.metrics) == 7 for run in found)
+    return sorted(run.data.tags["probegrid.cell"] for run in found)
+
+
+def test_a_server_that_was_down_gets_everything_once(
+    write_cell: Callable[..., Path],
+    port: int,
+    start_server: Callable[[int], AbstractContextManager[str]],
+) -> None:
+    tracking = TrackingConfig(uri=f"http://127.0.0.1:{port}")
+    first, second = write_cell(cell="a"), write_cell(cell="b")
+    with pytest.raises(ServerUnreachable):
+        send(first, tracking)
+    down = sync(first.parent, tracking)
+    assert (down.sent, down.already, set(down.failed)) == ((), (), {"a", "b"})
+    with start_server(port):
+        assert sync(first.parent, tracking) == SyncReport(sent=("a", "b"), already=(), failed={})
+        assert sync(first.parent, tracking) == SyncReport(sent=(), already=("a", "b"), failed={})
+        assert send(second, tracking)
+        assert cells(tracking) == ["a", "b"]
+
+
+def test_two_syncs_at_once_send_each_cell_once(
+    sqlite: TrackingConfig,
+    write_cell: Callable[..., Path],
+    start_python: Callable[..., subprocess.Popen[str]],
+) -> None:
+    folders = [write_cell(cell=f"cell{number}") for number in range(6)]
+    process = start_python(TWO_SYNCS, folders[0].parent, sqlite.uri)
+    out, err = process.communicate(timeout=60)
+    assert err == ""
+    counts = [[int(count) for count in line.split()] for line in out.splitlines()]
+    assert [sum(column) for column in zip(*counts, strict=True)] == [6, 6, 0]
+    assert cells(sqlite) == [folder.name for folder in folders]
+
+
+def test_a_damaged_record_does_not_hold_up_the_others(
+    sqlite: TrackingConfig, write_cell: Callable[..., Path]
+) -> None:
+    damaged, whole = write_cell(cell="a"), write_cell(cell="b")
+    (damaged / "result.json").write_text("{")
+    report = sync(whole.parent, sqlite)
+    assert report.sent == ("b",)
+    assert "damaged" in report.failed["a"]
+
+
+def test_nothing_recorded_is_nothing_to_do(tmp_path: Path, port: int) -> None:
+    nothing = SyncReport(sent=(), already=(), failed={})
+    assert sync(tmp_path / "nowhere", TrackingConfig(uri=f"http://127.0.0.1:{port}")) == nothing
