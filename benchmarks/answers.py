@@ -17,13 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedModel
+
 from probegrid.readings.generation import Generation, Sampling, generate
 from probegrid.readings.shared_prefix import SharedPrefixDecoder
 from probegrid.readings.stopping import StopRule
 from random_models import random_model, random_nf4_model
-from rich.console import Console
-from rich.table import Table
-from transformers import PreTrainedModel
 
 PRESETS = {
     "cpu": dict(shape="100m", device="cpu", quantization="none", questions=64, shared=600, own=(20, 60), new=16,
@@ -80,12 +81,17 @@ def ours(model: PreTrainedModel, work: Workload, rows: int, chunk: int) -> list[
     return answers
 
 
-def stock(model: PreTrainedModel, work: Workload, rows: int, questions: int) -> list[list[int]]:
-    """Stock ``generate`` on left-padded batches of whole prompts, with the log-probabilities of its raw logits."""
+def stock(model: PreTrainedModel, work: Workload, rows: int, batches: int) -> list[list[int]]:
+    """Stock ``generate`` on left-padded batches of whole prompts, with the log-probabilities of its raw logits.
+
+    Only ``batches`` of the batches are run, spread evenly over the lengths of the prompts.
+    """
     model.set_attn_implementation("sdpa")
     device = model.get_input_embeddings().weight.device
     answers: list[list[int]] = []
-    for start in range(0, questions, rows):
+    starts = list(range(0, len(work.suffixes), rows))
+    for number in range(batches):
+        start = starts[(2 * number + 1) * len(starts) // (2 * batches)]
         prompts = [work.prefix + suffix for suffix in work.suffixes[start : start + rows]]
         width = max(map(len, prompts))
         tokens = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
@@ -93,8 +99,8 @@ def stock(model: PreTrainedModel, work: Workload, rows: int, questions: int) -> 
             [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device
         )
         output = model.generate(
-            tokens, attention_mask=mask, max_new_tokens=work.new_tokens, do_sample=False, eos_token_id=None, pad_token_id=0,
-            return_dict_in_generate=True, output_logits=True,
+            tokens, attention_mask=mask, max_new_tokens=work.new_tokens, do_sample=False, eos_token_id=None,
+            pad_token_id=0, return_dict_in_generate=True, output_logits=True,
         )  # fmt: skip
         torch.stack(output.logits, 1).float().log_softmax(-1)
         answers += output.sequences[:, width:].tolist()
@@ -140,19 +146,21 @@ def main() -> None:
     n = len(work.suffixes)
     single, batches = preset["sample"] or (n, -(-n // preset["padded_batch"]))
     padded = min(n, batches * preset["padded_batch"])
+    warm_up = Workload(work.prefix, work.suffixes[:1], 2)
+    ours(model, warm_up, 1, preset["chunk"])
+    stock(model, warm_up, 1, 1)
     methods: dict[str, tuple[Callable[[], object], float]] = {
         "ours": (lambda: ours(model, work, preset["ours_batch"], preset["chunk"]), 1.0)
     }
     if not arguments.no_stock:
         methods |= {
             f"stock, padded batches of {preset['padded_batch']}": (
-                lambda: stock(model, work, preset["padded_batch"], padded), n / padded),
+                lambda: stock(model, work, preset["padded_batch"], batches),
+                n / padded,
+            ),
             "stock, one by one": (lambda: stock(model, work, 1, single), n / single),
         }  # fmt: skip
     times: dict[str, list[float]] = {name: [] for name in methods}
-    for name, (call, _) in methods.items():  # warm up, on what is measured
-        if name == "ours":
-            call()
     for _ in range(preset["repeats"]):
         for name, (call, scale) in methods.items():
             times[name].append(seconds(call) * scale)
@@ -167,8 +175,12 @@ def report(
     console: Console, preset: dict, work: Workload, times: dict[str, list[float]], padded: int, single: int
 ) -> None:
     """Print medians, spreads and ratios."""
-    table = Table(title=f"{preset['shape']} {preset['quantization']} on {preset['device']}: {len(work.suffixes)} questions, "
-                  f"{len(work.prefix)} shared + {preset['own'][0]}-{preset['own'][1]} own tokens, {work.new_tokens} new")  # fmt: skip
+    low, high = preset["own"]
+    title = (
+        f"{preset['shape']} {preset['quantization']} on {preset['device']}: {len(work.suffixes)} questions, "
+        f"{len(work.prefix)} shared + {low}-{high} own tokens, {work.new_tokens} new"
+    )
+    table = Table(title=title)
     for column in ("method", "median s", "all s", "times slower", "measured on"):
         table.add_column(column, justify="left" if column == "method" else "right")
     best = statistics.median(times["ours"])

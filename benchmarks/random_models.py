@@ -38,7 +38,7 @@ def random_model(shape: str, device: str, dtype: torch.dtype) -> PreTrainedModel
 
 
 def random_nf4_model(shape: str, device: str) -> PreTrainedModel:
-    """The blocks' linear layers in NF4 with double quantization, each drawn and quantized on the device; the rest bf16."""
+    """The blocks' linear layers in NF4 with double quantization, drawn and quantized on the device; the rest bf16."""
     import bitsandbytes as bnb
 
     torch.manual_seed(0)

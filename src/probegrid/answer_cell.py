@@ -48,7 +48,7 @@ def describe_reading(config: Config, checkpoint: Checkpoint, data: QuestionSet) 
 
 
 def _what_counts(decoding: DecodingConfig) -> dict[str, Any]:
-    values = {"max_new_tokens": decoding.max_new_tokens, "count_stop": decoding.count_stop}
+    values: dict[str, Any] = {"max_new_tokens": decoding.max_new_tokens, "count_stop": decoding.count_stop}
     if decoding.do_sample:
         values |= {
             "temperature": decoding.temperature,

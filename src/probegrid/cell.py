@@ -30,6 +30,7 @@ from probegrid.tracking.record import CellError, CellRecord, Status
 
 if TYPE_CHECKING:
     import pandas as pd
+
     from probegrid.data.example import StatementSet
     from probegrid.models.load import ModelPool
     from probegrid.models.plan import Plan

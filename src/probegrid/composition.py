@@ -14,14 +14,15 @@ from dataclasses import dataclass, fields, is_dataclass
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
-import probegrid.data
-import probegrid.probes
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+import probegrid.data
+import probegrid.probes
 from probegrid.errors import ConfigError, closest
 from probegrid.schema import Config, DatasetConfig, ProbeConfig
 
@@ -45,7 +46,7 @@ class Choices:
 
 
 def register() -> None:
-    """Put the schema into Hydra's config store: the root as ``schema``, each dataset and probe under its module's name."""
+    """Put the schema into Hydra's config store: the root as ``schema``, datasets and probes by their modules' names."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     for group, package, base in (
@@ -75,13 +76,11 @@ def to_config(composed: DictConfig) -> Config:
             "the config does not start from probegrid's schema; keep `- schema` first in its defaults."
         )
     with user_errors():
-        values = {part.name: composed[part.name] for part in fields(Config)}
-        return Config(
-            **{
-                name: OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
-                for name, value in values.items()
-            }
-        )
+        values: dict[str, Any] = {part.name: composed[part.name] for part in fields(Config)}
+        for name, value in values.items():
+            if OmegaConf.is_config(value):
+                values[name] = OmegaConf.to_object(value)
+        return Config(**values)
 
 
 def to_plain(config: Config) -> dict[str, Any]:
@@ -154,7 +153,8 @@ def _field_classes(owner: type, name: str) -> Iterator[type]:
 
 
 def _subclasses(owner: type) -> Iterator[type]:
-    for child in owner.__subclasses__():
+    children: list[type] = type.__subclasses__(owner)
+    for child in children:
         yield child
         yield from _subclasses(child)
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 
 from probegrid.embedded import checkpoint_dir, documents, tokenizer, world
 
-torch.set_num_threads(1)
+BATCH = 60
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +25,20 @@ def vocabulary() -> PreTrainedTokenizerFast:
     return loaded
 
 
-@pytest.fixture(scope="module")
-def shots() -> str:
-    """Five answered questions under the line that asks for brevity."""
-    facts = Random(1).sample(world.shot_facts(), 5)
-    return documents.BRIEF + "".join(map(documents.answered, facts))
+@torch.inference_mode()
+def answers_read(
+    model: LlamaForCausalLM, vocabulary: PreTrainedTokenizerFast, facts: list[world.Fact]
+) -> tuple[list[bool], list[float]]:
+    """Whether greedy decoding gives each fact's answer and a newline after five shots, and the greedy log-probability.
 
-
-def greedily_right(
-    model: LlamaForCausalLM, vocabulary: PreTrainedTokenizerFast, shots: str, facts: list[world.Fact]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Whether greedy decoding answers each fact's question rightly, and the log-probability of the right answer."""
-    prompts = [shots + documents.answered(fact) for fact in facts]
-    ...
+    The greedy tokens are read with the right answer in place: they are what decoding gives up to its first wrong token.
+    """
+    shots = documents.BRIEF + "".join(map(documents.answered, Random(1).sample(world.shot_facts(), 5)))
+    right, log_probs = [], []
+    for fact in facts:
+        tokens = vocabulary(shots + documents.answered(fact), return_tensors="pt").input_ids
+        answer = slice(vocabulary(shots + documents.asked(fact), return_tensors="pt").input_ids.shape[1], -1)
+        predicted = model(tokens).logits[0].log_softmax(-1)[answer.start - 1 : -2]
+        right.append(bool((predicted.argmax(-1) == tokens[0, answer]).all()))
+        log_probs.append(float(predicted[0].max()))
+    return right, log_probs

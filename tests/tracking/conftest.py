@@ -20,6 +20,7 @@ import pyarrow
 import pytest
 
 from probegrid.schema import TrackingConfig
+from probegrid.tracking.mlflow_session import open_experiment
 from probegrid.tracking.provenance import Provenance
 from probegrid.tracking.record import CellRecord, Status, write
 
@@ -84,11 +85,9 @@ def write_cell(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with MLflow's tables, made once: the migrations take seconds."""
-    from mlflow import MlflowClient
-
     path = tmp_path_factory.mktemp("migrated") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
+    with open_experiment(TrackingConfig(uri=f"sqlite:///{path}", experiment="made with the tables")):
+        return path
 
 
 @pytest.fixture
@@ -100,7 +99,7 @@ def sqlite(migrated: Path, tmp_path: Path) -> TrackingConfig:
 
 @contextmanager
 def run_server(folder: Path, migrated: Path, port: int) -> Iterator[str]:
-    """Run ``mlflow server --serve-artifacts`` on a SQLite file in ``folder``; yield its URI when it answers."""
+    """Run ``mlflow server --serve-artifacts`` on a SQLite file in ``folder``; yield its URI."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "server.db").exists():
         shutil.copy(migrated, folder / "server.db")

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from probegrid.errors import StoreError
-from probegrid.tracking import atomic
 from probegrid.tracking.atomic import remove_leftovers, write_folder
 
 OLD = {"a": b"old", "sub/b": b"old"}
@@ -101,7 +100,7 @@ def test_a_full_disk_is_one_sentence_and_changes_nothing(
         if next(calls) == 1:
             raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(atomic.os, "fsync", fill_up)
+    monkeypatch.setattr(os, "fsync", fill_up)
     with pytest.raises(StoreError, match=r"^cannot write .*cell: (no space|the disk quota).*run again\.$"):
         write_folder(tmp_path / "cell", NEW)
     assert os.listdir(tmp_path) == ["cell"]
@@ -126,10 +125,12 @@ def test_many_writers_and_a_reader_never_see_a_mixture(tmp_path: Path) -> None:
     folder = tmp_path / "cell"
     versions = [{str(name): bytes([version]) * 10 for name in range(5)} for version in range(4)]
     write_folder(folder, versions[0])
-    writers = [
-        threading.Thread(target=lambda files=files: [write_folder(folder, files) for _ in range(20)])
-        for files in versions
-    ]
+
+    def write_often(files: dict[str, bytes]) -> None:
+        for _ in range(20):
+            write_folder(folder, files)
+
+    writers = [threading.Thread(target=write_often, args=[files]) for files in versions]
     for writer in writers:
         writer.start()
     seen = 0

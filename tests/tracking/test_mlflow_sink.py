@@ -153,9 +153,10 @@ def test_a_send_that_breaks_off_leaves_one_run_in_the_end(
         raise KeyboardInterrupt
 
     folder = write_cell()
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, method, break_off)
-        send(folder, sqlite)
+        with pytest.raises(KeyboardInterrupt):
+            send(folder, sqlite)
     assert len(runs(sqlite)) == 1
     check_that_sending_again_leaves_one_run(folder, sqlite)
 

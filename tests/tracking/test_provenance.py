@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -67,10 +68,10 @@ def test_gpus_are_those_that_are_visible(tmp_path: Path, monkeypatch: pytest.Mon
         assert provenance(now()).gpus == names
 
 
-def test_versions_are_found_without_imports(start_python) -> None:  # type: ignore[no-untyped-def]
+def test_versions_are_found_without_imports(start_python: Callable[..., subprocess.Popen[str]]) -> None:
     process = start_python(
-        "import sys; from probegrid.tracking.record import write; from probegrid.tracking.provenance import versions\n"
-        "versions(); print(sorted({'torch', 'mlflow', 'pyarrow', 'numpy'} & set(sys.modules)))"
+        "import sys, probegrid.tracking.sync; from probegrid.tracking.provenance import versions\n"
+        "versions(); print(sorted({'torch', 'mlflow', 'pyarrow', 'sqlalchemy'} & set(sys.modules)))"
     )
     out, err = process.communicate()
     assert out == "[]\n", err

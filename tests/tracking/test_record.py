@@ -20,6 +20,7 @@ from probegrid.tracking.record import (
     is_done,
     list_records,
     read,
+    read_config,
     recorded_keys,
     write,
 )
@@ -110,6 +111,15 @@ def test_a_damaged_record_is_named(write_cell: Callable[..., Path], text: str | 
     path.write_text(text, encoding="latin-1")
     with pytest.raises(StoreError, match=r"result\.json is damaged; remove the folder .* run the cell again"):
         read(folder.parent, folder.name)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a", ""])
+def test_a_damaged_config_is_named(write_cell: Callable[..., Path], text: str) -> None:
+    folder = write_cell()
+    assert read_config(folder.parent, folder.name)["dataset"] == {"num_samples": 400, "path": None}
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(StoreError, match=r"config\.yaml is damaged"):
+        read_config(folder.parent, folder.name)
 
 
 def test_a_results_folder_that_is_a_file_is_one_sentence(tmp_path: Path, record: CellRecord) -> None:

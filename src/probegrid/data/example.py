@@ -85,9 +85,9 @@ class StatementSet:
     conversations: tuple[Conversation, ...]
     notes: tuple[str, ...] = ()
     leaks: tuple[str, ...] = ()
-    """Why a probe could read the labels off the text ("the system prompt names the lies"); empty: no way is known."""
+    """Why a probe could read the labels off the text ("the system prompt names the lies"); empty: none is known."""
     labelled: bool = True
-    """False: no label is known and each stands as False; the set can be scored, but neither trained nor evaluated on."""
+    """False: no label is known and each stands as False; the set can be scored, not trained nor evaluated on."""
 
     @property
     def fingerprint(self) -> str:

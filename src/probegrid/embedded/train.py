@@ -7,17 +7,20 @@ of transformers: bf16 weights, configuration, generation defaults and tokenizer.
 import argparse
 import math
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from random import Random
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from probegrid.embedded import checkpoint_dir, documents, tokenizer
+from probegrid.embedded import checkpoint_dir, documents, tokenizer, world
 
 CONTEXT = 16384
-STEPS = 2600
+STEPS = 2000
+FIRST_FACTS = 60
+FIRST_STEPS = 200
+GROWN_STEPS = 1000
 ROWS = 16
 ROW_TOKENS = 128
 LEARNING_RATE = 2e-3
@@ -35,6 +38,7 @@ def config(vocabulary: PreTrainedTokenizerFast) -> LlamaConfig:
         num_attention_heads=6,
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT,
+        initializer_range=0.06,
         tie_word_embeddings=True,
         bos_token_id=vocabulary.bos_token_id,
         eos_token_id=vocabulary.eos_token_id,
@@ -44,8 +48,13 @@ def config(vocabulary: PreTrainedTokenizerFast) -> LlamaConfig:
 
 def batches(vocabulary: PreTrainedTokenizerFast, rng: Random) -> Iterator[torch.Tensor]:
     """Endless batches of token ids, int64 [ROWS, ROW_TOKENS]; a row is whole documents, the last one cut."""
-    while True:
-        yield torch.tensor([_row(vocabulary, rng) for _ in range(ROWS)])
+    for step in count():
+        yield torch.tensor([_row(vocabulary, rng, reach(step)) for _ in range(ROWS)])
+
+
+def reach(step: int) -> int:
+    grown = (step - FIRST_STEPS) / (GROWN_STEPS - FIRST_STEPS)
+    return round(FIRST_FACTS * (len(world.facts()) / FIRST_FACTS) ** min(1.0, max(0.0, grown)))
 
 
 def fit(model: LlamaForCausalLM, data: Iterator[torch.Tensor]) -> None:
@@ -88,10 +97,10 @@ def main() -> None:
     train(parser.parse_args().out)
 
 
-def _row(vocabulary: PreTrainedTokenizerFast, rng: Random) -> list[int]:
+def _row(vocabulary: PreTrainedTokenizerFast, rng: Random, reach: int) -> list[int]:
     row: list[int] = []
     while len(row) < ROW_TOKENS:
-        row += vocabulary.encode(documents.document(rng), add_special_tokens=False)
+        row += vocabulary.encode(documents.document(rng, reach), add_special_tokens=False)
     return row[:ROW_TOKENS]
 
 

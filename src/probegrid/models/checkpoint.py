@@ -49,7 +49,8 @@ def find_checkpoint(model: ModelConfig) -> Checkpoint:
     """Resolve ``model.path`` and ``model.revision``.
 
     Raises:
-        CheckpointError: a folder that is missing or holds no checkpoint, a hub id that is unknown, gated, or out of reach.
+        CheckpointError: a folder that is missing or holds no checkpoint, a hub id that is unknown, gated, or out of
+            reach.
     """
     if model.path == EMBEDDED:
         return _from_folder(checkpoint_dir())
@@ -82,7 +83,7 @@ def _from_folder(folder: Path) -> Checkpoint:
 
 
 def _sample(file: Path, samples: int = 16) -> bytes:
-    """Hash of a file: whole up to 64 MB, else its first megabytes (a safetensors header) and evenly spaced ones after."""
+    """Hash of a file: all of it up to 64 MB, else its first megabyte (a safetensors header) and 15 more."""
     digest, size = hashlib.sha256(), file.stat().st_size
     with file.open("rb") as stream:
         if size <= 64 * _SAMPLE_BYTES:

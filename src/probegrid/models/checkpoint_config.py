@@ -88,8 +88,7 @@ def architecture_from_config(config: Mapping[str, Any]) -> Architecture:
 
 
 def mismatches(facts: Architecture, config: Mapping[str, Any]) -> list[str]:
-    """Compare the configured facts with a checkpoint's own config, one phrase a difference, none if they
-    agree.
+    """Compare the configured facts with a checkpoint's own config: one phrase a difference.
 
     Raises:
         ConfigError: as ``architecture_from_config``.

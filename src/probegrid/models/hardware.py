@@ -55,8 +55,7 @@ class Hardware:
 
 
 def _datasheet(name: str, memory_gb: float, bandwidth: float, tflops: float, link: float) -> Gpu:
-    """A GPU from its datasheet: memory bandwidth, dense 16-bit rate and one-way host link, each as far as it
-    is reached.
+    """A GPU from its datasheet: bandwidth, dense 16-bit rate and one-way host link, each as far as it is reached.
 
     The three shares are an H200's: a device copy at 4.06 of 4.8 TB/s, a matrix product at 771 of 989 TFLOP/s,
     a pinned copy at 55 of 63 GB/s.

@@ -18,6 +18,7 @@ from probegrid.models.quantization import quantization_config
 from probegrid.schema import ModelConfig, QuantizationMethod
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -76,7 +77,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
 
     started = time.perf_counter()
     with _loading_errors(request.checkpoint):
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             request.checkpoint.name,
             revision=request.checkpoint.commit,
             dtype=getattr(torch, request.config.dtype.value),
@@ -86,12 +87,20 @@ def load_model(request: ModelRequest) -> LoadedModel:
             use_safetensors=request.config.use_safetensors,
             output_loading_info=True,
         )
+    model, info = loaded
     _refuse_missing(request.checkpoint, info)
     return LoadedModel(model.eval(), time.perf_counter() - started)
 
 
+def embedding_device(model: PreTrainedModel) -> torch.device:
+    """Where token ids go: the device of the embedding."""
+    embedding: Any = model.get_input_embeddings()
+    device: torch.device = embedding.weight.device
+    return device
+
+
 def _refuse_missing(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
-    """transformers fills missing weights with random numbers and goes on; here they are an error."""
+    """Transformers fills missing weights with random numbers and goes on; here they are an error."""
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
     if missing:
         raise CheckpointError(

@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import replace
 
 import psutil
+
 from probegrid.models.hardware import BYTES_PER_GB, GPUS, Cpu, Gpu, assumed_gpu
 
 _BYTES_PER_MIB = 2**20

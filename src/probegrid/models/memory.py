@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
@@ -33,7 +33,8 @@ class KVBudget:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         size = torch.empty((), dtype=model.dtype).element_size()
-        blocks = Counter(_execution_device(block) for block in model.base_model.layers)
+        layers: Any = model.base_model.layers
+        blocks = Counter(_execution_device(block) for block in layers)
         free = {device: _free_bytes(device) * FREE_SHARE[device.type] for device in blocks}
         return cls(free, {device: 2 * heads * width * size * count for device, count in blocks.items()})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import resource
 
 import torch
+
 from probegrid.models.hardware import BYTES_PER_GB
 from probegrid.models.load import LoadedModel, ModelPool, ModelRequest
 
@@ -28,7 +29,7 @@ class Meter:
         return self._loaded
 
     def metrics(self) -> dict[str, float]:
-        """``load_s`` (0 where no model was needed), ``peak_ram_gb`` of this process, ``peak_gpu_gb_<i>``; GB are 10^9 bytes."""
+        """``load_s`` (0: no model was needed), ``peak_ram_gb`` of this process, ``peak_gpu_gb_<i>``; in 10^9 bytes."""
         peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         gpus = {
             f"peak_gpu_gb_{device}": torch.cuda.max_memory_allocated(device) / BYTES_PER_GB

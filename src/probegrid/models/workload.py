@@ -1,5 +1,4 @@
-"""What a cell reads, as numbers of tokens: the part of a plan that comes from the dataset, the prompt and the
-probe.
+"""What a cell reads, as numbers of tokens: what a plan takes from the dataset, the prompt and the probe.
 
 Knows how prompts are laid out and how long the usual datasets' texts are; must not read a dataset or a
 tokenizer. Where the texts are at hand, count them and fill ``Workload`` directly.

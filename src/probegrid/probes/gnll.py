@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class GNLL(AnswerProbe):
-    """Scores an answer by its log-likelihood, which is minus its G-NLL: in nats, at most 0, not divided by its length."""
+    """Scores an answer by its log-likelihood, minus its G-NLL: in nats, at most 0, not divided by its length."""
 
     def score(self, reading: AnswerReading) -> list[float]:
         """Sum the log-probabilities of each greedy answer's tokens; an answer without tokens scores 0."""

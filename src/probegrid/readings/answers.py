@@ -2,8 +2,8 @@
 
 Knows prompts, the generation loop and the store; must not know correctness, probes or results.
 
-Batches are laid out once for the whole reading and written down, so that a reading which was interrupted goes on with the
-very batches it would have had: its answers are those of an uninterrupted one.
+Batches are laid out once for the whole reading and written down, so that a reading which was interrupted goes on
+with the very batches it would have had: its answers are those of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from probegrid.schema import DecodingConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
+
     from probegrid.models.load import LoadedModel
     from probegrid.progress import Progress
     from probegrid.readings.generation import Generation
-    from transformers import PreTrainedTokenizerBase
 
 FORMAT = 1
 """Raised whenever the same description would give other answers than before."""

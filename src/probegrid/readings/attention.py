@@ -3,9 +3,9 @@
 Notation: N query tokens packed from several rows, H query heads, K key-value heads (H a multiple of K), d head width,
 P prefix tokens, R rows, S slots of a row.
 
-Softmax attention over a concatenation of keys equals the attention over each part, weighted by the softmax of the parts'
-log-sum-exps (Hydragen, Juravsky et al. 2024, arXiv 2402.05099, eq. 4). So a prefix that all rows share is one dense
-product of all queries with one copy of its keys, and each row attends to its own few tokens beside it.
+Softmax attention over a concatenation of keys equals the attention over each part, weighted by the softmax of the
+parts' log-sum-exps (Hydragen, Juravsky et al. 2024, arXiv 2402.05099, eq. 4). So a prefix that all rows share is one
+dense product of all queries with one copy of its keys, and each row attends to its own few tokens beside it.
 
 Knows tensors; must not know models, tokens or what the rows are for.
 """
@@ -121,7 +121,7 @@ def attend_all(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tup
 
 
 def attend_causal(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Causal attention of one sequence to itself: query [N, H, d], keys and values [N, K, d]; returns as ``attend_all``."""
+    """Causal attention of a sequence to itself: query [N, H, d], keys, values [N, K, d]; returns as ``attend_all``."""
     groups = query.shape[1] // keys.shape[1]
     q = query.transpose(0, 1).unsqueeze(0)
     k = keys.transpose(0, 1).repeat_interleave(groups, 0).unsqueeze(0)
@@ -159,7 +159,7 @@ def _plain(
 
 
 def has_flash(like: Tensor) -> bool:
-    """Whether FlashAttention's CUDA kernels take tensors like this one (half precision, compute capability 8 or more)."""
+    """Whether FlashAttention's CUDA kernels take tensors like this: half precision, compute capability from 8 on."""
     return (
         like.is_cuda
         and like.dtype in (torch.float16, torch.bfloat16)

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+
+from probegrid.models.load import embedding_device
 from probegrid.models.memory import KVBudget
 from probegrid.readings.generation import Decoder, Generation, Sampling, generate
 from probegrid.readings.padded import PaddedDecoder
@@ -18,13 +20,14 @@ from probegrid.readings.stopping import StopRule
 from probegrid.schema import DecodingConfig
 
 if TYPE_CHECKING:
-    from probegrid.models.load import LoadedModel
     from transformers import PreTrainedTokenizerBase
+
+    from probegrid.models.load import LoadedModel
 
 CHUNK_TOKENS = {"cuda": 16384, "cpu": 4096}
 """Most tokens in one forward pass: enough to fill the device, few enough to bound the memory of activations."""
 ROWS = {"cuda": 512, "cpu": 64}
-"""Most questions in a batch where memory sets no lower bound; a batch is also what a killed run may have to do again."""
+"""Most questions in a batch where memory sets no lower bound; a killed run has to do one batch again."""
 
 
 class Engine:
@@ -58,7 +61,7 @@ class Engine:
         self._sampling = Sampling(
             decoding.num_generations if decoding.do_sample else 0, decoding.temperature, decoding.seed
         )
-        self._device_type = model.get_input_embeddings().weight.device.type
+        self._device_type = embedding_device(model).type
         self.obstacle = obstacle(model, longest + decoding.max_new_tokens)
         self._decoder: Decoder
         if self.obstacle is None:

@@ -14,8 +14,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from probegrid.readings.stopping import Ending, StopRule
 from torch import Tensor
+
+from probegrid.readings.stopping import Ending, StopRule
 
 
 class Decoder(Protocol):
@@ -31,6 +32,10 @@ class Decoder(Protocol):
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row named several times is copied."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all rows and free their memory."""
         ...
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from probegrid.models.load import embedding_device
+
 
 class PaddedDecoder:
     """The plain counterpart of ``SharedPrefixDecoder``: the same calls, each row holding its whole prompt."""
@@ -46,8 +48,13 @@ class PaddedDecoder:
         self._mask = self._mask[chosen]
         self._positions = [self._positions[row] for row in rows]
 
+    def reset(self) -> None:
+        """Forget all rows and free their memory."""
+        self._cache = DynamicCache(config=self.model.config)
+        self._positions = []
+
     def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        device = self.model.get_input_embeddings().weight.device
+        device = embedding_device(self.model)
         with torch.inference_mode():
             output = self.model(
                 input_ids=tokens.to(device),
@@ -57,4 +64,5 @@ class PaddedDecoder:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        return output.logits[:, -1]
+        logits: Tensor = output.logits
+        return logits[:, -1]

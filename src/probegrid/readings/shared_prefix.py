@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from probegrid.readings.attention import Layout, RowCache, attend_all, attend_causal, merge
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
+
+from probegrid.models.load import embedding_device
+from probegrid.readings.attention import Layout, RowCache, attend_all, attend_causal, merge
 
 ATTENTION = "probegrid_shared_prefix"
 
@@ -42,8 +44,8 @@ def obstacle(model: PreTrainedModel, longest: int) -> str | None:
 class SharedPrefixDecoder:
     """Prefill and step a batch of rows that begin with the same tokens.
 
-    Rows are added by ``prefill``, multiplied by ``fork``, advanced by ``step`` and dropped by ``keep``; their order is
-    theirs throughout. One decoder serves many batches: ``reset`` forgets the rows and keeps the prefix.
+    Rows are started by ``prefill``, advanced by ``step``, copied and dropped by ``keep``. One
+    decoder serves many batches: ``reset`` forgets the rows and keeps the prefix.
     """
 
     def __init__(self, model: PreTrainedModel, prefix: Sequence[int], *, chunk_tokens: int) -> None:
@@ -121,7 +123,7 @@ class SharedPrefixDecoder:
         self._layout = None
 
     def _forward(self, tokens: list[int], positions: Sequence[int], last: Sequence[int]) -> Tensor:
-        device = self.model.get_input_embeddings().weight.device
+        device = embedding_device(self.model)
         with torch.inference_mode():
             output = self.model(
                 input_ids=torch.tensor([tokens], device=device),
@@ -130,7 +132,8 @@ class SharedPrefixDecoder:
                 logits_to_keep=torch.tensor(list(last), device=device),
                 shared_prefix=self,
             )
-        return output.logits[0]
+        logits: Tensor = output.logits
+        return logits[0]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attention of one layer for the tokens of this forward pass; called from inside the model.
@@ -161,7 +164,7 @@ class SharedPrefixDecoder:
 
 
 def _attention(
-    module: torch.nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -171,9 +174,9 @@ def _attention(
     shared_prefix: SharedPrefixDecoder,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: query [1, H, N, d], key and value [1, K, N, d]; returns [1, N, H, d]."""
+    """Transformers' attention interface: query [1, H, N, d], key and value [1, K, N, d]; returns [1, N, H, d]."""
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    return shared_prefix.attend(int(module.layer_idx), q, k, v, scaling).unsqueeze(0), None
+    return shared_prefix.attend(module.layer_idx, q, k, v, scaling).unsqueeze(0), None
 
 
 def _chunks(rows: Sequence[Sequence[int]], most: int) -> list[tuple[int, Sequence[Sequence[int]]]]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Decodes(Protocol):
     """The part of a tokenizer that is needed here."""
 
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> Any:
         """Text of the tokens."""
         ...
 
@@ -89,4 +89,4 @@ class StopRule:
         return not self._last_characters.isdisjoint(self._text([token_id]))
 
     def _text(self, token_ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -110,11 +110,6 @@ def _sqlite_path(uri: str) -> Path | None:
 def _exclusive(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT_S):
-        connection = sqlite3.connect(path)  # MLflow itself would try for minutes to open what is no database
-        try:
-            connection.execute("PRAGMA schema_version")
-        finally:
-            connection.close()
         yield
 
 
@@ -157,7 +152,7 @@ def _one_sentence(uri: str) -> Iterator[None]:
             f"tracking.uri={shown} is nothing MLflow can write to; give a database (sqlite:///mlflow.db) "
             "or a server (http://host:5000)."
         ) from error
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         cause = error.__cause__ or error.__context__
         lost = isinstance(error, MlflowException) and isinstance(cause, requests.RequestException)
         if lost and not isinstance(cause, requests.exceptions.InvalidURL):
@@ -190,7 +185,8 @@ def _silence() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

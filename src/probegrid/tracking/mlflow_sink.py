@@ -16,14 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from filelock import FileLock
 
 from probegrid.errors import TrackingError
 from probegrid.schema import TrackingConfig
 from probegrid.tracking import mlflow_content as content
 from probegrid.tracking.mlflow_session import LOCK_TIMEOUT_S, OpenExperiment, open_experiment, without_retries
-from probegrid.tracking.record import CONFIG_FILE, RESULT_FILE, CellRecord, Status, read
+from probegrid.tracking.record import RESULT_FILE, CellRecord, Status, read, read_config
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -158,7 +157,7 @@ def _make_run(
     from mlflow.entities import Metric, Param
 
     client = experiment.client
-    config = yaml.safe_load((folder / CONFIG_FILE).read_bytes())
+    config = read_config(folder.parent, folder.name)
     start_ms, end_ms = content.times_ms(record)
     tags = content.tags(record) | ({_PARENT_TAG: parent_run_id} if parent_run_id else {})
     with without_retries():

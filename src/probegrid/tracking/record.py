@@ -150,9 +150,25 @@ def read(results_dir: Path, key: str) -> CellRecord | None:
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}.") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{path} is damaged; remove the folder {path.parent} and run the cell again."
-        ) from error
+        raise _damaged(path) from error
+
+
+def read_config(results_dir: Path, key: str) -> dict[str, Any]:
+    """Return the resolved config that a recorded cell was run with, secrets removed.
+
+    Raises:
+        StoreError: it is missing or damaged.
+    """
+    path = results_dir / key / CONFIG_FILE
+    try:
+        config = yaml.safe_load(path.read_bytes())
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise _damaged(path) from error
+    if not isinstance(config, dict):
+        raise _damaged(path)
+    return config
 
 
 def is_done(results_dir: Path, key: str) -> bool:
@@ -184,6 +200,10 @@ def _records(results_dir: Path) -> Iterator[CellRecord]:
         found = read(results_dir, key)
         if found is not None:  # replaced at this very moment
             yield found
+
+
+def _damaged(path: Path) -> StoreError:
+    return StoreError(f"{path} is damaged; remove the folder {path.parent} and run the cell again.")
 
 
 def _parquet(table: pyarrow.Table) -> bytes:
