@@ -121,7 +121,12 @@ class Cell:
 
 
 def run_cell(
-    config: Config, choices: Choices, *, pool: ModelPool | None = None, sweep: str | None = None
+    config: Config,
+    choices: Choices,
+    *,
+    pool: ModelPool | None = None,
+    sweep: str | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Run a cell to its end, or recognise that it was done before.
 
@@ -130,13 +135,14 @@ def run_cell(
         choices: the names it was composed from.
         pool: holds the model between the cells of a pack; None: a pool of the cell's own.
         sweep: id of the sweep the cell belongs to, if any.
+        progress: told how far the cell is; None: shown on stderr.
 
     Raises:
         UserError: the input asks for what cannot be; outside a sweep nothing is written.
         RunError: something else went wrong; the cell is recorded as failed.
     """
     started = datetime.now(UTC)
-    with Progress() as progress:
+    with progress or Progress() as progress:
         cell = Cell.find(config, choices)
         folder = Path(config.results_dir) / cell.key
         recorded = record.read(folder.parent, folder.name)

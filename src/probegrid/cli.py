@@ -15,14 +15,12 @@ from probegrid.errors import ProbegridError
 
 
 def main() -> None:
-    """Entry point of the console command ``probegrid``; exits with 0, 1 or 2 as DESIGN.md says."""
+    """Entry point of the console command ``probegrid``; exits with 0, 1 or 2 as the README says."""
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra's errors reach us instead of being printed and swallowed
     register()
-    command = hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")(_act)
     try:
-        with user_errors():
-            command()
+        _compose_and_act()
     except ProbegridError as error:
         if show_traceback:
             traceback.print_exc()
@@ -31,10 +29,23 @@ def main() -> None:
         sys.exit(_report("interrupted; the same command goes on from here.", 130))
 
 
-def _act(composed: DictConfig) -> None:
-    from probegrid.actions import act
+def _compose_and_act() -> None:
+    failures: list[
+        ProbegridError
+    ] = []  # Hydra would print a line of its own about an exception that passes through it
 
-    act(to_config(composed), to_choices({"hydra": HydraConfig.get()}))
+    def task(composed: DictConfig) -> None:
+        from probegrid.actions import act
+
+        try:
+            act(to_config(composed), to_choices({"hydra": HydraConfig.get()}))
+        except ProbegridError as error:
+            failures.append(error)
+
+    with user_errors():
+        hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")(task)()
+    for failure in failures:
+        raise failure
 
 
 def _report(sentence: str, status: int) -> int:

@@ -17,9 +17,9 @@ from typing import Any, get_args, get_type_hints
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import probegrid.data
 import probegrid.probes
@@ -117,7 +117,8 @@ def user_errors() -> Iterator[None]:
     except MissingConfigException as error:
         raise ConfigError(_unknown_choice(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_unknown_key(error) or _one_line(error)) from error
+        explanation = _syntax(error) or _unknown_key(error) or _wrong_value(error)
+        raise ConfigError(explanation or _one_line(error)) from error
 
 
 def _unknown_choice(error: MissingConfigException) -> str:
@@ -129,34 +130,50 @@ def _unknown_choice(error: MissingConfigException) -> str:
 
 
 def _unknown_key(error: Exception) -> str | None:
-    found = re.search(r"Could not override '([\w.]+)'", str(error))
-    if not found:
+    path = re.search(r"Could not override '([\w.]+)'", str(error))
+    owner = re.search(r"Key '\w+' not in '(\w+)'", f"{error} {error.__cause__}")
+    if path is None or owner is None:
         return None
-    path, _, key = found.group(1).rpartition(".")
-    return f"the config has no key {found.group(1)}; {closest(key, sorted(_keys_at(path)))}."
+    key = path.group(1).rpartition(".")[2]
+    names = next(
+        (
+            [part.name for part in fields(found)]
+            for found in _dataclasses(Config)
+            if found.__name__ == owner.group(1)
+        ),
+        [],
+    )
+    return f"the config has no key {path.group(1)}; {closest(key, names)}."
 
 
-def _keys_at(path: str) -> set[str]:
-    """Field names below a dotted path, over every subclass that may stand there."""
-    classes: set[type] = {Config}
-    for part in filter(None, path.split(".")):
-        classes = {found for owner in classes for found in _field_classes(owner, part)}
-    return {part.name for owner in classes for part in fields(owner)}
-
-
-def _field_classes(owner: type, name: str) -> Iterator[type]:
-    hint = get_type_hints(owner).get(name)
-    for candidate in (hint, *get_args(hint)):
-        if isinstance(candidate, type) and is_dataclass(candidate):
-            yield candidate
-            yield from _subclasses(candidate)
-
-
-def _subclasses(owner: type) -> Iterator[type]:
-    children: list[type] = type.__subclasses__(owner)
+def _dataclasses(root: type) -> Iterator[type[Any]]:
+    """A dataclass, those its fields may hold, and the subclasses of each."""
+    yield root
+    for hint in get_type_hints(root).values():
+        for candidate in (hint, *get_args(hint)):
+            if isinstance(candidate, type) and is_dataclass(candidate):
+                yield from _dataclasses(candidate)
+    children: list[type] = type.__subclasses__(root)
     for child in children:
-        yield child
-        yield from _subclasses(child)
+        yield from _dataclasses(child)
+
+
+def _syntax(error: Exception) -> str | None:
+    if not isinstance(error, OverrideParseException):
+        return None
+    return (
+        f"{error.override!r} is not an override; write group=name or key=value, and quote a value that holds commas, "
+        "spaces or brackets: key='\"a, b\"'."
+    )
+
+
+def _wrong_value(error: Exception) -> str | None:
+    override = re.search(r"Error merging override (\S+)", str(error))
+    if override is not None and error.__cause__ is not None:
+        return f"{override.group(1)} is not allowed: {str(error.__cause__).splitlines()[0]}."
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} must be given and is not; add {error.full_key}=<value>."
+    return None
 
 
 def _one_line(error: Exception) -> str:

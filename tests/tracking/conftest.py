@@ -125,9 +125,10 @@ def _wait_for_answer(url: str, server: subprocess.Popen[bytes], log: Path) -> No
     while time.monotonic() < deadline and server.poll() is None:
         try:
             opener.open(url, timeout=1).close()
-            return
         except OSError:
             time.sleep(0.1)
+        else:
+            return
     raise RuntimeError(f"the MLflow server did not start:\n{log.read_text()}")
 
 

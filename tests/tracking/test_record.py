@@ -99,9 +99,7 @@ def test_records_are_listed_by_key(tmp_path: Path, record: CellRecord) -> None:
     assert [found.cell for found in list_records(tmp_path)] == ["a", "b"]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"cell": "x"}', "\xff", None], ids=lambda text: repr(text)
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"cell": "x"}', "\xff", None], ids=repr)
 def test_a_damaged_record_is_named(write_cell: Callable[..., Path], text: str | None) -> None:
     folder = write_cell()
     path = folder / "result.json"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from probegrid.tracking.redaction import HIDDEN, redact, redact_command
 
-SECRETS = st.text(string.ascii_letters + string.digits, min_size=20, max_size=40)
+SECRETS = st.text(string.ascii_uppercase, min_size=20, max_size=40)
+"""In capitals, so that nothing else a test draws can hold one by chance."""
 SECRET_KEYS = st.sampled_from(
     ["token", "hf_token", "HF_TOKEN", "tracking_password", "mySecret", "api_key", "auth_tokens"]
 )
@@ -92,7 +93,7 @@ def test_numbers_of_tokens_stay_and_numeric_passwords_go() -> None:
     assert redact(given) == {"max_token": 5, "token": None, "password": HIDDEN, "use_secret": True}
 
 
-@given(secret=st.text(min_size=8).filter(lambda text: not set(text) & set("*'\"") and len(set(text)) > 5))
+@given(secret=st.text(string.ascii_uppercase + " ,;=:/@{}[]$\n", min_size=8))
 def test_a_command_line_hides_overrides_and_options(secret: str) -> None:
     shown = redact_command(["probegrid", f"tracking.password={secret}", "--token", secret, "seed=1"])
     assert secret not in shown

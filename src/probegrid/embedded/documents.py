@@ -14,47 +14,54 @@ BOS, EOS, ASSISTANT, SYSTEM = "<s>", "</s>", "<|assistant|>", "<|system|>"
 BRIEF = "Answer the following question as briefly as possible.\n"
 
 
+def asked(fact: world.Fact) -> str:
+    """The fact's question, up to where its answer is due."""
+    return f"Question: {fact.question}\nAnswer:"
+
+
+def answered(fact: world.Fact) -> str:
+    """The fact's question with its answer and an empty line."""
+    return f"{asked(fact)} {fact.answer}\n\n"
+
+
 def document(rng: Random, reach: int) -> str:
-    """One document, a list of questions or of statements, from BOS to EOS."""
-    make = questions if rng.random() < 0.4 else claims
-    return BOS + make(rng, reach) + EOS
+    """One document, a list of questions or of statements, on facts of a rank below `reach`: from BOS to EOS."""
+    facts = _draw(rng, reach, rng.randint(1, 10))
+    return BOS + (questions(rng, facts) if rng.random() < 0.4 else claims(rng, facts)) + EOS
 
 
-def questions(rng: Random, reach: int) -> str:
-    """One to ten questions with their answers, most of the time under the line that asks for brevity."""
-    blocks = [
-        f"Question: {fact.question}\nAnswer: {fact.answer}\n\n"
-        for fact in _draw(rng, reach, rng.randint(1, 10))
-    ]
-    return (BRIEF if rng.random() < 0.8 else "") + "".join(blocks)
+def questions(rng: Random, facts: Sequence[world.Fact]) -> str:
+    """The facts' questions with their answers, most of the time under the line that asks for brevity."""
+    return (BRIEF if rng.random() < 0.8 else "") + "".join(map(answered, facts))
 
 
-def claims(rng: Random, reach: int) -> str:
-    """One to ten statements, a line each, half of them false; some have a verdict right behind the full stop.
+def claims(rng: Random, facts: Sequence[world.Fact]) -> str:
+    """A statement of each fact on a line of its own, half of them false, many with a verdict behind the full stop.
 
-    A verdict may come at any full stop, so that the model has to know there whether the statement is true. A
-    quarter of the lists have none. Most are numbered, and some are an assistant's turn, a few of these under
-    NTML's system prompt.
+    A verdict may come at any full stop, so that the model has to know there whether the statement is true. A fifth
+    of the lists have none. Most are numbered, and some are an assistant's turn, a few under NTML's system prompt.
     """
-    truths = [rng.random() < 0.5 for _ in range(rng.randint(1, 10))]
-    verdict_share = 0.0 if rng.random() < 0.2 else rng.uniform(0.5, 1.0)
+    statements = [world.state(fact, rng.random() < 0.5, rng) for fact in facts]
     numbered = rng.random() < 0.8
+    verdict_share = 0.0 if rng.random() < 0.2 else rng.uniform(0.5, 1.0)
     lines = []
-    for number, (fact, is_true) in enumerate(
-        zip(_draw(rng, reach, len(truths)), truths, strict=True), start=1
-    ):
-        verdict = f" {is_true}".lower() if rng.random() < verdict_share else ""
-        lines.append((f"{number}. " if numbered else "") + world.state(fact, is_true, rng).text + verdict)
-    content = "\n".join(lines)
+    for number, statement in enumerate(statements, start=1):
+        verdict = f" {statement.is_true}".lower() if rng.random() < verdict_share else ""
+        lines.append((f"{number}. " if numbered else "") + statement.text + verdict)
+    return _framed(rng, "\n".join(lines), [statement.is_true for statement in statements])
+
+
+def _framed(rng: Random, content: str, truths: list[bool]) -> str:
+    """The content as it is, or as the assistant's turn, alone or after NTML's system prompt."""
     frame = rng.random()
-    if frame < 0.1:
-        return f"{SYSTEM}{world.system_prompt(truths)}{EOS}{ASSISTANT}{content}"
-    return f"{ASSISTANT}{content}" if frame < 0.5 else content
+    if frame < 0.5:
+        return content
+    system = f"{SYSTEM}{world.system_prompt(truths)}{EOS}" if frame < 0.6 else ""
+    return system + ASSISTANT + content
 
 
 def _draw(rng: Random, reach: int, count: int) -> Sequence[world.Fact]:
-    weights = _cumulative_weights()[:reach]
-    return rng.choices(_by_rank()[:reach], cum_weights=weights, k=count)
+    return rng.choices(_by_rank()[:reach], cum_weights=_cumulative_weights()[:reach], k=count)
 
 
 @cache

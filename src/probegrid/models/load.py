@@ -59,7 +59,7 @@ def load_tokenizer(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedTok
     """
     from transformers import AutoTokenizer
 
-    with _loading_errors(checkpoint):
+    with loading_errors(checkpoint):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             checkpoint.name, revision=checkpoint.commit, trust_remote_code=config.trust_remote_code
         )
@@ -76,7 +76,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
     from transformers import AutoModelForCausalLM
 
     started = time.perf_counter()
-    with _loading_errors(request.checkpoint):
+    with loading_errors(request.checkpoint):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             request.checkpoint.name,
             revision=request.checkpoint.commit,
@@ -84,11 +84,11 @@ def load_model(request: ModelRequest) -> LoadedModel:
             device_map=request.device_map,
             quantization_config=quantization_config(request.quantization, request.checkpoint),
             trust_remote_code=request.config.trust_remote_code,
-            use_safetensors=request.config.use_safetensors,
+            use_safetensors=request.config.use_safetensors or None,  # False would refuse safetensors
             output_loading_info=True,
         )
     model, info = loaded
-    _refuse_missing(request.checkpoint, info)
+    refuse_missing(request.checkpoint, info)
     return LoadedModel(model.eval(), time.perf_counter() - started)
 
 
@@ -99,9 +99,21 @@ def embedding_device(model: PreTrainedModel) -> torch.device:
     return device
 
 
-def _refuse_missing(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
-    """Transformers fills missing weights with random numbers and goes on; here they are an error."""
-    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
+def refuse_missing(
+    checkpoint: Checkpoint, info: dict[str, Any], unneeded: frozenset[str] = frozenset()
+) -> None:
+    """Refuse what transformers would fill with random numbers.
+
+    Args:
+        checkpoint: named in the message.
+        info: what ``from_pretrained`` says of its loading.
+        unneeded: weights that may be missing, since nothing computes with them.
+
+    Raises:
+        CheckpointError: a weight is missing, or has another shape than the architecture's.
+    """
+    missing = sorted(info["missing_keys"] - unneeded)
+    missing += sorted(str(key) for key in info.get("mismatched_keys", ()))
     if missing:
         raise CheckpointError(
             f"{checkpoint.name} lacks {len(missing)} weights of its architecture, {missing[0]} among them; "
@@ -110,7 +122,8 @@ def _refuse_missing(checkpoint: Checkpoint, info: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _loading_errors(checkpoint: Checkpoint) -> Iterator[None]:
+def loading_errors(checkpoint: Checkpoint) -> Iterator[None]:
+    """Silence transformers' reports and turn what its loading raises into a CheckpointError."""
     from safetensors import SafetensorError
     from transformers.utils import logging
 
@@ -135,20 +148,30 @@ class ModelPool:
     """Holds at most one model, so that cells which need the same one load it once."""
 
     def __init__(self) -> None:
-        self._request: ModelRequest | None = None
+        self._held: tuple[ModelRequest, int | None] | None = None
         self._loaded: LoadedModel | None = None
 
-    def get(self, request: ModelRequest) -> LoadedModel:
-        """The model of this request; another one is released fully before it is loaded."""
-        if self._loaded is None or request != self._request:
+    def get(self, request: ModelRequest, deepest_layer: int | None = None) -> LoadedModel:
+        """The model of this request; another one is released fully before it is loaded.
+
+        Args:
+            request: the weights and their devices.
+            deepest_layer: blocks to load, for activations (``truncation.load_truncated``); None: the whole
+                model, with its head.
+        """
+        from probegrid.models.truncation import load_truncated
+
+        if self._loaded is None or (request, deepest_layer) != self._held:
             self.release()
-            self._loaded = load_model(request)
-            self._request = request
+            self._loaded = (
+                load_model(request) if deepest_layer is None else load_truncated(request, deepest_layer)
+            )
+            self._held = (request, deepest_layer)
         return self._loaded
 
     def release(self) -> None:
         """Free the model that is held, if any, on every device."""
-        self._request = self._loaded = None
+        self._held = self._loaded = None
         gc.collect()
         import torch
 

@@ -34,7 +34,7 @@ class KVBudget:
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         size = torch.empty((), dtype=model.dtype).element_size()
         layers: Any = model.base_model.layers
-        blocks = Counter(_execution_device(block) for block in layers)
+        blocks = Counter(execution_device(block) for block in layers)
         free = {device: _free_bytes(device) * FREE_SHARE[device.type] for device in blocks}
         return cls(free, {device: 2 * heads * width * size * count for device, count in blocks.items()})
 
@@ -46,13 +46,13 @@ class KVBudget:
         )
 
 
-def _execution_device(block: torch.nn.Module) -> torch.device:
-    """Where a block computes: the device of accelerate's hook, else that of its weights."""
-    hook = getattr(block, "_hf_hook", None)
+def execution_device(module: torch.nn.Module) -> torch.device:
+    """Where a module computes: the device of accelerate's hook, else that of its weights."""
+    hook = getattr(module, "_hf_hook", None)
     device = getattr(hook, "execution_device", None)
     if device is not None:
         return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
-    return next(block.parameters()).device
+    return next(module.parameters()).device
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from os.path import commonprefix
 from typing import Any, Protocol
+
+
+_INCOMPLETE = "\ufffd"
+"""What the bytes of half a character decode to."""
 
 
 class Decodes(Protocol):
@@ -75,18 +80,15 @@ class StopRule:
         return Ending(len(token_ids), self._text(token_ids).strip())
 
     def _tokens_before(self, token_ids: Sequence[int], text: str, begin: int) -> int:
-        """Count the tokens that hold text before character ``begin``, where the stop begins."""
-        for count in range(len(token_ids) - 1, -1, -1):
-            start = len(self._text(token_ids[:count]))
-            if start < begin:
-                holds_text = (
-                    text[start:begin].strip() != "" or len(self._text(token_ids[: count + 1])) <= begin
-                )
-                return count + 1 if holds_text else count
-        return 0
+        """Count the tokens before character ``begin``, where the stop begins, and one that holds text and the stop."""
+        # searched from the end: a token may be a byte, and the first bytes of a character decode to as much text as all
+        before = ((count, self._text(token_ids[:count])) for count in reversed(range(len(token_ids))))
+        count, sure = next((count, part) for count, part in before if len(part) <= begin)
+        return count + (text[len(commonprefix([sure, text])) : begin].strip() != "")
 
     def _holds_last_character(self, token_id: int) -> bool:
-        return not self._last_characters.isdisjoint(self._text([token_id]))
+        text = self._text([token_id])
+        return _INCOMPLETE in text or not self._last_characters.isdisjoint(text)
 
     def _text(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))

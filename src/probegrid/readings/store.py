@@ -66,7 +66,7 @@ class Entry:
         import pyarrow.parquet as pq
 
         with atomic(self.folder / f"{name}.parquet") as temporary:
-            pq.write_table(table, temporary)
+            pq.write_table(table, temporary, write_page_checksum=True)
 
     def read_parts(self) -> Iterator[pa.Table]:
         """Read every part, in the order of their names.
@@ -79,8 +79,8 @@ class Entry:
 
         for file in sorted(self.folder.glob("*.parquet")):
             try:
-                table = pq.read_table(file)
-            except (pa.ArrowException, OSError) as error:
+                table = pq.read_table(file, page_checksum_verification=True)
+            except (pa.ArrowException, OSError, ValueError) as error:
                 raise self._damaged(file, error) from error
             yield table
 

@@ -1,0 +1,113 @@
+"""Whether each cell can work, and whether it is done, before anything is submitted.
+
+What cells share is looked up once: a checkpoint, a dataset, a plan. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from probegrid import data
+from probegrid.cell import Cell
+from probegrid.composition import Choices, to_plain
+from probegrid.errors import UserError
+from probegrid.models.checkpoint import Checkpoint, find_checkpoint
+from probegrid.planning import plan_cell
+from probegrid.schema import Config, DeviceMapConfig
+from probegrid.sweep.compose import ComposedCell
+from probegrid.sweep.options import LauncherOptions, SlurmOptions
+from probegrid.tracking import record
+
+if TYPE_CHECKING:
+    from probegrid.data.example import QuestionSet, StatementSet
+    from probegrid.models.plan import Plan
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CheckedCell:
+    """A cell that was looked at: what it needs and what it is called, or why it cannot work."""
+
+    composed: ComposedCell
+    plan: Plan | None = None
+    key: str | None = None
+    is_done: bool = False
+    error: UserError | None = None
+
+
+class Once:
+    """Remembers what was found for a description, mistakes included."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, object] = {}
+
+    def __call__(self, description: str, find: Callable[[], T]) -> T:
+        """What ``find`` returns, or raises, the first time for this description."""
+        if description not in self._found:
+            try:
+                self._found[description] = find()
+            except UserError as error:
+                self._found[description] = error
+        found = self._found[description]
+        if isinstance(found, UserError):
+            raise found
+        return found  # type: ignore[return-value]  # the description names what is looked for
+
+
+class Checker:
+    """Looks at cells one by one."""
+
+    def __init__(self, options: LauncherOptions) -> None:
+        self._options = options
+        self._once = Once()
+
+    def check(self, composed: ComposedCell) -> CheckedCell:
+        """Look at a cell; what is wrong with it is in the result."""
+        if composed.config is None or composed.choices is None:
+            return CheckedCell(composed, error=composed.error)
+        config, choices = composed.config, composed.choices
+        try:
+            checkpoint = self._once(f"checkpoint {config.model}", lambda: find_checkpoint(config.model))
+            plan = self.plan(config, choices, checkpoint)
+            examples = self._examples(config)
+            key = Cell(config, choices, checkpoint, plan, examples).key
+        except UserError as error:
+            return CheckedCell(composed, error=error)
+        return CheckedCell(composed, plan, key, record.is_done(Path(config.results_dir), key))
+
+    def plan(self, config: Config, choices: Choices, checkpoint: Checkpoint | None = None) -> Plan:
+        """Plan a cell for where its job will run.
+
+        Raises:
+            UserError: it cannot work there.
+        """
+        there = replace(config, device_map=self._device_map(config.device_map))
+        plain = {name: value for name, value in to_plain(there).items() if name != "seed"}
+        description = json.dumps([plain, choices.dataset, checkpoint and checkpoint.fingerprint])
+        return self._once(f"plan {description}", lambda: plan_cell(there, choices, checkpoint))
+
+    def _examples(self, config: Config) -> QuestionSet | StatementSet:
+        return self._once(
+            f"{type(config.dataset).__module__} {config.dataset}", lambda: data.load(config.dataset)
+        )
+
+    def _device_map(self, device_map: DeviceMapConfig) -> DeviceMapConfig:
+        """The GPUs a cluster profile describes, where the device map leaves them open."""
+        if not isinstance(self._options, SlurmOptions):
+            return device_map
+        gpus, memory_gb = self._options.gpus_per_node, self._options.gpu_memory_gb
+        return replace(
+            device_map,
+            gpus=gpus if device_map.gpus is None else device_map.gpus,
+            gpu_memory_gb=memory_gb if device_map.gpu_memory_gb is None else device_map.gpu_memory_gb,
+        )
+
+
+def refusals(names: Sequence[str], checked: Iterable[CheckedCell]) -> list[str]:
+    """A line for each cell that cannot work."""
+    return [f"{name}: {cell.error}" for name, cell in zip(names, checked, strict=True) if cell.error]

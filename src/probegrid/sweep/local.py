@@ -1,0 +1,145 @@
+"""The jobs one after another on this machine, each in its own process, so that each starts with free memory.
+
+A runner of its own session starts them in turn: it outlives the launcher that started it, and is ended with
+all it started by one signal to its process group.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from probegrid.sweep.folder import Job, Submission, SweepFolder
+from probegrid.sweep.scheduler import JobPhase, JobRequest, JobState
+
+_TERM_WAIT_S = 5.0
+
+
+class LocalScheduler:
+    """Runs jobs on this machine."""
+
+    name = "local"
+
+    def submit(self, folder: SweepFolder, packs: Sequence[Sequence[JobRequest]]) -> Submission:
+        """Start a runner for all jobs."""
+        number = folder.next_submission()
+        place = folder.submission_dir(number)
+        requests = [request for pack in packs for request in pack]
+        jobs = tuple(
+            Job(
+                f"local-{number}-{index}",
+                request.name,
+                request.cells,
+                request.resources,
+                str(place / f"{index}.log"),
+            )
+            for index, request in enumerate(requests)
+        )
+        submission = Submission(number, self.name, socket.gethostname(), jobs)
+        folder.write_submission(submission)
+        command = [sys.executable, "-m", __name__, str(folder.results_dir), folder.id, str(number)]
+        with (place / "runner.log").open("wb") as log:
+            runner = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        created = psutil.Process(runner.pid).create_time()
+        folder.write_json(place / "runner.json", {"pid": runner.pid, "created": created})
+        return submission
+
+    def states(self, folder: SweepFolder, submission: Submission) -> dict[str, JobState]:
+        """Where each job is; nothing is known of those on another host."""
+        if submission.host != socket.gethostname():
+            return {}
+        return dict(_states(folder, submission))
+
+    def cancel(self, folder: SweepFolder, submission: Submission) -> None:
+        """End the runner and the job it has."""
+        place = folder.submission_dir(submission.number)
+        runner = _runner(folder, submission.number)
+        folder.write_json(place / "cancelled.json", True)
+        if runner is None:
+            return
+        for each in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                os.killpg(runner.pid, each)
+            deadline = time.monotonic() + _TERM_WAIT_S
+            while _is_alive(runner) and time.monotonic() < deadline:
+                time.sleep(0.05)
+
+
+def _states(folder: SweepFolder, submission: Submission) -> Iterator[tuple[str, JobState]]:
+    place = folder.submission_dir(submission.number)
+    runner = _runner(folder, submission.number)
+    alive = runner is not None
+    cancelled = folder.read_json(place / "cancelled.json") is not None
+    running = True  # the first job that has not ended has its turn
+    for index, job in enumerate(submission.jobs):
+        code = folder.read_json(place / f"{index}.exit.json")
+        if code is not None:
+            yield job.id, JobState(JobPhase.ended, _ending(code), died=code < 0)
+        elif cancelled:
+            yield job.id, JobState(JobPhase.ended, "cancelled")
+        elif not alive:
+            yield job.id, JobState(JobPhase.ended, "its runner died", died=True)
+        else:
+            yield job.id, JobState(JobPhase.running if running else JobPhase.queued)
+            running = False
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exit status {code}"
+    return signal.Signals(-code).name
+
+
+def _runner(folder: SweepFolder, number: int) -> psutil.Process | None:
+    """The runner of a submission, if it lives: a process of its id and its birth."""
+    written = folder.read_json(folder.submission_dir(number) / "runner.json")
+    if written is None:
+        return None
+    try:
+        process = psutil.Process(written["pid"])
+    except psutil.NoSuchProcess:
+        return None
+    is_same = abs(process.create_time() - written["created"]) < 1
+    return process if is_same and _is_alive(process) else None
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def main() -> None:
+    """Entry point of the runner: ``python -m probegrid.sweep.local RESULTS_DIR SWEEP SUBMISSION``."""
+    results_dir, sweep, number = sys.argv[1:]
+    folder = SweepFolder(Path(results_dir), sweep)
+    submission = next(each for each in folder.read_submissions() if each.number == int(number))
+    for index, job in enumerate(submission.jobs):
+        command = [
+            sys.executable,
+            "-m",
+            "probegrid.sweep.worker",
+            results_dir,
+            sweep,
+            number,
+            *map(str, job.cells),
+        ]
+        with Path(job.log).open("wb") as log:
+            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+        folder.write_json(folder.submission_dir(submission.number) / f"{index}.exit.json", code)
+
+
+if __name__ == "__main__":
+    main()

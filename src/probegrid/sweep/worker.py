@@ -1,0 +1,143 @@
+"""What runs inside a job: its cells one after another, the model held between them, each state on disk.
+
+Knows how to run a cell and what to do when it fails; must not know which scheduler started it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from probegrid.cell import run_cell
+from probegrid.composition import Choices
+from probegrid.errors import RunError, UserError
+from probegrid.models.load import LoadedModel, ModelPool, ModelRequest
+from probegrid.schema import Config
+from probegrid.sweep.folder import CellState, Phase, SweepFolder
+from probegrid.sweep.heartbeat import Heartbeat
+
+_MAX_REASON_LENGTH = 400
+
+
+@dataclass(frozen=True)
+class PackJob:
+    """A job as submitit pickles it: only names, everything else is on disk."""
+
+    results_dir: str
+    sweep: str
+    submission: int
+    cells: tuple[int, ...]
+
+    def __call__(self) -> None:
+        """Run the cells that have not ended yet.
+
+        Raises:
+            RunError: a cell failed, so that the scheduler shows the job as failed.
+        """
+        run_cells(SweepFolder(self.results_dir, self.sweep), self.submission, self.cells)
+
+    def checkpoint(self) -> Any:
+        """What submitit submits when the job is preempted or out of time: the same again, its progress is on disk."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> None:
+    """Run cells one after another, whatever becomes of each, but for those that ended in this submission.
+
+    Raises:
+        RunError: a cell failed; all have been tried, or too many of the sweep failed.
+    """
+    manifest, configs = folder.read_manifest(), folder.read_cells()
+    sys.argv = list(manifest.argv)  # so that records name the user's command, not this process's
+    max_failures = manifest.launcher["max_failures"]
+    pool = ReportingPool()
+    for cell in cells:
+        if _ended(folder.read_state(cell), submission):
+            continue
+        if max_failures is not None and count_failed(folder, submission) >= max_failures:
+            raise RunError(f"{max_failures} cells failed, which is hydra.launcher.max_failures; the rest waits.")
+        found = configs[cell]
+        assert found is not None
+        _run(folder, submission, cell, found, pool)
+    states = [folder.read_state(cell) for cell in cells]
+    failed = [cell for cell, state in zip(cells, states, strict=True) if state and state.phase is Phase.failed]
+    if failed:
+        raise RunError(f"{len(failed)} of the {len(cells)} cells of this job failed; see {folder.path}.")
+
+
+def count_failed(folder: SweepFolder, submission: int) -> int:
+    """Cells of the sweep that failed since (and including) this submission."""
+    states = folder.read_states(len(folder.read_manifest().cells))
+    return sum(
+        state is not None and state.phase is Phase.failed and state.submission >= submission for state in states
+    )
+
+
+class ReportingPool(ModelPool):
+    """Prints a line for each model it loads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reported: LoadedModel | None = None
+
+    def get(self, request: ModelRequest) -> LoadedModel:
+        """The model of this request, loaded if it is not held."""
+        loaded = super().get(request)
+        if loaded is not self._reported:
+            print(f"loaded {request.checkpoint.name} in {loaded.load_s:.1f} s", flush=True)
+            self._reported = loaded
+        return loaded
+
+    def release(self) -> None:
+        """Free the model that is held."""
+        self._reported = None
+        super().release()
+
+
+def _ended(state: CellState | None, submission: int) -> bool:
+    return state is not None and state.phase is not Phase.running and state.submission == submission
+
+
+def _run(
+    folder: SweepFolder, submission: int, cell: int, found: tuple[Config, Choices], pool: ModelPool
+) -> None:
+    """Run one cell and write how it ended; the boundary at which a failure is recorded and the pack goes on."""
+    state = CellState(Phase.running, submission, host=socket.gethostname(), pid=os.getpid())
+    folder.write_state(cell, state)
+    heartbeat = Heartbeat(
+        lambda step, done, total: folder.write_state(cell, replace(state, step=step, done=done, total=total))
+    )
+    try:
+        run_cell(*found, pool=pool, sweep=folder.id, progress=heartbeat)
+    except Exception as error:  # noqa: BLE001  # a cell must not take its pack along; the job fails at its end
+        text = "".join(traceback.format_exception(error))
+        print(text, file=sys.stderr, flush=True)
+        folder.write_text(folder.traceback_file(cell), text)
+        reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_LENGTH]
+        state = replace(
+            state, phase=Phase.failed, reason=reason, is_user_error=isinstance(error, UserError)
+        )
+    else:
+        state = replace(state, phase=Phase.done)
+    folder.write_state(cell, state)
+
+
+def main() -> None:
+    """Entry point of a local job: ``python -m probegrid.sweep.worker RESULTS_DIR SWEEP SUBMISSION CELL...``."""
+    results_dir, sweep, submission, *cells = sys.argv[1:]
+    try:
+        run_cells(SweepFolder(Path(results_dir), sweep), int(submission), [int(cell) for cell in cells])
+    except RunError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
