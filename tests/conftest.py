@@ -27,7 +27,7 @@ SHAPE = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": VOCABULARY_CONTEXT,
-    "initializer_range": 0.4,
+    "initializer_range": 0.25,
     "tie_word_embeddings": False,
 }
 FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
@@ -93,12 +93,18 @@ def run(workdir: Path) -> Callable[..., Result]:
 
 
 @pytest.fixture
-def command(workdir: Path) -> Command:
+def probegrid_command() -> Sequence[str]:
+    """The console command that was installed beside this Python."""
+    return [str(Path(sys.executable).with_name("probegrid"))]
+
+
+@pytest.fixture
+def command(workdir: Path, probegrid_command: Sequence[str]) -> Command:
     """Run ``probegrid`` untracked, as a command of its own, in the empty folder."""
 
     def run_command(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            probegrid_command("tracking=none", *overrides),
+            [*probegrid_command, "tracking=none", *overrides],
             cwd=workdir,
             env=os.environ | environment,
             capture_output=True,
@@ -108,8 +114,3 @@ def command(workdir: Path) -> Command:
         )
 
     return run_command
-
-
-def probegrid_command(*overrides: str) -> Sequence[str]:
-    """The console command that was installed beside this Python."""
-    return [str(Path(sys.executable).with_name("probegrid")), *overrides]

@@ -50,8 +50,22 @@ def _sync(config: Config, choices: Choices) -> None:
         )
 
 
+def _status(config: Config, choices: Choices) -> None:
+    from probegrid.sweep.status import show_sweeps
+
+    show_sweeps(Path(config.results_dir))
+
+
+def _cancel(config: Config, choices: Choices) -> None:
+    from probegrid.sweep.status import cancel_sweep
+
+    cancel_sweep(Path(config.results_dir))
+
+
 _ACTIONS: dict[Action, Callable[[Config, Choices], None]] = {
     Action.run: _run,
     Action.plan: _plan,
     Action.sync: _sync,
+    Action.status: _status,
+    Action.cancel: _cancel,
 }

@@ -5,16 +5,15 @@ Knows questions, prompts, answers, correctness and evaluation; must not know how
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from probegrid.data.example import Question, QuestionSet
 from probegrid.evaluation.correctness import Judgement, Rule, judge
 from probegrid.evaluation.figures import png, risk_coverage_figure, roc_figure
 from probegrid.evaluation.summary import Summary, evaluate_answers
+from probegrid.identity import describe_answers
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.load import LoadedModel, load_tokenizer
 from probegrid.outcome import Outcome
@@ -22,55 +21,37 @@ from probegrid.probes import AnswerProbe
 from probegrid.progress import Progress
 from probegrid.readings.answers import AnswerReading, read_answers
 from probegrid.readings.prompts import build_prompts, check_lengths
-from probegrid.schema import Config, DecodingConfig
+from probegrid.schema import Config
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def describe_reading(config: Config, checkpoint: Checkpoint, data: QuestionSet) -> dict[str, Any]:
-    """Everything that determines the answers, and nothing else: what the store and the cell's key are made from."""
-    template = config.model.chat_template
-    if template is not None and Path(template).is_file():
-        template = hashlib.sha256(Path(template).read_bytes()).hexdigest()
-    prompt = asdict(config.prompt)
-    del prompt["max_new_tokens"]  # the default of decoding.max_new_tokens, which is what counts
-    return {
-        "checkpoint": checkpoint.fingerprint,
-        "dtype": config.model.dtype.value,
-        "quantization": config.quantization.method.value,
-        "blocks": "all",
-        "chat_template": template,
-        "dataset": data.fingerprint,
-        "prompt": prompt,
-        "decoding": _what_counts(config.decoding),
-    }
+@dataclass(frozen=True)
+class JudgedAnswers:
+    """The model's answers to a set of questions, each with its verdict."""
+
+    data: QuestionSet
+    reading: AnswerReading
+    verdicts: Sequence[Judgement]
+
+    @property
+    def correct(self) -> list[bool]:
+        """Whether each answer is correct."""
+        return [verdict.correct for verdict in self.verdicts]
 
 
-def _what_counts(decoding: DecodingConfig) -> dict[str, Any]:
-    values: dict[str, Any] = {"max_new_tokens": decoding.max_new_tokens, "count_stop": decoding.count_stop}
-    if decoding.do_sample:
-        values |= {
-            "temperature": decoding.temperature,
-            "num_generations": decoding.num_generations,
-            "seed": decoding.seed,
-        }
-    return values
-
-
-def answer_outcome(
+def read_judged_answers(
     config: Config,
-    probe: AnswerProbe,
     checkpoint: Checkpoint,
     data: QuestionSet,
     open_model: Callable[[], LoadedModel],
     progress: Progress,
-) -> Outcome:
-    """Read (or fetch from the store) the answers, score them, and evaluate the scores.
+) -> JudgedAnswers:
+    """Read (or fetch from the store) the answers and hold them against their references.
 
     Args:
         config: the cell.
-        probe: its probe.
         checkpoint: where the tokenizer is.
         data: the questions.
         open_model: loads the model; called only if an answer is missing.
@@ -83,7 +64,7 @@ def answer_outcome(
         prompts,
         config.decoding,
         config.prompt.stop,
-        description=describe_reading(config, checkpoint, data),
+        description=describe_answers(config, checkpoint, data),
         store_dir=config.store_dir,
         tokenizer=tokenizer,
         open_model=open_model,
@@ -94,19 +75,37 @@ def answer_outcome(
         judge(answer.text, question.references, rule)
         for question, answer in zip(data.questions, reading.greedy, strict=True)
     ]
-    table = ScoreTable(data.questions, [verdict.correct for verdict in verdicts], probe.score(reading))
+    return JudgedAnswers(data, reading, verdicts)
+
+
+def answer_outcome(probe: AnswerProbe, answers: JudgedAnswers, *, seed: int) -> Outcome:
+    """Score the answers and evaluate the scores.
+
+    Args:
+        probe: gives the scores.
+        answers: what is scored.
+        seed: of the intervals.
+    """
+    reading, verdicts = answers.reading, answers.verdicts
+    table = ScoreTable(answers.data.questions, answers.correct, probe.score(reading))
     summary = evaluate_answers(
-        table.labels, table.scores, table.groups, seed=config.seed, probability=probe.is_probability
+        table.labels, table.scores, table.groups, seed=seed, probability=probe.is_probability
     )
-    tables = {"scores": table.to_arrow(), "answers": answers_table(reading, verdicts)}
-    if config.decoding.do_sample:
-        tables["samples"] = samples_table(reading)
+    tables = {"scores": table.to_arrow(), **answer_tables(answers)}
     return Outcome(
         metrics=summary.metrics | _reading_metrics(reading, verdicts),
         notes=dict(summary.notes),
         tables=tables,
-        figures=_figures(table, summary, config.seed),
+        figures=_figures(table, summary, seed),
     )
+
+
+def answer_tables(answers: JudgedAnswers) -> dict[str, pa.Table]:
+    """``answers.parquet``, and ``samples.parquet`` where there are samples."""
+    tables = {"answers": answers_table(answers.reading, answers.verdicts)}
+    if len(answers.reading.generations[0]) > 1:
+        tables["samples"] = samples_table(answers.reading)
+    return tables
 
 
 @dataclass(frozen=True)

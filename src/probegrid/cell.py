@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from probegrid import data
 from probegrid.composition import Choices, to_plain
 from probegrid.data.example import QuestionSet
-from probegrid.errors import ConfigError, TrackingError, UserError
+from probegrid.errors import ConfigError, TrackingError, UnknownArchitecture, UserError
+from probegrid.identity import cell_key
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.models.plan_report import describe
 from probegrid.planning import plan_cell
-from probegrid.probes import AnswerProbe
+from probegrid.probes import AnswerProbe, TrainedProbe
 from probegrid.progress import Progress
-from probegrid.readings.store import key_of
 from probegrid.schema import Config, TrackingBackend, TrackingConfig
 from probegrid.tracking import record
 from probegrid.tracking.provenance import provenance, versions
@@ -67,7 +67,8 @@ class Cell:
     config: Config
     choices: Choices
     checkpoint: Checkpoint
-    plan: Plan
+    plan: Plan | None
+    """None where nothing is known of the model's architecture: it is loaded where transformers puts it."""
     examples: QuestionSet | StatementSet
 
     @classmethod
@@ -78,32 +79,11 @@ class Cell:
             UserError: the checkpoint, the plan or the dataset is not possible as asked.
         """
         checkpoint = find_checkpoint(config.model)
-        plan = plan_cell(config, choices, checkpoint)
+        try:
+            plan = plan_cell(config, choices, checkpoint)
+        except UnknownArchitecture:
+            plan = None
         return cls(config, choices, checkpoint, plan, data.load(config.dataset))
-
-    @property
-    def key(self) -> str:
-        """A hash of everything that determines the result, and of nothing that does not."""
-        from probegrid.answer_cell import describe_reading
-
-        probe = {"probe": type(self.config.probe).__name__, **asdict(self.config.probe)}
-        reading = describe_reading(self.config, self.checkpoint, self.questions)
-        return key_of(
-            {"reading": reading, "probe": probe, "rule": self.questions.rule, "seed": self.config.seed}
-        )
-
-    @property
-    def probe(self) -> AnswerProbe:
-        """The probe.
-
-        Raises:
-            ConfigError: it is of no family that can be run.
-        """
-        if not isinstance(self.config.probe, AnswerProbe):
-            raise ConfigError(
-                f"probe={self.choices.probe} is neither an answer probe nor an activation probe."
-            )
-        return self.config.probe
 
     @property
     def questions(self) -> QuestionSet:
@@ -118,6 +98,21 @@ class Cell:
                 "statements; choose a question-answer dataset (facts, squad, trivia_qa, jsonl)."
             )
         return self.examples
+
+    @property
+    def device_map(self) -> dict[str, int | str] | str:
+        """Where the modules go: the plan's placement, or ``auto`` for transformers to decide."""
+        return "auto" if self.plan is None else self.plan.placement.device_map()
+
+    def describe(self) -> str:
+        """What a person should know before the cell runs: its name, notes on the data, and the plan."""
+        plan = "no plan: the architecture is not known" if self.plan is None else describe(self.plan)
+        return "\n".join([self.choices.name, *self.examples.notes, plan])
+
+    @property
+    def key(self) -> str:
+        """A hash of everything that determines the result, and of nothing that does not."""
+        return cell_key(self.config, self.checkpoint, self.examples)
 
 
 def run_cell(
@@ -150,8 +145,7 @@ def run_cell(
             progress.say(f"{choices.name} is done already, nothing is computed again: {folder}")
             _send(folder, config.tracking, progress)
             return Result(folder.name, folder, recorded.metrics, recorded.notes, was_done=True)
-        for line in (choices.name, *cell.examples.notes, describe(cell.plan)):
-            progress.say(line)
+        progress.say(cell.describe())
         with _failures_recorded(cell, started, sweep):
             outcome = _compute(cell, pool, progress)
         written = CellRecord(**_identity(cell, started, sweep), **_found(outcome), status=Status.done)
@@ -170,16 +164,23 @@ def run_cell(
 
 def _compute(cell: Cell, pool: ModelPool | None, progress: Progress) -> Outcome:
     """Read, score and evaluate; torch is imported here and not before."""
-    from probegrid.answer_cell import answer_outcome
+    from probegrid.answer_cell import answer_outcome, read_judged_answers
     from probegrid.models.load import ModelPool, ModelRequest
     from probegrid.models.meter import Meter
 
-    config = cell.config
-    request = ModelRequest(
-        cell.checkpoint, config.model, config.quantization.method, cell.plan.placement.device_map()
-    )
+    config, checkpoint, examples = cell.config, cell.checkpoint, cell.examples
+    request = ModelRequest(checkpoint, config.model, config.quantization.method, cell.device_map)
     meter = Meter(pool or ModelPool(), request)
-    outcome = answer_outcome(config, cell.probe, cell.checkpoint, cell.questions, meter.open_model, progress)
+    match config.probe:
+        case AnswerProbe() as probe:
+            answers = read_judged_answers(config, checkpoint, cell.questions, meter.open_model, progress)
+            outcome = answer_outcome(probe, answers, seed=config.seed)
+        case TrainedProbe() as probe:
+            from probegrid.trained_cell import Source, trained_outcome
+
+            outcome = trained_outcome(Source(config, checkpoint, examples, meter.open_model, progress), probe)
+        case _:
+            raise ConfigError(f"probe={cell.choices.probe} is neither an answer probe nor a trained one.")
     return replace(outcome, metrics={**outcome.metrics, **meter.metrics()})
 
 
@@ -204,7 +205,7 @@ def _identity(cell: Cell, started: datetime, sweep: str | None) -> dict[str, Any
         "cell": cell.key,
         "name": cell.choices.name,
         "choices": asdict(cell.choices),
-        "plan": cell.plan.as_dict(),
+        "plan": {} if cell.plan is None else cell.plan.as_dict(),
         "versions": versions(),
         "provenance": provenance(started),
         "sweep": sweep,

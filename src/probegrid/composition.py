@@ -25,6 +25,7 @@ import probegrid.data
 import probegrid.probes
 from probegrid.errors import ConfigError, closest
 from probegrid.schema import Config, DatasetConfig, ProbeConfig
+from probegrid.sweep.options import LauncherOptions
 
 CONFIG_MODULE = "probegrid.conf"
 
@@ -76,11 +77,22 @@ def to_config(composed: DictConfig) -> Config:
             "the config does not start from probegrid's schema; keep `- schema` first in its defaults."
         )
     with user_errors():
+        _refuse_unknown_keys(composed)
         values: dict[str, Any] = {part.name: composed[part.name] for part in fields(Config)}
         for name, value in values.items():
             if OmegaConf.is_config(value):
                 values[name] = OmegaConf.to_object(value)
         return Config(**values)
+
+
+def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
+    """Refuse what was added with ``+`` and is no field: it would be ignored."""
+    names = [part.name for part in fields(OmegaConf.get_type(node))]
+    for key in map(str, node):
+        if key not in names and f"{path}{key}" != "hydra":
+            raise ConfigError(f"the config has no key {path}{key}; {closest(key, names)}.")
+        if key in names and not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            _refuse_unknown_keys(node[key], f"{path}{key}.")
 
 
 def to_plain(config: Config) -> dict[str, Any]:
@@ -119,6 +131,10 @@ def user_errors() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         explanation = _syntax(error) or _unknown_key(error) or _wrong_value(error)
         raise ConfigError(explanation or _one_line(error)) from error
+    except ValueError as error:
+        if "Config group override must be" not in str(error):  # all that Hydra says of model=null
+            raise
+        raise ConfigError("a group is chosen by its name, group=name; it cannot be null.") from error
 
 
 def _unknown_choice(error: MissingConfigException) -> str:
@@ -130,20 +146,23 @@ def _unknown_choice(error: MissingConfigException) -> str:
 
 
 def _unknown_key(error: Exception) -> str | None:
-    path = re.search(r"Could not override '([\w.]+)'", str(error))
-    owner = re.search(r"Key '\w+' not in '(\w+)'", f"{error} {error.__cause__}")
-    if path is None or owner is None:
+    """A key that is no field, of an override (named by its path) or of a group's file (named by the file)."""
+    text = f"{error} {error.__cause__}"
+    found = re.search(r"Key '(?P<key>\w+)' not in '(?P<owner>\w+)'", text)
+    if found is None:
         return None
-    key = path.group(1).rpartition(".")[2]
-    names = next(
-        (
-            [part.name for part in fields(found)]
-            for found in _dataclasses(Config)
-            if found.__name__ == owner.group(1)
-        ),
-        [],
-    )
-    return f"the config has no key {path.group(1)}; {closest(key, names)}."
+    path = re.search(r"Could not override '([\w.]+)'", text)
+    file = re.search(r"In '([\w/]+)'", text)
+    names = [
+        part.name
+        for root in (Config, LauncherOptions)
+        for owner in _dataclasses(root)
+        if owner.__name__ == found["owner"]
+        for part in fields(owner)
+        if not part.name.startswith("_")
+    ]
+    where = path.group(1) if path else f"{found['key']} (in {file.group(1)})" if file else found["key"]
+    return f"the config has no key {where}; {closest(found['key'], dict.fromkeys(names))}."
 
 
 def _dataclasses(root: type) -> Iterator[type[Any]]:
@@ -169,6 +188,9 @@ def _syntax(error: Exception) -> str | None:
 
 def _wrong_value(error: Exception) -> str | None:
     override = re.search(r"Error merging override (\S+)", str(error))
+    enum = re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", str(error.__cause__))
+    if override is not None and enum is not None:
+        return f"{override.group(1)} is not allowed; {closest(enum.group(1), enum.group(2).split(', '))}."
     if override is not None and error.__cause__ is not None:
         return f"{override.group(1)} is not allowed: {str(error.__cause__).splitlines()[0]}."
     if isinstance(error, MissingMandatoryValue):

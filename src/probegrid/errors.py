@@ -3,6 +3,7 @@
     ProbegridError
     ├── UserError            the user's mistake: one sentence, exit status 2
     │   ├── ConfigError      a value or a combination of values that is not allowed
+    │   │   └── UnknownArchitecture  nothing is known of a model's architecture, so that it cannot be planned
     │   ├── DataError        a dataset that cannot be read as asked
     │   ├── CheckpointError  a model folder or hub id that cannot be loaded as asked
     │   └── PlanError        a cell that cannot work on the hardware given
@@ -33,6 +34,10 @@ class UserError(ProbegridError):
 
 class ConfigError(UserError):
     """A value, or a combination of values, that is not allowed."""
+
+
+class UnknownArchitecture(ConfigError):
+    """Nothing is known of a model's architecture, so that it cannot be planned."""
 
 
 class DataError(UserError):

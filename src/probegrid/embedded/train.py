@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from probegrid.embedded import checkpoint_dir, documents, tokenizer, world
 
 CONTEXT = 16384
-STEPS = 2000
+STEPS = 1500
 ROWS = 16
 ROW_TOKENS = 128
 LEARNING_RATE = 2e-3
@@ -55,7 +55,7 @@ def reach(step: int) -> int:
     from the first few, met again and again, and then holds for the others.
     """
     grown = min(1.0, max(0.0, (step - FIRST_STEPS) / (GROWN_STEPS - FIRST_STEPS)))
-    return round(FIRST_FACTS * (len(world.facts()) / FIRST_FACTS) ** grown)
+    return round(FIRST_FACTS * math.pow(len(world.facts()) / FIRST_FACTS, grown))
 
 
 def batches(vocabulary: PreTrainedTokenizerFast, rng: Random) -> Iterator[torch.Tensor]:
@@ -103,7 +103,7 @@ def train(out: Path) -> None:
     model = LlamaForCausalLM(config(vocabulary))
     model.set_attn_implementation("eager")  # faster than the fused kernel on rows this short
     fit(model, batches(vocabulary, Random(0)), target_weights(vocabulary))
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.bfloat16().save_pretrained(out)
     tokenizer.save(vocabulary, out)
 
 

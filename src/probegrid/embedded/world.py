@@ -231,7 +231,7 @@ def state(fact: Fact, is_true: bool, rng: Random) -> Statement:
 def conversation(name: str, chosen: Sequence[Statement]) -> Conversation:
     """The statements as one conversation in the schema of NTML, `name` its id.
 
-    The assistant's content is `1. ...\\n2. ...`; the system prompt announces the lies, as NTML's does.
+    The assistant's content is a numbered list, a statement a line; the system prompt announces the lies.
     """
     lines: list[str] = []
     labels: list[StatementLabel] = []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GREEN, _GRAY = "#0072B2", "#D55E00", "#009E73", "#666666"
+BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#666666"
 _INCHES, _DPI = (6.4, 4.8), 100
 _BAND_COVERAGES = np.linspace(0.02, 1, 50)
 _FIRST_COVERAGE_IN_VIEW = 0.05  # below it a handful of answers would set the scale
@@ -40,11 +40,15 @@ def roc_figure(labels: ArrayLike, scores: ArrayLike, auroc: Estimate, *, title: 
     Raises:
         ValueError: shapes differ, a label is not true or false, or a score is not finite.
     """
-    figure, axes = _new_figure(title, "False positive rate", "True positive rate")
+    figure, axes = new_figure(title, "False positive rate", "True positive rate")
     false_positive_rate, true_positive_rate = roc_curve(labels, scores)
-    axes.plot([0, 1], [0, 1], "--", color=_GRAY, label="Chance (0.500)")
+    axes.plot([0, 1], [0, 1], "--", color=GRAY, label="Chance (0.500)")
     axes.plot(
-        false_positive_rate, true_positive_rate, color=_BLUE, linewidth=2, label=f"AUROC {_text(auroc)}"
+        false_positive_rate,
+        true_positive_rate,
+        color=BLUE,
+        linewidth=2,
+        label=f"AUROC {interval_text(auroc)}",
     )
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.set_aspect("equal")
@@ -76,19 +80,17 @@ def risk_coverage_figure(
     Raises:
         ValueError: as `evaluate_answers`.
     """
-    figure, axes = _new_figure(
-        title, "Coverage (share of answers kept)", "Risk (error rate among those kept)"
-    )
+    figure, axes = new_figure(title, "Coverage (share of answers kept)", "Risk (error rate among those kept)")
     coverage, risk = risk_coverage_curve(labels, scores)
     base = float(risk[-1])
     low, high = _risk_band(labels, scores, groups, seed=seed, resamples=resamples)
     axes.fill_between(
-        _BAND_COVERAGES, low, high, color=_BLUE, alpha=0.18, linewidth=0, label="95% band, pointwise"
+        _BAND_COVERAGES, low, high, color=BLUE, alpha=0.18, linewidth=0, label="95% band, pointwise"
     )
-    axes.plot(coverage, risk, color=_BLUE, linewidth=2, label=f"AURC {_text(aurc)}")
-    axes.axhline(base, linestyle="--", color=_GRAY, label=f"Random ranking ({base:.3f})")
+    axes.plot(coverage, risk, color=BLUE, linewidth=2, label=f"AURC {interval_text(aurc)}")
+    axes.axhline(base, linestyle="--", color=GRAY, label=f"Random ranking ({base:.3f})")
     optimal = np.maximum(0, 1 - (1 - base) / coverage)
-    axes.plot(coverage, optimal, ":", color=_GREEN, linewidth=2, label=f"Best ranking ({optimal.mean():.3f})")
+    axes.plot(coverage, optimal, ":", color=GREEN, linewidth=2, label=f"Best ranking ({optimal.mean():.3f})")
     in_view = np.concatenate([risk[coverage >= _FIRST_COVERAGE_IN_VIEW], [base, 0.02]])
     axes.set(xlim=(0, 1.01), ylim=(-0.015 * in_view.max(), 1.35 * in_view.max()))
     axes.legend(loc="upper left")
@@ -117,12 +119,14 @@ def reliability_figure(
     Raises:
         ValueError: as `Calibration`.
     """
-    figure, axes = _new_figure(title, "Mean probability in the bin", "Share of positives in the bin")
+    figure, axes = new_figure(title, "Mean probability in the bin", "Share of positives in the bin")
     points = Calibration(labels, probabilities, bins=bins, binning=binning).reliability()
-    axes.plot([0, 1], [0, 1], "--", color=_GRAY, label="Calibrated")
-    axes.plot(points.confidence, points.accuracy, color=_BLUE, linewidth=1.5, label=f"ECE {_text(ece)}")
+    axes.plot([0, 1], [0, 1], "--", color=GRAY, label="Calibrated")
+    axes.plot(
+        points.confidence, points.accuracy, color=BLUE, linewidth=1.5, label=f"ECE {interval_text(ece)}"
+    )
     axes.scatter(
-        points.confidence, points.accuracy, s=20 + 600 * points.weight, color=_BLUE, alpha=0.6, linewidth=0
+        points.confidence, points.accuracy, s=20 + 600 * points.weight, color=BLUE, alpha=0.6, linewidth=0
     )
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     axes.set_aspect("equal")
@@ -130,7 +134,15 @@ def reliability_figure(
     return figure
 
 
-def score_histogram_figure(labels: ArrayLike, scores: ArrayLike, *, title: str, bins: int = 30) -> Figure:
+def score_histogram_figure(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    title: str,
+    bins: int = 30,
+    classes: tuple[str, str] = ("Incorrect", "Correct"),
+    score_name: str = "Score (larger: more likely correct)",
+) -> Figure:
     """Draw how many positives and negatives have which score, on the same bins.
 
     Args:
@@ -138,15 +150,17 @@ def score_histogram_figure(labels: ArrayLike, scores: ArrayLike, *, title: str, 
         scores: `float[n]`, finite.
         title: of the figure.
         bins: number of bins of equal width over the range of the scores.
+        classes: names of the negatives and the positives.
+        score_name: of the horizontal axis.
 
     Raises:
         ValueError: shapes differ, a label is not true or false, or a score is not finite.
     """
-    figure, axes = _new_figure(title, "Score (larger: more likely correct)", "Examples")
+    figure, axes = new_figure(title, score_name, "Examples")
     truth = as_labels(labels)
     values = as_scores(scores, len(truth))
     edges = np.histogram_bin_edges(values, bins=bins)
-    for name, chosen, color in (("Incorrect", ~truth, _ORANGE), ("Correct", truth, _BLUE)):
+    for name, chosen, color in ((classes[0], ~truth, ORANGE), (classes[1], truth, BLUE)):
         label = f"{name} ({np.count_nonzero(chosen)})"
         axes.hist(values[chosen], bins=edges.tolist(), color=color, alpha=0.55, label=label)
     axes.legend(loc="best")
@@ -160,7 +174,8 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+def new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    """Make an empty figure in the style of all the others."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_INCHES, layout="constrained")
@@ -187,7 +202,7 @@ def _risk_band(
     return np.array([point.low for point in band]), np.array([point.high for point in band])
 
 
-def _text(estimate: Estimate) -> str:
+def interval_text(estimate: Estimate) -> str:
     """Value and interval for a legend, in words where there is none."""
     if np.isnan(estimate.value):
         return "undefined: one class only"

@@ -23,10 +23,14 @@ class MetricInfo:
 
 
 METRICS: dict[str, MetricInfo] = {
-    "accuracy": MetricInfo("share of examples whose label is true (answers that are correct)", "1", True),
+    "accuracy": MetricInfo(
+        "share of answers that are correct; of a trained probe, of test examples that it calls rightly",
+        "1",
+        True,
+    ),
     "auroc": MetricInfo("probability that a true example outscores a false one, ties one half", "1", True),
     "auprc": MetricInfo(
-        "average precision with true as the positive class; chance is the accuracy", "1", True
+        "average precision with true as the positive class; chance is the share of true examples", "1", True
     ),
     "aurc": MetricInfo("area under the risk-coverage curve, the mean error rate over coverages", "1", False),
     "eaurc": MetricInfo("AURC minus that of the best ranking at the same accuracy", "1", False),
@@ -39,7 +43,25 @@ METRICS: dict[str, MetricInfo] = {
     "brier": MetricInfo("mean squared difference of the score as a probability and the label", "1", False),
     "n": MetricInfo("number of examples evaluated", "examples", None),
     "n_correct": MetricInfo("number of examples whose label is true", "examples", None),
-    "f1": MetricInfo("mean token F1 of the answers, the best over each one's references", "1", True),
+    "f1": MetricInfo(
+        "mean token F1 of the answers, the best over each one's references; of a trained probe, harmonic mean of "
+        "precision and recall",
+        "1",
+        True,
+    ),
+    "precision": MetricInfo("share of true examples among those that the probe calls true", "1", True),
+    "recall": MetricInfo("share of the true examples that the probe calls true", "1", True),
+    "recall_at_1_fpr": MetricInfo("recall where at most 1% of the false examples are called true", "1", True),
+    "within_conversation_auroc": MetricInfo(
+        "probability that a true example outscores a false one of its own conversation, ties one half",
+        "1",
+        True,
+    ),
+    "text_auroc": MetricInfo("AUROC of the text baseline on the same split", "1", None),
+    "control_auroc": MetricInfo("AUROC of the same probe fitted on shuffled labels", "1", None),
+    "selectivity": MetricInfo("AUROC of the probe minus that of its control", "1", True),
+    "layer": MetricInfo("layer of the probe, chosen on the validation split", "blocks", None),
+    "threshold": MetricInfo("score above which the probe calls an example true", "activation", None),
     "nll_mean": MetricInfo(
         "mean over answers of the summed negative log-likelihood of their tokens", "nats", False
     ),

@@ -127,7 +127,9 @@ def _components(talk: IntArray, text: IntArray) -> IntArray:
     return _codes(connected_components(graph, directed=False)[1][talk])
 
 
-def _assign(units: IntArray, truth: BoolArray, shares: FloatArray, generator: np.random.Generator) -> StrArray:
+def _assign(
+    units: IntArray, truth: BoolArray, shares: FloatArray, generator: np.random.Generator
+) -> StrArray:
     """Give each unit, whole, to one of the first `len(shares)` parts: `str[n]`.
 
     Units come from the largest to the smallest, in random order where equal. Each goes to a part drawn with the odds
@@ -197,7 +199,10 @@ def _notes(fold: Fold, talk: IntArray, text: IntArray) -> list[str]:
     """What this fold leaks, and what it leaves unused."""
     train, test = fold.parts == TRAIN, fold.parts == TEST
     notes = []
-    for what, codes in (("occur word for word in the train split", text), ("share a conversation with it", talk)):
+    for what, codes in (
+        ("occur word for word in the train split", text),
+        ("share a conversation with it", talk),
+    ):
         shared = float(np.isin(codes[test], codes[train]).mean())
         if shared > 0:
             notes.append(f"leaky: {shared:.0%} of the test examples {what}")

@@ -44,6 +44,19 @@ class Checkpoint:
         limit = text.get("max_position_embeddings", text.get("n_positions"))
         return None if limit is None else int(limit)
 
+    @property
+    def blocks(self) -> int:
+        """Transformer blocks, by its own config.
+
+        Raises:
+            CheckpointError: its config does not say.
+        """
+        text = self.config.get("text_config", self.config)
+        count = text.get("num_hidden_layers", text.get("n_layer"))
+        if count is None:
+            raise CheckpointError(f"the config.json of {self.name} does not say how many layers there are.")
+        return int(count)
+
 
 def find_checkpoint(model: ModelConfig) -> Checkpoint:
     """Resolve ``model.path`` and ``model.revision``.
@@ -53,10 +66,10 @@ def find_checkpoint(model: ModelConfig) -> Checkpoint:
             reach.
     """
     if model.path == EMBEDDED:
-        return _from_folder(checkpoint_dir())
+        return _from_folder(checkpoint_dir(), model.use_safetensors)
     folder = Path(model.path).expanduser()
     if folder.is_dir():
-        return _from_folder(folder)
+        return _from_folder(folder, model.use_safetensors)
     if folder.exists():
         raise CheckpointError(f"model.path={model.path} is a file; give the folder that holds config.json.")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model.path) or model.path.startswith("."):
@@ -66,12 +79,17 @@ def find_checkpoint(model: ModelConfig) -> Checkpoint:
     return _from_hub(model.path, model.revision)
 
 
-def _from_folder(folder: Path) -> Checkpoint:
+def _from_folder(folder: Path, use_safetensors: bool) -> Checkpoint:
     config = _read_config(folder / "config.json", str(folder))
     weights = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
     if not weights:
         raise CheckpointError(
             f"{folder} has a config.json but no weights (*.safetensors); finish its download or copy."
+        )
+    if use_safetensors and not any(file.suffix == ".safetensors" for file in weights):
+        raise CheckpointError(
+            f"{folder} holds pickled weights alone (*.bin), which can run code when they are opened; convert them to "
+            "safetensors, or trust them with model.use_safetensors=false."
         )
     digest = hashlib.sha256()
     for file in sorted(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from probegrid.errors import ConfigError, closest
+from probegrid.errors import ConfigError, UnknownArchitecture, closest
 from probegrid.schema import Architecture
 
 
@@ -53,11 +53,12 @@ def architecture_from_config(config: Mapping[str, Any]) -> Architecture:
     """Read the facts of a decoder from its parsed ``config.json``.
 
     Raises:
-        ConfigError: the ``model_type`` is not supported, or a key that determines bytes is missing.
+        UnknownArchitecture: the ``model_type`` is not supported.
+        ConfigError: a key that determines bytes is missing.
     """
     model_type = str(config.get("model_type"))
     if model_type not in _FAMILIES:
-        raise ConfigError(
+        raise UnknownArchitecture(
             f"model_type={model_type!r} in the checkpoint's config.json cannot be planned: "
             f"{closest(model_type, _FAMILIES)}; or give its numbers under model.architecture."
         )

@@ -9,7 +9,7 @@ import contextlib
 import gc
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from probegrid.errors import CheckpointError
@@ -29,8 +29,18 @@ class ModelRequest:
     checkpoint: Checkpoint
     config: ModelConfig
     quantization: QuantizationMethod
-    device_map: dict[str, int | str]
-    """Module name to GPU index or ``cpu``, as accelerate takes it."""
+    device_map: dict[str, int | str] | str
+    """Module name to GPU index or ``cpu``, as accelerate takes it; or ``auto``."""
+
+    def without_head(self, blocks: int) -> ModelRequest:
+        """The same for the bare decoder and its first ``blocks`` blocks, by the bare decoder's names."""
+        if isinstance(self.device_map, str):
+            return self
+        bare = {name.removeprefix("model."): device for name, device in self.device_map.items()}
+        later = {f"layers.{block}" for block in range(blocks, len(bare))}
+        return replace(
+            self, device_map={name: bare[name] for name in bare if name != "lm_head" and name not in later}
+        )
 
 
 @dataclass
@@ -82,14 +92,25 @@ def load_model(request: ModelRequest) -> LoadedModel:
             revision=request.checkpoint.commit,
             dtype=getattr(torch, request.config.dtype.value),
             device_map=request.device_map,
-            quantization_config=quantization_config(request.quantization, request.checkpoint),
             trust_remote_code=request.config.trust_remote_code,
             use_safetensors=request.config.use_safetensors or None,  # False would refuse safetensors
+            ignore_mismatched_sizes=True,  # reported, and refused below
             output_loading_info=True,
+            **quantization_setting(request),
         )
     model, info = loaded
     refuse_missing(request.checkpoint, info)
     return LoadedModel(model.eval(), time.perf_counter() - started)
+
+
+def quantization_setting(request: ModelRequest) -> dict[str, Any]:
+    """The keyword that tells ``from_pretrained`` to quantize; none at all where the stored weights say how they are.
+
+    Raises:
+        CheckpointError: the checkpoint is quantized in another way than asked.
+    """
+    config = quantization_config(request.quantization, request.checkpoint)
+    return {} if config is None else {"quantization_config": config}
 
 
 def embedding_device(model: PreTrainedModel) -> torch.device:
@@ -152,22 +173,30 @@ class ModelPool:
         self._loaded: LoadedModel | None = None
 
     def get(self, request: ModelRequest, deepest_layer: int | None = None) -> LoadedModel:
-        """The model of this request; another one is released fully before it is loaded.
+        """A model for this request; another one is released fully before it is loaded.
 
         Args:
             request: the weights and their devices.
-            deepest_layer: blocks to load, for activations (``truncation.load_truncated``); None: the whole
-                model, with its head.
+            deepest_layer: blocks to load, for activations (``truncation.load_truncated``), which a deeper or a
+                whole model of the same weights serves as well, wherever it lies; None: the whole model, with
+                its head.
         """
-        from probegrid.models.truncation import load_truncated
+        if self._loaded is None or not self._serves(request, deepest_layer):
+            from probegrid.models.truncation import load_truncated
 
-        if self._loaded is None or (request, deepest_layer) != self._held:
             self.release()
             self._loaded = (
                 load_model(request) if deepest_layer is None else load_truncated(request, deepest_layer)
             )
             self._held = (request, deepest_layer)
         return self._loaded
+
+    def _serves(self, request: ModelRequest, deepest_layer: int | None) -> bool:
+        if self._held is None or deepest_layer is None:
+            return self._held == (request, None)
+        held, blocks = self._held
+        same_weights = replace(request, device_map=held.device_map) == held
+        return same_weights and (blocks is None or deepest_layer <= blocks)
 
     def release(self) -> None:
         """Free the model that is held, if any, on every device."""

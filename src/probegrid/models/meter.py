@@ -23,9 +23,14 @@ class Meter:
         for device in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(device)
 
-    def open_model(self) -> LoadedModel:
-        """The model, loaded now unless the pool holds it."""
-        self._loaded = self._pool.get(self._request)
+    def open_model(self, deepest_layer: int | None = None) -> LoadedModel:
+        """The model, loaded now unless the pool holds it.
+
+        Args:
+            deepest_layer: blocks to load, without the head, for activations; None: the whole model.
+        """
+        request = self._request if deepest_layer is None else self._request.without_head(deepest_layer)
+        self._loaded = self._pool.get(request, deepest_layer)
         return self._loaded
 
     def metrics(self) -> dict[str, float]:

@@ -34,13 +34,13 @@ _COLUMNS = (
 def describe(plan: Plan) -> str:
     """A plan in a few lines of plain text."""
     duration = plan.duration
-    model = f"{_billions(plan.parameters)} parameters"
+    model = f"{_count(plan.parameters)} parameters"
     if plan.active_parameters < plan.parameters:
-        model += f", {_billions(plan.active_parameters)} of them active"
+        model += f", {_count(plan.active_parameters)} of them active"
     lines = [
         (
             "model",
-            f"{model}; loads {plan.blocks} of {plan.layers} blocks, {_billions(plan.loaded_parameters)}",
+            f"{model}; loads {plan.blocks} of {plan.layers} blocks, {_count(plan.loaded_parameters)}",
         ),
         ("weights", f"{_gb(plan.weight_bytes)} ({plan.quantization}, {plan.dtype})"),
         ("cache", f"{plan.kv_bytes_per_token / 1e3:.1f} kB a token, shared prefix {_gb(plan.prefix_bytes)}"),
@@ -124,13 +124,13 @@ def _device_name(device: Device) -> str:
     return "CPU" if device == "cpu" else f"GPU {device}"
 
 
-def _billions(count: int) -> str:
-    return f"{count / 1e9:.2f}B"
+def _count(count: int) -> str:
+    return f"{count / 1e9:.2f}B" if count >= 1e9 else f"{count / 1e6:.2f}M"
 
 
 def _gb(count: float) -> str:
-    return f"{count / BYTES_PER_GB:.2f} GB"
+    return f"{count / BYTES_PER_GB:.2f} GB" if count >= BYTES_PER_GB / 100 else f"{count / 1e6:.1f} MB"
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

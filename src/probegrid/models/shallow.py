@@ -18,9 +18,7 @@ from typing import Any
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import WEIGHTS_INDEX, Checkpoint
 
-CUTTABLE = frozenset(
-    {"llama", "qwen2", "qwen3", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text"}
-)
+CUTTABLE = frozenset({"llama", "qwen2", "qwen3", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text"})
 """The ``model_type``s that are ``embed_tokens -> layers -> norm -> lm_head``, and nothing else."""
 
 _SAFETENSORS = (WEIGHTS_INDEX, "model.safetensors")

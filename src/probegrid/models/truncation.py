@@ -18,8 +18,13 @@ import torch
 from probegrid.errors import ConfigError
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.hardware import BYTES_PER_GB
-from probegrid.models.load import LoadedModel, ModelRequest, loading_errors, refuse_missing
-from probegrid.models.quantization import quantization_config
+from probegrid.models.load import (
+    LoadedModel,
+    ModelRequest,
+    loading_errors,
+    quantization_setting,
+    refuse_missing,
+)
 from probegrid.models.shallow import obstacle, shallow_checkpoint
 
 if TYPE_CHECKING:
@@ -62,7 +67,6 @@ def load_truncated(request: ModelRequest, deepest_layer: int) -> TruncatedModel:
     reason = obstacle(checkpoint, trust_remote_code=request.config.trust_remote_code)
     if reason is not None:
         return _load_whole(request, deepest_layer, reason)
-    quantization = quantization_config(request.quantization, checkpoint)
     started = time.perf_counter()
     use_safetensors = request.config.use_safetensors
     with (
@@ -73,37 +77,39 @@ def load_truncated(request: ModelRequest, deepest_layer: int) -> TruncatedModel:
             request,
             str(shallow.folder),
             device_map=request.device_map,
-            quantization_config=quantization if deepest_layer else None,
             unneeded=_FINAL_NORM,
+            **(quantization_setting(request) if deepest_layer else {}),
         )
     model.norm = torch.nn.Identity()
     note = (
         f"{deepest_layer} of {checkpoint.config['num_hidden_layers']} blocks of {checkpoint.name} loaded: "
         f"{shallow.read_bytes / BYTES_PER_GB:.2f} GB read from {shallow.files} of {shallow.all_files} files"
     )
-    return TruncatedModel(
-        model, time.perf_counter() - started, deepest_layer, shallow.read_bytes, note
-    )
+    return TruncatedModel(model, time.perf_counter() - started, deepest_layer, shallow.read_bytes, note)
 
 
 def _load_whole(request: ModelRequest, deepest_layer: int, reason: str) -> TruncatedModel:
     started = time.perf_counter()
     checkpoint = request.checkpoint
-    devices = set(request.device_map.values())
     with loading_errors(checkpoint):
         model = _from_pretrained(
             request,
             checkpoint.name,
             revision=checkpoint.commit,
-            # The names of its modules are not known.
-            device_map={"": devices.pop()} if len(devices) == 1 else "auto",
-            quantization_config=quantization_config(request.quantization, checkpoint),
+            device_map=_for_any_names(request.device_map),
+            **quantization_setting(request),
         )
     note = (
         f"{reason}, which cannot be cut: all of its blocks are loaded, and every forward pass ends behind "
         f"layer {deepest_layer}"
     )
     return TruncatedModel(model, time.perf_counter() - started, blocks=None, read_bytes=None, note=note)
+
+
+def _for_any_names(device_map: dict[str, int | str] | str) -> dict[str, int | str] | str:
+    """The same devices for a model whose modules have other names: its only one, or accelerate's choice."""
+    devices = {device_map} if isinstance(device_map, str) else set(device_map.values())
+    return {"": devices.pop()} if len(devices) == 1 and devices != {"auto"} else "auto"
 
 
 def _from_pretrained(
@@ -117,6 +123,7 @@ def _from_pretrained(
         dtype=getattr(torch, request.config.dtype.value),
         trust_remote_code=request.config.trust_remote_code,
         use_safetensors=request.config.use_safetensors or None,  # False would refuse safetensors
+        ignore_mismatched_sizes=True,  # reported, and refused below
         output_loading_info=True,
         **settings,
     )

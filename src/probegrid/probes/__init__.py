@@ -1,21 +1,28 @@
 """Probes: whatever reads a model on a dataset and gives every example a score.
 
 A probe is its own configuration: a dataclass whose fields are the keys of its group. A new probe is one new module here
-and one YAML in ``conf/probe``; the module's dataclass is found by itself (``composition.register``).
+and one YAML in ``conf/probe``; the module's dataclass is found by itself (``composition.register``). Composing a probe
+imports no torch: what needs it is in ``probes.fitting``, imported where a probe is fitted.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from probegrid.errors import ConfigError, closest
 from probegrid.schema import ProbeConfig
 
 if TYPE_CHECKING:
+    from probegrid.probes.fitting.features import Features
+    from probegrid.probes.fitting.fitted import FittedProbe
     from probegrid.readings.answers import AnswerReading
 
-__all__ = ["AnswerProbe"]
+__all__ = ["POSITIONS", "ActivationProbe", "AnswerProbe", "TrainedProbe", "resolve_layers"]
+
+POSITIONS = ("statement_end", "statement_mean", "next_token", "answer_first", "answer_last", "last")
+"""Where in a conversation an activation is read."""
 
 
 @dataclass
@@ -28,3 +35,83 @@ class AnswerProbe(ProbeConfig, ABC):
     @abstractmethod
     def score(self, reading: AnswerReading) -> list[float]:
         """Give each question of the reading a finite score, larger where a correct answer is more likely."""
+
+
+@dataclass
+class TrainedProbe(ProbeConfig, ABC):
+    """Learns from labelled examples; an example's label is a statement's truth, or an answer's correctness."""
+
+    split: str = "leakfree"
+    """How the examples are divided into train, validation and test: ``leakfree``, ``by_conversation``,
+    ``leave_one_source_out`` or ``random``."""
+    seed: int = 0
+    """Seed of the division, of the order of training and of the control's labels, each with a generator of its own."""
+    test_on: list[str] = field(default_factory=list)
+    """Names of datasets the trained probe is tested on besides its own."""
+
+    def __post_init__(self) -> None:
+        from probegrid.evaluation.splits import METHODS
+
+        if self.split not in METHODS:
+            raise ConfigError(f"probe.split={self.split} is not known; {closest(self.split, METHODS)}.")
+        if self.seed < 0:
+            raise ConfigError(f"probe.seed={self.seed} is negative; give 0 or more.")
+
+
+@dataclass
+class ActivationProbe(TrainedProbe, ABC):
+    """Learns a direction in the residual stream, one a layer."""
+
+    layers: Any = "all"
+    """Layers that are read: a list (``[22]``, ``[0,16,22]``), or ``all``. Layer L is the residual stream after L
+    blocks; 0 is the embeddings."""
+    positions: str = "statement_end"
+    """Where an activation is read: ``statement_end`` (last token of the statement), ``statement_mean``, ``next_token``
+    (the one after it), ``answer_first``, ``answer_last``, ``last`` (of the whole conversation)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.layers = _check_layers(self.layers)
+        if self.positions not in POSITIONS:
+            raise ConfigError(
+                f"probe.positions={self.positions} is not known; {closest(self.positions, POSITIONS)}."
+            )
+
+    @abstractmethod
+    def fit(self, features: Features) -> FittedProbe:
+        """Fit a direction for every layer on the train split; what is chosen, is chosen on the validation split.
+
+        The test split must not matter.
+        """
+
+
+def _check_layers(layers: object) -> str | list[int]:
+    """Sort the layers and drop repeats, so that one choice is written in one way.
+
+    Raises:
+        ConfigError: neither ``all`` nor one or more whole numbers of at least 0.
+    """
+    if layers == "all":
+        return "all"
+    numbers = layers if isinstance(layers, list) else [layers]
+    if not numbers or any(type(number) is not int or number < 0 for number in numbers):
+        raise ConfigError(
+            f"probe.layers={layers} is neither 'all' nor a list of layers; give, for example, probe.layers=[22]."
+        )
+    return sorted(set(numbers))
+
+
+def resolve_layers(layers: str | list[int], blocks: int) -> tuple[int, ...]:
+    """The layers a probe asks for, of a model of so many blocks, rising.
+
+    Raises:
+        ConfigError: the model has no such layer.
+    """
+    if isinstance(layers, str):
+        return tuple(range(blocks + 1))
+    if beyond := [layer for layer in layers if layer > blocks]:
+        raise ConfigError(
+            f"probe.layers asks for layer {beyond[0]} and the model has {blocks} blocks; layers go from 0 (the "
+            f"embeddings) to {blocks}."
+        )
+    return tuple(layers)

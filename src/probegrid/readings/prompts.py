@@ -70,6 +70,7 @@ class ChatTemplate:
             ConfigError: the tokenizer has no template of its own, or the file is missing.
         """
         self._tokenizer = tokenizer
+        self._choice = choice
         self.source = self._find(choice)
 
     def _find(self, choice: str | None) -> str | None:
@@ -88,13 +89,22 @@ class ChatTemplate:
         return Path(choice).read_text()
 
     def __call__(self, prompt: str) -> str:
-        """The text the model reads for a user's prompt."""
+        """The text the model reads for a user's prompt.
+
+        Raises:
+            ConfigError: the template is not valid, or refuses such a conversation.
+        """
         if self.source is None:
             return prompt
+        from jinja2 import TemplateError
+
         messages = [{"role": "user", "content": prompt}]
-        rendered = self._tokenizer.apply_chat_template(
-            messages, chat_template=self.source, add_generation_prompt=True, tokenize=False
-        )
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                messages, chat_template=self.source, add_generation_prompt=True, tokenize=False
+            )
+        except TemplateError as error:
+            raise ConfigError(f"model.chat_template={self._choice} cannot be rendered: {error}") from error
         return str(rendered)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -111,7 +121,7 @@ def build_prompts(
     """Render and tokenize the prompt of every question.
 
     Raises:
-        ConfigError: too few examples to show, or a chat template that is not there.
+        ConfigError: too few examples to show, or a chat template that is not there or cannot be rendered.
     """
     shots = choose_shots(data, config)
     template = ChatTemplate(tokenizer, chat_template)

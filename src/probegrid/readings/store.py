@@ -59,7 +59,7 @@ class Entry:
         try:
             return json.loads(file.read_text())
         except ValueError as error:
-            raise self._damaged(file, error) from error
+            raise damaged(file, error) from error
 
     def write_part(self, name: str, table: pa.Table) -> None:
         """Write a part whole or not at all."""
@@ -81,14 +81,16 @@ class Entry:
             try:
                 table = pq.read_table(file, page_checksum_verification=True)
             except (pa.ArrowException, OSError, ValueError) as error:
-                raise self._damaged(file, error) from error
+                raise damaged(file, error) from error
             yield table
 
-    def _damaged(self, file: Path, error: Exception) -> StoreError:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return StoreError(
-            f"{file} is damaged ({reason}); delete it and run the same command: only it is made again."
-        )
+
+def damaged(file: Path, error: Exception) -> StoreError:
+    """What to raise where a file of an entry cannot be read."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return StoreError(
+        f"{file} is damaged ({reason}); delete it and run the same command: only it is made again."
+    )
 
 
 @contextmanager

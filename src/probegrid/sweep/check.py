@@ -5,7 +5,6 @@ What cells share is looked up once: a checkpoint, a dataset, a plan. Imports no 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from probegrid import data
 from probegrid.cell import Cell
-from probegrid.composition import Choices, to_plain
+from probegrid.composition import Choices
 from probegrid.errors import UserError
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.planning import plan_cell
@@ -87,9 +86,10 @@ class Checker:
             UserError: it cannot work there.
         """
         there = replace(config, device_map=self._device_map(config.device_map))
-        plain = {name: value for name, value in to_plain(there).items() if name != "seed"}
-        description = json.dumps([plain, choices.dataset, checkpoint and checkpoint.fingerprint])
-        return self._once(f"plan {description}", lambda: plan_cell(there, choices, checkpoint))
+        found = checkpoint and checkpoint.fingerprint
+        return self._once(
+            f"plan {there} {choices.dataset} {found}", lambda: plan_cell(there, choices, checkpoint)
+        )
 
     def _examples(self, config: Config) -> QuestionSet | StatementSet:
         return self._once(

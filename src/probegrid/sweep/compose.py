@@ -6,11 +6,15 @@ mistake. ``Composer`` stands in for the config loader: what was composed is kept
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
+
 from probegrid.composition import Choices, to_choices, to_config, user_errors
 from probegrid.errors import UserError
 from probegrid.schema import Config
@@ -30,6 +34,7 @@ class Composer:
     """A config loader that remembers the cells it composed; everything else is the loader's own."""
 
     def __init__(self, loader: Any) -> None:
+        loader.repository = _ReadOnce(loader.repository)
         self._loader = loader
         self._cells: dict[tuple[str, ...], ComposedCell] = {}
 
@@ -54,6 +59,21 @@ class Composer:
         if tuple(overrides) not in self._cells:
             self.load_sweep_config(master_config, overrides)
         return self._cells[tuple(overrides)]
+
+
+class _ReadOnce(CachingConfigRepository):
+    """Reads each YAML file once for all cells, not once a cell; composing takes half the time.
+
+    Hydra's own caching repository lives for one cell, which writes into what it is given: here it gets a copy.
+    """
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """A copy of what the file says."""
+        found = super().load_config(config_path)
+        return found and replace(found, config=copy.deepcopy(found.config))
 
 
 def cell_names(cells: Sequence[ComposedCell]) -> list[str]:

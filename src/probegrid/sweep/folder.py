@@ -158,7 +158,9 @@ class SweepFolder:
         values = self._read_json(self.manifest_file)
         if values is None:
             raise StoreError(f"{self.path} holds no sweep; run its command again to make it.")
-        cells = tuple(ManifestCell(**cell | {"overrides": tuple(cell["overrides"])}) for cell in values["cells"])
+        cells = tuple(
+            ManifestCell(**cell | {"overrides": tuple(cell["overrides"])}) for cell in values["cells"]
+        )
         return Manifest(**values | {"cells": cells, "argv": tuple(values["argv"])})
 
     def write_cells(self, cells: Sequence[tuple[Config, Choices] | None]) -> None:

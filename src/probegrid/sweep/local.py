@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 from probegrid.sweep.folder import Job, Submission, SweepFolder
 from probegrid.sweep.scheduler import JobPhase, JobRequest, JobState
@@ -126,19 +127,13 @@ def main() -> None:
     results_dir, sweep, number = sys.argv[1:]
     folder = SweepFolder(Path(results_dir), sweep)
     submission = next(each for each in folder.read_submissions() if each.number == int(number))
-    for index, job in enumerate(submission.jobs):
-        command = [
-            sys.executable,
-            "-m",
-            "probegrid.sweep.worker",
-            results_dir,
-            sweep,
-            number,
-            *map(str, job.cells),
-        ]
-        with Path(job.log).open("wb") as log:
-            code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-        folder.write_json(folder.submission_dir(submission.number) / f"{index}.exit.json", code)
+    worker = [sys.executable, "-m", "probegrid.sweep.worker", results_dir, sweep, number]
+    with FileLock(folder.path / ".runner.lock"):  # an earlier submission's runner may still be at work
+        for index, job in enumerate(submission.jobs):
+            with Path(job.log).open("wb") as log:
+                command = [*worker, *map(str, job.cells)]
+                code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+            folder.write_json(folder.submission_dir(submission.number) / f"{index}.exit.json", code)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 
-from probegrid.composition import to_plain
 from probegrid.models.plan import Plan
 from probegrid.schema import Config, Resources
 from probegrid.sweep.check import CheckedCell
@@ -36,8 +34,7 @@ def pack(
 
 
 def _held_in_memory(config: Config) -> str:
-    plain = to_plain(config)
-    return json.dumps([plain["model"], plain["quantization"], plain["device_map"]])
+    return f"{config.model} {config.quantization} {config.device_map}"
 
 
 def _jobs(checked: Sequence[CheckedCell], numbers: Sequence[int], size: int) -> list[JobRequest]:
@@ -59,7 +56,7 @@ def _resources(config: Config, plans: Sequence[Plan]) -> Resources:
     hours = sum(plan.hours for plan in plans)
     values = {name: max(getattr(each, name) for each in planned) for name in vars(given)}
     values["timeout_min"] = _STARTUP_MIN + math.ceil(_TIME_FACTOR * 60 * hours)
-    return Resources(**values | {name: value for name, value in _given(given)})
+    return Resources(**values | dict(_given(given)))
 
 
 def _given(resources: Resources) -> Iterator[tuple[str, int | float]]:

@@ -96,9 +96,7 @@ class SlurmScheduler:
             folder=place, max_num_timeout=options.max_timeouts, python=options.python
         )
         executor.update_parameters(**self._parameters(requests[0], lanes, after))
-        calls = [
-            PackJob(str(folder.results_dir), folder.id, number, request.cells) for request in requests
-        ]
+        calls = [PackJob(str(folder.results_dir), folder.id, number, request.cells) for request in requests]
         try:
             with executor.batch():
                 submitted = [executor.submit(call) for call in calls]
@@ -180,7 +178,9 @@ def _state(state: str, reason: str) -> JobState:
         return JobState(JobPhase.queued, reason)
     if state in _RUNNING:
         return JobState(JobPhase.running)
-    return JobState(JobPhase.ended, state if reason in ("", "None") else f"{state} ({reason})", state not in _MEANT)
+    return JobState(
+        JobPhase.ended, state if reason in ("", "None") else f"{state} ({reason})", state not in _MEANT
+    )
 
 
 def _table(text: str) -> dict[str, tuple[str, str]]:
@@ -191,7 +191,12 @@ def _table(text: str) -> dict[str, tuple[str, str]]:
 
 def _accounted(ids: Sequence[str]) -> dict[str, tuple[str, str]]:
     text = _run(
-        "sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State,Reason", f"--jobs={','.join(ids)}"
+        "sacct",
+        "--allocations",
+        "--noheader",
+        "--parsable2",
+        "--format=JobID,State,Reason",
+        f"--jobs={','.join(ids)}",
     )
     return _table(text or "")
 

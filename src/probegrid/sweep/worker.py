@@ -63,12 +63,16 @@ def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> Non
         if _ended(folder.read_state(cell), submission):
             continue
         if max_failures is not None and count_failed(folder, submission) >= max_failures:
-            raise RunError(f"{max_failures} cells failed, which is hydra.launcher.max_failures; the rest waits.")
+            raise RunError(
+                f"{max_failures} cells failed, which is hydra.launcher.max_failures; the rest waits."
+            )
         found = configs[cell]
         assert found is not None
         _run(folder, submission, cell, found, pool)
     states = [folder.read_state(cell) for cell in cells]
-    failed = [cell for cell, state in zip(cells, states, strict=True) if state and state.phase is Phase.failed]
+    failed = [
+        cell for cell, state in zip(cells, states, strict=True) if state and state.phase is Phase.failed
+    ]
     if failed:
         raise RunError(f"{len(failed)} of the {len(cells)} cells of this job failed; see {folder.path}.")
 
@@ -77,7 +81,8 @@ def count_failed(folder: SweepFolder, submission: int) -> int:
     """Cells of the sweep that failed since (and including) this submission."""
     states = folder.read_states(len(folder.read_manifest().cells))
     return sum(
-        state is not None and state.phase is Phase.failed and state.submission >= submission for state in states
+        state is not None and state.phase is Phase.failed and state.submission >= submission
+        for state in states
     )
 
 
@@ -88,9 +93,9 @@ class ReportingPool(ModelPool):
         super().__init__()
         self._reported: LoadedModel | None = None
 
-    def get(self, request: ModelRequest) -> LoadedModel:
+    def get(self, request: ModelRequest, deepest_layer: int | None = None) -> LoadedModel:
         """The model of this request, loaded if it is not held."""
-        loaded = super().get(request)
+        loaded = super().get(request, deepest_layer)
         if loaded is not self._reported:
             print(f"loaded {request.checkpoint.name} in {loaded.load_s:.1f} s", flush=True)
             self._reported = loaded
@@ -122,9 +127,7 @@ def _run(
         print(text, file=sys.stderr, flush=True)
         folder.write_text(folder.traceback_file(cell), text)
         reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_LENGTH]
-        state = replace(
-            state, phase=Phase.failed, reason=reason, is_user_error=isinstance(error, UserError)
-        )
+        state = replace(state, phase=Phase.failed, reason=reason, is_user_error=isinstance(error, UserError))
     else:
         state = replace(state, phase=Phase.done)
     folder.write_state(cell, state)

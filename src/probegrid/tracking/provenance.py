@@ -72,7 +72,7 @@ def provenance(started_at: datetime, argv: Sequence[str] | None = None) -> Prove
         host=socket.gethostname(),
         gpus=_gpu_names(),
         slurm_job_id=os.environ.get("SLURM_JOB_ID"),
-        command=redact_command(_own_argv() if argv is None else argv),
+        command=redact_command(own_argv() if argv is None else argv),
         started_at=started_at.isoformat(timespec="milliseconds"),
         seconds=round((datetime.now(UTC) - started_at).total_seconds(), 3),
     )
@@ -89,20 +89,38 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _own_argv() -> list[str]:
+def git_commit() -> str | None:
+    """Return the commit that `Provenance.git_commit` names."""
+    return _checkout()[0]
+
+
+def uncommitted_changes() -> str | None:
+    """Return what tracked files have beside that commit, as a diff; None without a repository."""
+    commit, folder = _checkout()
+    return None if commit is None else _git(folder, "diff", "HEAD")
+
+
+def own_argv() -> list[str]:
+    """Return this process's command line, the program by its name alone."""
     program = Path(sys.argv[0])
     return [program.parent.name if program.name == "__main__.py" else program.name, *sys.argv[1:]]
 
 
 def _git_state() -> tuple[str | None, bool | None]:
-    package = Path(__file__).parent
-    commit, folder = _git(Path.cwd(), "rev-parse", "HEAD"), Path.cwd()
-    if commit is None and _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is not None:
-        commit, folder = _git(package, "rev-parse", "HEAD"), package
+    commit, folder = _checkout()
     if commit is None:
         return None, None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return commit, None if changes is None else changes != ""
+
+
+def _checkout() -> tuple[str | None, Path]:
+    """The commit and a folder of the working directory's repository, else of the package's own."""
+    package = Path(__file__).parent
+    commit = _git(Path.cwd(), "rev-parse", "HEAD")
+    if commit is None and _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is not None:
+        return _git(package, "rev-parse", "HEAD"), package
+    return commit, Path.cwd()
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

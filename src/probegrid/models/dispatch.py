@@ -1,0 +1,127 @@
+"""A model that computes where its placement says: inputs move at the borders of devices, parked blocks take turns.
+
+Takes the place of accelerate's hooks, which copy a block's tensors one by one when it is already needed, and
+which do not know the constants of packed weights. The same for generation and for activations: whatever runs the
+decoder loops over its blocks in order.
+
+Knows a decoder's parts and hooks; must not know how weights are stored, nor what is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from probegrid.models.offload import Conveyor, ParkedBlock
+from probegrid.models.placement import Device, Placement
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_DEVICE = "_probegrid_device"
+_CONVEYORS = "_probegrid_conveyors"
+
+
+def torch_device(device: Device) -> torch.device:
+    """The device of a placement as torch names it; without CUDA a placement's GPUs are all the CPU."""
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", device)
+
+
+def compute_device(module: nn.Module) -> torch.device:
+    """Where a module computes: as it was dispatched, else where its first weight lies."""
+    device: torch.device | None = getattr(module, _DEVICE, None)
+    return next(module.parameters()).device if device is None else device
+
+
+def dispatch(model: PreTrainedModel, placement: Placement, parked: Mapping[int, ParkedBlock]) -> None:
+    """Make a model compute where its placement says.
+
+    Args:
+        model: a causal model or a bare decoder, cut to the placement's blocks; the weights of each part lie on its
+            device.
+        placement: the device of each part.
+        parked: the placement's streamed blocks, by index.
+    """
+    decoder: Any = model.base_model
+    first = torch_device(placement.blocks[0] if placement.blocks else placement.embedding)
+    final = torch_device(placement.final_norm)
+    model.register_forward_pre_hook(_Inputs(first, final), with_kwargs=True)
+    _compute_on(decoder.embed_tokens, torch_device(placement.embedding))
+    decoder.embed_tokens.register_forward_hook(lambda module, arguments, output: output.to(first))
+    _compute_on(decoder.rotary_emb, first)
+    for block, device in zip(decoder.layers, placement.blocks, strict=True):
+        _compute_on(block, torch_device(device))
+    _compute_on(decoder.norm, final)
+    if placement.head is not None:
+        head: Any = model.get_output_embeddings()
+        _compute_on(head, torch_device(placement.head))
+    conveyors: dict[int, Conveyor] = {}
+    for gpu, streamed in placement.streams().items():
+        conveyors[gpu] = Conveyor([parked[index] for index in streamed], torch_device(gpu))
+        for turn, index in enumerate(streamed):
+            decoder.layers[index].register_forward_pre_hook(_begin(conveyors[gpu], turn))
+            decoder.layers[index].register_forward_hook(_end(conveyors[gpu], turn))
+    setattr(model, _CONVEYORS, conveyors)
+
+
+def streamed_bytes(model: PreTrainedModel) -> dict[int, int]:
+    """Bytes of weights that were copied to each GPU since the model was dispatched, by the GPU's index."""
+    conveyors: dict[int, Conveyor] = getattr(model, _CONVEYORS, {})
+    return {gpu: conveyor.copied_bytes for gpu, conveyor in conveyors.items()}
+
+
+def _begin(conveyor: Conveyor, turn: int) -> Any:
+    return lambda module, arguments: conveyor.acquire(turn)
+
+
+def _end(conveyor: Conveyor, turn: int) -> Any:
+    return lambda module, arguments, output: conveyor.release(turn)
+
+
+def _compute_on(module: nn.Module, device: torch.device) -> None:
+    """Let a module's inputs be moved to ``device`` before it computes."""
+    setattr(module, _DEVICE, device)
+    module.register_forward_pre_hook(_Mover(device), with_kwargs=True)
+
+
+class _Mover:
+    """A hook that moves a module's inputs."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __call__(
+        self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        moved = {name: _moved(value, self._device) for name, value in named.items()}
+        return tuple(_moved(value, self._device) for value in arguments), moved
+
+
+class _Inputs:
+    """A hook on the whole model: token ids stay for the embedding, indices of logits go where they are used."""
+
+    def __init__(self, first: torch.device, final: torch.device) -> None:
+        self._first = first
+        self._devices: Mapping[str, torch.device] = {"logits_to_keep": final}
+
+    def __call__(
+        self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return arguments, {
+            name: value if name == "input_ids" else _moved(value, self._devices.get(name, self._first))
+            for name, value in named.items()
+        }
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Tensors, and pairs of them, on ``device``; anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple):
+        return tuple(_moved(part, device) for part in value)
+    return value

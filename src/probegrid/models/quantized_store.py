@@ -1,0 +1,161 @@
+"""Quantize once: the quantized parts of a checkpoint, kept in the store as they are made and read from it later.
+
+``<store>/quantized/<key>/`` holds a safetensors file a part (``model.layers.7.safetensors``), each written whole or
+not at all. A load that was interrupted, or that needed the first blocks only, leaves the parts it made; the next one
+makes what is missing. When all are there, a ``config.json`` and an index make the folder a checkpoint of its own,
+which transformers reads too (a mixture's experts excepted, which it cannot read quantized).
+
+Knows files and names of parts; must not know how a matrix is quantized.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from probegrid.errors import StoreError
+from probegrid.models.assembly import Parts
+from probegrid.models.checkpoint import WEIGHTS_INDEX, Checkpoint
+from probegrid.models.checkpoint_config import architecture_from_config
+from probegrid.models.packing import Entries
+from probegrid.models.quantization import quantization_config
+from probegrid.schema import Dtype, QuantizationMethod
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = 1
+"""Raised whenever the same checkpoint would be packed otherwise than before."""
+_SPARE_BYTES = 10**9
+"""Disk space that is left free."""
+
+
+class QuantizedStore:
+    """The quantized copy of one checkpoint: parts are read from it, and those it lacks are made and kept."""
+
+    def __init__(
+        self,
+        store_dir: str | Path,
+        checkpoint: Checkpoint,
+        method: QuantizationMethod,
+        dtype: Dtype,
+        parts: Parts,
+    ) -> None:
+        """Look for the copy; nothing is read or written yet.
+
+        Args:
+            store_dir: the store's folder.
+            checkpoint: the unquantized checkpoint.
+            method: ``int8`` or ``nf4``.
+            dtype: type of what is not quantized.
+            parts: makes the parts that are not kept yet.
+        """
+        self.folder = folder_of(store_dir, checkpoint, method, dtype)
+        self._checkpoint = checkpoint
+        self._method = method
+        self._dtype = dtype
+        self._parts = parts
+
+    def part(self, name: str, device: torch.device) -> Entries:
+        """As ``assembly.Parts.part``; a part that was not kept yet is made by ``parts`` and kept.
+
+        A part that does not fit on the disk is made and not kept.
+
+        Raises:
+            StoreError: a kept part is damaged, or the folder cannot be written.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        file = self.folder / f"{name}.safetensors"
+        if file.is_file():
+            try:
+                kept = load_file(file)
+            except SafetensorError as error:
+                raise StoreError(
+                    f"{file} is damaged ({error}); delete it and run the same command: only it is made again."
+                ) from error
+            return {key.removeprefix(f"{name}."): value for key, value in kept.items()}
+        entries = self._parts.part(name, device)
+        self._keep(file, name, entries)
+        return entries
+
+    def _keep(self, file: Path, name: str, entries: Entries) -> None:
+        from safetensors.torch import save_file
+
+        named = {f"{name}.{local}": value.cpu() for local, value in entries.items()}
+        needed = sum(value.nbytes for value in named.values())
+        with _disk_errors(file):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(self.folder).free < needed + _SPARE_BYTES:
+                return
+            with _whole(file) as temporary:
+                save_file(named, temporary, metadata={"format": "pt"})
+            if all((self.folder / f"{part}.safetensors").is_file() for part in self._all_parts()):
+                self._complete()
+
+    def _all_parts(self) -> list[str]:
+        facts = architecture_from_config(self._checkpoint.config)
+        blocks = [f"model.layers.{index}" for index in range(facts.layers)]
+        head = [] if facts.tied_embeddings else ["lm_head"]
+        return ["model.embed_tokens", *blocks, "model.norm", *head]
+
+    def _complete(self) -> None:
+        """Write what makes the folder a checkpoint: the index and, last, the config."""
+        from safetensors import safe_open
+
+        weight_map: dict[str, str] = {}
+        for part in self._all_parts():
+            file = f"{part}.safetensors"
+            with safe_open(self.folder / file, "pt") as tensors:
+                weight_map |= dict.fromkeys(tensors.keys(), file)
+        stored = quantization_config(self._method, self._checkpoint)
+        assert stored is not None
+        changes = {
+            "quantization_config": stored.to_dict(),
+            "dtype": self._dtype.value,
+        }
+        self._write_json(WEIGHTS_INDEX, {"metadata": {}, "weight_map": weight_map})
+        self._write_json("config.json", self._checkpoint.config | changes)
+
+    def _write_json(self, name: str, value: Any) -> None:
+        with _whole(self.folder / name) as temporary:
+            temporary.write_text(json.dumps(value, indent=1))
+
+
+def folder_of(
+    store_dir: str | Path, checkpoint: Checkpoint, method: QuantizationMethod, dtype: Dtype
+) -> Path:
+    """Where the quantized copy of a checkpoint is kept, whether or not it is there."""
+    determines = [FORMAT, checkpoint.fingerprint, method.value, dtype.value]
+    key = hashlib.sha256(json.dumps(determines).encode()).hexdigest()[:16]
+    return Path(store_dir) / "quantized" / key
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[Path]:
+    """A temporary path beside ``file``, which becomes ``file`` when the block ends well."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_errors(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{file} cannot be written: {error.strerror or error}; make room, or set quantization.keep=false."
+        ) from error

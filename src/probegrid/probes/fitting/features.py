@@ -1,0 +1,75 @@
+"""What an activation probe is fitted on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probegrid.errors import DataError
+from probegrid.evaluation.checks import BoolArray
+from probegrid.evaluation.splits import StrArray
+
+
+@dataclass(frozen=True)
+class Features:
+    """Activations with their labels and splits.
+
+    Attributes:
+        activations: float[n, l, d] of any float type, on the device that the fit is to run on.
+        layers: the l layers, in the order of the second axis.
+        labels: bool[n].
+        parts: `str[n]`, the split of each example, as in `evaluation.splits.Fold`.
+
+    Raises:
+        DataError: an activation is not finite.
+        ValueError: shapes do not agree.
+    """
+
+    activations: Tensor
+    layers: tuple[int, ...]
+    labels: BoolArray
+    parts: StrArray
+
+    def __post_init__(self) -> None:
+        n = len(self.labels)
+        if self.activations.ndim != 3 or self.activations.shape[:2] != (n, len(self.layers)):
+            raise ValueError(
+                f"activations must be [{n} examples, {len(self.layers)} layers, width], got "
+                f"{list(self.activations.shape)}"
+            )
+        if self.parts.shape != (n,):
+            raise ValueError(
+                f"one split an example is needed: {n} examples, splits of shape {self.parts.shape}"
+            )
+        for column, layer in enumerate(self.layers):
+            wrong = ~torch.isfinite(self.activations[:, column]).all(dim=1)
+            if wrong.any():
+                raise DataError(
+                    f"the activations of {int(wrong.sum())} of {n} examples are NaN or infinite at layer {layer}; "
+                    "read them in a wider type (model.dtype=bfloat16 or float32 where it is float16)."
+                )
+
+    def activations_of(self, part: str) -> Tensor:
+        """Activations of one split, a layer first: float32[l, n_part, d], contiguous."""
+        rows = torch.from_numpy(np.flatnonzero(self.parts == part)).to(self.activations.device)
+        return self.activations[rows].transpose(0, 1).float().contiguous()
+
+    def labels_of(self, part: str) -> BoolArray:
+        """Labels of one split: bool[n_part]."""
+        labels: BoolArray = self.labels[self.parts == part]
+        return labels
+
+    def with_shuffled_labels(self, seed: int) -> Features:
+        """Permute the labels within each split: the control task of Hewitt & Liang (2019), by the same counts.
+
+        Args:
+            seed: of the permutation alone, at least 0.
+        """
+        generator = np.random.default_rng([seed, *b"control"])
+        labels = self.labels.copy()
+        for part in np.unique(self.parts):
+            labels[self.parts == part] = generator.permutation(self.labels_of(part))
+        return replace(self, labels=labels)

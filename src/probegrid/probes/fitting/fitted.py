@@ -1,0 +1,95 @@
+"""A fitted probe: a direction a layer, on raw activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import expit
+from torch import Tensor
+
+from probegrid.evaluation.checks import FloatArray
+
+
+@dataclass(frozen=True)
+class TrainingHistory:
+    """The course of a training by gradient descent.
+
+    Attributes:
+        train_loss: float64[epochs, l], mean over the batches of an epoch, in nats; `nan` after a layer stopped early.
+        val_loss: float64[epochs, l], likewise, after the epoch.
+    """
+
+    train_loss: FloatArray
+    val_loss: FloatArray
+
+
+@dataclass(frozen=True)
+class FittedProbe:
+    """A linear probe of every layer: ``score = x @ direction + bias``, ``p(true) = sigmoid(scale * score)``.
+
+    Attributes:
+        layers: the l layers, a row each.
+        directions: float32[l, d], of unit norm; zero where a layer says nothing of the labels.
+        biases: float64[l], in units of the activations.
+        scales: float64[l], positive.
+        penalties: the inverse strength of the regularization chosen for each layer (``C``); `None` where none is.
+        history: of a training by gradient descent; `None` where there was none.
+    """
+
+    layers: tuple[int, ...]
+    directions: Tensor
+    biases: Tensor
+    scales: Tensor
+    penalties: tuple[float | None, ...]
+    history: TrainingHistory | None = None
+
+    @classmethod
+    def of_weights(
+        cls,
+        layers: tuple[int, ...],
+        weights: Tensor,
+        biases: Tensor,
+        penalties: Sequence[float] | None = None,
+        history: TrainingHistory | None = None,
+    ) -> FittedProbe:
+        """Scale logistic weights to unit directions.
+
+        Args:
+            layers: the l layers.
+            weights: float64[l, d], so that ``x @ weights + biases`` is the log-odds of true.
+            biases: float64[l].
+            penalties: of each layer.
+            history: of the training.
+        """
+        norms = weights.norm(dim=1)
+        scales = torch.where(norms > 0, norms, 1.0)
+        directions = (weights / scales[:, None]).float().cpu()
+        chosen = tuple(penalties) if penalties is not None else (None,) * len(layers)
+        return cls(layers, directions, (biases / scales).cpu(), scales.cpu(), chosen, history)
+
+    def scores(self, activations: Tensor) -> FloatArray:
+        """Score raw activations float[n, l, d]: float64[n, l], larger where true is more likely.
+
+        Computed in float64, so that a score does not depend on the examples it is computed with.
+        """
+        columns = (self.scores_at(layer, activations[:, row]) for row, layer in enumerate(self.layers))
+        return np.stack(list(columns), axis=1)
+
+    def scores_at(self, layer: int, activations: Tensor) -> FloatArray:
+        """Score raw activations float[n, d] of one of the layers: float64[n]."""
+        row = self.layers.index(layer)
+        direction = self.directions[row].to(activations.device, torch.float64)
+        return (activations.double() @ direction).cpu().add(self.biases[row]).numpy()
+
+    def probabilities(self, scores: FloatArray) -> FloatArray:
+        """Probability of true for scores float64[n, l]: float64[n, l]."""
+        probabilities: FloatArray = expit(scores * self.scales.numpy())
+        return probabilities
+
+    def probabilities_at(self, layer: int, scores: FloatArray) -> FloatArray:
+        """Probability of true for scores float64[n] of one of the layers: float64[n]."""
+        probabilities: FloatArray = expit(scores * self.scales[self.layers.index(layer)].item())
+        return probabilities

@@ -1,0 +1,118 @@
+"""Saved probes: ``probe.safetensors`` and ``probe.json``, from which text can be scored again.
+
+Knows a fitted probe and what is needed to use it; must not know folders, nor how activations are read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from probegrid.errors import StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from probegrid.evaluation.checks import FloatArray
+    from probegrid.probes.fitting.fitted import FittedProbe
+
+TENSORS_FILE, DESCRIPTION_FILE = "probe.safetensors", "probe.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class SavedProbe:
+    """A fitted probe with what is needed to use it.
+
+    Attributes:
+        probe: name of its class, for the reader.
+        fitted: directions, biases and scales, a row a layer, on raw activations.
+        layer: the chosen layer.
+        threshold: a score at the chosen layer above it is called true.
+        positions: where in a conversation the activations were read.
+        model: what identifies the model that was read.
+        metrics: of the probe on its test split.
+    """
+
+    probe: str
+    fitted: FittedProbe
+    layer: int
+    threshold: float
+    positions: str
+    model: Mapping[str, Any]
+    metrics: Mapping[str, float]
+
+    def scores(self, activations: Tensor) -> FloatArray:
+        """Score raw activations float[n, d] of the chosen layer: float64[n], larger where true is more likely."""
+        return self.fitted.scores_at(self.layer, activations)
+
+    def probabilities(self, scores: FloatArray) -> FloatArray:
+        """Probability of true for scores at the chosen layer: float64[n]."""
+        return self.fitted.probabilities_at(self.layer, scores)
+
+    def to_files(self) -> dict[str, bytes]:
+        """Return the content of both files by name.
+
+        The tensors are ``weights`` float32[layers, d] (unit norm), ``bias`` and ``scale`` float64[layers]. A metric
+        that is not a number is ``null``.
+        """
+        from safetensors.torch import save
+
+        tensors = {
+            "weights": self.fitted.directions.contiguous(),
+            "bias": self.fitted.biases.contiguous(),
+            "scale": self.fitted.scales.contiguous(),
+        }
+        description = {
+            "format": _FORMAT,
+            "probe": self.probe,
+            "layers": list(self.fitted.layers),
+            "layer": self.layer,
+            "threshold": self.threshold,
+            "penalties": list(self.fitted.penalties),
+            "positions": self.positions,
+            "model": dict(self.model),
+            "metrics": {name: None if math.isnan(value) else value for name, value in self.metrics.items()},
+        }
+        return {
+            TENSORS_FILE: save(tensors),
+            DESCRIPTION_FILE: (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode(),
+        }
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> SavedProbe:
+        """Read what `to_files` returned.
+
+        Raises:
+            StoreError: a file is missing or damaged, or written by a newer probegrid.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        from probegrid.probes.fitting.fitted import FittedProbe
+
+        try:
+            tensors, description = load(files[TENSORS_FILE]), json.loads(files[DESCRIPTION_FILE])
+            if description["format"] != _FORMAT:
+                raise StoreError(
+                    f"the saved probe has format {description['format']}, this probegrid reads {_FORMAT}; upgrade it."
+                )
+            fitted = FittedProbe(
+                layers=tuple(description["layers"]),
+                directions=tensors["weights"],
+                biases=tensors["bias"],
+                scales=tensors["scale"],
+                penalties=tuple(description["penalties"]),
+            )
+            metrics = {
+                name: math.nan if value is None else value for name, value in description["metrics"].items()
+            }
+            names = ("probe", "layer", "threshold", "positions", "model")
+            return cls(fitted=fitted, metrics=metrics, **{name: description[name] for name in names})
+        except (KeyError, ValueError, SafetensorError) as error:
+            raise StoreError(
+                f"the saved probe cannot be read ({TENSORS_FILE}, {DESCRIPTION_FILE}): {error}; run its cell again."
+            ) from error

@@ -1,0 +1,279 @@
+"""From conversations and answers to token ids, and to the tokens a probe reads.
+
+Knows chat templates, tokenizers and where in a text a statement stands; must not know models, layers or files.
+
+A conversation is rendered by the chat template, or where there is none as the contents of its messages with a
+blank line between them: a statement alone is read as it stands. What is read of a statement is a span of tokens,
+found through the tokenizer's offsets and checked by decoding it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from probegrid.data.example import Conversation, StatementSet
+from probegrid.errors import CheckpointError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from probegrid.readings.answers import AnswerReading
+    from probegrid.readings.prompts import ChatTemplate
+
+TEMPLATE_DATE = "26 Jul 2024"
+"""Today's date, for templates that tell it (Llama 3): their own default, so that every day's reading is the same."""
+
+_PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
+
+
+class Position(Enum):
+    """Which tokens are read."""
+
+    statement_end = "statement_end"
+    """The token that holds the statement's last character."""
+    statement_mean = "statement_mean"
+    """The mean over the statement's tokens."""
+    next_token = "next_token"  # noqa: S105
+    """The token after the statement."""
+    answer_first = "answer_first"
+    """The first token of the model's own answer; of an empty answer, the prompt's last."""
+    answer_last = "answer_last"
+    """The last token of the model's own answer; of an empty answer, the prompt's last."""
+    last = "last"
+    """The last token of the sequence."""
+
+
+STATEMENT_POSITIONS = (Position.statement_end, Position.statement_mean, Position.next_token, Position.last)
+ANSWER_POSITIONS = (Position.answer_first, Position.answer_last, Position.last)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What a probe scores: a statement, or a question with the model's own answer."""
+
+    id: str
+    conversation: str
+    """Id of the conversation it stands in; of a question, its group or itself."""
+    text: str
+    label: bool
+    """Whether the statement is true, or the answer correct."""
+    source: str = ""
+    """The list a statement was taken from, for ``split=leave_one_source_out``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What is read in one forward pass: a sequence that ends with the last token read, and the examples in it."""
+
+    id: str
+    token_ids: tuple[int, ...]
+    examples: tuple[Example, ...]
+    spans: tuple[tuple[int, int], ...]
+    """For each example, the first token that is read and one past the last."""
+
+
+def statement_passages(
+    data: StatementSet,
+    position: Position,
+    tokenizer: PreTrainedTokenizerBase,
+    template: ChatTemplate,
+    *,
+    context: int | None,
+) -> tuple[Passage, ...]:
+    """Render and tokenize every conversation and find its statements.
+
+    Args:
+        data: the conversations.
+        position: which tokens of a statement are read.
+        tokenizer: the model's, with offsets.
+        template: how conversations are rendered.
+        context: most tokens the model takes; None is no limit.
+
+    Raises:
+        ConfigError: ``position`` is one of answers.
+        CheckpointError: the tokenizer gives no offsets.
+        DataError: the template refuses or alters a conversation, or a statement is not found, does not decode to
+            itself, has no token after it (``next_token``), or lies beyond the context.
+    """
+    _check_position(position, STATEMENT_POSITIONS, "statements")
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"the tokenizer of {tokenizer.name_or_path} ({type(tokenizer).__name__}) does not tell where in the text "
+            "its tokens are; statements need one with a tokenizer.json."
+        )
+    return tuple(
+        _statement_passage(conversation, position, tokenizer, template.source, context)
+        for conversation in data.conversations
+    )
+
+
+def answer_passages(
+    reading: AnswerReading, labels: Sequence[bool], position: Position, *, context: int | None
+) -> tuple[Passage, ...]:
+    """Put each greedy answer behind its prompt, token by token as it was generated.
+
+    Args:
+        reading: the answers.
+        labels: whether each is correct.
+        position: which token is read.
+        context: most tokens the model takes; None is no limit.
+
+    Raises:
+        ConfigError: ``position`` is one of statements.
+        DataError: a prompt and its answer pass the context.
+    """
+    _check_position(position, ANSWER_POSITIONS, "answers")
+    passages: list[Passage] = []
+    for prompt, answer, label in zip(reading.prompts, reading.greedy, labels, strict=True):
+        question = prompt.question
+        first, end = len(prompt.token_ids), len(prompt.token_ids) + len(answer.token_ids)
+        token = first if position is Position.answer_first and first < end else end - 1
+        text = f"{question.text} {answer.text}"
+        example = Example(question.id, question.group or question.id, text, label)
+        ids = (*prompt.token_ids, *answer.token_ids)
+        passages.append(_passage(question.id, ids, (example,), ((token, token + 1),), context))
+    return tuple(passages)
+
+
+def render(
+    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, template: str | None
+) -> tuple[str, int]:
+    """The text of a conversation, and where in it the content of the last message begins.
+
+    That may be before the text begins, by the spaces that a template strips off the content.
+
+    Args:
+        conversation: its last message is the assistant's.
+        tokenizer: renders the template.
+        template: Jinja; None for the contents of the messages with a blank line between them.
+
+    Raises:
+        DataError: the template refuses the conversation, or alters the assistant's content.
+    """
+    messages = [asdict(message) for message in conversation.messages]
+    content = conversation.messages[-1].content
+    if template is None:
+        text = "\n\n".join(message["content"] for message in messages)
+        return text, len(text) - len(content)
+    text = _apply(template, messages, tokenizer, conversation.id)
+    marked = [*messages[:-1], {**messages[-1], "content": _PLACEHOLDER}]
+    start = _apply(template, marked, tokenizer, conversation.id).rfind(_PLACEHOLDER)
+    if start >= 0 and text.startswith(content, start):
+        return text, start
+    if start >= 0 and text.startswith(content.strip(), start):
+        return text, start - (len(content) - len(content.lstrip()))
+    raise DataError(
+        f"the chat template does not show the assistant's content of conversation {conversation.id} as it is, so that "
+        "its statements cannot be found; set model.chat_template=null or give a template that does."
+    )
+
+
+def _apply(
+    template: str, messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, conversation: str
+) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                messages, chat_template=template, tokenize=False, date_string=TEMPLATE_DATE
+            )
+        )
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise DataError(
+            f"the chat template refuses conversation {conversation} with its roles {roles} ({error}); "
+            "set model.chat_template=null, or see dataset.system_prompt."
+        ) from error
+
+
+def _statement_passage(
+    conversation: Conversation,
+    position: Position,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str | None,
+    context: int | None,
+) -> Passage:
+    text, origin = render(conversation, tokenizer, template)
+    encoded = tokenizer(text, add_special_tokens=template is None, return_offsets_mapping=True, verbose=False)
+    ids: list[int] = encoded["input_ids"]
+    offsets: list[tuple[int, int]] = encoded["offset_mapping"]
+    spans: list[tuple[int, int]] = []
+    for statement in conversation.statements:
+        where = f"statement {statement.id} of conversation {conversation.id}"
+        span = token_span(offsets, origin + statement.char_start, origin + statement.char_end)
+        decoded = tokenizer.decode(ids[slice(*span)], clean_up_tokenization_spaces=False)
+        if not _holds(str(decoded), statement.text):
+            raise DataError(f"the tokens of {where} decode to {decoded!r}, not to {statement.text!r}.")
+        if position is Position.next_token and span[1] == len(ids):
+            raise DataError(
+                f"no token comes after {where}; use another of probe.positions, or a chat template, which ends a turn."
+            )
+        spans.append(_read_of(span, position, len(ids)))
+    return _passage(conversation.id, ids, _examples(conversation), spans, context)
+
+
+def token_span(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
+    """The tokens that hold characters ``start`` to ``end`` (exclusive): the first and one past the last.
+
+    Args:
+        offsets: of each token, its first character and one past its last; a special token's are equal.
+        start: first character.
+        end: one past the last; if no token holds any, the span is empty.
+    """
+    tokens = [index for index, (first, after) in enumerate(offsets) if max(first, start) < min(after, end)]
+    return (tokens[0], tokens[-1] + 1) if tokens else (0, 0)
+
+
+def _holds(decoded: str, statement: str) -> bool:
+    """Whether tokens decode to a statement: more may stand at either edge, and a tokenizer may normalize."""
+    wanted = statement.strip()
+    return wanted in decoded or _normalized(wanted) in _normalized(decoded)
+
+
+def _normalized(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)
+
+
+def _read_of(span: tuple[int, int], position: Position, length: int) -> tuple[int, int]:
+    start, end = span
+    return {
+        Position.statement_end: (end - 1, end),
+        Position.statement_mean: (start, end),
+        Position.next_token: (end, end + 1),
+        Position.last: (length - 1, length),
+    }[position]
+
+
+def _examples(conversation: Conversation) -> tuple[Example, ...]:
+    return tuple(
+        Example(statement.id, conversation.id, statement.text, statement.label, statement.source)
+        for statement in conversation.statements
+    )
+
+
+def _passage(
+    name: str,
+    token_ids: Sequence[int],
+    examples: tuple[Example, ...],
+    spans: Sequence[tuple[int, int]],
+    context: int | None,
+) -> Passage:
+    """Leave out what comes after the last token that is read: under causal attention it changes nothing."""
+    for example, (_, end) in zip(examples, spans, strict=True):
+        if context is not None and end > context:
+            raise DataError(
+                f"{example.id} of {name} is read at token {end}, but the model takes {context} tokens; leave it out of "
+                "the dataset, or shorten what comes before it."
+            )
+    return Passage(name, tuple(token_ids[: max(end for _, end in spans)]), examples, tuple(spans))
+
+
+def _check_position(position: Position, allowed: Sequence[Position], of: str) -> None:
+    if position not in allowed:
+        names = ", ".join(choice.value for choice in allowed)
+        raise ConfigError(f"probe.positions={position.value} is not a position of {of}; allowed: {names}.")

@@ -1,0 +1,111 @@
+"""The numbers of a trained probe against scikit-learn and against plain loops."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn import metrics as reference
+
+from probegrid.evaluation.calibration import ece
+from probegrid.evaluation.classification import evaluate_classification, layer_aurocs
+from probegrid.evaluation.metrics import metric_info
+from probegrid.evaluation.ranking import recall_at_fpr
+
+_GENERATOR = np.random.default_rng(0)
+CONVERSATIONS = [f"c{i // 6}" for i in range(300)]
+GROUPS = [f"g{i // 12}" for i in range(300)]
+LABELS = _GENERATOR.random(300) < 0.4
+SCORES = np.round(_GENERATOR.normal(size=300) + LABELS + np.arange(300) // 6 % 3, 1)
+PROBABILITIES = expit(SCORES - 1)
+THRESHOLD = 1.25
+
+
+def within_conversation(labels: np.ndarray, scores: np.ndarray, conversations: list[str]) -> float:
+    """Pairs of a true and a false statement of one conversation, one by one."""
+    pairs = [
+        (scores[i] > scores[j]) + (scores[i] == scores[j]) / 2
+        for i, j in itertools.product(np.flatnonzero(labels), np.flatnonzero(~labels))
+        if conversations[i] == conversations[j]
+    ]
+    return float(np.mean(pairs))
+
+
+def test_values_are_those_of_sklearn_and_of_plain_loops() -> None:
+    summary = evaluate_classification(
+        LABELS, SCORES, PROBABILITIES, GROUPS, CONVERSATIONS, THRESHOLD, seed=0, resamples=200
+    )
+    called = SCORES > THRESHOLD
+    expected = {
+        "auroc": reference.roc_auc_score(LABELS, SCORES),
+        "auprc": reference.average_precision_score(LABELS, SCORES),
+        "accuracy": reference.accuracy_score(LABELS, called),
+        "precision": reference.precision_score(LABELS, called),
+        "recall": reference.recall_score(LABELS, called),
+        "f1": reference.f1_score(LABELS, called),
+        "recall_at_1_fpr": recall_at_fpr(LABELS, SCORES, 0.01),
+        "within_conversation_auroc": within_conversation(LABELS, SCORES, CONVERSATIONS),
+        "ece": ece(LABELS, PROBABILITIES),
+        "brier": reference.brier_score_loss(LABELS, PROBABILITIES),
+    }
+    assert list(summary.estimates) == list(expected)
+    for name, value in expected.items():
+        estimate = summary.estimates[name]
+        assert estimate.value == pytest.approx(value, abs=1e-12), name
+        assert estimate.low <= estimate.value <= estimate.high, name
+        assert metric_info(name).unit == "1"
+    assert expected["within_conversation_auroc"] > expected["auroc"] + 0.02
+    assert (summary.n, summary.n_correct) == (300, int(LABELS.sum()))
+    assert summary.notes == {}
+
+
+def test_a_conversation_drawn_twice_counts_twice() -> None:
+    """The same numbers as on a table that holds every example of a group as often as the group is drawn."""
+    from probegrid.evaluation.classification import classification_metrics
+
+    times = _GENERATOR.integers(0, 3, size=25)
+    weights = np.repeat(times, 12).astype(np.float64)
+    found = classification_metrics(LABELS, SCORES, PROBABILITIES, CONVERSATIONS, THRESHOLD)(weights[None])
+    rows = [(copy, i) for i in range(300) for copy in range(times[i // 12])]
+    index = [i for _, i in rows]
+    named = [f"{CONVERSATIONS[i]}/{copy}" for copy, i in rows]
+    expected = within_conversation(LABELS[index], SCORES[index], named)
+    assert found["within_conversation_auroc"][0] == pytest.approx(expected)
+    assert found["f1"][0] == pytest.approx(reference.f1_score(LABELS[index], SCORES[index] > THRESHOLD))
+
+
+def test_what_is_undefined_is_nan_with_its_reason() -> None:
+    alone = [f"c{i}" for i in range(300)]
+    summary = evaluate_classification(LABELS, SCORES, PROBABILITIES, alone, alone, 1e9, seed=0, resamples=50)
+    assert math.isnan(summary.metrics["within_conversation_auroc"])
+    assert "no conversation" in summary.notes["within_conversation_auroc"]
+    assert math.isnan(summary.metrics["precision"])
+    assert summary.notes["precision"].startswith("no test example is called true")
+    one_class = evaluate_classification(
+        np.ones(9), SCORES[:9], PROBABILITIES[:9], alone[:9], alone[:9], 0, seed=0, resamples=50
+    )
+    assert one_class.notes["auroc"] == "all 9 test examples are true: auroc needs both"
+    one_group = evaluate_classification(
+        LABELS, SCORES, PROBABILITIES, ["g"] * 300, CONVERSATIONS, 0, seed=0, resamples=50
+    )
+    assert one_group.notes["auroc"] == "no interval for auroc: a bootstrap needs at least two groups"
+
+
+def test_a_conversation_in_two_groups_is_refused() -> None:
+    with pytest.raises(ValueError, match="a conversation lies in two groups"):
+        evaluate_classification(
+            LABELS, SCORES, PROBABILITIES, [f"g{i}" for i in range(300)], CONVERSATIONS, 0, seed=0
+        )
+
+
+def test_layers_share_their_resamples() -> None:
+    scores = np.stack([SCORES, -SCORES, SCORES], axis=1)
+    first, reverse, same = layer_aurocs(LABELS, scores, GROUPS, seed=0, resamples=200)
+    summary = evaluate_classification(
+        LABELS, SCORES, PROBABILITIES, GROUPS, CONVERSATIONS, 0, seed=0, resamples=200
+    )
+    assert first == same == summary.estimates["auroc"]
+    assert reverse.value == pytest.approx(1 - first.value)

@@ -1,0 +1,117 @@
+"""Grids on this machine: packs, states, failures, resuming, presets, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from sweep_helpers import Grid, finish, wait_until
+
+FAST = ("dataset.num_samples=4", "decoding.max_new_tokens=4", "prompt.num_few_shot=0", "hydra.launcher.poll_s=0.3")
+Checkpoints = Callable[[str], Path]
+
+
+def test_packs_failures_and_the_same_command_again(grid: Grid, checkpoint: Checkpoints) -> None:
+    sick = grid.add_faulty("sick", checkpoint("llama"))
+    grid.add_model("sound", checkpoint("qwen2"))
+    sick.set("raise")
+    command = (*FAST, "model=sick,sound", "seed=0,1")
+
+    first = grid.run(*command)
+    assert first.returncode == 1
+    assert "Traceback" not in first.stderr
+    assert first.stderr.strip().splitlines()[-1].startswith("probegrid: 1 of 4 cells are not done (3 done, 1 failed)")
+    assert "RuntimeError: this cell fails" in first.stdout
+    assert grid.states() == ["failed", "done", "done", "done"]
+    failed = [record for record in grid.records().values() if record["status"] == "failed"]
+    assert [record["error"]["type"] for record in failed] == ["RuntimeError"]
+    assert "this cell fails" in (grid.sweep() / "tracebacks" / "0.txt").read_text()
+    logs = [Path(grid.folder / job["log"]).read_text() for job in grid.jobs()]
+    assert [log.count("loaded ") for log in logs] == [1, 1]
+
+    again = grid.run(*command)
+    assert again.returncode == 0
+    assert "4 cells: 3 done already, 0 on their way, 1 to run" in again.stderr
+    assert "4 done (3 of them before)" in again.stdout
+    assert {record["status"] for record in grid.records().values()} == {"done"}
+    rows = list(csv.DictReader((grid.sweep() / "summary.csv").open()))
+    assert [row["state"] for row in rows] == ["done"] * 4
+    assert all(row["accuracy"] for row in rows)
+
+    nothing = grid.run(*command)
+    assert nothing.returncode == 0
+    assert len(list(grid.sweep().glob("submissions/*.json"))) == 2
+
+
+def test_a_killed_worker_is_started_again_once(grid: Grid, checkpoint: Checkpoints) -> None:
+    grid.add_faulty("sick", checkpoint("llama")).set("kill")
+    ended = grid.run(*FAST, "model=sick", "seed=0,1")
+    assert ended.returncode == 0
+    assert grid.states() == ["done", "done"]
+    assert [job["cells"] for job in grid.jobs()] == [[0, 1], [1, 0]]  # the suspect last
+
+
+def test_max_failures_stops_early(grid: Grid, checkpoint: Checkpoints) -> None:
+    grid.add_faulty("sick", checkpoint("llama")).set("raise")
+    ended = grid.run(*FAST, "hydra.launcher.max_failures=1", "model=sick", "seed=0,1,2")
+    assert ended.returncode == 1
+    assert grid.states() == ["failed", None, None]
+
+
+def test_ctrl_c_then_the_same_command(grid: Grid, checkpoint: Checkpoints) -> None:
+    slow = grid.add_faulty("slow", checkpoint("llama"))
+    slow.set("slow 1")
+    command = (*FAST, "model=slow", "seed=0,1")
+    launcher = grid.start(*command)
+    wait_until(lambda: list((grid.folder / "results").glob(".sweeps/*/states/0.json")))
+    launcher.send_signal(signal.SIGINT)
+    ended = finish(launcher)
+    assert ended.returncode == 130
+    assert "cancelled" in ended.stdout
+    assert "2 lost" in grid.run(*command, "action=status").stdout
+    slow.mend()
+    assert grid.run(*command).returncode == 0
+
+
+def test_what_cannot_work_is_listed_and_nothing_is_submitted(grid: Grid, checkpoint: Checkpoints) -> None:
+    grid.add_model("sound", checkpoint("llama"))
+    refused = grid.run(*FAST, "model=sound,lama1b", "dataset.num_samples=4,0")
+    assert refused.returncode == 2
+    assert "model=lama1b is not known; did you mean 'llama1b'?" in refused.stderr
+    assert "dataset.num_samples=0 asks for no example" in refused.stderr
+    assert "3 of 4 cells cannot work" in refused.stderr
+    assert "skip_invalid=true" in refused.stderr
+    assert not list((grid.folder / "results").glob(".sweeps/*/manifest.json"))
+
+
+def test_skip_invalid_runs_the_others(grid: Grid, checkpoint: Checkpoints) -> None:
+    grid.add_model("sound", checkpoint("llama"))
+    ended = grid.run(*FAST, "model=sound", "dataset.num_samples=4,0", "hydra.launcher.skip_invalid=true")
+    assert ended.returncode == 2  # what is missing is the user's mistake alone
+    assert "1 done, 1 invalid" in ended.stdout
+    assert grid.states() == ["done", None]
+
+
+def test_a_preset_is_a_grid_and_the_command_line_beats_it(grid: Grid, checkpoint: Checkpoints) -> None:
+    for name in ("small", "large"):
+        grid.add_model(name, checkpoint("llama"))
+    planned = grid.run("experiment=ultra_large", "model=small,large", "dataset=facts", "action=plan")
+    assert planned.returncode == 0
+    assert "small-nf4-facts-gnll" in planned.stdout
+    assert "large-nf4-facts-gnll" in planned.stdout
+    assert "2 of 2 work" in planned.stdout
+    assert not list((grid.folder / "results").glob("*/result.json"))
+
+
+def test_the_manifest_says_where_a_sweep_comes_from(grid: Grid, checkpoint: Checkpoints) -> None:
+    grid.add_model("sound", checkpoint("llama"))
+    detached = grid.run(*FAST, "model=sound", "seed=0", "hydra.launcher.detach=true")
+    assert detached.returncode == 0
+    manifest = json.loads((grid.sweep() / "manifest.json").read_text())
+    assert manifest["argv"][0] == "probegrid"
+    assert "torch" in manifest["versions"]
+    assert manifest["cells"][0]["overrides"][-1] == "seed=0"
+    wait_until(lambda: grid.states() == ["done"])

@@ -1,0 +1,73 @@
+"""The batched fit against scikit-learn, one problem at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from probegrid.probes.fitting.newton import fit_logistic
+from probegrid.probes.fitting.standardization import Standardization
+
+PENALTIES = [1e-4, 1e-2, 1.0, 10.0]
+
+
+def activations(layers: int, n: int, width: int, separation: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Correlated features with a falling spectrum, standardized; a third of the labels true."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.rand(n, generator=generator) < 1 / 3
+    spectrum = torch.arange(1, width + 1) ** -0.5
+    mixing = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+    x = torch.randn(layers, n, width, generator=generator) * spectrum @ mixing
+    x += separation * labels[:, None] * torch.randn(layers, 1, width, generator=generator) / width
+    return Standardization.of(x).apply(x), labels
+
+
+@pytest.mark.filterwarnings("ignore:.*ine [Ss]earch")  # of scikit-learn, at this tolerance
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize(
+    ("n", "width", "separation"), [(200, 16, 1.0), (80, 300, 1.0), (150, 40, 30.0), (60, 1, 1.0)]
+)
+def test_equals_sklearn_for_every_layer_and_penalty(
+    n: int, width: int, separation: float, balanced: bool
+) -> None:
+    x, labels = activations(3, n, width, separation)
+    weights, biases = fit_logistic(x, labels, PENALTIES, balanced=balanced)
+    assert weights.shape == (3, len(PENALTIES), width)
+    for layer in range(3):
+        for column, penalty in enumerate(PENALTIES):
+            reference = LogisticRegression(
+                C=penalty,
+                solver="newton-cg",
+                tol=1e-12,
+                max_iter=10_000,
+                class_weight="balanced" if balanced else None,
+            ).fit(x[layer].double().numpy(), labels.numpy())
+            np.testing.assert_allclose(weights[layer, column], reference.coef_[0], atol=1e-4)
+            np.testing.assert_allclose(biases[layer, column], reference.intercept_[0], atol=1e-4)
+
+
+def test_a_layer_does_not_depend_on_its_neighbours() -> None:
+    x, labels = activations(3, 100, 20, 1.0)
+    together, alone = fit_logistic(x, labels, PENALTIES), fit_logistic(x[1:2], labels, PENALTIES)
+    torch.testing.assert_close(together[0][1:2], alone[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(together[1][1:2], alone[1], atol=1e-5, rtol=0)
+
+
+def test_standardization_folds_back() -> None:
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.randn(2, 50, 6, generator=generator) * 30 + 1000
+    raw[:, :, 3] = 7.1  # does not vary
+    standardization = Standardization.of(raw)
+    x = standardization.apply(raw)
+    np.testing.assert_allclose(x.mean(dim=1), 0, atol=1e-5)
+    np.testing.assert_allclose(
+        x.std(dim=1, correction=0), torch.tensor([1, 1, 1, 0, 1, 1.0]).expand(2, 6), atol=1e-5
+    )
+    weights = torch.randn(2, 6, generator=generator, dtype=torch.float64)
+    biases = torch.randn(2, generator=generator, dtype=torch.float64)
+    folded, folded_biases = standardization.fold(weights, biases)
+    expected = torch.einsum("lnd,ld->ln", x.double(), weights) + biases[:, None]
+    found = torch.einsum("lnd,ld->ln", raw.double(), folded) + folded_biases[:, None]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

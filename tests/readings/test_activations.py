@@ -1,0 +1,393 @@
+"""The reading activations: right whatever the batches, stored layer by layer, resumed where it was killed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from safetensors.torch import load_file
+from torch import Tensor
+
+from probegrid.data.example import Conversation, Message, Statement, StatementSet
+from probegrid.errors import ConfigError, RunError, StoreError
+from probegrid.models.checkpoint import find_checkpoint
+from probegrid.models.load import LoadedModel, ModelRequest, load_tokenizer
+from probegrid.models.truncation import load_truncated
+from probegrid.progress import Progress
+from probegrid.readings import activations
+from probegrid.readings.activations import ActivationReading, lay_out, read_activations
+from probegrid.readings.prompts import ChatTemplate
+from probegrid.readings.residual import ResidualReader
+from probegrid.readings.spans import Example, Passage, Position, statement_passages
+from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
+
+torch.set_num_threads(1)
+
+WIDTH, BLOCKS = 32, 4
+LENGTHS = [5, 12, 3, 9, 9, 30, 4, 7]
+
+
+def build(dtype: torch.dtype = torch.float32) -> Any:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=96,
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=BLOCKS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.3,
+    )
+    return transformers.LlamaModel(config).to(dtype).eval()
+
+
+def make_passages() -> tuple[Passage, ...]:
+    """Two examples each: the mean over everything and the last token."""
+    generator = torch.Generator().manual_seed(1)
+    return tuple(
+        Passage(
+            f"c{index}",
+            tuple(torch.randint(3, 90, (length,), generator=generator).tolist()),
+            tuple(
+                Example(f"c{index}/{part}", f"c{index}", f"text {part}", part == 0, "s") for part in (0, 1)
+            ),
+            ((0, length), (length - 1, length)),
+        )
+        for index, length in enumerate(LENGTHS)
+    )
+
+
+PASSAGES = make_passages()
+
+
+class Opener:
+    """Opens a model and remembers how deep it was asked for."""
+
+    def __init__(self, model: Any = None) -> None:
+        self.model = model or build()
+        self.asked: list[int] = []
+
+    def __call__(self, deepest: int) -> LoadedModel:
+        self.asked.append(deepest)
+        return LoadedModel(self.model, 0.0)
+
+
+class Counting(Progress):
+    """Counts instead of showing, and may stop a run as Ctrl-C does."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__(Console(file=io.StringIO()))
+        self.started: list[tuple[int, int]] = []
+        self.steps: list[tuple[int, int]] = []
+        self.stop_after = stop_after
+
+    def start(self, name: str, *, total: int, done: int = 0) -> None:
+        assert name == "activations"
+        self.started.append((total, done))
+
+    def advance(self, examples: int, *, tokens: int = 0) -> None:
+        self.steps.append((examples, tokens))
+        if len(self.steps) == self.stop_after:
+            raise KeyboardInterrupt
+
+
+def read(
+    folder: Path,
+    layers: Sequence[int] = (1, 3),
+    *,
+    open_model: Callable[[int], LoadedModel] | None = None,
+    passages: Sequence[Passage] = PASSAGES,
+    progress: Progress | None = None,
+    batch_tokens: int | None = 24,
+) -> ActivationReading:
+    return read_activations(
+        passages,
+        layers,
+        description={"checkpoint": "tiny"},
+        store_dir=str(folder),
+        open_model=open_model or Opener(),
+        progress=progress or Counting(),
+        batch_tokens=batch_tokens,
+    )
+
+
+def values(reading: ActivationReading) -> dict[int, Tensor]:
+    return {layer: reading.values(layer) for layer in reading.layers}
+
+
+def same(one: ActivationReading, other: ActivationReading) -> bool:
+    return one.layers == other.layers and all(
+        torch.equal(one.values(layer), other.values(layer)) for layer in one.layers
+    )
+
+
+def alone(layers: Sequence[int]) -> dict[int, Tensor]:
+    """Each passage read by itself."""
+    reader = ResidualReader(build(), layers)
+    found = [reader.read([passage.token_ids], [passage.spans], torch.float32) for passage in PASSAGES]
+    return {layer: torch.cat([one[layer] for one in found]) for layer in layers}
+
+
+def test_every_example_in_order_whatever_the_batches(tmp_path: Path) -> None:
+    expected = alone([0, 1, BLOCKS])
+    for batch_tokens in (1, 24, 40, None):
+        progress = Counting()
+        reading = read(
+            tmp_path / str(batch_tokens), [BLOCKS, 0, 1], batch_tokens=batch_tokens, progress=progress
+        )
+        assert reading.layers == (0, 1, BLOCKS)
+        assert progress.started == [(len(PASSAGES), 0)]
+        assert [sum(column) for column in zip(*progress.steps, strict=True)] == [len(PASSAGES), sum(LENGTHS)]
+        for layer, found in values(reading).items():
+            assert (found.dtype, found.shape) == (torch.bfloat16, (2 * len(PASSAGES), WIDTH))
+            torch.testing.assert_close(found.float(), expected[layer], rtol=2**-8, atol=1e-5)
+
+
+def test_what_is_known_of_the_examples(tmp_path: Path) -> None:
+    reading = read(tmp_path)
+    assert reading.ids[:3] == ("c0/0", "c0/1", "c1/0")
+    assert reading.conversations[:3] == ("c0", "c0", "c1")
+    assert reading.texts[:2] == ("text 0", "text 1")
+    assert reading.labels[:3] == (True, False, True)
+    assert set(reading.sources) == {"s"}
+    assert reading.read_tokens == sum(LENGTHS)
+    assert reading.read_s > 0
+
+
+def test_only_the_layers_and_tokens_that_are_asked_for_are_stored(tmp_path: Path) -> None:
+    reading = read(tmp_path)
+    entry = tmp_path / "activations" / reading.key
+    assert sorted(path.name for path in entry.iterdir()) == [
+        "batches.json",
+        "description.json",
+        "layer-001",
+        "layer-003",
+    ]
+    for folder in entry.glob("layer-*"):
+        parts = [load_file(file) for file in folder.iterdir()]
+        assert sum(part["values"].nbytes for part in parts) == 2 * len(PASSAGES) * WIDTH * 2
+
+
+def test_a_second_reading_needs_no_model_and_labels_change_nothing(tmp_path: Path) -> None:
+    first = read(tmp_path)
+    relabelled = [
+        replace(
+            passage, examples=tuple(replace(example, label=not example.label) for example in passage.examples)
+        )
+        for passage in PASSAGES
+    ]
+    opener = Opener()
+    second = read(tmp_path, passages=relabelled, open_model=opener, batch_tokens=999)
+    assert opener.asked == []
+    assert second.key == first.key
+    assert same(first, second)
+    assert second.labels == tuple(not label for label in first.labels)
+
+
+@pytest.mark.parametrize("change", [{"spans": ((0, 4), (4, 5))}, {"token_ids": (1, 2, 3, 4, 5)}])
+def test_other_tokens_are_another_reading(tmp_path: Path, change: dict[str, Any]) -> None:
+    other = (replace(PASSAGES[0], **change), *PASSAGES[1:])
+    assert read(tmp_path, passages=other).key != read(tmp_path).key
+
+
+def test_a_layer_added_later_reads_only_what_is_missing(tmp_path: Path) -> None:
+    opener = Opener()
+    read(tmp_path / "steps", [3], open_model=opener)
+    files = {file: file.stat().st_mtime_ns for file in (tmp_path / "steps").rglob("layer-003/*")}
+    added = read(tmp_path / "steps", [0, 1, 3], open_model=opener, batch_tokens=7)
+    assert opener.asked == [3, 1]
+    assert {file: file.stat().st_mtime_ns for file in files} == files
+    assert same(added, read(tmp_path / "at once", [0, 1, 3]))
+
+
+def test_an_interrupted_reading_goes_on_where_it_was(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        read(tmp_path / "stopped", progress=Counting(stop_after=2))
+    progress = Counting()
+    resumed = read(tmp_path / "stopped", progress=progress, batch_tokens=5)
+    whole = Counting()
+    assert same(resumed, read(tmp_path / "whole", progress=whole))
+    assert progress.steps == whole.steps[2:]
+    assert progress.started == [(len(PASSAGES), sum(count for count, _ in whole.steps[:2]))]
+
+
+def test_killed_between_two_layers_of_a_batch(tmp_path: Path) -> None:
+    """A real SIGKILL, after the first layer of the second batch was written and in the middle of the next file."""
+    script = f"""
+import importlib.util, os, signal, sys
+spec = importlib.util.spec_from_file_location("own_tests", {str(Path(__file__))!r})
+tests = importlib.util.module_from_spec(spec); sys.modules["own_tests"] = tests; spec.loader.exec_module(tests)
+import safetensors.torch
+save, calls = safetensors.torch.save_file, []
+def save_file(tensors, path, metadata):
+    calls.append(path)
+    if len(calls) == 4:
+        path.write_bytes(b"half a file")
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(tensors, path, metadata)
+safetensors.torch.save_file = save_file
+tests.read(tests.Path({str(tmp_path / "killed")!r}))
+"""
+    killed = subprocess.run([sys.executable, "-c", script], check=False, env=os.environ, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "killed").rglob("part-*.safetensors"))) == 3
+    assert same(read(tmp_path / "killed"), read(tmp_path / "whole"))
+
+
+def limit_memory(monkeypatch: pytest.MonkeyPatch, tokens: int, error: Exception) -> list[int]:
+    """Let no batch of more tokens through, padding included; the tokens of every attempt."""
+    attempts: list[int] = []
+    original = ResidualReader.read
+
+    def read_or_fail(self: ResidualReader, token_ids: Sequence[Sequence[int]], spans: Any) -> Any:
+        attempts.append(len(token_ids) * max(map(len, token_ids)))
+        if attempts[-1] > tokens:
+            raise error
+        return original(self, token_ids, spans)
+
+    monkeypatch.setattr(ResidualReader, "read", read_or_fail)
+    return attempts
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: not enough memory")],
+)
+def test_a_batch_that_memory_cannot_hold_is_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    expected = alone([1, 3])
+    attempts = limit_memory(monkeypatch, 31, error)
+    reading = read(tmp_path, batch_tokens=10_000)
+    for layer, found in values(reading).items():
+        torch.testing.assert_close(found.float(), expected[layer], rtol=2**-8, atol=1e-5)
+    assert [tokens for tokens in attempts if tokens > 31] == [
+        240,
+        120,
+        60,
+    ]  # what failed once is not tried again
+
+
+def test_a_passage_that_memory_cannot_hold_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_memory(monkeypatch, 29, torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(RunError, match=r"conversation c5 alone \(30 tokens\) does not fit"):
+        read(tmp_path)
+
+
+def test_other_errors_of_the_runtime_are_not_taken_for_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_memory(monkeypatch, 0, RuntimeError("a kernel failed"))
+    with pytest.raises(RuntimeError, match="a kernel failed"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite(tmp_path: Path, value: float) -> None:
+    """Only the second block meets them, and only in one conversation."""
+    model = build()
+    row = next(row for row, index in enumerate(lay_out(LENGTHS, 24)[2]) if index == 4)
+
+    def poison(_module: Any, _args: Any, output: Tensor) -> Tensor:
+        return output.index_fill(0, torch.tensor([row]), value) if output.shape[1] == LENGTHS[4] else output
+
+    model.layers[1].register_forward_hook(poison)
+    with pytest.raises(RunError, match="conversation c4 at layer 2 are not finite"):
+        read(tmp_path, [1, 2], open_model=Opener(model))
+    assert read(tmp_path, [1]).layers == (1,)
+
+
+def damage(file: Path, how: str) -> None:
+    content = file.read_bytes()
+    if how == "cut short":
+        file.write_bytes(content[:-7])
+    elif how == "a bit flipped":
+        file.write_bytes(content[:-7] + bytes([content[-7] ^ 4]) + content[-6:])
+    else:
+        file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("how", ["cut short", "a bit flipped", "empty"])
+def test_a_damaged_part_is_named_and_made_again_once_it_is_deleted(tmp_path: Path, how: str) -> None:
+    expected = values(read(tmp_path, [1]))[1]
+    file = next(iter(sorted(tmp_path.rglob("part-*.safetensors"))))
+    damage(file, how)
+    with pytest.raises(StoreError, match=rf"{file.name} is damaged .* delete it"):
+        values(read(tmp_path, [1]))
+    file.unlink()
+    progress = Counting()
+    assert torch.equal(values(read(tmp_path, [1], progress=progress))[1], expected)
+    assert len(progress.steps) == 1
+
+
+def test_a_layer_that_the_model_does_not_have_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"to {BLOCKS}"):
+        read(tmp_path, [BLOCKS + 1])
+    assert not list(tmp_path.rglob("layer-*"))
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=60), most=st.integers(1, 200))
+def test_batches_hold_every_passage_once_within_the_budget(lengths: list[int], most: int) -> None:
+    batches = lay_out(lengths, most)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= most
+    flat = [lengths[index] for batch in batches for index in batch]
+    assert flat == sorted(flat, reverse=True)
+
+
+def test_from_a_checkpoint_and_conversations_to_activations(
+    tmp_path: Path, checkpoint: Callable[[str], Path]
+) -> None:
+    """The whole way, its blocks cut off, against the whole model asked statement by statement."""
+    config = ModelConfig(path=str(checkpoint("llama")), dtype=Dtype.float32)
+    found = find_checkpoint(config)
+    tokenizer = load_tokenizer(found, config)
+    content = "1. Rome is in Italy.\n2. Oslo is in Peru."
+    said = Conversation(
+        "c",
+        (Message("user", "Say two things."), Message("assistant", content)),
+        (
+            Statement("c/1", "Rome is in Italy.", True, 3, 20),
+            Statement("c/2", "Oslo is in Peru.", False, 24, len(content)),
+        ),
+    )
+    template = ChatTemplate(tokenizer, "default")
+    whole = transformers.AutoModelForCausalLM.from_pretrained(config.path, dtype=torch.float32).eval()
+    for position in (Position.statement_end, Position.next_token):
+        passages = statement_passages(
+            StatementSet((said,)), position, tokenizer, template, context=found.context
+        )
+        request = ModelRequest(found, config, QuantizationMethod.none, {"": "cpu"})
+        reading = read(
+            tmp_path, [1], passages=passages, open_model=lambda deepest, r=request: load_truncated(r, deepest)
+        )
+        for row, (statement, after) in enumerate(zip(said.statements, ("\n", "</s>"), strict=True)):
+            text = "<s><|user|>Say two things.</s><|assistant|>" + content[: statement.char_end]
+            text += after if position is Position.next_token else ""
+            ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+            with torch.inference_mode():
+                expected = whole(ids, output_hidden_states=True).hidden_states[1][0, -1]
+            torch.testing.assert_close(reading.values(1)[row].float(), expected, rtol=2**-8, atol=1e-5)
+        assert reading.labels == (True, False)
+
+
+def test_batches_are_written_down_by_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(activations.BATCH_TOKENS, "cpu", 12)
+    reading = read(tmp_path, batch_tokens=None)
+    written = json.loads((tmp_path / "activations" / reading.key / "batches.json").read_text())
+    assert written == lay_out(LENGTHS, 12)

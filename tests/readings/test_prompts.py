@@ -1,0 +1,132 @@
+"""Prompts to the letter, the draw of the worked examples, chat templates, and what all prompts share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probegrid.data import facts
+from probegrid.data.example import Question, QuestionSet
+from probegrid.embedded import tokenizer
+from probegrid.errors import ConfigError
+from probegrid.readings.prompts import Prompt, build_prompts, check_lengths, choose_shots, render, shared_prefix
+from probegrid.schema import PromptConfig
+
+VOCABULARY = tokenizer.build(context=2048)
+LINE = "Answer the following question as briefly as possible.\n"
+SHOT = Question("s", "Who wrote it?", ("Kuhn", "Farquhar"), context="Kuhn wrote it.")
+ASKED = Question("q", "Where?", ("here",), context="It was here.")
+DATA = QuestionSet((ASKED,), (SHOT,), "squad")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, f"{LINE}Question: Who wrote it?\nAnswer: Kuhn\n\nQuestion: Where?\nAnswer:"),
+        (
+            {"brief_always": True},
+            f"{LINE}Question: Who wrote it?\nAnswer: Kuhn\n\n{LINE}Question: Where?\nAnswer:",
+        ),
+        (
+            {"use_context": True},
+            f"{LINE}Context: Kuhn wrote it.\nQuestion: Who wrote it?\nAnswer: Kuhn\n\n"
+            "Context: It was here.\nQuestion: Where?\nAnswer:",
+        ),
+        (
+            {"use_context": True, "brief_always": True},
+            f"{LINE}Context: Kuhn wrote it.\nQuestion: Who wrote it?\nAnswer: Kuhn\n\n"
+            f"{LINE}Context: It was here.\nQuestion: Where?\nAnswer:",
+        ),
+    ],
+)
+def test_the_prompt_to_the_letter(changes: dict[str, bool], text: str) -> None:
+    assert render(PromptConfig(**changes), [SHOT], ASKED) == text
+
+
+def test_an_empty_context_adds_no_line() -> None:
+    shown = render(PromptConfig(use_context=True), [SHOT], replace(ASKED, context=""))
+    assert shown.endswith("Answer: Kuhn\n\nQuestion: Where?\nAnswer:")
+
+
+def test_without_worked_examples_the_question_follows_the_instruction() -> None:
+    config = PromptConfig(num_few_shot=0, instruction="In a sentence.\n")
+    (prompt,) = build_prompts(DATA, config, VOCABULARY, None)
+    assert prompt.text == "In a sentence.\nQuestion: Where?\nAnswer:"
+
+
+def test_plain_text_gets_the_special_tokens_of_the_tokenizer() -> None:
+    (prompt,) = build_prompts(DATA, PromptConfig(num_few_shot=1), VOCABULARY, None)
+    assert prompt.token_ids[0] == VOCABULARY.bos_token_id
+    assert VOCABULARY.decode(prompt.token_ids[1:]) == prompt.text
+
+
+def test_a_chat_template_wraps_the_prompt_and_brings_the_only_bos() -> None:
+    plain, chat = (build_prompts(DATA, PromptConfig(num_few_shot=1), VOCABULARY, choice)[0] for choice in (None, "default"))
+    assert chat.text == f"<s><|user|>{plain.text}</s><|assistant|>"
+    assert VOCABULARY.decode(chat.token_ids) == chat.text
+    assert chat.token_ids.count(VOCABULARY.bos_token_id) == 1
+
+
+def test_a_chat_template_may_be_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "template.jinja"
+    file.write_text("[{{ messages[0]['content'] }}]")
+    (prompt,) = build_prompts(DATA, PromptConfig(num_few_shot=0), VOCABULARY, str(file))
+    assert prompt.text == f"[{LINE}Question: Where?\nAnswer:]"
+
+
+def test_a_chat_template_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.jinja"):
+        build_prompts(DATA, PromptConfig(num_few_shot=0), VOCABULARY, str(tmp_path / "missing.jinja"))
+    silent = tokenizer.build(context=64)
+    silent.chat_template = None
+    with pytest.raises(ConfigError, match="no chat template"):
+        build_prompts(DATA, PromptConfig(num_few_shot=0), silent, "default")
+
+
+def test_a_chat_template_that_cannot_be_rendered_is_the_users_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "broken.jinja"
+    file.write_text("{% for message in messages %}")
+    with pytest.raises(ConfigError, match=r"broken\.jinja"):
+        build_prompts(DATA, PromptConfig(num_few_shot=0), VOCABULARY, str(file))
+
+
+def test_worked_examples_are_never_asked_and_change_with_their_own_seed_only() -> None:
+    data = facts.load(facts.FactsConfig(num_samples=50))
+    drawn = {seed: choose_shots(data, PromptConfig(seed=seed)) for seed in range(5)}
+    assert len(set(drawn.values())) == 5
+    assert choose_shots(data, PromptConfig(seed=3, brief_always=True)) == drawn[3]
+    for shots in drawn.values():
+        assert len({shot.id for shot in shots}) == 5
+        assert not {shot.text for shot in shots} & {question.text for question in data.questions}
+
+
+@pytest.mark.parametrize("changes", [{"num_few_shot": 0}, {"num_few_shot": 9}, {"seed": 1}])
+def test_what_is_shown_never_changes_what_is_asked(changes: dict[str, int]) -> None:
+    data = facts.load(facts.FactsConfig(num_samples=20))
+    asked = [prompt.question for prompt in build_prompts(data, PromptConfig(**changes), VOCABULARY, None)]
+    assert asked == [prompt.question for prompt in build_prompts(data, PromptConfig(), VOCABULARY, None)]
+
+
+def test_more_worked_examples_than_there_are_is_the_users_mistake() -> None:
+    with pytest.raises(ConfigError, match=r"num_few_shot=2 .*\(1 that are not evaluated\)"):
+        choose_shots(DATA, PromptConfig(num_few_shot=2))
+
+
+def test_a_prompt_and_its_answer_must_fit_the_context() -> None:
+    prompts = [Prompt(ASKED, "", tuple(range(length))) for length in (3, 10)]
+    check_lengths(prompts, max_new_tokens=5, context=15)
+    check_lengths(prompts, max_new_tokens=5, context=None)
+    with pytest.raises(ConfigError, match=r"question q has 10 tokens .* context is 14"):
+        check_lengths(prompts, max_new_tokens=5, context=14)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=6))
+def test_the_shared_prefix_is_the_longest_that_leaves_each_prompt_a_token(prompts: list[list[int]]) -> None:
+    def fits(length: int) -> bool:
+        return all(len(prompt) > length and prompt[:length] == prompts[0][:length] for prompt in prompts)
+
+    assert [length for length in range(7) if fits(length)][-1] == shared_prefix(prompts)

@@ -1,0 +1,189 @@
+"""What the tests of sweeps share: models that misbehave on demand, a grid as a command, and what it left behind.
+
+A faulty model is a real checkpoint with code of its own (``trust_remote_code``). Before each forward pass it reads
+its fault file, so that a fault comes and goes while its cells keep their keys.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MODELING = '''
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from transformers import LlamaForCausalLM
+
+
+class Unpicklable(Exception):
+    def __init__(self, *, lock):
+        super().__init__("holds a lock")
+        self.lock = lock
+
+
+class FaultyLlama(LlamaForCausalLM):
+    def __init__(self, config):
+        super().__init__(config)
+        self.model.register_forward_pre_hook(lambda *_: misbehave(Path(config.fault_file)))
+
+
+def misbehave(file):
+    fault = file.read_text() if file.exists() else ""
+    if fault.startswith("slow"):
+        time.sleep(float(fault.split()[1]))
+        return
+    file.unlink(missing_ok=True)
+    if fault == "raise":
+        raise RuntimeError("this cell fails")
+    if fault == "unpicklable":
+        raise Unpicklable(lock=threading.Lock())
+    if fault == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if fault == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+'''
+TIMINGS = ("_s", "_gb", "_gb_0")
+
+
+@dataclass(frozen=True)
+class FaultyModel:
+    """A checkpoint that misbehaves as its fault file says."""
+
+    name: str
+    folder: Path
+    fault_file: Path
+
+    def set(self, fault: str) -> None:
+        """``raise``, ``unpicklable``, ``segfault`` or ``kill``, each once; or ``slow SECONDS`` until it is mended."""
+        self.fault_file.write_text(fault)
+
+    def mend(self) -> None:
+        """Behave."""
+        self.fault_file.unlink(missing_ok=True)
+
+
+@dataclass
+class Grid:
+    """A folder to run grids in, with groups of its own for ``--config-dir``."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    tracking: str = "none"
+
+    def __post_init__(self) -> None:
+        self.groups = self.folder / "groups"
+
+    def add(self, group: str, name: str, content: Mapping[str, Any]) -> None:
+        """Add a choice to a group."""
+        file = self.groups / group / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(yaml.safe_dump(dict(content), sort_keys=False))
+
+    def add_model(self, name: str, folder: Path, **resources: int) -> None:
+        """Add a model that reads a checkpoint with its own code."""
+        self.add(
+            "model",
+            name,
+            {"path": str(folder), "dtype": "float32", "trust_remote_code": True, "resources": resources},
+        )
+
+    def add_faulty(self, name: str, checkpoint: Path, **resources: int) -> FaultyModel:
+        """Add a model that misbehaves on demand."""
+        folder, fault_file = self.folder / "checkpoints" / name, self.folder / "checkpoints" / f"{name}.fault"
+        folder.mkdir(parents=True)
+        for file in checkpoint.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"fault_file": str(fault_file), "auto_map": {"AutoModelForCausalLM": f"modeling_{name}.FaultyLlama"}}
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / f"modeling_{name}.py").write_text(MODELING)
+        self.add_model(name, folder, **resources)
+        return FaultyModel(name, folder, fault_file)
+
+    def start(self, *overrides: str) -> subprocess.Popen[str]:
+        """Start ``probegrid -m`` and return at once."""
+        program = Path(sys.executable).with_name("probegrid")
+        words = [str(program), "--config-dir", str(self.groups), "-m", f"tracking={self.tracking}", *overrides]
+        return subprocess.Popen(
+            words,
+            cwd=self.folder,
+            env=os.environ | dict(self.environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *overrides: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+        """Run ``probegrid -m`` to its end; all it says goes to the test's output too."""
+        return finish(self.start(*overrides), timeout_s)
+
+    def sweep(self) -> Path:
+        """The folder of the last sweep."""
+        return max((self.folder / "results" / ".sweeps").glob("*/manifest.json"), key=os.path.getmtime).parent
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Every job of the last sweep, in the order of their submissions."""
+        files = sorted(self.sweep().glob("submissions/*.json"), key=lambda file: int(file.stem))
+        return [job for file in files for job in json.loads(file.read_text())["jobs"]]
+
+    def states(self) -> list[str | None]:
+        """What the workers say of each cell of the last sweep, by number."""
+        count = len(json.loads((self.sweep() / "manifest.json").read_text())["cells"])
+        files = [self.sweep() / "states" / f"{cell}.json" for cell in range(count)]
+        return [json.loads(file.read_text())["phase"] if file.exists() else None for file in files]
+
+    def progress(self, cell: int) -> int:
+        """Questions that a cell of the last sweep has read."""
+        file = self.sweep() / "states" / f"{cell}.json"
+        return int(json.loads(file.read_text())["done"]) if file.exists() else 0
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The recorded cells by key."""
+        return {
+            file.parent.name: json.loads(file.read_text()) for file in (self.folder / "results").glob("*/result.json")
+        }
+
+    def numbers(self) -> dict[str, dict[str, float]]:
+        """The metrics of every cell that is done, but for seconds and bytes, by key; not-a-number as text."""
+        return {
+            key: {
+                name: repr(value)
+                for name, value in record["metrics"].items()
+                if not name.endswith(TIMINGS)
+            }
+            for key, record in self.records().items()
+            if record["status"] == "done"
+        }
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+    """Wait for a started command."""
+    try:
+        out, err = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        out, err = process.communicate(timeout=60)
+        raise AssertionError(f"not finished in {timeout_s} s:\n{out}\n{err}") from None
+    print(out, err)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 90) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)

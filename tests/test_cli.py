@@ -1,0 +1,265 @@
+"""The command: exit statuses, one sentence for a mistake, and nothing left half written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from probegrid.cli import main
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+Invoke = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def model(checkpoint: Callable[[str], Path]) -> tuple[str, ...]:
+    return custom(checkpoint("llama"))
+
+
+@pytest.fixture
+def copied(checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A checkpoint that a test may spoil."""
+    return Path(shutil.copytree(checkpoint("llama"), tmp_path / "copied"))
+
+
+@pytest.fixture
+def invoke(workdir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Invoke:
+    """Run the command's own ``main`` in this process: (exit status, what it wrote to stderr)."""
+
+    def invoke_main(*overrides: str) -> tuple[int, str]:
+        small = ("dataset.num_samples=3", "decoding.max_new_tokens=4")
+        monkeypatch.setattr(sys, "argv", ["probegrid", "tracking=none", *small, *overrides])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it
+        capfd.readouterr()
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, capfd.readouterr().err
+
+    return invoke_main
+
+
+def custom(folder: Path | str) -> tuple[str, ...]:
+    return ("model=custom", f"model.path={folder}", "model.dtype=float32")
+
+
+def sentence(stderr: str) -> str:
+    """The last line, which must be the sentence; no traceback before it."""
+    assert "Traceback" not in stderr
+    last = stderr.strip().splitlines()[-1]
+    assert last.startswith("probegrid: ")
+    return last
+
+
+def recorded(folder: Path) -> list[Path]:
+    return list((folder / "results").glob("**/*"))
+
+
+def write_questions(folder: Path, rows: int, **columns: object) -> None:
+    lines = [json.dumps({name: f"{value} {row}" for name, value in columns.items()}) for row in range(rows)]
+    (folder / "questions.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("model=llama80b",), "did you mean 'llama8b'?"),
+        (("experiment=smok",), "did you mean 'smoke'?"),
+        (("model.dtpye=float32",), "did you mean 'dtype'?"),
+        (("model.dtype=float31",), "did you mean 'float32'?"),
+        (("dataset.num_samples=0",), "dataset.num_samples=0 asks for no example"),
+        (("dataset=jsonl", "dataset.path=question.jsonl"), "did you mean 'questions.jsonl'?"),
+        (("dataset=jsonl", "dataset.path=questions.jsonl", "dataset.answers_column=answer"), "answer"),
+        (("dataset=jsonl", "dataset.path=empty.jsonl"), "empty.jsonl"),
+        (("dataset=facts_statements",), "holds statements"),
+        (custom("folder"), "folder is not a checkpoint"),
+        (custom("no_such_folder"), "no_such_folder is neither a folder that exists nor a hub id"),
+        (custom("owner/name"), "owner/name is not in the local cache and HF_HUB_OFFLINE is set"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_one_sentence_and_status_2(
+    command: Command, workdir: Path, model: tuple[str, ...], overrides: tuple[str, ...], words: str
+) -> None:
+    (workdir / "folder").mkdir()
+    (workdir / "empty.jsonl").touch()
+    write_questions(workdir, 10, question="Who is", answers="me")
+    done = command(*(() if overrides[0].startswith("model=") else model), *overrides)
+    assert done.returncode == 2
+    assert words in sentence(done.stderr)
+    assert len(done.stderr.splitlines()) == 1
+    assert not recorded(workdir)
+
+
+@pytest.mark.parametrize(("overrides", "environment"), [(["debug=true"], {}), ([], {"HYDRA_FULL_ERROR": "1"})])
+def test_a_traceback_is_shown_when_it_is_asked_for(
+    command: Command, overrides: list[str], environment: dict[str, str]
+) -> None:
+    done = command("dataset.num_samples=0", *overrides, **environment)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("probegrid: dataset.num_samples=0")
+
+
+def test_a_cell_runs_once_by_command_and_by_module(
+    command: Command, workdir: Path, model: tuple[str, ...]
+) -> None:
+    cell = (*model, "dataset.num_samples=5", "decoding.max_new_tokens=4")
+    first = command(*cell)
+    assert first.returncode == 0, first.stderr
+    assert "auroc" in first.stderr
+    (folder,) = (workdir / "results").iterdir()
+    assert str(folder.relative_to(workdir)) in first.stderr
+    again = subprocess.run(
+        [sys.executable, "-m", "probegrid", "tracking=none", *cell],
+        cwd=workdir,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert again.returncode == 0
+    assert "nothing is computed again" in " ".join(again.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("shots", "words"),
+    [
+        (350, "the model's context is 2048; lower prompt.num_few_shot"),
+        (100000, "asks for more examples than the dataset can show"),
+    ],
+)
+def test_examples_that_do_not_fit_are_the_users_mistake(
+    invoke: Invoke, model: tuple[str, ...], workdir: Path, shots: int, words: str
+) -> None:
+    status, stderr = invoke(*model, f"prompt.num_few_shot={shots}")
+    assert status == 2
+    assert words in sentence(stderr)
+    assert not recorded(workdir)
+
+
+def remove_weight(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def remove_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def remove_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+def change_shape(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+
+
+def break_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (remove_weight, "lacks 1 weights of its architecture, model.layers.1.mlp.up_proj.weight among them"),
+        (truncate, "cannot be loaded"),
+        (remove_weights, "no weights (*.safetensors)"),
+        (remove_tokenizer, "cannot be loaded"),
+        (change_shape, "copied"),
+        (break_config, "config.json is not JSON"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_spoilt_checkpoint_is_the_users_mistake(
+    invoke: Invoke, copied: Path, workdir: Path, spoil: Callable[[Path], None], words: str
+) -> None:
+    spoil(copied)
+    status, stderr = invoke(*custom(copied))
+    assert words in sentence(stderr)
+    assert status == 2
+    assert not recorded(workdir)
+
+
+def test_pickled_weights_are_loaded_only_when_the_user_says_so(
+    invoke: Invoke, copied: Path, workdir: Path
+) -> None:
+    torch.save(load_file(copied / "model.safetensors"), copied / "pytorch_model.bin")
+    (copied / "model.safetensors").unlink()
+    status, stderr = invoke(*custom(copied))
+    assert "model.use_safetensors=false" in sentence(stderr)
+    assert status == 2
+    assert not recorded(workdir)
+    status, stderr = invoke(*custom(copied), "model.use_safetensors=false")
+    assert status == 0, stderr
+    assert recorded(workdir)
+
+
+def test_allowing_pickled_weights_does_not_refuse_safetensors(
+    invoke: Invoke, model: tuple[str, ...], workdir: Path
+) -> None:
+    status, stderr = invoke(*model, "model.use_safetensors=false")
+    assert status == 0, stderr
+
+
+def test_a_damaged_entry_of_the_store_is_named_with_status_1(
+    invoke: Invoke, model: tuple[str, ...], workdir: Path
+) -> None:
+    assert invoke(*model)[0] == 0
+    shutil.rmtree(workdir / "results")
+    (part,) = (workdir / "store").rglob("*.parquet")
+    part.write_bytes(part.read_bytes()[:50])
+    status, stderr = invoke(*model)
+    assert status == 1
+    assert part.name in sentence(stderr)
+    part.unlink()
+    assert invoke(*model)[0] == 0
+
+
+def test_a_damaged_result_is_named_with_status_1(
+    invoke: Invoke, model: tuple[str, ...], workdir: Path
+) -> None:
+    assert invoke(*model)[0] == 0
+    (result,) = (workdir / "results").glob("*/result.json")
+    result.write_text("{")
+    status, stderr = invoke(*model)
+    assert status == 1
+    assert "result.json is damaged" in sentence(stderr)
+
+
+def test_no_space_for_the_result_is_status_1_and_nothing_is_half_written(
+    workdir: Path, model: tuple[str, ...]
+) -> None:
+    """A limit on the size of a file stands for a full disk: answers fit under it, figures do not."""
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (12000, 12000)); from probegrid.cli import main; main()"
+    overrides = ["tracking=none", *model, "dataset.num_samples=3", "decoding.max_new_tokens=4"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *overrides],
+        cwd=workdir,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "cannot write results/" in sentence(done.stderr)
+    assert list((workdir / "store").rglob("part-*.parquet"))
+    assert not recorded(workdir)
