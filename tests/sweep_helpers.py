@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-MODELING = '''
+MODELING = """
 import os
 import signal
 import threading
@@ -54,7 +54,7 @@ def misbehave(file):
         os.kill(os.getpid(), signal.SIGSEGV)
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-'''
+"""
 TIMINGS = ("_s", "_gb", "_gb_0")
 
 
@@ -107,7 +107,10 @@ class Grid:
         for file in checkpoint.iterdir():
             (folder / file.name).write_bytes(file.read_bytes())
         config = json.loads((folder / "config.json").read_text())
-        config |= {"fault_file": str(fault_file), "auto_map": {"AutoModelForCausalLM": f"modeling_{name}.FaultyLlama"}}
+        config |= {
+            "fault_file": str(fault_file),
+            "auto_map": {"AutoModelForCausalLM": f"modeling_{name}.FaultyLlama"},
+        }
         (folder / "config.json").write_text(json.dumps(config))
         (folder / f"modeling_{name}.py").write_text(MODELING)
         self.add_model(name, folder, **resources)
@@ -116,7 +119,14 @@ class Grid:
     def start(self, *overrides: str) -> subprocess.Popen[str]:
         """Start ``probegrid -m`` and return at once."""
         program = Path(sys.executable).with_name("probegrid")
-        words = [str(program), "--config-dir", str(self.groups), "-m", f"tracking={self.tracking}", *overrides]
+        words = [
+            str(program),
+            "--config-dir",
+            str(self.groups),
+            "-m",
+            f"tracking={self.tracking}",
+            *overrides,
+        ]
         return subprocess.Popen(
             words,
             cwd=self.folder,
@@ -153,16 +163,15 @@ class Grid:
     def records(self) -> dict[str, dict[str, Any]]:
         """The recorded cells by key."""
         return {
-            file.parent.name: json.loads(file.read_text()) for file in (self.folder / "results").glob("*/result.json")
+            file.parent.name: json.loads(file.read_text())
+            for file in (self.folder / "results").glob("*/result.json")
         }
 
     def numbers(self) -> dict[str, dict[str, float]]:
         """The metrics of every cell that is done, but for seconds and bytes, by key; not-a-number as text."""
         return {
             key: {
-                name: repr(value)
-                for name, value in record["metrics"].items()
-                if not name.endswith(TIMINGS)
+                name: repr(value) for name, value in record["metrics"].items() if not name.endswith(TIMINGS)
             }
             for key, record in self.records().items()
             if record["status"] == "done"

@@ -137,16 +137,24 @@ def test_samples_stand_beside_the_greedy_answers(run: Run, random_model: tuple[s
     assert samples.answer.nunique() > 4
 
 
-def test_an_architecture_that_cannot_share_a_prefix_works_too(run: Run, checkpoint: Callable[[str], Path]) -> None:
+def test_an_architecture_that_cannot_share_a_prefix_works_too(
+    run: Run, checkpoint: Callable[[str], Path]
+) -> None:
     result = run(
-        "model=custom", f"model.path={checkpoint('gemma2')}", "model.dtype=float32", *SHORT, "dataset.num_samples=3"
+        "model=custom",
+        f"model.path={checkpoint('gemma2')}",
+        "model.dtype=float32",
+        *SHORT,
+        "dataset.num_samples=3",
     )
     assert result.metrics["n"] == 3
 
 
 @pytest.fixture
 def key(workdir: Path, random_model: tuple[str, ...]) -> Callable[..., str]:
-    return lambda *overrides: Cell.find(*compose_cell([*random_model, "dataset.num_samples=5", *overrides])).key
+    return lambda *overrides: (
+        Cell.find(*compose_cell([*random_model, "dataset.num_samples=5", *overrides])).key
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,7 +203,10 @@ def test_the_key_changes_with_what_determines_the_result(key: Callable[..., str]
 
 def test_the_settings_of_samples_are_in_the_key_of_samples(key: Callable[..., str]) -> None:
     settings = ["temperature=0.5", "num_generations=3", "seed=1", "max_new_tokens=51"]
-    keys = [key("decoding=sample", *(f"decoding.{setting}" for setting in one)) for one in ([], *([s] for s in settings))]
+    keys = [
+        key("decoding=sample", *(f"decoding.{setting}" for setting in one))
+        for one in ([], *([s] for s in settings))
+    ]
     assert len(set(keys)) == len(keys)
 
 
@@ -218,7 +229,9 @@ def test_the_key_follows_the_content_of_a_dataset_and_of_a_template(
         rows = [{"question": f"Who is {number}?", "answers": [answer]} for number in range(10)]
         data.write_text("".join(json.dumps(row) + "\n" for row in rows))
         file.write_text(template)
-        return key("dataset=jsonl", f"dataset.path={data}", "prompt.num_few_shot=1", f"model.chat_template={file}")
+        return key(
+            "dataset=jsonl", f"dataset.path={data}", "prompt.num_few_shot=1", f"model.chat_template={file}"
+        )
 
     base = key_with("one", "me", "{{ messages[0].content }}")
     assert key_with("other", "me", "{{ messages[0].content }}") == base

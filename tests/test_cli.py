@@ -101,7 +101,9 @@ def test_a_mistake_is_one_sentence_and_status_2(
     assert not recorded(workdir)
 
 
-@pytest.mark.parametrize(("overrides", "environment"), [(["debug=true"], {}), ([], {"HYDRA_FULL_ERROR": "1"})])
+@pytest.mark.parametrize(
+    ("overrides", "environment"), [(["debug=true"], {}), ([], {"HYDRA_FULL_ERROR": "1"})]
+)
 def test_a_traceback_is_shown_when_it_is_asked_for(
     command: Command, overrides: list[str], environment: dict[str, str]
 ) -> None:
@@ -249,7 +251,8 @@ def test_no_space_for_the_result_is_status_1_and_nothing_is_half_written(
     workdir: Path, model: tuple[str, ...]
 ) -> None:
     """A limit on the size of a file stands for a full disk: answers fit under it, figures do not."""
-    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (12000, 12000)); from probegrid.cli import main; main()"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (12000, 12000))"
+    code = f"{limit}; from probegrid.cli import main; main()"
     overrides = ["tracking=none", *model, "dataset.num_samples=3", "decoding.max_new_tokens=4"]
     done = subprocess.run(
         [sys.executable, "-c", code, *overrides],

@@ -56,7 +56,7 @@ def presets() -> list[str]:
 
 
 def grid(preset: str) -> list[list[str]]:
-    """The cells of a preset as overrides, by Hydra's own grammar and sweeper; one without overrides if it is no grid."""
+    """The cells of a preset as overrides, by Hydra's own grammar and sweeper; one without any if it is no grid."""
     register()
     GlobalHydra.instance().clear()
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
@@ -170,19 +170,19 @@ def quoted(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "code",
-    [
-        "from probegrid.composition import compose_cell; compose_cell([])",
-        "import sys; sys.argv = ['probegrid', '--help']; from probegrid.cli import main; main()",
-        "import sys; sys.argv = ['probegrid', 'action=plan', 'model=llama70b', 'device_map=2xh100']; from probegrid.cli import main; main()",
-    ],
+    "arguments",
+    [("--cfg", "job"), ("--help",), ("action=plan", "model=llama70b", "device_map=2xh100")],
     ids=["composing", "help", "plan"],
 )
-def test_composing_help_and_plan_import_nothing_heavy(code: str, tmp_path: Path) -> None:
-    report = f"import atexit, sys; atexit.register(lambda: print([m for m in {HEAVY} if m in sys.modules]))"
-    command = [sys.executable, "-c", f"{report}; {code}"]
+def test_composing_help_and_plan_import_nothing_heavy(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    code = (
+        f"import atexit, sys; atexit.register(lambda: print([m for m in {HEAVY} if m in sys.modules]))\n"
+        "from probegrid.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+    assert not list(tmp_path.iterdir())
 
 
 def classes_with_fields() -> list[ast.ClassDef]:
@@ -196,7 +196,9 @@ def test_every_field_of_the_schema_is_described(owner: ast.ClassDef) -> None:
     described = {
         field.target.id
         for field, text in itertools.pairwise(owner.body)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
     }
     assert described == {field.target.id for field in owner.body if isinstance(field, ast.AnnAssign)}
 

@@ -231,16 +231,32 @@ def _send(folder: Path, tracking: TrackingConfig, progress: Progress) -> None:
         )
 
 
+SUMMARY_METRICS = (
+    "accuracy",
+    "f1",
+    "auroc",
+    "auprc",
+    "aurc",
+    "within_conversation_auroc",
+    "text_auroc",
+    "control_auroc",
+)
+
+
 def summarize(written: CellRecord, folder: Path) -> str:
     """The numbers of a cell in a few lines."""
-    metrics = written.metrics
+    metrics, notes = written.metrics, dict(written.notes)
     lines = [f"{written.name}: n {metrics['n']:.0f}"]
-    for name in ("accuracy", "f1", "auroc", "auprc", "aurc"):
-        if name not in metrics:
-            continue
-        low, high = metrics.get(f"{name}_ci_low"), metrics.get(f"{name}_ci_high")
-        interval = "" if low is None or high is None else f"  [{low:.3f}, {high:.3f}]"
-        note = f"  ({written.notes[name]})" if name in written.notes else ""
-        lines.append(f"  {name:<9} {metrics[name]:.3f}{interval}{note}")
-    speed = f"  load {metrics['load_s']:.1f} s, read {metrics['read_s']:.1f} s, {metrics['tokens_per_s']:.0f} tokens/s"
-    return "\n".join([*lines, speed, f"  {folder}"])
+    if "layer" in metrics:
+        lines[0] += f", layer {metrics['layer']:.0f}"
+    for name in (name for name in SUMMARY_METRICS if name in metrics):
+        ends = [metrics.get(f"{name}_ci_{end}") for end in ("low", "high")]
+        interval = "" if None in ends else f"  [{ends[0]:.3f}, {ends[1]:.3f}]"
+        note = f"  ({notes[name]})" if name in notes else ""
+        lines.append(f"  {name.replace('_', ' '):<26}{metrics[name]:.3f}{interval}{note}")
+    if "leakage" in notes:
+        lines.append(f"  leakage: {notes['leakage']}")
+    if "read_s" in metrics:
+        times = f"load {metrics['load_s']:.1f} s, read {metrics['read_s']:.1f} s"
+        lines.append(f"  {times}, {metrics['tokens_per_s']:.0f} tokens/s")
+    return "\n".join([*lines, f"  {folder}"])

@@ -87,7 +87,10 @@ def to_config(composed: DictConfig) -> Config:
 
 def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
     """Refuse what was added with ``+`` and is no field: it would be ignored."""
-    names = [part.name for part in fields(OmegaConf.get_type(node))]
+    owner = OmegaConf.get_type(node)
+    if owner is None or not is_dataclass(owner):  # a plain dict takes any key
+        return
+    names = [part.name for part in fields(owner)]
     for key in map(str, node):
         if key not in names and f"{path}{key}" != "hydra":
             raise ConfigError(f"the config has no key {path}{key}; {closest(key, names)}.")

@@ -52,6 +52,7 @@ def cell_key(config: Config, checkpoint: Checkpoint, examples: QuestionSet | Sta
             "dataset": examples.fingerprint,
         }
     probe = {"probe": type(config.probe).__name__, **asdict(config.probe)}
+    del probe["from_cell"]
     return key_of({"reading": reading, "probe": probe, "seed": config.seed})
 
 

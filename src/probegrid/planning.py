@@ -14,7 +14,7 @@ from probegrid.models.machine import this_cpu, visible_gpus
 from probegrid.models.plan import Plan, plan
 from probegrid.models.workload import TOKEN_ESTIMATES, Workload, activation_workload, question_workload
 from probegrid.probes import ActivationProbe, resolve_layers
-from probegrid.schema import Architecture, Config, QuestionDatasetConfig
+from probegrid.schema import Architecture, Config
 
 
 def plan_cell(config: Config, choices: Choices, checkpoint: Checkpoint | None = None) -> Plan:
@@ -59,7 +59,7 @@ def _workload(config: Config, choices: Choices, layers: int) -> Workload:
     """What the cell reads: questions to answer, or conversations as deep as the probe asks."""
     estimate = TOKEN_ESTIMATES.get(choices.dataset)
     probe = config.probe
-    if isinstance(config.dataset, QuestionDatasetConfig) or not isinstance(probe, ActivationProbe):
+    if config.dataset.holds_questions or not isinstance(probe, ActivationProbe):
         return question_workload(config.dataset.num_samples, config.prompt, config.decoding, estimate)
     deepest = resolve_layers(probe.layers, layers)[-1]
     return activation_workload(config.dataset.num_samples, deepest, estimate)

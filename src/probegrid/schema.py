@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -166,6 +166,8 @@ class DeviceMapConfig:
 class DatasetConfig:
     """What every dataset takes. ``num_samples`` examples are drawn with ``seed`` from ``split`` of ``path``."""
 
+    holds_questions: ClassVar[bool] = False
+    """Whether it loads as questions with references; else as statements with labels."""
     path: str | None = None
     """Hub id, local file, or local folder; null for the embedded sets."""
     split: str = "validation"
@@ -186,6 +188,7 @@ class DatasetConfig:
 class QuestionDatasetConfig(DatasetConfig):
     """A question-answer dataset: few-shot examples come from a split (or a part) that is never evaluated."""
 
+    holds_questions: ClassVar[bool] = True
     shot_split: str = "train"
     """Split the few-shot examples are drawn from; a single local file is divided into two disjoint parts instead."""
 
@@ -262,6 +265,9 @@ class DecodingConfig:
 @dataclass
 class ProbeConfig:
     """What every probe takes; each probe's own fields are in its module."""
+
+    from_cell: str | None = None
+    """Folder of a recorded cell whose saved probe ``action=score`` uses; typed as ``probe.from``."""
 
 
 @dataclass

@@ -10,7 +10,12 @@ from pathlib import Path
 
 from sweep_helpers import Grid, finish, wait_until
 
-FAST = ("dataset.num_samples=4", "decoding.max_new_tokens=4", "prompt.num_few_shot=0", "hydra.launcher.poll_s=0.3")
+FAST = (
+    "dataset.num_samples=4",
+    "decoding.max_new_tokens=4",
+    "prompt.num_few_shot=0",
+    "hydra.launcher.poll_s=0.3",
+)
 Checkpoints = Callable[[str], Path]
 
 
@@ -23,7 +28,11 @@ def test_packs_failures_and_the_same_command_again(grid: Grid, checkpoint: Check
     first = grid.run(*command)
     assert first.returncode == 1
     assert "Traceback" not in first.stderr
-    assert first.stderr.strip().splitlines()[-1].startswith("probegrid: 1 of 4 cells are not done (3 done, 1 failed)")
+    assert (
+        first.stderr.strip()
+        .splitlines()[-1]
+        .startswith("probegrid: 1 of 4 cells are not done (3 done, 1 failed)")
+    )
     assert "RuntimeError: this cell fails" in first.stdout
     assert grid.states() == ["failed", "done", "done", "done"]
     failed = [record for record in grid.records().values() if record["status"] == "failed"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -101,8 +102,8 @@ def test_batches_are_laid_out_once_longest_first_and_kept(reader: Reader) -> Non
     file = reader.folder(first) / "batches.json"
     batches = json.loads(file.read_text())
     assert list(map(len, batches)) == BATCHES_OF_5
-    assert sorted(sum(batches, [])) == list(range(N))
-    sizes = [len(reader.prompts[index].token_ids) for index in sum(batches, [])]
+    assert sorted(chain(*batches)) == list(range(N))
+    sizes = [len(reader.prompts[index].token_ids) for index in chain(*batches)]
     assert sizes == sorted(sizes, reverse=True)
     for part in reader.parts(first):
         part.unlink()
@@ -151,7 +152,9 @@ def out_of_memory_above(rows: int, base: type, error: Exception) -> type:
 
 
 @pytest.mark.parametrize("error", [CUDA, CPU], ids=["cuda", "cpu"])
-@pytest.mark.parametrize("decoding", [{}, {"do_sample": True, "num_generations": 2}], ids=["greedy", "sample"])
+@pytest.mark.parametrize(
+    "decoding", [{}, {"do_sample": True, "num_generations": 2}], ids=["greedy", "sample"]
+)
 def test_a_batch_that_does_not_fit_is_halved(
     reader: Reader, monkeypatch: pytest.MonkeyPatch, error: Exception, decoding: dict[str, object]
 ) -> None:

@@ -98,5 +98,7 @@ def test_each_row_attends_to_its_own_tokens_alone(
             assert lse.shape == found.shape[:2]
             for token, row in enumerate(row for row, count in enumerate(counts) for _ in range(count)):
                 own[first + row].append((keys[token], values[token]))
-                wanted = reference(query[token], *(torch.stack(part) for part in zip(*own[first + row], strict=True)))
+                wanted = reference(
+                    query[token], *(torch.stack(part) for part in zip(*own[first + row], strict=True))
+                )
                 assert_near(found[token], wanted)

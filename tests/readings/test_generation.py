@@ -138,7 +138,9 @@ def count_before_stop(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int])
     return len(tokens)
 
 
-def assert_parity(subject: Subject, prompts: Sequence[Sequence[int]], answers: list[list[Generation]]) -> None:
+def assert_parity(
+    subject: Subject, prompts: Sequence[Sequence[int]], answers: list[list[Generation]]
+) -> None:
     for prompt, (found,) in zip(prompts, answers, strict=True):
         wanted = stock_answer(subject, prompt)
         assert found.token_ids == wanted.token_ids
@@ -182,7 +184,9 @@ def test_prefix_and_rows_may_be_read_in_chunks(subject: Callable[[str], Subject]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_any_part_of_what_is_shared_may_be_the_prefix(subject: Callable[[str], Subject], share: float) -> None:
+def test_any_part_of_what_is_shared_may_be_the_prefix(
+    subject: Callable[[str], Subject], share: float
+) -> None:
     tested = subject("qwen2")
     prompts = prompts_for(tested, 4)
     length = int(share * shared_prefix(prompts))
@@ -203,7 +207,9 @@ def test_padded_batches_answer_as_stock_generate(subject: Callable[[str], Subjec
     prompts = [prompt[: len(prompt) - 2 * index] for index, prompt in enumerate(prompts_for(tested, 7))]
     length = min(shared_prefix(prompts), 30)
     decoder = PaddedDecoder(tested.model, prompts[0][:length])
-    assert_parity(tested, prompts, answer(tested, prompts, decoder=decoder, prefix_length=length, batch_size=3))
+    assert_parity(
+        tested, prompts, answer(tested, prompts, decoder=decoder, prefix_length=length, batch_size=3)
+    )
 
 
 def test_models_that_cannot_share_a_prefix_say_why(subject: Callable[[str], Subject]) -> None:

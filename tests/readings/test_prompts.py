@@ -13,7 +13,14 @@ from probegrid.data import facts
 from probegrid.data.example import Question, QuestionSet
 from probegrid.embedded import tokenizer
 from probegrid.errors import ConfigError
-from probegrid.readings.prompts import Prompt, build_prompts, check_lengths, choose_shots, render, shared_prefix
+from probegrid.readings.prompts import (
+    Prompt,
+    build_prompts,
+    check_lengths,
+    choose_shots,
+    render,
+    shared_prefix,
+)
 from probegrid.schema import PromptConfig
 
 VOCABULARY = tokenizer.build(context=2048)
@@ -65,7 +72,10 @@ def test_plain_text_gets_the_special_tokens_of_the_tokenizer() -> None:
 
 
 def test_a_chat_template_wraps_the_prompt_and_brings_the_only_bos() -> None:
-    plain, chat = (build_prompts(DATA, PromptConfig(num_few_shot=1), VOCABULARY, choice)[0] for choice in (None, "default"))
+    plain, chat = (
+        build_prompts(DATA, PromptConfig(num_few_shot=1), VOCABULARY, choice)[0]
+        for choice in (None, "default")
+    )
     assert chat.text == f"<s><|user|>{plain.text}</s><|assistant|>"
     assert VOCABULARY.decode(chat.token_ids) == chat.text
     assert chat.token_ids.count(VOCABULARY.bos_token_id) == 1
@@ -126,6 +136,8 @@ def test_a_prompt_and_its_answer_must_fit_the_context() -> None:
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=6))
 def test_the_shared_prefix_is_the_longest_that_leaves_each_prompt_a_token(prompts: list[list[int]]) -> None:
+    prompts = [tuple(prompt) for prompt in prompts]
+
     def fits(length: int) -> bool:
         return all(len(prompt) > length and prompt[:length] == prompts[0][:length] for prompt in prompts)
 

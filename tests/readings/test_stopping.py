@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -25,7 +26,9 @@ class Pieces:
         return b"".join(self.pieces[token] for token in token_ids if token != EOS).decode(errors="replace")
 
 
-def end(pieces: Sequence[bytes], *, eos: bool = False, stops: Sequence[str] = STOPS, **policy: bool) -> Ending | None:
+def end(
+    pieces: Sequence[bytes], *, eos: bool = False, stops: Sequence[str] = STOPS, **policy: bool
+) -> Ending | None:
     """Generate the pieces one by one until the rule ends the answer; None if it never does."""
     rule = StopRule(Pieces(pieces), stops, [EOS], **policy)
     tokens = [*range(len(pieces)), *([EOS] if eos else [])]
@@ -91,13 +94,15 @@ def test_the_embedded_tokenizer_ends_at_its_newline_and_at_its_end_of_sequence()
 
 def cut(data: bytes, marks: set[int]) -> list[bytes]:
     edges = [0, *sorted(mark for mark in marks if 0 < mark < len(data)), len(data)]
-    return [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False) if start < stop]
+    return [data[start:stop] for start, stop in pairwise(edges) if start < stop]
 
 
 TEXTS = st.lists(st.sampled_from([*"ab é€\u3000👩.:\n", "Question:", "Question", "a.", "é€"])).map("".join)
 
 
-@given(TEXTS, st.sets(st.integers(0, 60)), st.sets(st.sampled_from(["\n", "\n\n", "Question:", "a.", "€", "é€"])))
+@given(
+    TEXTS, st.sets(st.integers(0, 60)), st.sets(st.sampled_from(["\n", "\n\n", "Question:", "a.", "€", "é€"]))
+)
 @example("5€\n", {1, 2, 3}, {"\n"})
 def test_any_text_in_any_pieces_ends_at_its_first_stop(text: str, marks: set[int], stops: set[str]) -> None:
     pieces = cut(text.encode(), marks)
@@ -112,7 +117,7 @@ def test_any_text_in_any_pieces_ends_at_its_first_stop(text: str, marks: set[int
 
 
 def count_kept(pieces: list[bytes], text: str, begin: int) -> int:
-    """Count the pieces that end before character ``begin``, and the next if a visible character before it is partly its."""
+    """Count the pieces before character ``begin``, and one that holds it and part of a visible character before it."""
     owner = [index for index, piece in enumerate(pieces) for _ in piece]
     spans = []
     for character in text[: begin + 1]:

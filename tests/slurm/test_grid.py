@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from sweep_helpers import Grid, finish, wait_until
 
-FAST = ("decoding.max_new_tokens=4", "prompt.num_few_shot=0", "dataset.num_samples=6", "decoding.batch_size='1'")
+FAST = (
+    "decoding.max_new_tokens=4",
+    "prompt.num_few_shot=0",
+    "dataset.num_samples=6",
+    "decoding.batch_size='1'",
+)
 ON_SLURM = ("hydra/launcher=mine",)
 Checkpoints = Callable[[str], Path]
 
@@ -21,7 +25,12 @@ def test_two_models_are_two_jobs_that_ask_for_what_each_needs(grid: Grid, checkp
     grid.add_model("small", checkpoint("llama"), gpus=1, cpus=2, mem_gb=3, timeout_min=60)
     grid.add_model("large", checkpoint("qwen2"), gpus=3, cpus=6, mem_gb=9, timeout_min=90)
     grid.add("dataset", "few", {"defaults": ["/schema/dataset/facts@_here_", "_self_"], "num_samples": 3})
-    command = ("decoding.max_new_tokens=4", "model=small,large", "dataset=facts,few", "prompt.num_few_shot=0,2")
+    command = (
+        "decoding.max_new_tokens=4",
+        "model=small,large",
+        "dataset=facts,few",
+        "prompt.num_few_shot=0,2",
+    )
     command = (*command, "dataset.num_samples=6", "device_map=cpu")
 
     assert grid.run(*ON_SLURM, *command).returncode == 0
@@ -30,8 +39,18 @@ def test_two_models_are_two_jobs_that_ask_for_what_each_needs(grid: Grid, checkp
     assert [job["name"] for job in jobs] == ["small-none-cpu", "large-none-cpu"]
     assert [len(job["cells"]) for job in jobs] == [4, 4]
     small, large = (scontrol(job["id"]) for job in jobs)
-    assert "gres/gpu=1" in small and "NumCPUs=2" in small and "mem=3000M" in small and "TimeLimit=01:00:00" in small
-    assert "gres/gpu=3" in large and "NumCPUs=6" in large and "mem=9000M" in large and "TimeLimit=01:30:00" in large
+    assert (
+        "gres/gpu=1" in small
+        and "NumCPUs=2" in small
+        and "mem=3000M" in small
+        and "TimeLimit=01:00:00" in small
+    )
+    assert (
+        "gres/gpu=3" in large
+        and "NumCPUs=6" in large
+        and "mem=9000M" in large
+        and "TimeLimit=01:30:00" in large
+    )
     for job in jobs:
         assert (grid.folder / job["log"]).read_text().count("loaded ") == 1
     on_slurm = grid.numbers()
@@ -48,7 +67,9 @@ def test_faults_are_shown_and_mended_by_the_same_command(grid: Grid, checkpoint:
     grid.tracking = "mlflow"
     faults = ("raise", "unpicklable", "segfault", "kill")
     for fault in faults:
-        grid.add_faulty(f"model_{fault}", checkpoint("llama"), gpus=0, cpus=1, mem_gb=2, timeout_min=60).set(fault)
+        grid.add_faulty(f"model_{fault}", checkpoint("llama"), gpus=0, cpus=1, mem_gb=2, timeout_min=60).set(
+            fault
+        )
     command = (*ON_SLURM, *FAST, f"model={','.join(f'model_{fault}' for fault in faults)}", "seed=0,1")
 
     first = grid.run(*command)
@@ -58,7 +79,10 @@ def test_faults_are_shown_and_mended_by_the_same_command(grid: Grid, checkpoint:
     assert "RuntimeError: this cell fails" in first.stdout
     assert "Unpicklable: holds a lock" in first.stdout
     jobs = grid.jobs()
-    assert [job["cells"] for job in jobs[4:]] == [[5, 4], [7, 6]]  # what died was submitted again, the suspect last
+    assert [job["cells"] for job in jobs[4:]] == [
+        [5, 4],
+        [7, 6],
+    ]  # what died was submitted again, the suspect last
     assert all("JobState=FAILED" in scontrol(job["id"]) for job in jobs[:4])
     failed = [record for record in grid.records().values() if record["status"] == "failed"]
     assert sorted(record["error"]["type"] for record in failed) == ["RuntimeError", "Unpicklable"]
@@ -99,7 +123,9 @@ def test_disturbed_jobs_go_on_where_they_were(grid: Grid, checkpoint: Checkpoint
     assert grid.states()[1:] == ["done"] * 3
     assert "CANCELLED" in ended.stdout
     for name in names[1:]:
-        log = (grid.folder / next(job["log"] for job in grid.jobs() if job["id"] == by_name[name])).read_text()
+        log = (
+            grid.folder / next(job["log"] for job in grid.jobs() if job["id"] == by_name[name])
+        ).read_text()
         assert log.count("loaded ") >= 2  # it was started again, and went on with what was left
         assert not re.search(r"answers: 0/24", log)
 

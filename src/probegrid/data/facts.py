@@ -6,6 +6,7 @@ Knows the world's facts; each question has one answer, and the two questions on 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from probegrid.data.example import Question, QuestionSet
 from probegrid.data.sampling import draw
@@ -17,6 +18,8 @@ from probegrid.schema import DatasetConfig
 @dataclass
 class FactsConfig(DatasetConfig):
     """The embedded questions; they have one split and no path."""
+
+    holds_questions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

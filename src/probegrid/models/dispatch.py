@@ -21,7 +21,8 @@ from probegrid.models.placement import Device, Placement
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_DEVICE = "_probegrid_device"
+EXECUTION_DEVICE = "_probegrid_device"
+"""Attribute of a dispatched module: where it computes, wherever its weights wait."""
 _CONVEYORS = "_probegrid_conveyors"
 
 
@@ -30,12 +31,6 @@ def torch_device(device: Device) -> torch.device:
     if device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", device)
-
-
-def compute_device(module: nn.Module) -> torch.device:
-    """Where a module computes: as it was dispatched, else where its first weight lies."""
-    device: torch.device | None = getattr(module, _DEVICE, None)
-    return next(module.parameters()).device if device is None else device
 
 
 def dispatch(model: PreTrainedModel, placement: Placement, parked: Mapping[int, ParkedBlock]) -> None:
@@ -50,7 +45,8 @@ def dispatch(model: PreTrainedModel, placement: Placement, parked: Mapping[int, 
     decoder: Any = model.base_model
     first = torch_device(placement.blocks[0] if placement.blocks else placement.embedding)
     final = torch_device(placement.final_norm)
-    model.register_forward_pre_hook(_Inputs(first, final), with_kwargs=True)
+    for entrance in {model, decoder}:  # activations are read from the decoder alone
+        entrance.register_forward_pre_hook(_Inputs(first, final), with_kwargs=True)
     _compute_on(decoder.embed_tokens, torch_device(placement.embedding))
     decoder.embed_tokens.register_forward_hook(lambda module, arguments, output: output.to(first))
     _compute_on(decoder.rotary_emb, first)
@@ -85,7 +81,7 @@ def _end(conveyor: Conveyor, turn: int) -> Any:
 
 def _compute_on(module: nn.Module, device: torch.device) -> None:
     """Let a module's inputs be moved to ``device`` before it computes."""
-    setattr(module, _DEVICE, device)
+    setattr(module, EXECUTION_DEVICE, device)
     module.register_forward_pre_hook(_Mover(device), with_kwargs=True)
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 
+from probegrid.models.dispatch import EXECUTION_DEVICE
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -47,7 +49,10 @@ class KVBudget:
 
 
 def execution_device(module: torch.nn.Module) -> torch.device:
-    """Where a module computes: the device of accelerate's hook, else that of its weights."""
+    """Where a module computes: as it was dispatched, by us or by accelerate, else where its weights lie."""
+    dispatched: torch.device | None = getattr(module, EXECUTION_DEVICE, None)
+    if dispatched is not None:
+        return dispatched
     hook = getattr(module, "_hf_hook", None)
     device = getattr(hook, "execution_device", None)
     if device is not None:

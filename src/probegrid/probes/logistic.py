@@ -67,11 +67,13 @@ class Logistic(ActivationProbe):
         from probegrid.evaluation.splits import TRAIN, VALIDATION
         from probegrid.probes.fitting.standardization import Standardization
 
-        raw = features.activations_of(TRAIN)
-        standardization = Standardization.of(raw)
+        standardization = Standardization.of(features.activations_of(TRAIN))
         train, validation = (
-            (standardization.apply(x), torch.from_numpy(features.labels_of(part)))
-            for part, x in ((TRAIN, raw), (VALIDATION, features.activations_of(VALIDATION)))
+            (
+                standardization.apply(features.activations_of(part)),
+                torch.from_numpy(features.labels_of(part)),
+            )
+            for part in (TRAIN, VALIDATION)
         )
         fit = self._fit_adam if self.optimizer is Optimizer.adam else self._fit_newton
         return fit(features.layers, standardization, train, validation)

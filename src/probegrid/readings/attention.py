@@ -140,7 +140,10 @@ def _dense(
         )
         return out, lse
     if query.device.type == "cpu":
-        return aten._scaled_dot_product_flash_attention_for_cpu(query, keys, values, 0.0, causal, scale=scale)
+        out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
+            query, keys, values, 0.0, causal, scale=scale
+        )
+        return out, lse
     mask = None
     if causal:
         mask = torch.ones(query.shape[-2], keys.shape[-2], dtype=torch.bool, device=query.device).tril()

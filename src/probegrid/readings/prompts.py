@@ -148,7 +148,7 @@ def check_lengths(prompts: Sequence[Prompt], max_new_tokens: int, context: int |
         )
 
 
-def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+def shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
     """Count the token ids that all prompts begin with, leaving each at least one of its own."""
     first, last = (
         min(prompts),

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from os.path import commonprefix
 from typing import Any, Protocol
 
 
@@ -84,7 +83,9 @@ class StopRule:
         # searched from the end: a token may be a byte, and the first bytes of a character decode to as much text as all
         before = ((count, self._text(token_ids[:count])) for count in reversed(range(len(token_ids))))
         count, sure = next((count, part) for count, part in before if len(part) <= begin)
-        return count + (text[len(commonprefix([sure, text])) : begin].strip() != "")
+        if not text.startswith(sure):
+            sure = sure.rstrip(_INCOMPLETE)  # the next token ends a character, which is its text
+        return count + (text[len(sure) : begin].strip() != "")
 
     def _holds_last_character(self, token_id: int) -> bool:
         text = self._text([token_id])

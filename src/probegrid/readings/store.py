@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,15 @@ if TYPE_CHECKING:
 
 def key_of(description: Mapping[str, Any]) -> str:
     """A short name for what a JSON-able description says: the first 16 hex digits of its SHA-256."""
-    text = json.dumps(description, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(description, sort_keys=True, ensure_ascii=False, default=_name)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _name(value: object) -> str:
+    """An enum by its name."""
+    if isinstance(value, Enum):
+        return value.name
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 class Entry:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from probegrid import data
 from probegrid.cell import Cell
 from probegrid.composition import Choices
-from probegrid.errors import UserError
+from probegrid.errors import ConfigError, UnknownArchitecture, UserError
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.planning import plan_cell
 from probegrid.schema import Config, DeviceMapConfig
@@ -72,7 +72,7 @@ class Checker:
         config, choices = composed.config, composed.choices
         try:
             checkpoint = self._once(f"checkpoint {config.model}", lambda: find_checkpoint(config.model))
-            plan = self.plan(config, choices, checkpoint)
+            plan = self._plan_if_known(config, choices, checkpoint)
             examples = self._examples(config)
             key = Cell(config, choices, checkpoint, plan, examples).key
         except UserError as error:
@@ -90,6 +90,19 @@ class Checker:
         return self._once(
             f"plan {there} {choices.dataset} {found}", lambda: plan_cell(there, choices, checkpoint)
         )
+
+    def _plan_if_known(self, config: Config, choices: Choices, checkpoint: Checkpoint) -> Plan | None:
+        """The plan; None where nothing is known of the architecture and nothing has to be."""
+        try:
+            return self.plan(config, choices, checkpoint)
+        except UnknownArchitecture as error:
+            needed = [name for name, value in vars(config.model.resources).items() if value is None]
+            if needed and isinstance(self._options, SlurmOptions):
+                raise ConfigError(
+                    f"{error} Without a plan say what a job asks for: "
+                    f"{', '.join(f'model.resources.{name}' for name in needed)}."
+                ) from error
+            return None
 
     def _examples(self, config: Config) -> QuestionSet | StatementSet:
         return self._once(

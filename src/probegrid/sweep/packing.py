@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 from probegrid.models.plan import Plan
 from probegrid.schema import Config, Resources
@@ -39,30 +40,29 @@ def _held_in_memory(config: Config) -> str:
 
 def _jobs(checked: Sequence[CheckedCell], numbers: Sequence[int], size: int) -> list[JobRequest]:
     chunks = [tuple(numbers[start : start + size]) for start in range(0, len(numbers), size)]
+    config, choices = _config(checked[numbers[0]]), checked[numbers[0]].composed.choices
+    assert choices is not None
     asked = [
-        _resources(_config(checked[numbers[0]]), [plan for cell in chunk if (plan := checked[cell].plan)])
+        _resources(config.model.resources, [plan for cell in chunk if (plan := checked[cell].plan)])
         for chunk in chunks
     ]
-    largest = Resources(**{name: max(getattr(each, name) for each in asked) for name in vars(asked[0])})
-    choices = checked[numbers[0]].composed.choices
-    assert choices is not None
     name = "-".join((choices.model, choices.quantization, choices.device_map))
-    return [JobRequest(name, chunk, largest) for chunk in chunks]
+    return [JobRequest(name, chunk, _most(asked)) for chunk in chunks]
 
 
-def _resources(config: Config, plans: Sequence[Plan]) -> Resources:
+def _resources(given: Resources, plans: Sequence[Plan]) -> Resources:
     """What the cells need one after another: the most of everything, and the time of all, doubled."""
-    given, planned = config.model.resources, [plan.resources() for plan in plans]
-    hours = sum(plan.hours for plan in plans)
-    values = {name: max(getattr(each, name) for each in planned) for name in vars(given)}
-    values["timeout_min"] = _STARTUP_MIN + math.ceil(_TIME_FACTOR * 60 * hours)
-    return Resources(**values | dict(_given(given)))
+    if not plans:
+        return given
+    minutes = _STARTUP_MIN + math.ceil(_TIME_FACTOR * 60 * sum(plan.hours for plan in plans))
+    planned = replace(_most([plan.resources() for plan in plans]), timeout_min=minutes)
+    return replace(planned, **{name: value for name, value in vars(given).items() if value is not None})
 
 
-def _given(resources: Resources) -> Iterator[tuple[str, int | float]]:
-    for name, value in vars(resources).items():
-        if value is not None:
-            yield name, value
+def _most(resources: Sequence[Resources]) -> Resources:
+    """The most of everything; what one leaves open all do."""
+    values = {name: [getattr(each, name) for each in resources] for name in vars(resources[0])}
+    return Resources(**{name: None if None in found else max(found) for name, found in values.items()})
 
 
 def _config(cell: CheckedCell) -> Config:

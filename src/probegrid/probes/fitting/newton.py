@@ -123,7 +123,7 @@ class _Problem:
         curvature = self._curvature(margins).float()
         size = gradient.norm(dim=-1, keepdim=True).clamp(min=1e-300)
         residual = (-gradient / size).float()
-        tolerance = size.sqrt().clamp(1e-3, 0.1).float()
+        tolerance = size.sqrt().clamp(1e-2, 0.25).float()
         solution, direction = torch.zeros_like(residual), residual.clone()
         power = residual.square().sum(-1, keepdim=True)
         active = running

@@ -22,16 +22,18 @@ class Standardization:
 
     @classmethod
     def of(cls, x: Tensor) -> Standardization:
-        """Fit on activations float32[l, n, d], in float64 a layer at a time."""
+        """Fit on activations float[l, n, d], in float64 a layer at a time."""
         moments = [torch.std_mean(layer.double(), dim=0, correction=0) for layer in x]
         scale, mean = (torch.stack(column) for column in zip(*moments, strict=True))
         constant = scale <= 1e-12 * mean.abs()
         return cls(mean, torch.where(constant, 1.0, scale))
 
     def apply(self, x: Tensor) -> Tensor:
-        """Standardize activations float32[l, n, d] into a new tensor of the same shape and type."""
-        rows = zip(x, self.mean, self.scale, strict=True)
-        return torch.stack([((layer.double() - mean) / scale).float() for layer, mean, scale in rows])
+        """Standardize activations float[l, n, d] into a new float32 tensor."""
+        standardized = torch.empty_like(x, dtype=torch.float32)
+        for row, layer in enumerate(x):
+            standardized[row] = (layer.double() - self.mean[row]) / self.scale[row]
+        return standardized
 
     def fold(self, weights: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:
         """Turn weights on standardized into weights on raw activations: ``w / s`` and ``b - sum(w m / s)``.
