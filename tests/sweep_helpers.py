@@ -118,17 +118,18 @@ class Grid:
 
     def start(self, *overrides: str) -> subprocess.Popen[str]:
         """Start ``probegrid -m`` and return at once."""
+        return self._start("-m", f"tracking={self.tracking}", *overrides)
+
+    def look(self, action: str) -> str:
+        """What ``probegrid action=...`` prints, of no grid in particular."""
+        ended = finish(self._start(f"action={action}"))
+        assert ended.returncode == 0
+        return ended.stdout
+
+    def _start(self, *words: str) -> subprocess.Popen[str]:
         program = Path(sys.executable).with_name("probegrid")
-        words = [
-            str(program),
-            "--config-dir",
-            str(self.groups),
-            "-m",
-            f"tracking={self.tracking}",
-            *overrides,
-        ]
         return subprocess.Popen(
-            words,
+            [str(program), "--config-dir", str(self.groups), *words],
             cwd=self.folder,
             env=os.environ | dict(self.environment),
             stdout=subprocess.PIPE,

@@ -15,10 +15,6 @@ from probegrid.schema import Action, Config, TrackingBackend
 
 def act(config: Config, choices: Choices) -> None:
     """Do what ``config.action`` says."""
-    if config.action not in _ACTIONS:
-        raise ConfigError(
-            f"action={config.action.value} is not available yet; {', '.join(a.value for a in _ACTIONS)} are."
-        )
     _ACTIONS[config.action](config, choices)
 
 
@@ -50,6 +46,12 @@ def _sync(config: Config, choices: Choices) -> None:
         )
 
 
+def _score(config: Config, choices: Choices) -> None:
+    from probegrid.scoring import score_cell
+
+    score_cell(config, choices)
+
+
 def _status(config: Config, choices: Choices) -> None:
     from probegrid.sweep.status import show_sweeps
 
@@ -65,6 +67,7 @@ def _cancel(config: Config, choices: Choices) -> None:
 _ACTIONS: dict[Action, Callable[[Config, Choices], None]] = {
     Action.run: _run,
     Action.plan: _plan,
+    Action.score: _score,
     Action.sync: _sync,
     Action.status: _status,
     Action.cancel: _cancel,

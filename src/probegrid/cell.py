@@ -8,22 +8,22 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probegrid import data
-from probegrid.composition import Choices, to_plain
-from probegrid.data.example import QuestionSet
+from probegrid.composition import Choices, compose_dataset, to_plain
+from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.errors import ConfigError, TrackingError, UnknownArchitecture, UserError
 from probegrid.identity import cell_key
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.models.plan_report import describe
 from probegrid.planning import plan_cell
-from probegrid.probes import AnswerProbe, TrainedProbe
+from probegrid.probes import ActivationProbe, AnswerProbe, TrainedProbe
 from probegrid.progress import Progress
-from probegrid.schema import Config, TrackingBackend, TrackingConfig
+from probegrid.schema import Config, ProbeConfig, TrackingBackend, TrackingConfig
 from probegrid.tracking import record
 from probegrid.tracking.provenance import provenance, versions
 from probegrid.tracking.record import CellError, CellRecord, Status
@@ -31,7 +31,6 @@ from probegrid.tracking.record import CellError, CellRecord, Status
 if TYPE_CHECKING:
     import pandas as pd
 
-    from probegrid.data.example import StatementSet
     from probegrid.models.load import ModelPool
     from probegrid.models.plan import Plan
     from probegrid.outcome import Outcome
@@ -70,6 +69,8 @@ class Cell:
     plan: Plan | None
     """None where nothing is known of the model's architecture: it is loaded where transformers puts it."""
     examples: QuestionSet | StatementSet
+    transfer: Mapping[str, StatementSet] = field(default_factory=dict)
+    """Statements that a trained probe is tested on besides its own, by name."""
 
     @classmethod
     def find(cls, config: Config, choices: Choices) -> Cell:
@@ -83,7 +84,7 @@ class Cell:
             plan = plan_cell(config, choices, checkpoint)
         except UnknownArchitecture:
             plan = None
-        return cls(config, choices, checkpoint, plan, data.load(config.dataset))
+        return cls(config, choices, checkpoint, plan, data.load(config.dataset), _transfer(config.probe))
 
     @property
     def questions(self) -> QuestionSet:
@@ -112,7 +113,8 @@ class Cell:
     @property
     def key(self) -> str:
         """A hash of everything that determines the result, and of nothing that does not."""
-        return cell_key(self.config, self.checkpoint, self.examples)
+        others = [other.fingerprint for other in self.transfer.values()]
+        return cell_key(self.config, self.checkpoint, self.examples, others)
 
 
 def run_cell(
@@ -162,6 +164,23 @@ def run_cell(
         return Result(folder.name, folder, written.metrics, written.notes, was_done=False)
 
 
+def _transfer(probe: ProbeConfig) -> dict[str, StatementSet]:
+    """The datasets of ``probe.test_on``, by the stem of their path or by their name."""
+    if not isinstance(probe, TrainedProbe) or not probe.test_on:
+        return {}
+    if not isinstance(probe, ActivationProbe):
+        raise ConfigError(
+            "probe.test_on tests activation probes (logistic, mass_mean); drop it for this probe."
+        )
+    sets: dict[str, StatementSet] = {}
+    for name in probe.test_on:
+        loaded = data.load(compose_dataset(name))
+        if not isinstance(loaded, StatementSet):
+            raise ConfigError(f"probe.test_on={name} holds questions; name datasets of statements.")
+        sets[Path(name.partition(":")[2] or name).stem] = loaded
+    return sets
+
+
 def _compute(cell: Cell, pool: ModelPool | None, progress: Progress) -> Outcome:
     """Read, score and evaluate; torch is imported here and not before."""
     from probegrid.answer_cell import answer_outcome, read_judged_answers
@@ -176,9 +195,15 @@ def _compute(cell: Cell, pool: ModelPool | None, progress: Progress) -> Outcome:
             answers = read_judged_answers(config, checkpoint, cell.questions, meter.open_model, progress)
             outcome = answer_outcome(probe, answers, seed=config.seed)
         case TrainedProbe() as probe:
+            from probegrid.scoring import with_transfer
             from probegrid.trained_cell import Source, trained_outcome
 
-            outcome = trained_outcome(Source(config, checkpoint, examples, meter.open_model, progress), probe)
+            source = Source(config, checkpoint, examples, meter.open_model, progress)
+            outcome = trained_outcome(source, probe)
+            if cell.transfer:
+                outcome = with_transfer(
+                    outcome, source, cell.transfer, cell.choices.dataset, seed=config.seed
+                )
         case _:
             raise ConfigError(f"probe={cell.choices.probe} is neither an answer probe nor a trained one.")
     return replace(outcome, metrics={**outcome.metrics, **meter.metrics()})

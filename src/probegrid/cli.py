@@ -10,7 +10,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from probegrid.composition import CONFIG_MODULE, register, to_choices, to_config, user_errors
+from probegrid.composition import CONFIG_MODULE, register, spell_out, to_choices, to_config, user_errors
 from probegrid.errors import ProbegridError
 
 
@@ -19,6 +19,7 @@ def main() -> None:
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra's errors reach us instead of being printed and swallowed
     register()
+    sys.argv[1:] = spell_out(sys.argv[1:])
     try:
         _compose_and_act()
     except ProbegridError as error:

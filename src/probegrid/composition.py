@@ -111,6 +111,25 @@ def to_choices(composed: DictConfig | Mapping[str, Any]) -> Choices:
     return Choices(**{part.name: str(chosen[part.name]) for part in fields(Choices)})
 
 
+def spell_out(overrides: Sequence[str]) -> list[str]:
+    """Write ``probe.from=`` by its field's name: ``from`` is a word of Python's, which no field can have."""
+    return [re.sub(r"^probe\.from=", "probe.from_cell=", override) for override in overrides]
+
+
+def compose_dataset(name: str) -> DatasetConfig:
+    """The config of another dataset, as a group's name (``statements``) or with its path (``statements:cities.csv``).
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    group, _, path = name.partition(":")
+    overrides = [f"dataset={group}", *([f"dataset.path={path}"] if path else [])]
+    if GlobalHydra.instance().is_initialized():
+        with user_errors():
+            return to_config(compose("config", overrides=overrides)).dataset
+    return compose_cell(overrides)[0].dataset
+
+
 def compose_cell(overrides: Sequence[str]) -> tuple[Config, Choices]:
     """Compose one cell from Python, as the command line would.
 
@@ -120,7 +139,7 @@ def compose_cell(overrides: Sequence[str]) -> tuple[Config, Choices]:
     register()
     GlobalHydra.instance().clear()
     with user_errors(), initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+        composed = compose("config", overrides=spell_out(overrides), return_hydra_config=True)
     return to_config(composed), to_choices(composed)
 
 

@@ -6,6 +6,7 @@ Knows the config's fields and which of them matter; must not know how anything i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,17 @@ def describe_answers(config: Config, checkpoint: Checkpoint, data: QuestionSet) 
     }
 
 
-def cell_key(config: Config, checkpoint: Checkpoint, examples: QuestionSet | StatementSet) -> str:
-    """Name of a cell's folder: a hash of everything that determines its result."""
+def cell_key(
+    config: Config, checkpoint: Checkpoint, examples: QuestionSet | StatementSet, others: Sequence[str] = ()
+) -> str:
+    """Name of a cell's folder: a hash of everything that determines its result.
+
+    Args:
+        config: the cell.
+        checkpoint: its checkpoint.
+        examples: what is read.
+        others: fingerprints of what a trained probe is tested on besides.
+    """
     if isinstance(examples, QuestionSet):
         reading = describe_answers(config, checkpoint, examples) | {"rule": examples.rule}
     else:
@@ -53,7 +63,7 @@ def cell_key(config: Config, checkpoint: Checkpoint, examples: QuestionSet | Sta
         }
     probe = {"probe": type(config.probe).__name__, **asdict(config.probe)}
     del probe["from_cell"]
-    return key_of({"reading": reading, "probe": probe, "seed": config.seed})
+    return key_of({"reading": reading, "probe": probe, "seed": config.seed, "others": list(others)})
 
 
 def _template(choice: str | None) -> str | None:

@@ -17,8 +17,20 @@ from probegrid.probes import ActivationProbe, resolve_layers
 from probegrid.schema import Architecture, Config
 
 
-def plan_cell(config: Config, choices: Choices, checkpoint: Checkpoint | None = None) -> Plan:
+def plan_cell(
+    config: Config,
+    choices: Choices,
+    checkpoint: Checkpoint | None = None,
+    *,
+    deepest_layer: int | None = None,
+) -> Plan:
     """Plan a cell from its config alone, or check it against its checkpoint where that is at hand.
+
+    Args:
+        config: the cell.
+        choices: the names it was composed from.
+        checkpoint: its checkpoint, where it was found.
+        deepest_layer: layer that is read for a saved probe; None: what the cell's own probe reads.
 
     Raises:
         PlanError: the cell cannot work on this hardware; the message names what would.
@@ -32,7 +44,7 @@ def plan_cell(config: Config, choices: Choices, checkpoint: Checkpoint | None = 
         quantization=config.quantization.method,
         device_map=config.device_map,
         hardware=_hardware(config),
-        workload=_workload(config, choices, architecture.layers),
+        workload=_workload(config, choices, architecture.layers, deepest_layer),
     )
 
 
@@ -55,11 +67,12 @@ def _hardware(config: Config) -> Hardware:
     return hardware_for(device_map, visible=visible_gpus(), cpu=None if described else this_cpu())
 
 
-def _workload(config: Config, choices: Choices, layers: int) -> Workload:
+def _workload(config: Config, choices: Choices, blocks: int, deepest_layer: int | None) -> Workload:
     """What the cell reads: questions to answer, or conversations as deep as the probe asks."""
     estimate = TOKEN_ESTIMATES.get(choices.dataset)
     probe = config.probe
-    if config.dataset.holds_questions or not isinstance(probe, ActivationProbe):
-        return question_workload(config.dataset.num_samples, config.prompt, config.decoding, estimate)
-    deepest = resolve_layers(probe.layers, layers)[-1]
-    return activation_workload(config.dataset.num_samples, deepest, estimate)
+    if deepest_layer is None:
+        if config.dataset.holds_questions or not isinstance(probe, ActivationProbe):
+            return question_workload(config.dataset.num_samples, config.prompt, config.decoding, estimate)
+        deepest_layer = resolve_layers(probe.layers, blocks)[-1]
+    return activation_workload(config.dataset.num_samples, deepest_layer, estimate)

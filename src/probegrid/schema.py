@@ -189,6 +189,7 @@ class QuestionDatasetConfig(DatasetConfig):
     """A question-answer dataset: few-shot examples come from a split (or a part) that is never evaluated."""
 
     holds_questions: ClassVar[bool] = True
+    """Always."""
     shot_split: str = "train"
     """Split the few-shot examples are drawn from; a single local file is divided into two disjoint parts instead."""
 

@@ -1,5 +1,6 @@
 """The embedded checkpoint: small, loadable, right about what it met often, and aware of what is true."""
 
+from collections.abc import Iterator
 from random import Random
 
 import numpy as np
@@ -11,6 +12,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, 
 from probegrid.embedded import checkpoint_dir, documents, tokenizer, world
 
 READ_LAYER = 5
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """A model this small gains nothing from more threads, and loses much where other processes have the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +74,7 @@ def test_is_small_and_reads_long_prompts(model: LlamaForCausalLM) -> None:
     assert (checkpoint_dir() / "model.safetensors").stat().st_size <= 8_000_000
     assert model.config.max_position_embeddings >= 16384
     assert 1 < model.config.num_key_value_heads < model.config.num_attention_heads
-    tokens = torch.arange(4000)[None] % model.config.vocab_size
+    tokens = torch.arange(2500)[None] % model.config.vocab_size
     with torch.inference_mode():
         assert model(tokens, logits_to_keep=1).logits.isfinite().all()
 
@@ -81,10 +91,10 @@ def test_knows_what_it_met_often_and_is_surer_where_it_is_right(
     model: LlamaForCausalLM, vocabulary: PreTrainedTokenizerFast
 ) -> None:
     by_rank = sorted(world.question_facts(), key=lambda fact: fact.rank)
-    frequent, rare = by_rank[:1000:20], by_rank[-1000::20]
+    frequent, rare = by_rank[:1000:25], by_rank[-1000::25]
     right, log_probs = read_answers(model, vocabulary, frequent + rare)
-    assert np.mean(right[:50]) > 0.8
-    assert np.mean(right[50:]) < 0.5
+    assert np.mean(right[:40]) > 0.8
+    assert np.mean(right[40:]) < 0.5
     assert roc_auc_score(right, log_probs) > 0.7
 
 

@@ -113,7 +113,7 @@ def test_int8_experts_are_refused(found: Find, load: Load) -> None:
         load(found("mixtral"), "int8")
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(placement=placements(), kind=st.sampled_from(KINDS))
 def test_answers_are_the_same_whatever_the_placement(
     found: Find, load: Load, tokens: Tensor, placement: Placement, kind: tuple[str, str]

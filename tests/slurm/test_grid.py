@@ -146,9 +146,8 @@ def test_detach_status_cancel_and_ctrl_c(grid: Grid, checkpoint: Checkpoints) ->
 
     assert grid.run(*command, "hydra.launcher.detach=true").returncode == 0
     wait_until(lambda: grid.states()[0] == "running")
-    status = grid.run(*ON_SLURM, "action=status").stdout
-    assert re.search(r"1 running, 1 queued", status)
-    assert "cancelled" in grid.run(*ON_SLURM, "action=cancel").stdout
+    assert "1 running, 1 queued" in grid.look("status")
+    assert "cancelled" in grid.look("cancel")
     wait_until(lambda: "2 lost" in grid.run(*command, "action=status").stdout)
 
     launcher = grid.start(*command)

@@ -20,6 +20,7 @@ class FactsConfig(DatasetConfig):
     """The embedded questions; they have one split and no path."""
 
     holds_questions: ClassVar[bool] = True
+    """Always."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -60,6 +60,7 @@ METRICS: dict[str, MetricInfo] = {
     "text_auroc": MetricInfo("AUROC of the text baseline on the same split", "1", None),
     "control_auroc": MetricInfo("AUROC of the same probe fitted on shuffled labels", "1", None),
     "selectivity": MetricInfo("AUROC of the probe minus that of its control", "1", True),
+    "transfer_auroc_": MetricInfo("AUROC of the probe on another dataset,", "1", True),
     "layer": MetricInfo("layer of the probe, chosen on the validation split", "blocks", None),
     "threshold": MetricInfo("score above which the probe calls an example true", "activation", None),
     "nll_mean": MetricInfo(
@@ -75,7 +76,8 @@ METRICS: dict[str, MetricInfo] = {
     "val_loss": MetricInfo("mean loss on the validation examples; step = epoch", "nats", False),
     "layer_auroc": MetricInfo("AUROC of the probe at one layer; step = layer", "1", True),
 }
-"""By metric name, in order of report. `peak_gpu_gb_` is a prefix: the device index follows."""
+"""By metric name, in order of report. `peak_gpu_gb_` and `transfer_auroc_` are prefixes: a GPU's index or a dataset's
+name follows."""
 
 _INTERVAL_ENDS = {"_ci_low": "lower", "_ci_high": "upper"}
 
@@ -90,9 +92,10 @@ def metric_info(name: str) -> MetricInfo:
         if name.endswith(suffix):
             info = metric_info(name.removesuffix(suffix))
             return replace(info, description=f"{end} end of the 95% interval of: {info.description}")
-    if gpu := re.fullmatch(r"(peak_gpu_gb_)(\d+)", name):
-        info = METRICS[gpu[1]]
-        return replace(info, description=f"{info.description} {gpu[2]}")
+    if prefixed := re.fullmatch(r"(peak_gpu_gb_)(\d+)|(transfer_auroc_)(.+)", name):
+        prefix, rest = filter(None, prefixed.groups())
+        info = METRICS[prefix]
+        return replace(info, description=f"{info.description} {rest}")
     if name not in METRICS or name.endswith("_"):
         close = get_close_matches(name, METRICS) or list(METRICS)
         raise KeyError(f"no metric is called {name!r}; close: {', '.join(close)}")

@@ -147,9 +147,10 @@ def skeleton(
     from accelerate import init_empty_weights
     from transformers import AutoModel, AutoModelForCausalLM
 
-    changed = type(config).from_dict({**config.to_dict(), "num_hidden_layers": blocks})
-    if getattr(changed, "layer_types", None):
-        changed.layer_types = changed.layer_types[:blocks]
+    settings = config.to_dict() | {"num_hidden_layers": blocks}
+    if settings.get("layer_types"):
+        settings["layer_types"] = settings["layer_types"][:blocks]
+    changed = type(config).from_dict(settings)
     kind: Any = AutoModelForCausalLM if with_head else AutoModel
     with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = kind.from_config(changed, dtype=dtype)

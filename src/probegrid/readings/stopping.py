@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
-
 _INCOMPLETE = "\ufffd"
 """What the bytes of half a character decode to."""
 

@@ -58,7 +58,7 @@ class SlurmScheduler:
                 submitted = self._submit_pack(folder, number, requests, lanes, after)
                 last_in_lane[index % lanes] = submitted[0].id.partition("_")[0]
                 jobs += submitted
-        except ConfigError:
+        except BaseException:  # refused, or interrupted: nobody would know of these jobs
             _scancel([job.id for job in jobs])
             raise
         submission = Submission(number, self.name, socket.gethostname(), tuple(jobs))

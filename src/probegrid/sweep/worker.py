@@ -21,6 +21,7 @@ from probegrid.models.load import LoadedModel, ModelPool, ModelRequest
 from probegrid.schema import Config
 from probegrid.sweep.folder import CellState, Phase, SweepFolder
 from probegrid.sweep.heartbeat import Heartbeat
+from probegrid.sweep.options import OnInterrupt
 
 _MAX_REASON_LENGTH = 400
 
@@ -69,12 +70,24 @@ def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> Non
         found = configs[cell]
         assert found is not None
         _run(folder, submission, cell, found, pool)
+    if manifest.launcher["detach"] or manifest.launcher["on_interrupt"] == OnInterrupt.detach.name:
+        _close_if_last(folder)
     states = [folder.read_state(cell) for cell in cells]
     failed = [
         cell for cell, state in zip(cells, states, strict=True) if state and state.phase is Phase.failed
     ]
     if failed:
         raise RunError(f"{len(failed)} of the {len(cells)} cells of this job failed; see {folder.path}.")
+
+
+def _close_if_last(folder: SweepFolder) -> None:
+    """Write the summary where no launcher waits to do it; every job that might be the last one does."""
+    from probegrid.sweep.report import close_sweep
+    from probegrid.sweep.rows import observe
+
+    rows = observe(folder)
+    if not any(row.is_live for row in rows):
+        close_sweep(folder, rows)
 
 
 def count_failed(folder: SweepFolder, submission: int) -> int:
