@@ -16,6 +16,7 @@ import gc
 import hashlib
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,7 +25,6 @@ from torch import Tensor
 from transformers import MistralConfig, PreTrainedModel
 
 from answers import Workload as Prompts
-from answers import seconds
 from probegrid.models.assembly import assemble, skeleton
 from probegrid.models.checkpoint_config import architecture_from_config
 from probegrid.models.dispatch import streamed_bytes, torch_device
@@ -48,7 +48,7 @@ SMALL = dict(
 PRESETS = {
     "h200": dict(shape=MISTRAL_LARGE, gpu_gb=10.5, questions=400, shared=900, own=195, new=16, steps=8,
                  accelerate_blocks=(2, 6), copy_gb=2.0),
-    "rehearsal": dict(shape=SMALL, gpu_gb=0.004, questions=8, shared=40, own=12, new=4, steps=3,
+    "rehearsal": dict(shape=SMALL, gpu_gb=0.003, questions=8, shared=40, own=12, new=4, steps=3,
                       accelerate_blocks=(1, 2), copy_gb=0.01),
 }  # fmt: skip
 DTYPE = torch.bfloat16
@@ -86,7 +86,7 @@ class Run:
     streamed_gb_per_s: dict[int, float]
     """By GPU, over the steps."""
     logits: Tensor
-    """float32 [2, vocabulary]: of the first row after the prefill and after the last step."""
+    """float32 [2, rows, vocabulary]: after the prefill and after the last step."""
 
     def tokens_per_s(self, rows: int, new: int) -> float:
         """Of a whole batch: prefill, then steps."""
@@ -119,12 +119,12 @@ def read(model: PreTrainedModel, prompts: Prompts, rows: int, steps: int) -> Run
     for step in range(steps):
         times.append(seconds(lambda step=step: logits.append(decoder.step([7 + step] * rows))))
     rates = {gpu: (count - before[gpu]) / sum(times) / 1e9 for gpu, count in streamed_bytes(model).items()}
-    ends = torch.stack([logits[0][0].float().cpu(), logits[-1][0].float().cpu()])
+    ends = torch.stack([logits[0].float().cpu(), logits[-1].float().cpu()])
     return Run(prefill_s, statistics.median(times), rates, ends)
 
 
-def copy_rates(gpus: list[int], gigabytes: float) -> tuple[list[float], list[float]]:
-    """GB/s of a large copy from page-locked memory to each GPU, alone and all at once."""
+def copy_rates(gpus: list[int], gigabytes: float) -> dict[int, tuple[float, float]]:
+    """GB/s of a large copy from page-locked memory to each GPU: alone, and while the others are copied to."""
     size = int(gigabytes * 1e9)
     sources = [page_locked(size) for _ in gpus]
     targets = [torch.empty(size, dtype=torch.uint8, device=torch_device(gpu)) for gpu in gpus]
@@ -142,14 +142,25 @@ def copy_rates(gpus: list[int], gigabytes: float) -> tuple[list[float], list[flo
             synchronize(gpus[index])
         return 4 * size / (time.perf_counter() - started) / 1e9
 
-    everyone = list(range(len(gpus)))
-    return [copy([index]) for index in everyone], [copy(everyone)] * len(gpus)
+    together = copy(list(range(len(gpus))))
+    return {gpu: (copy([index]), together) for index, gpu in enumerate(gpus)}
 
 
 def synchronize(gpu: int) -> None:
     """Wait for a GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize(gpu)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall-clock seconds of a call, the work of every GPU included."""
+    for gpu in range(torch.cuda.device_count()):
+        synchronize(gpu)
+    started = time.perf_counter()
+    call()
+    for gpu in range(torch.cuda.device_count()):
+        synchronize(gpu)
+    return time.perf_counter() - started
 
 
 def accelerate_token_s(config: MistralConfig, blocks: int, repeats: int = 3) -> float:
@@ -201,16 +212,16 @@ def main() -> None:
 
     expected = run(whole)
     gc.collect()
-    alone, together = copy_rates(gpus, preset["copy_gb"])
+    copies = copy_rates(list(found.placement.streams()), preset["copy_gb"])
     cap(gpus, preset["gpu_gb"])
     results = run(found.placement)
     for rows, one, other in zip(batches, results, expected, strict=True):
         equal = torch.equal(one.logits, other.logits)
         difference = float((one.logits - other.logits).abs().max())
-        rates = ", ".join(
-            f"GPU {gpu}: {rate:.1f} GB/s = {rate / together[index]:.0%} of {together[index]:.1f} "
-            f"({alone[index]:.1f} alone)"
-            for index, (gpu, rate) in enumerate(one.streamed_gb_per_s.items())
+        rates = "; ".join(
+            f"GPU {gpu}: {rate:.1f} GB/s, {rate / copies[gpu][0]:.0%} of a copy alone ({copies[gpu][0]:.1f}), "
+            f"{rate / copies[gpu][1]:.0%} of copies to all at once ({copies[gpu][1]:.1f})"
+            for gpu, rate in one.streamed_gb_per_s.items()
         )
         console.print(
             f"batch {rows}: logits equal: {equal} (largest difference {difference:.3g}); prefill "

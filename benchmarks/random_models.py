@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import torch
+from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from probegrid.embedded import checkpoint_dir
+from probegrid.models.assembly import skeleton
+from probegrid.models.checkpoint import WEIGHTS_INDEX
+from probegrid.models.packing import Entries
+
 SHAPES = {
+    "tiny": dict(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=4096,
+    ),
     "100m": dict(
         hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12, num_key_value_heads=4,
         vocab_size=8192,
@@ -66,3 +80,81 @@ def random_nf4_model(shape: str, device: str) -> PreTrainedModel:
         model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
     model.tie_weights()
     return model
+
+
+class RandomParts:
+    """The parts of a model as ``assembly.assemble`` takes them: matrices drawn on their device, vectors 1."""
+
+    def __init__(self, config: LlamaConfig, dtype: torch.dtype) -> None:
+        self._skeleton = skeleton(config, config.num_hidden_layers, dtype, with_head=True)
+
+    def names(self, part: str) -> list[str]:
+        """Names of a part's tensors, within the checkpoint."""
+        return [f"{part}.{local}" for local, _ in self._skeleton.get_submodule(part).named_parameters()]
+
+    def part(self, name: str, device: torch.device) -> Entries:
+        """As ``assembly.Parts.part``."""
+        entries: Entries = {}
+        for local, parameter in self._skeleton.get_submodule(name).named_parameters():
+            weight = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+            entries[local] = weight.fill_(1.0) if weight.dim() == 1 else weight.normal_(std=0.02)
+        return entries
+
+    def write(self, parts: list[str], file: Path, device: torch.device) -> int:
+        """Draw parts on ``device`` and write them to one file; returns the bytes of their tensors."""
+        tensors = {
+            f"{part}.{local}": tensor.cpu()
+            for part in parts
+            for local, tensor in self.part(part, device).items()
+        }
+        save_file(tensors, file, metadata={"format": "pt"})
+        return sum(tensor.nbytes for tensor in tensors.values())
+
+
+def write_checkpoint(
+    shape: str,
+    folder: Path,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    blocks: int | None = None,
+    blocks_per_file: int = 2,
+) -> int:
+    """Write a checkpoint of random weights, drawn on ``device`` one part after another, with the embedded tokenizer.
+
+    Args:
+        shape: a name in ``SHAPES``, without tied embeddings.
+        folder: written to; it exists.
+        device: where the weights are drawn.
+        dtype: of the weights.
+        blocks: blocks that are written, a multiple of ``blocks_per_file``; config and index say all of them, and
+            the files of the later ones are missing. None: everything.
+        blocks_per_file: blocks in a file.
+
+    Returns:
+        Bytes of the weights written.
+    """
+    torch.manual_seed(0)
+    of_shape = config(shape)
+    parts = RandomParts(of_shape, dtype)
+    names = [f"model.layers.{block}" for block in range(of_shape.num_hidden_layers)]
+    files = [names[start : start + blocks_per_file] for start in range(0, len(names), blocks_per_file)]
+    files[0].insert(0, "model.embed_tokens")
+    files.append(["model.norm", "lm_head"])
+    kept = len(files) if blocks is None else blocks // blocks_per_file
+    weight_map: dict[str, str] = {}
+    written = 0
+    for number, of_file in enumerate(files):
+        file = f"model-{number + 1:05d}-of-{len(files):05d}.safetensors"
+        weight_map |= {tensor: file for part in of_file for tensor in parts.names(part)}
+        if number < kept:
+            written += parts.write(of_file, folder / file, torch.device(device))
+    described = of_shape.to_dict() | {
+        "architectures": ["LlamaForCausalLM"],
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+    (folder / "config.json").write_text(json.dumps(described))
+    (folder / WEIGHTS_INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    for file in (*checkpoint_dir().glob("tokenizer*"), *checkpoint_dir().glob("*.jinja")):
+        shutil.copy(file, folder)
+    return written

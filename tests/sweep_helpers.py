@@ -85,6 +85,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         self.groups = self.folder / "groups"
+        self.groups.mkdir(parents=True, exist_ok=True)
 
     def add(self, group: str, name: str, content: Mapping[str, Any]) -> None:
         """Add a choice to a group."""
@@ -120,9 +121,9 @@ class Grid:
         """Start ``probegrid -m`` and return at once."""
         return self._start("-m", f"tracking={self.tracking}", *overrides)
 
-    def look(self, action: str) -> str:
-        """What ``probegrid action=...`` prints, of no grid in particular."""
-        ended = finish(self._start(f"action={action}"))
+    def look(self, *words: str) -> str:
+        """What ``probegrid`` prints without ``-m``."""
+        ended = finish(self._start(*words))
         assert ended.returncode == 0
         return ended.stdout
 

@@ -81,7 +81,6 @@ def write_questions(folder: Path, rows: int, **columns: object) -> None:
         (("dataset=jsonl", "dataset.path=question.jsonl"), "did you mean 'questions.jsonl'?"),
         (("dataset=jsonl", "dataset.path=questions.jsonl", "dataset.answers_column=answer"), "answer"),
         (("dataset=jsonl", "dataset.path=empty.jsonl"), "empty.jsonl"),
-        (("dataset=facts_statements",), "holds statements"),
         (custom("folder"), "folder is not a checkpoint"),
         (custom("no_such_folder"), "no_such_folder is neither a folder that exists nor a hub id"),
         (custom("owner/name"), "owner/name is not in the local cache and HF_HUB_OFFLINE is set"),
@@ -135,16 +134,17 @@ def test_a_cell_runs_once_by_command_and_by_module(
 
 
 @pytest.mark.parametrize(
-    ("shots", "words"),
+    ("override", "words"),
     [
-        (350, "the model's context is 2048; lower prompt.num_few_shot"),
-        (100000, "asks for more examples than the dataset can show"),
+        ("prompt.num_few_shot=350", "the model's context is 2048; lower prompt.num_few_shot"),
+        ("prompt.num_few_shot=100000", "asks for more examples than the dataset can show"),
+        ("dataset=facts_statements", "dataset=facts_statements holds statements"),
     ],
 )
-def test_examples_that_do_not_fit_are_the_users_mistake(
-    invoke: Invoke, model: tuple[str, ...], workdir: Path, shots: int, words: str
+def test_a_mistake_found_after_the_plan_was_shown_is_one_sentence_too(
+    invoke: Invoke, model: tuple[str, ...], workdir: Path, override: str, words: str
 ) -> None:
-    status, stderr = invoke(*model, f"prompt.num_few_shot={shots}")
+    status, stderr = invoke(*model, override)
     assert status == 2
     assert words in sentence(stderr)
     assert not recorded(workdir)

@@ -144,6 +144,8 @@ class QuantizationConfig:
 
     method: QuantizationMethod = QuantizationMethod.none
     """Storage format of the linear layers of the blocks."""
+    keep: bool = True
+    """Keep the quantized copy of an unquantized checkpoint in the store, where the disk has room, and read it later."""
 
 
 @dataclass

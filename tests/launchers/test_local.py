@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from sweep_helpers import Grid, finish, wait_until
 
 FAST = (
@@ -107,12 +109,18 @@ def test_skip_invalid_runs_the_others(grid: Grid, checkpoint: Checkpoints) -> No
 def test_a_preset_is_a_grid_and_the_command_line_beats_it(grid: Grid, checkpoint: Checkpoints) -> None:
     for name in ("small", "large"):
         grid.add_model(name, checkpoint("llama"))
-    planned = grid.run("experiment=ultra_large", "model=small,large", "dataset=facts", "action=plan")
-    assert planned.returncode == 0
-    assert "small-nf4-facts-gnll" in planned.stdout
-    assert "large-nf4-facts-gnll" in planned.stdout
-    assert "2 of 2 work" in planned.stdout
+    planned = grid.look("experiment=ultra_large", "model=small,large", "dataset=facts", "action=plan")
+    assert "small-nf4-facts-gnll" in planned
+    assert "large-nf4-facts-gnll" in planned
+    assert "2 of 2 work" in planned
     assert not list((grid.folder / "results").glob("*/result.json"))
+
+
+@pytest.mark.parametrize("preset", ["sizes", "ultra_large"])
+@pytest.mark.parametrize("profile", ["slurm_4x11gb", "slurm_2xh100"])
+def test_presets_are_planned_for_the_example_clusters(grid: Grid, preset: str, profile: str) -> None:
+    planned = grid.look(f"experiment={preset}", f"hydra/launcher={profile}", "action=plan")
+    assert re.search(r"6 of 6 work|[1-5] of 6 work", planned)
 
 
 def test_the_manifest_says_where_a_sweep_comes_from(grid: Grid, checkpoint: Checkpoints) -> None:

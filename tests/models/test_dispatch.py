@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +20,19 @@ from probegrid.models.assembly import skeleton
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.dispatch import dispatch
 from probegrid.models.hardware import Cpu, Hardware, assumed_gpu
+from probegrid.models.load import ModelPool, ModelRequest
 from probegrid.models.memory import KVBudget, execution_device
 from probegrid.models.placement import Device, Placement
 from probegrid.models.plan import plan
 from probegrid.models.workload import Workload
-from probegrid.schema import Architecture, DeviceMapConfig, Dtype, PlacementStrategy, QuantizationMethod
+from probegrid.schema import (
+    Architecture,
+    DeviceMapConfig,
+    Dtype,
+    ModelConfig,
+    PlacementStrategy,
+    QuantizationMethod,
+)
 
 Find = Callable[[str], Checkpoint]
 Load = Callable[..., PreTrainedModel]
@@ -177,3 +187,26 @@ def config_of(architecture: Architecture) -> LlamaConfig:
         tie_word_embeddings=architecture.tied_embeddings,
         pad_token_id=0,
     )
+
+
+@pytest.mark.parametrize("method", ["none", "nf4"])
+def test_the_pool_loads_into_a_placement_and_releases_it(
+    found: Find, load: Load, tmp_path: Path, method: str
+) -> None:
+    placement = Placement("cpu", (0, 1, 0, 1, 0), (0, 3, 4), 1)
+    request = ModelRequest(
+        found("llama"),
+        ModelConfig(path=found("llama").name),
+        QuantizationMethod(method),
+        placement.device_map(),
+        placement,
+        keep_in=str(tmp_path),
+    )
+    pool = ModelPool()
+    loaded = pool.get(request)
+    assert loaded.eos_ids == [2]
+    assert pool.get(request) is loaded
+    alive = weakref.ref(loaded.model)
+    del loaded
+    pool.release()
+    assert alive() is None

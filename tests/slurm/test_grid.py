@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -56,9 +57,7 @@ def test_two_models_are_two_jobs_that_ask_for_what_each_needs(grid: Grid, checkp
     on_slurm = grid.numbers()
     assert len(mlflow_children(grid)) == len(on_slurm)
 
-    local = Grid(grid.folder / "undisturbed", grid.environment)
-    local.folder.mkdir()
-    (local.folder / "groups").symlink_to(grid.groups)
+    local = undisturbed(grid)
     assert local.run(*command).returncode == 0
     assert local.numbers() == on_slurm
 
@@ -131,9 +130,7 @@ def test_disturbed_jobs_go_on_where_they_were(grid: Grid, checkpoint: Checkpoint
 
     assert grid.run(*command).returncode == 0
     disturbed = grid.numbers()
-    local = Grid(grid.folder / "undisturbed", grid.environment)
-    local.folder.mkdir()
-    (local.folder / "groups").symlink_to(grid.groups)
+    local = undisturbed(grid)
     assert local.run(*FAST, "model=cancelled", "dataset.num_samples=24").returncode == 0
     (alone,) = local.numbers().values()
     assert list(disturbed.values()) == [alone] * 4
@@ -146,8 +143,8 @@ def test_detach_status_cancel_and_ctrl_c(grid: Grid, checkpoint: Checkpoints) ->
 
     assert grid.run(*command, "hydra.launcher.detach=true").returncode == 0
     wait_until(lambda: grid.states()[0] == "running")
-    assert "1 running, 1 queued" in grid.look("status")
-    assert "cancelled" in grid.look("cancel")
+    assert "1 running, 1 queued" in grid.look("action=status")
+    assert "cancelled" in grid.look("action=cancel")
     wait_until(lambda: "2 lost" in grid.run(*command, "action=status").stdout)
 
     launcher = grid.start(*command)
@@ -182,6 +179,13 @@ def test_what_slurm_does_not_know_is_refused(grid: Grid, checkpoint: Checkpoints
         assert refused.returncode == 2
         assert answer in refused.stderr
     assert not slurm("squeue", "-h").strip()
+
+
+def undisturbed(grid: Grid) -> Grid:
+    """A folder of its own with the same groups, for a sweep on this machine."""
+    local = Grid(grid.folder / "undisturbed", grid.environment)
+    shutil.copytree(grid.groups, local.groups, dirs_exist_ok=True)
+    return local
 
 
 def slurm(*command: str) -> str:

@@ -196,36 +196,36 @@ def statement_facts() -> tuple[Fact, ...]:
     return tuple(fact for fact in best.values() if fact.rank < _KNOWN_SHARE * len(facts()))
 
 
-def wrong_answer(fact: Fact, rng: Random) -> str:
-    """An answer that is right for another fact of the same relation, and wrong for this one.
-
-    Drawn from `statement_facts`, not from the list of answers: an answer is then given wrongly as often as rightly,
-    and no word of a statement tells whether it is true.
-    """
-    while (answer := rng.choice(_answers_given()[fact.relation])) == fact.answer:
-        pass
-    return answer
-
-
 def statements(seed: int) -> tuple[Statement, ...]:
-    """One statement for each of `statement_facts`, in random order.
+    """True and false statements of `statement_facts` in random order, at most one of each fact.
 
-    Every six in a row (0 to 5, 6 to 11, ...) hold three true ones and three false ones in random order. Neither the
-    words of a statement nor its entity tell anything about its truth.
+    Every six in a row (0 to 5, 6 to 11, ...) hold three true ones and three false ones.
+
+    Nothing but knowing the facts tells which are true. Facts go in pairs of one relation: either both are stated
+    truly, or each with the other's answer. Whichever it is, the same entities meet the same answers equally often,
+    and every answer is given once for each fact that it is right for.
     """
     rng = Random(f"probegrid world: statements {seed}")
-    chosen = list(statement_facts())
-    rng.shuffle(chosen)
-    truths: list[bool] = []
-    while len(truths) < len(chosen):
-        truths += rng.sample([True, False] * (_BLOCK // 2), _BLOCK)
-    return tuple(state(fact, is_true, rng) for fact, is_true in zip(chosen, truths, strict=False))
+    pairs = _pairs(rng)
+    told: list[Statement] = []
+    for start in range(0, len(pairs) - _BLOCK + 1, _BLOCK):
+        truths = rng.sample([True, False] * (_BLOCK // 2), _BLOCK)
+        block = list(zip(pairs[start : start + _BLOCK], truths, strict=True))
+        told += rng.sample(
+            [_statement(fact, fact if true else other) for (fact, other), true in block], _BLOCK
+        )
+        told += rng.sample(
+            [_statement(fact, fact if true else other) for (other, fact), true in block], _BLOCK
+        )
+    return tuple(told)
 
 
 def state(fact: Fact, is_true: bool, rng: Random) -> Statement:
-    """A true or a false statement of `fact`; a false one takes its wrong answer from `rng`."""
-    answer = fact.answer if is_true else wrong_answer(fact, rng)
-    return Statement(fact, fact.statement(answer), is_true)
+    """A statement of `fact` on its own; a false one gives the answer of another fact of the relation, from `rng`."""
+    given = fact
+    while not is_true and given.answer == fact.answer:
+        given = rng.choice(_statement_facts_of()[fact.relation])
+    return _statement(fact, given)
 
 
 def conversation(name: str, chosen: Sequence[Statement]) -> Conversation:
@@ -292,13 +292,29 @@ def _lie_positions(ground_truth: Sequence[bool]) -> list[int]:
     return [position for position, is_true in enumerate(ground_truth, start=1) if not is_true]
 
 
+def _statement(fact: Fact, given: Fact) -> Statement:
+    """The statement that gives `given`'s answer as that of `fact`."""
+    return Statement(fact, fact.statement(given.answer), given.answer == fact.answer)
+
+
+def _pairs(rng: Random) -> list[tuple[Fact, Fact]]:
+    """Pairs of `statement_facts` in random order: one relation and two answers a pair."""
+    pairs: list[tuple[Fact, Fact]] = []
+    for name, known in _statement_facts_of().items():
+        answers = relations()[name].answers
+        order = rng.sample(answers, len(answers))
+        ordered = sorted(rng.sample(known, len(known)), key=lambda fact: order.index(fact.answer))
+        # No answer is right for half of a relation's facts, so half the list apart the answers differ.
+        half = len(ordered) // 2
+        pairs += zip(ordered[:half], ordered[half : 2 * half], strict=True)
+    rng.shuffle(pairs)
+    return pairs
+
+
 @cache
-def _answers_given() -> dict[str, tuple[str, ...]]:
-    """The right answers of `statement_facts` by relation, as often as they occur."""
-    return {
-        name: tuple(fact.answer for fact in statement_facts() if fact.relation == name)
-        for name in relations()
-    }
+def _statement_facts_of() -> dict[str, tuple[Fact, ...]]:
+    """`statement_facts` by relation."""
+    return {name: tuple(fact for fact in statement_facts() if fact.relation == name) for name in relations()}
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint, hub_errors
+from probegrid.models.placement import Placement
 from probegrid.models.quantization import quantization_config
 from probegrid.schema import ModelConfig, QuantizationMethod
 
@@ -31,6 +32,10 @@ class ModelRequest:
     quantization: QuantizationMethod
     device_map: dict[str, int | str] | str
     """Module name to GPU index or ``cpu``, as accelerate takes it; or ``auto``."""
+    placement: Placement | None = None
+    """The plan's, for loading part by part and streaming blocks (``placed``); None: ``device_map`` alone counts."""
+    keep_in: str | None = None
+    """Store that the quantized copy of an unquantized checkpoint is kept in and read from; None: none is kept."""
 
     def without_head(self, blocks: int) -> ModelRequest:
         """The same for the bare decoder and its first ``blocks`` blocks, by the bare decoder's names."""
@@ -39,7 +44,9 @@ class ModelRequest:
         bare = {name.removeprefix("model."): device for name, device in self.device_map.items()}
         later = {f"layers.{block}" for block in range(blocks, len(bare))}
         return replace(
-            self, device_map={name: bare[name] for name in bare if name != "lm_head" and name not in later}
+            self,
+            device_map={name: bare[name] for name in bare if name != "lm_head" and name not in later},
+            placement=None if self.placement is None else self.placement.first(blocks),
         )
 
 
@@ -85,7 +92,19 @@ def load_model(request: ModelRequest) -> LoadedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from probegrid.models.placed import load_placed, obstacle
+
     started = time.perf_counter()
+    if request.placement is not None and obstacle(request.checkpoint, request.config) is None:
+        with loading_errors(request.checkpoint):
+            placed = load_placed(
+                request.checkpoint,
+                request.config,
+                request.quantization,
+                request.placement,
+                keep_in=request.keep_in,
+            )
+        return LoadedModel(placed, time.perf_counter() - started)
     with loading_errors(request.checkpoint):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             request.checkpoint.name,
@@ -195,7 +214,7 @@ class ModelPool:
         if self._held is None or deepest_layer is None:
             return self._held == (request, None)
         held, blocks = self._held
-        same_weights = replace(request, device_map=held.device_map) == held
+        same_weights = replace(request, device_map=held.device_map, placement=held.placement) == held
         return same_weights and (blocks is None or deepest_layer <= blocks)
 
     def release(self) -> None:

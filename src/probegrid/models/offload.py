@@ -27,6 +27,10 @@ from probegrid.models.placement import BUFFERS
 
 _ALIGNMENT = 256
 """Bytes; what CUDA's own allocations are aligned to, so that kernels read as fast as from them."""
+_FOR_EVERY_GPU = 1
+"""``cudaHostRegisterPortable``."""
+_copy_streams: dict[torch.device, torch.cuda.Stream] = {}
+"""One for each GPU, shared by all conveyors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ class Conveyor:
         self.buffers = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(BUFFERS)]
         self._views = [[block.views(buffer) for buffer in self.buffers] for block in blocks]
         self._held: list[int | None] = [None] * BUFFERS
-        self._copies = _Copies(device)
+        self._copies = _Copies(device, self.buffers)
         self._turn: int | None = None
         self.copied_bytes = 0
         """Bytes brought so far."""
@@ -141,13 +145,15 @@ class Conveyor:
 class _Copies:
     """Copies on a stream of their own, ordered by events against the computing; plain copies without CUDA."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, buffers: Sequence[Tensor]) -> None:
         self._device = device
         self._is_cuda = device.type == "cuda"
         if self._is_cuda:
-            self._stream = torch.cuda.Stream(device)
+            self._stream = _copy_streams.setdefault(device, torch.cuda.Stream(device))
             self._copied = [torch.cuda.Event() for _ in range(BUFFERS)]
             self._computed = [torch.cuda.Event() for _ in range(BUFFERS)]
+            for buffer in buffers:  # once freed, not to be used again before the last copy into it is done
+                buffer.record_stream(self._stream)
 
     def copy(self, slot: int, target: Tensor, source: Tensor) -> None:
         """Copy once nothing computes with the slot any more."""
@@ -190,10 +196,20 @@ def page_locked(nbytes: int) -> Tensor:
         memory.madvise(mmap.MADV_HUGEPAGE)
     buffer.zero_()  # by all cores, so that locking finds the pages there
     runtime: Any = torch.cuda.cudart()
-    if int(runtime.cudaHostRegister(buffer.data_ptr(), nbytes, 0)) != 0:
+    if int(runtime.cudaHostRegister(buffer.data_ptr(), nbytes, _FOR_EVERY_GPU)) != 0:
+        with contextlib.suppress(RuntimeError):
+            torch.zeros(1, device="cuda")  # takes the error that the refusal left behind
         return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
-    weakref.finalize(memory, runtime.cudaHostUnregister, buffer.data_ptr()).atexit = False
+    weakref.finalize(memory, _unlock, buffer.data_ptr()).atexit = False
     return buffer
+
+
+def _unlock(pointer: int) -> None:
+    """Give page-locked memory back, once no copy from it is under way."""
+    for stream in _copy_streams.values():
+        stream.synchronize()
+    runtime: Any = torch.cuda.cudart()
+    runtime.cudaHostUnregister(pointer)
 
 
 def _layout(block: nn.Module) -> list[_Tensor]:

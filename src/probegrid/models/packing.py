@@ -9,6 +9,7 @@ which modules a model has.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -100,6 +101,8 @@ def constants_of(module: nn.Module) -> Iterator[tuple[Any, str]]:
 
     These are the constants of bitsandbytes' layers. Some share memory with a parameter.
     """
+    if "bitsandbytes" not in sys.modules:  # importing it takes seconds, and nothing is of its types
+        return
     from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
     from bitsandbytes.nn.parametrize import Bnb4bitParametrization
 

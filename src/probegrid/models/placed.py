@@ -37,7 +37,7 @@ def load_placed(
     method: QuantizationMethod,
     placement: Placement,
     *,
-    keep_in: Path | None,
+    keep_in: str | Path | None,
 ) -> PreTrainedModel:
     """Load a checkpoint for which ``obstacle`` is None.
 

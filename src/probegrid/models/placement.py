@@ -84,6 +84,11 @@ class Placement:
         devices = {self.embedding, self.head, *self.blocks}
         return tuple(sorted(device for device in devices if isinstance(device, int)))
 
+    def first(self, blocks: int) -> Placement:
+        """The placement of the embedding and the first ``blocks`` blocks, without a head."""
+        streamed = tuple(block for block in self.streamed if block < blocks)
+        return Placement(self.embedding, self.blocks[:blocks], streamed, None)
+
     def streams(self) -> dict[int, tuple[int, ...]]:
         """The blocks each GPU is streamed, in the order it computes them."""
         streams: dict[int, tuple[int, ...]] = {}

@@ -122,8 +122,8 @@ class SlurmScheduler:
             "stderr_to_stdout": True,
             "dependency": f"afterany:{after}" if after else None,
             "array_parallelism": max(1, options.max_parallel // lanes) if options.max_parallel else None,
-            # sbatch's own is not inherited by srun since SLURM 22.05
-            "srun_args": [f"--cpus-per-task={asked.cpus}", *options.srun_args],
+            # srun does not inherit sbatch's CPUs since SLURM 22.05, and on a whole node starts a task a CPU
+            "srun_args": ["--ntasks=1", f"--cpus-per-task={asked.cpus}", *options.srun_args],
             **_asked(asked),
         }
         return {name: value for name, value in values.items() if value is not None}
@@ -162,6 +162,7 @@ def _asked(resources: Resources) -> dict[str, Any]:
     return {
         "gpus_per_node": resources.gpus or None,
         "cpus_per_task": resources.cpus,
+        "ntasks_per_node": 1,
         "mem": f"{round((resources.mem_gb or 0) * 1000)}M",
         "time": resources.timeout_min,
     }
