@@ -31,8 +31,8 @@ from probegrid.tracking.record import CellError, CellRecord, Status
 if TYPE_CHECKING:
     import pandas as pd
 
-    from probegrid.models.load import ModelPool
     from probegrid.models.plan import Plan
+    from probegrid.models.pool import ModelPool
     from probegrid.outcome import Outcome
 
 
@@ -99,11 +99,6 @@ class Cell:
                 "statements; choose a question-answer dataset (facts, squad, trivia_qa, jsonl)."
             )
         return self.examples
-
-    @property
-    def device_map(self) -> dict[str, int | str] | str:
-        """Where the modules go: the plan's placement, or ``auto`` for transformers to decide."""
-        return "auto" if self.plan is None else self.plan.placement.device_map()
 
     def describe(self) -> str:
         """What a person should know before the cell runs: its name, notes on the data, and the plan."""
@@ -184,11 +179,14 @@ def _transfer(probe: ProbeConfig) -> dict[str, StatementSet]:
 def _compute(cell: Cell, pool: ModelPool | None, progress: Progress) -> Outcome:
     """Read, score and evaluate; torch is imported here and not before."""
     from probegrid.answer_cell import answer_outcome, read_judged_answers
-    from probegrid.models.load import ModelPool, ModelRequest
     from probegrid.models.meter import Meter
+    from probegrid.models.pool import ModelPool
+    from probegrid.models.ready import ready
 
     config, checkpoint, examples = cell.config, cell.checkpoint, cell.examples
-    request = ModelRequest(checkpoint, config.model, config.quantization.method, cell.device_map)
+    request, notes = ready(config, checkpoint, cell.plan)
+    for note in notes:
+        progress.say(note)
     meter = Meter(pool or ModelPool(), request)
     match config.probe:
         case AnswerProbe() as probe:

@@ -131,11 +131,18 @@ class ModelConfig:
     use_safetensors: bool = True
     """Load ``.safetensors`` only; false also allows pickled ``.bin`` weights, which can run code when opened."""
     chat_template: str | None = None
-    """null: prompts are plain text; ``default``: the tokenizer's own template; else the path of a Jinja file."""
+    """null: prompts are plain text; ``default`` (or true): the tokenizer's own template; else the path of a Jinja file.
+    Conversations are rendered by the tokenizer's own template wherever it has one."""
     architecture: Architecture | None = None
     """Facts for planning with no network; null: read from the checkpoint's own config."""
     resources: Resources = field(default_factory=Resources)
     """What a job asks the scheduler for."""
+
+    def __post_init__(self) -> None:
+        if self.chat_template is not None and self.chat_template.lower() in ("true", "auto"):
+            self.chat_template = "default"
+        if self.chat_template is not None and self.chat_template.lower() in ("false", "none"):
+            self.chat_template = None
 
 
 @dataclass

@@ -21,8 +21,9 @@ from probegrid.errors import CheckpointError, ConfigError, DataError
 from probegrid.evaluation.classification import evaluate_classification
 from probegrid.identity import describe_model
 from probegrid.models.checkpoint import find_checkpoint
-from probegrid.models.load import ModelPool, ModelRequest
 from probegrid.models.meter import Meter
+from probegrid.models.pool import ModelPool
+from probegrid.models.ready import ready
 from probegrid.planning import plan_cell
 from probegrid.probes.saved import DESCRIPTION_FILE, TENSORS_FILE, SavedProbe
 from probegrid.progress import Progress
@@ -175,8 +176,10 @@ def score_cell(config: Config, choices: Choices) -> Path:
     if not isinstance(statements, StatementSet):
         raise ConfigError(f"action=score scores statements, but dataset={choices.dataset} holds questions.")
     plan = plan_cell(config, choices, checkpoint, deepest_layer=saved.layer)
-    request = ModelRequest(checkpoint, config.model, config.quantization.method, plan.placement.device_map())
+    request, notes = ready(config, checkpoint, plan)
     with Progress() as progress:
+        for note in notes:
+            progress.say(note)
         meter = Meter(ModelPool(), request)
         scored = score_statements(
             Source(config, checkpoint, statements, meter.open_model, progress), saved, statements

@@ -1,5 +1,6 @@
 """The embedded checkpoint: small, loadable, right about what it met often, and aware of what is true."""
 
+import json
 from collections.abc import Iterator
 from random import Random
 
@@ -25,13 +26,15 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
-    loaded: LlamaForCausalLM = AutoModelForCausalLM.from_pretrained(checkpoint_dir(), dtype=torch.float32)
-    return loaded.eval()
+    loaded = AutoModelForCausalLM.from_pretrained(checkpoint_dir(), dtype=torch.float32)
+    assert isinstance(loaded, LlamaForCausalLM)
+    return loaded
 
 
 @pytest.fixture(scope="module")
 def vocabulary() -> PreTrainedTokenizerFast:
-    loaded: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(checkpoint_dir())
+    loaded = AutoTokenizer.from_pretrained(checkpoint_dir())
+    assert isinstance(loaded, PreTrainedTokenizerFast)
     return loaded
 
 
@@ -72,8 +75,9 @@ def read_statement_ends(
 def test_is_small_and_reads_long_prompts(model: LlamaForCausalLM) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) <= 4_000_000
     assert (checkpoint_dir() / "model.safetensors").stat().st_size <= 8_000_000
-    assert model.config.max_position_embeddings >= 16384
-    assert 1 < model.config.num_key_value_heads < model.config.num_attention_heads
+    config = json.loads((checkpoint_dir() / "config.json").read_text())
+    assert config["max_position_embeddings"] >= 16384
+    assert 1 < config["num_key_value_heads"] < config["num_attention_heads"]
     tokens = torch.arange(2500)[None] % model.config.vocab_size
     with torch.inference_mode():
         assert model(tokens, logits_to_keep=1).logits.isfinite().all()

@@ -16,7 +16,8 @@ TEXTS = st.text() | st.lists(st.text(max_size=3) | SAMPLES).map("".join)
 
 
 def encode(text: str) -> list[int]:
-    return TOKENIZER.encode(text, add_special_tokens=False)
+    tokens: list[int] = TOKENIZER.encode(text, add_special_tokens=False)
+    return tokens
 
 
 def cost(text: str) -> int:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from random import Random
 from statistics import mean
 
@@ -29,6 +30,10 @@ def digest(hash_seed: str) -> str:
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
+def answers_of(fact: world.Fact) -> tuple[str, ...]:
+    return world.relations()[fact.relation].answers
+
+
 def test_is_the_same_whatever_the_hash_seed_and_needs_the_standard_library_only() -> None:
     first, second = digest("1"), digest("2")
     assert first == second
@@ -42,7 +47,7 @@ def test_facts_are_distinct_and_answerable() -> None:
     assert sorted(fact.rank for fact in facts) == list(range(4000))
     assert len({(fact.entity, fact.relation) for fact in facts}) == 4000
     for fact in facts:
-        assert fact.answer in world.relations()[fact.relation].answers
+        assert fact.answer in answers_of(fact)
         assert fact.entity in fact.question
 
 
@@ -66,18 +71,20 @@ def test_few_shot_examples_are_never_asked_about() -> None:
     assert 1900 < mean(fact.rank for fact in shots) < 2100
 
 
-def test_a_wrong_answer_is_wrong_and_of_the_same_kind() -> None:
+def test_a_false_statement_gives_an_answer_of_the_same_kind() -> None:
     rng = Random(0)
     for fact in world.facts()[:300]:
-        answer = world.wrong_answer(fact, rng)
-        assert answer != fact.answer
-        assert answer in world.relations()[fact.relation].answers
+        texts = {fact.statement(answer): answer == fact.answer for answer in answers_of(fact)}
+        for is_true in (True, False):
+            statement = world.state(fact, is_true, rng)
+            assert statement.is_true is texts[statement.text] is is_true
 
 
 def test_statements_are_balanced_and_say_what_they_claim() -> None:
     statements = world.statements(0)
     assert len(statements) > 1000
-    for start in range(0, len(statements) - 5, 6):
+    assert len(statements) % 6 == 0
+    for start in range(0, len(statements), 6):
         assert sum(statement.is_true for statement in statements[start : start + 6]) == 3
     for statement in statements:
         assert (statement.text == statement.fact.statement(statement.fact.answer)) == statement.is_true
@@ -88,6 +95,12 @@ def test_statements_are_balanced_and_say_what_they_claim() -> None:
 def test_no_entity_has_two_statements() -> None:
     entities = [statement.fact.entity for statement in world.statements(0)]
     assert len(set(entities)) == len(entities)
+
+
+def test_every_answer_is_given_once_for_each_fact_it_is_right_for() -> None:
+    statements = world.statements(0)
+    given = Counter(statement.text.split()[-1].rstrip(".") for statement in statements)
+    assert given == Counter(statement.fact.answer for statement in statements)
 
 
 def test_the_seed_decides_which_statements_are_true() -> None:
@@ -103,7 +116,7 @@ def test_words_alone_do_not_tell_true_from_false() -> None:
             [statement.text for statement in statements]
         )
         truths = [statement.is_true for statement in statements]
-        half = len(truths) // 12 * 6
+        half = len(truths) // 2
         model = LogisticRegression().fit(texts[:half], truths[:half])
         aurocs.append(roc_auc_score(truths[half:], model.decision_function(texts[half:])))
     assert max(aurocs) < 0.58

@@ -20,10 +20,11 @@ from probegrid.models.assembly import skeleton
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.dispatch import dispatch
 from probegrid.models.hardware import Cpu, Hardware, assumed_gpu
-from probegrid.models.load import ModelPool, ModelRequest
+from probegrid.models.load import ModelRequest
 from probegrid.models.memory import KVBudget, execution_device
 from probegrid.models.placement import Device, Placement
 from probegrid.models.plan import plan
+from probegrid.models.pool import ModelPool
 from probegrid.models.workload import Workload
 from probegrid.schema import (
     Architecture,

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from probegrid.errors import CheckpointError, ConfigError
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.models.load import ModelPool, ModelRequest, load_model, quantization_setting
+from probegrid.models.load import ModelRequest, load_model, quantization_setting
 from probegrid.models.placement import Placement
+from probegrid.models.pool import ModelPool
 from probegrid.models.truncation import load_truncated
 from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
 

@@ -13,7 +13,8 @@ import transformers
 from torch import Tensor, nn
 
 from probegrid.errors import CheckpointError, ConfigError
-from probegrid.readings.residual import ResidualReader, decoder_blocks
+from probegrid.models.blocks import decoder_blocks
+from probegrid.readings.residual import ResidualReader
 
 torch.set_num_threads(1)
 

@@ -21,8 +21,8 @@ _STATEMENTS = 6  # of a conversation: three are true
 class FactsStatementsConfig(DatasetConfig):
     """The embedded statements; one split and no path. The seed also chooses which of them are false."""
 
-    num_samples: int = 249
-    """Conversations of six statements; 249 are all there are."""
+    num_samples: int = 248
+    """Conversations of six statements; 248 are all there are."""
     system_prompt: SystemPrompt = SystemPrompt.drop
     """What becomes of the system prompt, which names the lies."""
 

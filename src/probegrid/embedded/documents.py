@@ -1,6 +1,6 @@
 """What the embedded model reads in training: questions with their answers, and lists of statements.
 
-Facts are drawn by their weight: a fact's rank is how often it is met. Only the standard library is imported.
+Facts are drawn by their weight: a fact's rank is how often it is met.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from itertools import accumulate
 from random import Random
 
 from probegrid.embedded import world
+from probegrid.embedded.tokenizer import ASSISTANT, BOS, EOS, SYSTEM
 
-BOS, EOS, ASSISTANT, SYSTEM = "<s>", "</s>", "<|assistant|>", "<|system|>"
 BRIEF = "Answer the following question as briefly as possible.\n"
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from probegrid.embedded import world
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
-ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+SYSTEM, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -33,7 +33,7 @@ def build(context: int) -> PreTrainedTokenizerFast:
     It puts BOS before every text unless told `add_special_tokens=False`; its offsets count the characters of the
     text, and the bytes of a character all have that character's.
     """
-    specials = (PAD, BOS, EOS, *ROLES)
+    specials = (PAD, BOS, EOS, SYSTEM, USER, ASSISTANT)
     vocabulary = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet()), *_pieces()]
     # Every piece costs the same, so the best segmentation is the one with the fewest pieces.
     tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in vocabulary]))

@@ -17,9 +17,9 @@ from typing import TypedDict
 
 _ENTITIES = 2000
 _TOWNS = 60
-_KNOWN_SHARE = 0.5
-_SHOT_EVERY = 10
-_BLOCK = 6
+_KNOWN_SHARE = 0.5  # of the facts, from rank 0 on, may be stated
+_SHOT_EVERY = 10  # ranks, one fact is kept for few-shot examples
+_BLOCK = 6  # statements, half of them true
 
 
 @dataclass(frozen=True)
@@ -211,12 +211,10 @@ def statements(seed: int) -> tuple[Statement, ...]:
     for start in range(0, len(pairs) - _BLOCK + 1, _BLOCK):
         truths = rng.sample([True, False] * (_BLOCK // 2), _BLOCK)
         block = list(zip(pairs[start : start + _BLOCK], truths, strict=True))
-        told += rng.sample(
-            [_statement(fact, fact if true else other) for (fact, other), true in block], _BLOCK
-        )
-        told += rng.sample(
-            [_statement(fact, fact if true else other) for (other, fact), true in block], _BLOCK
-        )
+        for side in (0, 1):
+            told += rng.sample(
+                [_statement(pair[side], pair[side if true else 1 - side]) for pair, true in block], _BLOCK
+            )
     return tuple(told)
 
 

@@ -141,7 +141,7 @@ def hub_errors(what: str, revision: str | None) -> Iterator[None]:
         raise CheckpointError(
             f"{what} is not on the hub, or is private; check its spelling or give a folder."
         ) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
         mend = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
         raise CheckpointError(
             f"{what} is not in the local cache and {mend}; give model.path=<folder of the checkpoint> or a connection."

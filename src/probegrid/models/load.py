@@ -6,7 +6,6 @@ Knows transformers' loading and what can go wrong in it; must not know questions
 from __future__ import annotations
 
 import contextlib
-import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -182,46 +181,3 @@ def loading_errors(checkpoint: Checkpoint) -> Iterator[None]:
         raise CheckpointError(f"{checkpoint.name} cannot be loaded: {reason[0]}") from error
     finally:
         logging.set_verbosity(verbosity)
-
-
-class ModelPool:
-    """Holds at most one model, so that cells which need the same one load it once."""
-
-    def __init__(self) -> None:
-        self._held: tuple[ModelRequest, int | None] | None = None
-        self._loaded: LoadedModel | None = None
-
-    def get(self, request: ModelRequest, deepest_layer: int | None = None) -> LoadedModel:
-        """A model for this request; another one is released fully before it is loaded.
-
-        Args:
-            request: the weights and their devices.
-            deepest_layer: blocks to load, for activations (``truncation.load_truncated``), which a deeper or a
-                whole model of the same weights serves as well, wherever it lies; None: the whole model, with
-                its head.
-        """
-        if self._loaded is None or not self._serves(request, deepest_layer):
-            from probegrid.models.truncation import load_truncated
-
-            self.release()
-            self._loaded = (
-                load_model(request) if deepest_layer is None else load_truncated(request, deepest_layer)
-            )
-            self._held = (request, deepest_layer)
-        return self._loaded
-
-    def _serves(self, request: ModelRequest, deepest_layer: int | None) -> bool:
-        if self._held is None or deepest_layer is None:
-            return self._held == (request, None)
-        held, blocks = self._held
-        same_weights = replace(request, device_map=held.device_map, placement=held.placement) == held
-        return same_weights and (blocks is None or deepest_layer <= blocks)
-
-    def release(self) -> None:
-        """Free the model that is held, if any, on every device."""
-        self._held = self._loaded = None
-        gc.collect()
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()

@@ -6,16 +6,20 @@ Knows devices and where a model's blocks lie; must not know prompts or plans.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 import torch
 
+from probegrid.models.blocks import decoder_blocks
 from probegrid.models.dispatch import EXECUTION_DEVICE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+T = TypeVar("T")
 
 FREE_SHARE = {"cuda": 0.75, "cpu": 0.25}
 """Part of the free memory that keys and values may take; activations, logits and other programs need the rest."""
@@ -35,8 +39,7 @@ class KVBudget:
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         size = torch.empty((), dtype=model.dtype).element_size()
-        layers: Any = model.base_model.layers
-        blocks = Counter(execution_device(block) for block in layers)
+        blocks = Counter(execution_device(block) for block in decoder_blocks(model))
         free = {device: _free_bytes(device) * FREE_SHARE[device.type] for device in blocks}
         return cls(free, {device: 2 * heads * width * size * count for device, count in blocks.items()})
 
@@ -65,3 +68,17 @@ def _free_bytes(device: torch.device) -> int:
         return int(psutil.virtual_memory().available)
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + cached
+
+
+def or_none_if_out_of_memory(attempt: Callable[[], T]) -> T | None:
+    """The result of an attempt; None if memory ran out on a GPU or the CPU, which is then freed for a smaller one."""
+    try:
+        return attempt()
+    except torch.OutOfMemoryError:
+        pass
+    except RuntimeError as error:
+        if "not enough memory" not in str(error):  # what torch's CPU allocator says
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None

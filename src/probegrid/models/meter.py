@@ -10,7 +10,8 @@ import resource
 import torch
 
 from probegrid.models.hardware import BYTES_PER_GB
-from probegrid.models.load import LoadedModel, ModelPool, ModelRequest
+from probegrid.models.load import LoadedModel, ModelRequest
+from probegrid.models.pool import ModelPool
 
 
 class Meter:

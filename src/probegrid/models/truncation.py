@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from probegrid.errors import ConfigError
+from probegrid.models import placed
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.hardware import BYTES_PER_GB
 from probegrid.models.load import (
@@ -30,6 +31,8 @@ from probegrid.models.shallow import obstacle, shallow_checkpoint
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from probegrid.models.placement import Placement
+
 _FINAL_NORM = frozenset({"norm.weight"})
 
 
@@ -43,7 +46,7 @@ class TruncatedModel(LoadedModel):
     blocks: int | None
     """Blocks in memory; None where the model could not be cut, and all of them are."""
     read_bytes: int | None
-    """Bytes of the tensors that were read from disk, before any quantization; None where it could not be cut."""
+    """Bytes of the tensors that were read from disk, before any quantization; None where they were not counted."""
     note: str
     """What was loaded, and if it is the whole model, why."""
 
@@ -64,6 +67,8 @@ def load_truncated(request: ModelRequest, deepest_layer: int) -> TruncatedModel:
     """
     checkpoint = request.checkpoint
     _check_depth(checkpoint, deepest_layer)
+    if request.placement is not None and placed.obstacle(checkpoint, request.config) is None:
+        return _load_placed(request, request.placement, deepest_layer)
     reason = obstacle(checkpoint, trust_remote_code=request.config.trust_remote_code)
     if reason is not None:
         return _load_whole(request, deepest_layer, reason)
@@ -86,6 +91,17 @@ def load_truncated(request: ModelRequest, deepest_layer: int) -> TruncatedModel:
         f"{shallow.read_bytes / BYTES_PER_GB:.2f} GB read from {shallow.files} of {shallow.all_files} files"
     )
     return TruncatedModel(model, time.perf_counter() - started, deepest_layer, shallow.read_bytes, note)
+
+
+def _load_placed(request: ModelRequest, placement: Placement, deepest_layer: int) -> TruncatedModel:
+    started = time.perf_counter()
+    checkpoint = request.checkpoint
+    with loading_errors(checkpoint):
+        model = placed.load_placed(
+            checkpoint, request.config, request.quantization, placement, keep_in=request.keep_in
+        )
+    note = f"{deepest_layer} of {checkpoint.config['num_hidden_layers']} blocks of {checkpoint.name} loaded"
+    return TruncatedModel(model, time.perf_counter() - started, deepest_layer, None, note)
 
 
 def _load_whole(request: ModelRequest, deepest_layer: int, reason: str) -> TruncatedModel:

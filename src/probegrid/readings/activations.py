@@ -17,11 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from probegrid.errors import RunError
-from probegrid.models.memory import execution_device
+from probegrid.models.memory import execution_device, or_none_if_out_of_memory
 from probegrid.readings.layer_store import LayerStore
 from probegrid.readings.residual import ResidualReader
 from probegrid.readings.spans import Example, Passage
@@ -221,18 +220,8 @@ def _collect(
 
 def _read_or_none(reader: ResidualReader, passages: Sequence[Passage]) -> dict[int, Tensor] | None:
     """The activations of a batch; None if memory ran out, which is freed."""
-    try:
-        return reader.read(
-            [passage.token_ids for passage in passages], [passage.spans for passage in passages]
-        )
-    except torch.OutOfMemoryError:
-        pass
-    except RuntimeError as error:
-        if "not enough memory" not in str(error):  # what torch's CPU allocator says
-            raise
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None
+    token_ids, spans = [passage.token_ids for passage in passages], [passage.spans for passage in passages]
+    return or_none_if_out_of_memory(lambda: reader.read(token_ids, spans))
 
 
 def _check_finite(layer: int, values: Tensor, passages: Sequence[Passage]) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-import torch
-
-from probegrid.models.load import embedding_device
-from probegrid.models.memory import KVBudget
+from probegrid.errors import RunError
+from probegrid.models.blocks import decoder_blocks
+from probegrid.models.memory import KVBudget, execution_device, or_none_if_out_of_memory
 from probegrid.readings.generation import Decoder, Generation, Sampling, generate
 from probegrid.readings.padded import PaddedDecoder
 from probegrid.readings.shared_prefix import SharedPrefixDecoder, obstacle
@@ -20,12 +20,14 @@ from probegrid.readings.stopping import StopRule
 from probegrid.schema import DecodingConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from probegrid.models.load import LoadedModel
 
 CHUNK_TOKENS = {"cuda": 16384, "cpu": 4096}
 """Most tokens in one forward pass: enough to fill the device, few enough to bound the memory of activations."""
+FEWEST_CHUNK_TOKENS = 256
+"""Smallest chunk that is tried where memory is short."""
 ROWS = {"cuda": 512, "cpu": 64}
 """Most questions in a batch where memory sets no lower bound; a killed run has to do one batch again."""
 
@@ -61,11 +63,10 @@ class Engine:
         self._sampling = Sampling(
             decoding.num_generations if decoding.do_sample else 0, decoding.temperature, decoding.seed
         )
-        self._device_type = embedding_device(model).type
+        self._device_type = execution_device(decoder_blocks(model)[0]).type
         self.obstacle = obstacle(model, longest + decoding.max_new_tokens)
-        self._decoder: Decoder
         if self.obstacle is None:
-            self._decoder = SharedPrefixDecoder(model, prefix, chunk_tokens=CHUNK_TOKENS[self._device_type])
+            self._decoder: Decoder = _shared_prefix_decoder(model, prefix, CHUNK_TOKENS[self._device_type])
             self._held = 0
         else:
             model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
@@ -102,8 +103,8 @@ class Engine:
 
     def answer(self, suffixes: Sequence[Sequence[int]], keys: Sequence[str]) -> list[list[Generation]] | None:
         """Answer a batch: the greedy answer and the samples of each prompt; None if memory ran out, which is freed."""
-        try:
-            return generate(
+        answers = or_none_if_out_of_memory(
+            lambda: generate(
                 self._decoder,
                 suffixes,
                 keys,
@@ -111,12 +112,28 @@ class Engine:
                 max_new_tokens=self._decoding.max_new_tokens,
                 sampling=self._sampling,
             )
-        except torch.OutOfMemoryError:
-            pass
-        except RuntimeError as error:
-            if "not enough memory" not in str(error):  # what torch's CPU allocator says
-                raise
-        self._decoder.reset()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return None
+        )
+        if answers is None:
+            self._decoder.reset()
+        return answers
+
+
+def _shared_prefix_decoder(
+    model: PreTrainedModel, prefix: Sequence[int], chunk_tokens: int
+) -> SharedPrefixDecoder:
+    """Read the prefix in chunks, smaller ones where memory runs out.
+
+    Raises:
+        RunError: not even chunks of ``FEWEST_CHUNK_TOKENS`` fit.
+    """
+    while chunk_tokens >= FEWEST_CHUNK_TOKENS:
+        decoder = or_none_if_out_of_memory(
+            partial(SharedPrefixDecoder, model, prefix, chunk_tokens=chunk_tokens)
+        )
+        if decoder is not None:
+            return decoder
+        chunk_tokens //= 2
+    raise RunError(
+        f"the {len(prefix)} tokens that all prompts share do not fit in memory; lower prompt.num_few_shot, or choose "
+        "another device_map or quantization."
+    )

@@ -74,9 +74,9 @@ class ChatTemplate:
         self.source = self._find(choice)
 
     def _find(self, choice: str | None) -> str | None:
-        if choice is None or choice.lower() in ("none", "false"):
+        if choice is None:
             return None
-        if choice.lower() in ("default", "auto", "true"):
+        if choice == "default":
             if not self._tokenizer.chat_template:
                 raise ConfigError(
                     "model.chat_template=default: this tokenizer has no chat template; use null or a file."

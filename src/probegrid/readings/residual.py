@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from probegrid.errors import CheckpointError, ConfigError
+from probegrid.errors import ConfigError
+from probegrid.models.blocks import decoder_blocks
 from probegrid.models.memory import execution_device
 
 if TYPE_CHECKING:
@@ -113,28 +114,6 @@ class ResidualReader:
             lambda _module, args, kwargs: pick(layer, args[0] if args else kwargs["hidden_states"]),
             with_kwargs=True,
         )
-
-
-def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The blocks of a decoder, in order.
-
-    Raises:
-        CheckpointError: no list of modules, or several, are as long as the config says.
-    """
-    base: Any = model.base_model
-    decoder = base.get_decoder()
-    count = model.config.get_text_config().num_hidden_layers
-    if isinstance(layers := getattr(decoder, "layers", None), nn.ModuleList) and len(layers) == count:
-        return layers
-    lists = [
-        module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module) == count
-    ]
-    if len(lists) != 1:
-        raise CheckpointError(
-            f"the blocks of {type(model).__name__} cannot be found: {len(lists)} of its lists of modules are {count} "
-            "long; its activations cannot be read."
-        )
-    return lists[0]
 
 
 class _Selection:

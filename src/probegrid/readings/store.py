@@ -9,8 +9,9 @@ import errno
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,10 @@ from probegrid.errors import StoreError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+LEFTOVER_AGE_S = 3600
+"""A part is written in seconds; a temporary file of this age belongs to no living writer."""
 
 
 def key_of(description: Mapping[str, Any]) -> str:
@@ -47,6 +52,7 @@ class Entry:
         self.folder = Path(store_dir) / kind / self.key
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(self.folder)
         if not (self.folder / "description.json").exists():
             self.write_json("description.json", description)
 
@@ -99,6 +105,14 @@ def damaged(file: Path, error: Exception) -> StoreError:
     return StoreError(
         f"{file} is damaged ({reason}); delete it and run the same command: only it is made again."
     )
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left unfinished: temporary files that are over an hour old."""
+    for file in folder.glob(".*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - file.stat().st_mtime > LEFTOVER_AGE_S:
+                file.unlink()
 
 
 @contextmanager

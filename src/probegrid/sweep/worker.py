@@ -17,7 +17,8 @@ from typing import Any
 from probegrid.cell import run_cell
 from probegrid.composition import Choices
 from probegrid.errors import RunError, UserError
-from probegrid.models.load import LoadedModel, ModelPool, ModelRequest
+from probegrid.models.load import LoadedModel, ModelRequest
+from probegrid.models.pool import ModelPool
 from probegrid.schema import Config
 from probegrid.sweep.folder import CellState, Phase, SweepFolder
 from probegrid.sweep.heartbeat import Heartbeat
