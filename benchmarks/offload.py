@@ -62,18 +62,19 @@ class RandomParts:
         self._skeleton = skeleton(config, config.num_hidden_layers, DTYPE, with_head=True)
 
     def part(self, name: str, device: torch.device) -> Entries:
-        """As ``assembly.Parts.part``; the same for the same name, on any GPU of a kind."""
+        """As ``assembly.Parts.part``; the same for the same name wherever it lies: drawn on a GPU if there is one."""
         entries: Entries = {}
+        drawn_on = torch.device("cuda") if device.type == "cpu" and torch.cuda.is_available() else device
         for local, parameter in self._skeleton.get_submodule(name).named_parameters():
-            weight = torch.empty(parameter.shape, dtype=DTYPE, device=device)
+            weight = torch.empty(parameter.shape, dtype=DTYPE, device=drawn_on)
             if parameter.dim() == 1:
                 entries[local] = weight.fill_(1.0)
                 continue
             seed = int.from_bytes(hashlib.sha256(f"{name}.{local}".encode()).digest()[:7])
-            weight.normal_(std=0.02, generator=torch.Generator(device).manual_seed(seed))
+            weight.normal_(std=0.02, generator=torch.Generator(drawn_on).manual_seed(seed))
             packs = ".layers." in name
             entries |= pack(local, weight, QuantizationMethod.nf4) if packs else {local: weight}
-        return entries
+        return {local: entry.to(device) for local, entry in entries.items()}
 
 
 @dataclass

@@ -123,17 +123,28 @@ def with_transfer(
         seed: of the intervals.
 
     Returns:
-        The outcome with ``transfer_auroc_<name>`` of each dataset, and ``transfer.parquet``.
+        The outcome with ``transfer_auroc_<name>`` of each dataset, and ``transfer.parquet``. The probe's own dataset,
+        named among the others or not, is a row of the table by its test split.
+
+    Raises:
+        DataError: one of the others has no labels.
+        ConfigError: one of the others has the name of the dataset that was trained on but other content.
     """
     import pyarrow as pa
 
+    own = others.get(trained_on)
+    if own is not None and own.fingerprint != source.data.fingerprint:
+        raise ConfigError(
+            f"probe.test_on names another {trained_on} (file or draw) than the dataset that is trained on, so that "
+            "examples of both could be the same; drop it, or rename its file if it has nothing in common."
+        )
     saved = SavedProbe.from_files(outcome.files)
     rows, metrics = [], dict(outcome.metrics)
-    for name, statements in {trained_on: None, **others}.items():
-        if statements is None:  # the test split of its own dataset
+    for name in dict.fromkeys([trained_on, *others]):
+        if name == trained_on:  # by the test split, as in the cell's own numbers
             values = outcome.metrics
         else:
-            summary = score_statements(source, saved, statements).summary(seed=seed)
+            summary = score_statements(source, saved, others[name]).summary(seed=seed)
             if summary is None:
                 raise DataError(f"probe.test_on={name} has no labels to test on.")
             values = summary.metrics

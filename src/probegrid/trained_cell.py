@@ -68,6 +68,8 @@ def trained_outcome(source: Source, probe: TrainedProbe) -> Outcome:
         RunError: an activation is not a finite number.
     """
     data, seed = source.data, source.config.seed
+    if isinstance(probe, ActivationProbe):  # refused before answers are generated, which may take hours
+        resolve_layers(probe.layers, source.checkpoint.blocks)
     if isinstance(data, StatementSet):
         if not data.labelled:
             raise DataError(

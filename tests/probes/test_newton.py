@@ -71,3 +71,13 @@ def test_standardization_folds_back() -> None:
     expected = torch.einsum("lnd,ld->ln", x.double(), weights) + biases[:, None]
     found = torch.einsum("lnd,ld->ln", raw.double(), folded) + folded_biases[:, None]
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_a_layer_that_does_not_vary_gets_no_weights_and_spoils_no_other() -> None:
+    """Layer 0 at the end of statements that all end alike; with equal classes it begins at its optimum."""
+    x, _ = activations(2, 100, 20, 1.0)
+    x[0], labels = 0, torch.arange(100) % 2 == 0
+    weights, biases = fit_logistic(x, labels, PENALTIES)
+    assert not weights[0].any()
+    assert not biases[0].any()
+    torch.testing.assert_close(weights[1:], fit_logistic(x[1:], labels, PENALTIES)[0], atol=1e-5, rtol=0)

@@ -136,7 +136,8 @@ class _Problem:
             active = active & (power.sqrt() > tolerance)
             if not active.any():
                 break
-            direction = residual + power / before * direction
+            growth = torch.where(active, power / before, 0)  # 0 / 0 where a problem began at its optimum
+            direction = residual + growth * direction
         step: Tensor = solution.double() * size
         return step
 
