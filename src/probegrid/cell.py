@@ -172,7 +172,10 @@ def _transfer(probe: ProbeConfig) -> dict[str, StatementSet]:
         loaded = data.load(compose_dataset(name))
         if not isinstance(loaded, StatementSet):
             raise ConfigError(f"probe.test_on={name} holds questions; name datasets of statements.")
-        sets[Path(name.partition(":")[2] or name).stem] = loaded
+        stem = Path(name.partition(":")[2] or name).stem
+        if stem in sets:
+            raise ConfigError(f"probe.test_on names two datasets '{stem}'; give their files different names.")
+        sets[stem] = loaded
     return sets
 
 

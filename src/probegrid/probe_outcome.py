@@ -122,7 +122,7 @@ def text_outcome(probe: TextBaseline, examples: Examples, leaks: Sequence[str], 
 
 def activation_outcome(
     probe: ActivationProbe,
-    examples: Examples,
+    divided: Divided,
     layers: tuple[int, ...],
     activations: Tensor,
     leaks: Sequence[str],
@@ -134,14 +134,14 @@ def activation_outcome(
 
     Args:
         probe: what is fitted.
-        examples: n of them.
+        divided: n examples and their splits.
         layers: the l layers, rising.
         activations: [n, l, d] of any float type, on the device to compute on.
         leaks: why the labels could be read off the text, if they could.
         model: what identifies the model that was read, for the saved probe.
         seed: of the intervals.
     """
-    divided = Divided.of(examples, probe)
+    examples = divided.examples
     folds = [train_on_layers(probe, examples, fold, layers, activations) for fold in divided.division.folds]
     tested, summary = divided.evaluate(folds, seed=seed)
     course = layer_course(folds, examples, divided.division, seed=seed)

@@ -106,7 +106,7 @@ def score_statements(source: Source, saved: SavedProbe, statements: StatementSet
     reading = read_layers(source, passages, [saved.layer])
     scores = saved.scores(reading.values(saved.layer))
     return Scored(
-        examples_of(reading), scores, saved.probabilities(scores), saved.threshold, statements.labelled
+        examples_of(passages), scores, saved.probabilities(scores), saved.threshold, statements.labelled
     )
 
 

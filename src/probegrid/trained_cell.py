@@ -18,12 +18,20 @@ from probegrid.errors import ConfigError, DataError
 from probegrid.identity import describe_model
 from probegrid.models.load import load_tokenizer
 from probegrid.outcome import Outcome
-from probegrid.probe_outcome import activation_outcome, text_outcome
+from probegrid.probe_outcome import Divided, activation_outcome, text_outcome
 from probegrid.probes import ActivationProbe, TrainedProbe, resolve_layers
 from probegrid.probes.text_baseline import TextBaseline
 from probegrid.readings.activations import ActivationReading, read_activations
 from probegrid.readings.prompts import ChatTemplate
-from probegrid.readings.spans import Passage, Position, answer_passages, statement_passages
+from probegrid.readings.spans import (
+    ANSWER_POSITIONS,
+    STATEMENT_POSITIONS,
+    Passage,
+    Position,
+    answer_passages,
+    check_position,
+    statement_passages,
+)
 from probegrid.training import Examples
 
 if TYPE_CHECKING:
@@ -68,8 +76,8 @@ def trained_outcome(source: Source, probe: TrainedProbe) -> Outcome:
         RunError: an activation is not a finite number.
     """
     data, seed = source.data, source.config.seed
-    if isinstance(probe, ActivationProbe):  # refused before answers are generated, which may take hours
-        resolve_layers(probe.layers, source.checkpoint.blocks)
+    if isinstance(probe, ActivationProbe):
+        _check_possible(probe, source)
     if isinstance(data, StatementSet):
         if not data.labelled:
             raise DataError(
@@ -81,10 +89,12 @@ def trained_outcome(source: Source, probe: TrainedProbe) -> Outcome:
     if isinstance(probe, TextBaseline):
         outcome = text_outcome(probe, _text_examples(data, answers), leaks, seed=seed)
     elif isinstance(probe, ActivationProbe):
-        reading = _read(source, probe, answers)
+        passages = _passages(source, probe, answers)
+        divided = Divided.of(examples_of(passages), probe)  # refused before activations are read
+        reading = read_layers(source, passages, resolve_layers(probe.layers, source.checkpoint.blocks))
         outcome = activation_outcome(
             probe,
-            examples_of(reading),
+            divided,
             reading.layers,
             stack(reading),
             leaks,
@@ -103,16 +113,24 @@ def _answers(source: Source, data: QuestionSet) -> JudgedAnswers:
     return read_judged_answers(source.config, source.checkpoint, data, source.open_model, source.progress)
 
 
-def _read(source: Source, probe: ActivationProbe, answers: JudgedAnswers | None) -> ActivationReading:
+def _check_possible(probe: ActivationProbe, source: Source) -> None:
+    """Refuse impossible layers and positions before anything is read, which may take hours.
+
+    Raises:
+        ConfigError: a layer the model does not have, or a position that the examples have not.
+    """
+    resolve_layers(probe.layers, source.checkpoint.blocks)
+    answers = isinstance(source.data, QuestionSet)
+    allowed, of = (ANSWER_POSITIONS, "answers") if answers else (STATEMENT_POSITIONS, "statements")
+    check_position(Position(probe.positions), allowed, of)
+
+
+def _passages(source: Source, probe: ActivationProbe, answers: JudgedAnswers | None) -> tuple[Passage, ...]:
     position = Position(probe.positions)
-    if answers is None:
-        assert isinstance(source.data, StatementSet)
-        passages = passages_of(source.data, position, source.checkpoint, source.config.model)
-    else:
-        passages = answer_passages(
-            answers.reading, answers.correct, position, context=source.checkpoint.context
-        )
-    return read_layers(source, passages, resolve_layers(probe.layers, source.checkpoint.blocks))
+    if answers is not None:
+        return answer_passages(answers.reading, answers.correct, position, context=source.checkpoint.context)
+    assert isinstance(source.data, StatementSet)
+    return passages_of(source.data, position, source.checkpoint, source.config.model)
 
 
 def passages_of(
@@ -138,10 +156,15 @@ def read_layers(source: Source, passages: Sequence[Passage], layers: Sequence[in
     )
 
 
-def examples_of(reading: ActivationReading) -> Examples:
-    """The examples whose activations were read, in order."""
+def examples_of(passages: Sequence[Passage]) -> Examples:
+    """The examples that are read of the passages, in order."""
+    found = [example for passage in passages for example in passage.examples]
     return Examples(
-        reading.ids, reading.conversations, reading.texts, reading.sources, np.array(reading.labels)
+        tuple(example.id for example in found),
+        tuple(example.conversation for example in found),
+        tuple(example.text for example in found),
+        tuple(example.source for example in found),
+        np.array([example.label for example in found]),
     )
 
 

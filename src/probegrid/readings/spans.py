@@ -99,7 +99,7 @@ def statement_passages(
         DataError: the template refuses or alters a conversation, or a statement is not found, does not decode to
             itself, has no token after it (``next_token``), or lies beyond the context.
     """
-    _check_position(position, STATEMENT_POSITIONS, "statements")
+    check_position(position, STATEMENT_POSITIONS, "statements")
     if not tokenizer.is_fast:
         raise CheckpointError(
             f"the tokenizer of {tokenizer.name_or_path} ({type(tokenizer).__name__}) does not tell where in the text "
@@ -126,7 +126,7 @@ def answer_passages(
         ConfigError: ``position`` is one of statements.
         DataError: a prompt and its answer pass the context.
     """
-    _check_position(position, ANSWER_POSITIONS, "answers")
+    check_position(position, ANSWER_POSITIONS, "answers")
     passages: list[Passage] = []
     for prompt, answer, label in zip(reading.prompts, reading.greedy, labels, strict=True):
         question = prompt.question
@@ -273,7 +273,12 @@ def _passage(
     return Passage(name, tuple(token_ids[: max(end for _, end in spans)]), examples, tuple(spans))
 
 
-def _check_position(position: Position, allowed: Sequence[Position], of: str) -> None:
+def check_position(position: Position, allowed: Sequence[Position], of: str) -> None:
+    """Refuse a position that a kind of example does not have.
+
+    Raises:
+        ConfigError: ``position`` is not one of ``allowed``.
+    """
     if position not in allowed:
         names = ", ".join(choice.value for choice in allowed)
         raise ConfigError(f"probe.positions={position.value} is not a position of {of}; allowed: {names}.")
