@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probegrid.evaluation.classification import evaluate_classification
-from probegrid.evaluation.figures import png, reliability_figure, roc_figure
+from probegrid.evaluation.figures import png, reliability_figure, roc_figure, score_histogram_figure
 from probegrid.evaluation.probe_figures import (
     auroc_by_layer_figure,
     projection_figure,
@@ -224,6 +224,9 @@ def _test_figures(divided: Divided, tested: TestSet, summary: Summary) -> dict[s
         "roc": roc_figure(labels, tested.scores, estimates["auroc"], title="True against false, test split"),
         "reliability": reliability_figure(
             labels, tested.probabilities, estimates["ece"], title="Reliability, test split"
+        ),
+        "scores": score_histogram_figure(
+            labels, tested.probabilities, title="Probability of true, test split"
         ),
     }
 

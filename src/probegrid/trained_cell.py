@@ -17,6 +17,7 @@ from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.errors import ConfigError, DataError
 from probegrid.identity import describe_model
 from probegrid.models.load import load_tokenizer
+from probegrid.models.truncation import TruncatedModel
 from probegrid.outcome import Outcome
 from probegrid.probe_outcome import Divided, activation_outcome, text_outcome
 from probegrid.probes import ActivationProbe, TrainedProbe, resolve_layers
@@ -146,12 +147,19 @@ def passages_of(
 def read_layers(source: Source, passages: Sequence[Passage], layers: Sequence[int]) -> ActivationReading:
     """Read (or fetch from the store) some layers of some passages."""
     config = source.config
+
+    def open_model(deepest_layer: int) -> LoadedModel:
+        loaded = source.open_model(deepest_layer)
+        if isinstance(loaded, TruncatedModel):
+            source.progress.say(loaded.note)
+        return loaded
+
     return read_activations(
         passages,
         layers,
         description=source.described,
         store_dir=config.store_dir,
-        open_model=source.open_model,
+        open_model=open_model,
         progress=source.progress,
     )
 

@@ -125,6 +125,8 @@ def _generate_missing(
     engine = Engine(
         loaded, tokenizer, prompts[0].token_ids[:prefix_length], decoding, stop, longest=_longest(prompts)
     )
+    if engine.obstacle is not None:
+        progress.say(f"plain batches, the prefix is not shared: {engine.obstacle}")
     suffixes = {index: prompt.token_ids[prefix_length:] for index, prompt in enumerate(prompts)}
     keys = {index: prompt.question.id for index, prompt in enumerate(prompts)}
     batches = entry.read_json("batches.json")
