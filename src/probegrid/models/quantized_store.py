@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probegrid.disk import atomic, disk_errors
 from probegrid.errors import StoreError
 from probegrid.models.assembly import Parts
 from probegrid.models.checkpoint import WEIGHTS_INDEX, Checkpoint
@@ -91,11 +89,11 @@ class QuantizedStore:
 
         named = {f"{name}.{local}": value.cpu() for local, value in entries.items()}
         needed = sum(value.nbytes for value in named.values())
-        with _disk_errors(file):
+        with disk_errors(file):
             self.folder.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(self.folder).free < needed + _SPARE_BYTES:
                 return
-            with _whole(file) as temporary:
+            with atomic(file) as temporary:
                 save_file(named, temporary, metadata={"format": "pt"})
             if all((self.folder / f"{part}.safetensors").is_file() for part in self._all_parts()):
                 self._complete()
@@ -125,7 +123,7 @@ class QuantizedStore:
         self._write_json("config.json", self._checkpoint.config | changes)
 
     def _write_json(self, name: str, value: Any) -> None:
-        with _whole(self.folder / name) as temporary:
+        with atomic(self.folder / name) as temporary:
             temporary.write_text(json.dumps(value, indent=1))
 
 
@@ -136,26 +134,3 @@ def folder_of(
     determines = [FORMAT, checkpoint.fingerprint, method.value, dtype.value]
     key = hashlib.sha256(json.dumps(determines).encode()).hexdigest()[:16]
     return Path(store_dir) / "quantized" / key
-
-
-@contextmanager
-def _whole(file: Path) -> Iterator[Path]:
-    """A temporary path beside ``file``, which becomes ``file`` when the block ends well."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _disk_errors(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{file} cannot be written: {error.strerror or error}; make room, or set quantization.keep=false."
-        ) from error

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probegrid.readings.store import Entry, atomic, damaged, disk_errors
+from probegrid.disk import atomic, disk_errors
+from probegrid.readings.store import Entry, damaged
 
 if TYPE_CHECKING:
     from torch import Tensor

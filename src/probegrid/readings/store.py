@@ -5,17 +5,16 @@ Knows folders, JSON and Arrow tables; must not know what is in them.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probegrid.disk import atomic, disk_errors
 from probegrid.errors import StoreError
 
 if TYPE_CHECKING:
@@ -113,36 +112,3 @@ def _remove_leftovers(folder: Path) -> None:
         with suppress(FileNotFoundError):
             if time.time() - file.stat().st_mtime > LEFTOVER_AGE_S:
                 file.unlink()
-
-
-@contextmanager
-def atomic(target: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``target`` to write to; flush and rename it when the block ends well.
-
-    Raises:
-        StoreError: the disk is full or cannot be written.
-    """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with disk_errors(target):
-        try:
-            yield temporary
-            with temporary.open("rb+") as stream:
-                os.fsync(stream.fileno())
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def disk_errors(target: Path) -> Iterator[None]:
-    """Turn what the operating system says of a disk into one sentence about ``target``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"no space is left for {target}; free some and run the same command: it goes on."
-            ) from error
-        raise StoreError(
-            f"{target} cannot be written: {error.strerror or error}; check store_dir and results_dir."
-        ) from error

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from probegrid.composition import Choices
+from probegrid.disk import atomic
 from probegrid.errors import StoreError
-from probegrid.readings.store import atomic
 from probegrid.schema import Config, Resources
 from probegrid.tracking.redaction import redact
 

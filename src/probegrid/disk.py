@@ -1,0 +1,47 @@
+"""Files that are written whole or not at all, and what a disk refuses said in one sentence.
+
+Knows paths and the operating system's errors; must not know what is in the files.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from probegrid.errors import StoreError
+
+
+@contextmanager
+def atomic(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``target`` to write to; flush and rename it when the block ends well.
+
+    Raises:
+        StoreError: the disk is full or cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with disk_errors(target):
+        try:
+            yield temporary
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(target: Path) -> Iterator[None]:
+    """Turn what the operating system says of a disk into one sentence about ``target``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"no space is left for {target}; free some and run the same command: it goes on."
+            ) from error
+        raise StoreError(
+            f"{target} cannot be written: {error.strerror or error}; check store_dir and results_dir."
+        ) from error
