@@ -40,6 +40,8 @@ class SystemPrompt(Enum):
 class NtmlConfig(DatasetConfig):
     """Conversations of NTML: ``num_samples`` counts conversations, not statements."""
 
+    num_samples: int = 500
+    """Conversations to read; 500 is the size of NTML's own files."""
     path: str | None = None
     """Local file or folder of JSON lines, or a hub id."""
     system_prompt: SystemPrompt = SystemPrompt.drop
