@@ -182,7 +182,7 @@ def break_config(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (remove_weight, "lacks 1 weights of its architecture, model.layers.1.mlp.up_proj.weight among them"),
+        (remove_weight, "copied: model.layers.1 cannot be loaded: the checkpoint lacks mlp.up_proj.weight"),
         (truncate, "cannot be loaded"),
         (remove_weights, "no weights (*.safetensors)"),
         (remove_tokenizer, "cannot be loaded"),

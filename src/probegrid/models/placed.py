@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from probegrid.errors import CheckpointError
 from probegrid.models.assembly import CheckpointParts, Parts, assemble
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.placement import Placement
@@ -61,7 +62,10 @@ def load_placed(
     if settings is not None and keep_in is not None:
         parts = QuantizedStore(keep_in, checkpoint, method, config.dtype, parts)
     model_config = AutoConfig.from_pretrained(checkpoint.name, revision=checkpoint.commit)
-    model = assemble(model_config, placement, parts, dtype)
+    try:
+        model = assemble(model_config, placement, parts, dtype)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.name}: {error}") from error
     if placement.head is not None:
         with contextlib.suppress(OSError):  # most checkpoints bring one
             revision = checkpoint.commit or "main"
