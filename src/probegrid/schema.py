@@ -293,6 +293,37 @@ class TrackingConfig:
 
 
 @dataclass
+class ReportConfig:
+    """What ``action=report`` shows and where it writes; a filter is a name or a list of names, null: all cells."""
+
+    compare: str | None = None
+    """Group (``quantization``, ``probe``, ``prompt``) or key (``prompt.num_few_shot``) whose values are compared in
+    pairs, all else equal."""
+    sweep: Any = None
+    """Ids of sweeps whose cells are shown."""
+    model: Any = None
+    """Choices of ``model`` that are shown."""
+    quantization: Any = None
+    """Choices of ``quantization`` that are shown."""
+    dataset: Any = None
+    """Choices of ``dataset`` that are shown."""
+    probe: Any = None
+    """Choices of ``probe`` that are shown."""
+    folder: str = "report"
+    """Folder of tables, figures and page; an earlier report in it is replaced."""
+    seed: int = 0
+    """Seed of the resampling behind the comparisons."""
+    resamples: int = 2000
+    """Bootstrap resamples behind each comparison."""
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1:
+            raise ConfigError(
+                f"report.resamples={self.resamples} leaves nothing to resample; give 1 or more."
+            )
+
+
+@dataclass
 class Config:
     """The root: one cell of the grid, and what to do with it."""
 
@@ -314,6 +345,8 @@ class Config:
     """Group ``decoding``."""
     tracking: TrackingConfig = MISSING
     """Group ``tracking``."""
+    report: ReportConfig = field(default_factory=ReportConfig)
+    """What ``action=report`` shows and where it writes."""
     experiment: Any = None
     """Name of the preset that was chosen, if any (group ``experiment``)."""
     seed: int = 0

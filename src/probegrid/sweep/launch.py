@@ -89,7 +89,9 @@ def sweep_id(composed: Sequence[ComposedCell]) -> str:
     The same command gives the same id, whatever its action: it goes on with the same sweep, or shows it. The
     order of the cells counts, for they are known by their numbers.
     """
-    overrides = [sorted(o for o in cell.overrides if not o.startswith("action=")) for cell in composed]
+    overrides = [
+        sorted(o for o in cell.overrides if not o.startswith(("action=", "report."))) for cell in composed
+    ]
     digest = hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:_ID_LENGTH]
     preset = next((cell.config.experiment for cell in composed if cell.config), None)
     return f"{re.sub(r'[^A-Za-z0-9_.]', '_', str(preset))}-{digest}" if preset else digest

@@ -34,7 +34,7 @@ class Point(NamedTuple):
 
 def params(record: CellRecord, config: Mapping[str, Any]) -> dict[str, str]:
     """Return the choices as typed and the flattened config (``dataset.num_samples``), lists as in JSON."""
-    values = dict(record.choices) | dict(_flatten(config))
+    values = dict(record.choices) | dict(flatten(config))
     return {legal_name(name): value[:MAX_PARAM_LENGTH] for name, value in values.items()}
 
 
@@ -115,10 +115,11 @@ def legal_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_. -]", "_", name)[:MAX_NAME_LENGTH]
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every value of a nested config by its dotted key: text as it is, anything else as JSON writes it."""
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{name}.")
+            yield from flatten(value, f"{name}.")
         else:
             yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
