@@ -8,15 +8,19 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from sklearn.metrics import roc_auc_score
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import probegrid
 from probegrid.cell import Cell, Result
 from probegrid.composition import compose_cell
+from probegrid.evaluation.metrics import metric_info
 
 SHORT = ("decoding.max_new_tokens=6",)
 Run = Callable[..., Result]
@@ -53,6 +57,7 @@ def test_files_and_columns_are_those_of_the_contract(mixed: Result) -> None:
         "config.yaml",
         "result.json",
         "scores.parquet",
+        "other_scores.parquet",
         "answers.parquet",
         "figures/roc.png",
         "figures/risk_coverage.png",
@@ -94,6 +99,44 @@ def test_the_score_is_the_log_likelihood_of_the_answer(mixed: Result) -> None:
     assert rows.label.tolist() == rows.correct.tolist() == [f1 >= 0.5 for f1 in rows.f1]
     for column in ("token_ids", "token_logprobs"):
         assert rows[column].map(len).tolist() == rows.n_tokens.tolist()
+
+
+def test_other_scores_of_the_reading_stand_beside(mixed: Result) -> None:
+    others, answers = mixed.tables["other_scores"], mixed.tables["answers"]
+    assert others.columns.tolist() == [
+        "example_id",
+        "mean_nll",
+        "perplexity",
+        "n_tokens",
+        "first_token_entropy",
+    ]
+    assert others.example_id.tolist() == answers.example_id.tolist()
+    assert (answers.n_tokens == 0).any()
+    means = [sum(logprobs) / len(logprobs) if len(logprobs) else 0.0 for logprobs in answers.token_logprobs]
+    assert others.mean_nll.tolist() == pytest.approx(means)
+    assert others.perplexity.tolist() == pytest.approx([-math.exp(-mean) for mean in means])
+    assert others.n_tokens.tolist() == [-len(ids) for ids in answers.token_ids]
+    for name in others.columns[1:]:
+        area = roc_auc_score(answers.correct, others[name])
+        assert mixed.metrics[f"{name}_auroc"] == pytest.approx(area, abs=1e-12)
+        assert mixed.metrics[f"{name}_auroc_ci_low"] < area < mixed.metrics[f"{name}_auroc_ci_high"]
+        assert metric_info(f"{name}_auroc_ci_low").description
+    assert mixed.metrics["mean_nll_mean"] == pytest.approx(-np.mean(means))
+    assert mixed.metrics["perplexity_mean"] == pytest.approx(np.mean(np.exp(-np.array(means))))
+    assert mixed.metrics["n_tokens_mean"] == pytest.approx(answers.n_tokens.mean())
+
+
+def test_the_first_tokens_entropy_is_that_of_stock_logits(
+    mixed: Result, checkpoint: Callable[[str], Path]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint("llama"), dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint("llama"))
+    rows = mixed.tables["answers"].merge(mixed.tables["other_scores"], on="example_id")
+    for row in rows.iloc[:5].itertuples():
+        with torch.inference_mode():
+            logits = model(**tokenizer(row.prompt, return_tensors="pt")).logits[0, -1]
+        entropy = torch.distributions.Categorical(logits=logits).entropy()
+        assert row.first_token_entropy == pytest.approx(-float(entropy), abs=1e-4)
 
 
 def test_other_references_are_another_cell_but_the_same_answers(mixed: Result) -> None:

@@ -35,6 +35,7 @@ Invoke = Callable[..., tuple[int, str]]
 
 STATEMENTS = ("dataset=facts_statements", "probe=logistic", "probe.layers=all")
 FEW = ("dataset=facts_statements", "dataset.num_samples=60", "probe=logistic", "probe.layers=[4]")
+OWN_ANSWERS = ("dataset=facts", "dataset.num_samples=80", "probe=logistic", "probe.layers=[4]")
 SCORES = ["example_id", "group", "split", "label", "score"]
 
 
@@ -54,10 +55,7 @@ def logistic(places: tuple[str, ...]) -> Result:
 @pytest.fixture(scope="module")
 def own_answers(places: tuple[str, ...]) -> Result:
     """A probe on the model's own answers."""
-    asked = ("dataset=facts", "dataset.num_samples=80")
-    return probegrid.run(
-        [*places, *asked, "probe=logistic", "probe.layers=[4]", "probe.positions=answer_last"]
-    )
+    return probegrid.run([*places, *OWN_ANSWERS, "probe.positions=answer_last"])
 
 
 @pytest.fixture
@@ -191,6 +189,18 @@ def test_losses_of_every_epoch_reach_the_result_and_mlflow(places: tuple[str, ..
         assert sorted((point.step, point.value) for point in logged) == [tuple(pair) for pair in steps[name]]
 
 
+def test_the_end_of_a_statement_is_on_questions_the_end_of_the_answer(
+    own_answers: Result, places: tuple[str, ...]
+) -> None:
+    default = probegrid.run([*places, *OWN_ANSWERS])
+    assert default.was_done
+    assert default.key == own_answers.key
+    elsewhere = probegrid.run([*places, *OWN_ANSWERS, "probe.positions=answer_first"])
+    assert elsewhere.key != own_answers.key
+    saved = json.loads((own_answers.folder / "probe.json").read_text())
+    assert saved["positions"] == "answer_last"
+
+
 def test_labels_of_own_answers_are_their_correctness(own_answers: Result) -> None:
     scores, answers = own_answers.tables["scores"], own_answers.tables["answers"]
     assert list(scores) == SCORES
@@ -299,7 +309,7 @@ def asked(*overrides: str) -> Callable[[Path], tuple[str, ...]]:
         (asked("dataset=facts_statements", "probe.layers=[3,7]"), "layer 7 and the model has 6 blocks"),
         (asked("dataset=facts", "probe.layers=[7]"), "layers go from 0 (the embeddings) to 6"),
         (asked("dataset=facts_statements", "probe.positions=answer_last"), "not a position of statements"),
-        (asked("dataset=facts", "dataset.num_samples=4"), "statement_end is not a position of answers"),
+        (asked("dataset=facts", "probe.positions=next_token"), "next_token is not a position of answers"),
         (asked("dataset=facts_statements", "probe.test_on=[facts]"), "probe.test_on=facts holds questions"),
         (one_source, "needs two sources or more, and all examples are of one ('one')"),
         (few_of_a_class, "examples whose label is false, and 2 are needed"),

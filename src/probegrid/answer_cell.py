@@ -5,23 +5,19 @@ Knows questions, prompts, answers, correctness and evaluation; must not know how
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from probegrid.data.example import Question, QuestionSet
 from probegrid.evaluation.correctness import Judgement, Rule, judge
-from probegrid.evaluation.figures import png, risk_coverage_figure, roc_figure
+from probegrid.evaluation.figures import png, reliability_figure, risk_coverage_figure, roc_figure
 from probegrid.evaluation.summary import Summary, evaluate_answers
-from probegrid.identity import describe_answers
-from probegrid.models.checkpoint import Checkpoint
-from probegrid.models.load import LoadedModel, load_tokenizer
 from probegrid.outcome import Outcome
-from probegrid.probes import AnswerProbe
-from probegrid.progress import Progress
-from probegrid.readings.answers import AnswerReading, read_answers
-from probegrid.readings.prompts import build_prompts, check_lengths
-from probegrid.schema import Config
+from probegrid.probes import AnswerProbe, Scores, Scoring
+from probegrid.probes.likelihood import mean_logprob, perplexity, sum_logprob
+from probegrid.readings.answers import AnswerReading
+from probegrid.respondent import Respondent
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,35 +37,9 @@ class JudgedAnswers:
         return [verdict.correct for verdict in self.verdicts]
 
 
-def read_judged_answers(
-    config: Config,
-    checkpoint: Checkpoint,
-    data: QuestionSet,
-    open_model: Callable[[], LoadedModel],
-    progress: Progress,
-) -> JudgedAnswers:
-    """Read (or fetch from the store) the answers and hold them against their references.
-
-    Args:
-        config: the cell.
-        checkpoint: where the tokenizer is.
-        data: the questions.
-        open_model: loads the model; called only if an answer is missing.
-        progress: told how far the reading is.
-    """
-    tokenizer = load_tokenizer(checkpoint, config.model)
-    prompts = build_prompts(data, config.prompt, tokenizer, config.model.chat_template)
-    check_lengths(prompts, config.decoding.max_new_tokens, checkpoint.context)
-    reading = read_answers(
-        prompts,
-        config.decoding,
-        config.prompt.stop,
-        description=describe_answers(config, checkpoint, data),
-        store_dir=config.store_dir,
-        tokenizer=tokenizer,
-        open_model=open_model,
-        progress=progress,
-    )
+def read_judged_answers(respondent: Respondent, data: QuestionSet) -> JudgedAnswers:
+    """Read (or fetch from the store) the answers and hold them against their references."""
+    reading = respondent.answer(data)
     rule = Rule(data.rule)
     verdicts = [
         judge(answer.text, question.references, rule)
@@ -78,24 +48,32 @@ def read_judged_answers(
     return JudgedAnswers(data, reading, verdicts)
 
 
-def answer_outcome(probe: AnswerProbe, answers: JudgedAnswers, *, seed: int) -> Outcome:
-    """Score the answers and evaluate the scores.
+def answer_outcome(probe: AnswerProbe, respondent: Respondent, data: QuestionSet, *, seed: int) -> Outcome:
+    """Read the answers, score them and evaluate the scores.
 
     Args:
         probe: gives the scores.
-        answers: what is scored.
+        respondent: gives the answers.
+        data: the questions.
         seed: of the intervals.
     """
-    reading, verdicts = answers.reading, answers.verdicts
-    table = ScoreTable(answers.data.questions, answers.correct, probe.score(reading))
+    answers = read_judged_answers(respondent, data)
+    scores = probe.score(Scoring(data, answers.reading, respondent))
+    for note in scores.notes:
+        respondent.progress.say(note)
+    table = ScoreTable(data.questions, answers.correct, scores.own, scores.others)
     summary = evaluate_answers(
-        table.labels, table.scores, table.groups, seed=seed, probability=probe.is_probability
+        table.labels,
+        table.scores,
+        table.groups,
+        seed=seed,
+        probability=probe.is_probability,
+        others=table.others,
     )
-    tables = {"scores": table.to_arrow(), **answer_tables(answers)}
     return Outcome(
-        metrics=summary.metrics | _reading_metrics(reading, verdicts),
-        notes=dict(summary.notes),
-        tables=tables,
+        metrics=summary.metrics | _reading_metrics(answers, scores),
+        notes=dict(summary.notes) | ({"scores": "; ".join(scores.notes)} if scores.notes else {}),
+        tables={**table.to_tables(), **answer_tables(answers)},
         figures=_figures(table, summary, seed),
     )
 
@@ -110,30 +88,36 @@ def answer_tables(answers: JudgedAnswers) -> dict[str, pa.Table]:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """``scores.parquet``: what a probe says of each example, beside the truth."""
+    """What a probe says of each example, beside the truth."""
 
     questions: Sequence[Question]
     labels: Sequence[bool]
     scores: Sequence[float]
+    others: Mapping[str, Sequence[float]]
 
     @property
     def groups(self) -> list[str]:
         """Group of each example; one without a group stands alone."""
         return [question.group or question.id for question in self.questions]
 
-    def to_arrow(self) -> pa.Table:
-        """Columns example_id, group, split, label, score; answers are never trained on, so that all are ``test``."""
+    def to_tables(self) -> dict[str, pa.Table]:
+        """``scores.parquet`` of the probe's own score, and ``other_scores.parquet`` where there are others.
+
+        Answers are never trained on, so that the split of all is ``test``.
+        """
         import pyarrow as pa
 
-        return pa.table(
-            {
-                "example_id": pa.array([question.id for question in self.questions], pa.string()),
-                "group": pa.array(self.groups, pa.string()),
-                "split": pa.array(["test"] * len(self.questions), pa.string()),
-                "label": pa.array(self.labels, pa.bool_()),
-                "score": pa.array(self.scores, pa.float64()),
-            }
-        )
+        ids = pa.array([question.id for question in self.questions], pa.string())
+        scores = {
+            "example_id": ids,
+            "group": pa.array(self.groups, pa.string()),
+            "split": pa.array(["test"] * len(self.questions), pa.string()),
+            "label": pa.array(self.labels, pa.bool_()),
+            "score": pa.array(self.scores, pa.float64()),
+        }
+        others = {name: pa.array(values, pa.float64()) for name, values in self.others.items()}
+        tables = {"scores": pa.table(scores)}
+        return tables | ({"other_scores": pa.table({"example_id": ids, **others})} if others else {})
 
 
 def answers_table(reading: AnswerReading, verdicts: Sequence[Judgement]) -> pa.Table:
@@ -180,30 +164,29 @@ def samples_table(reading: AnswerReading) -> pa.Table:
     )
 
 
-def _reading_metrics(reading: AnswerReading, verdicts: Sequence[Judgement]) -> dict[str, float]:
-    n = len(verdicts)
+def _reading_metrics(answers: JudgedAnswers, scores: Scores) -> dict[str, float]:
+    reading, n = answers.reading, len(answers.verdicts)
     return {
-        "f1": sum(verdict.f1 for verdict in verdicts) / n,
-        "nll_mean": -sum(sum(answer.token_logprobs) for answer in reading.greedy) / n,
+        "f1": sum(verdict.f1 for verdict in answers.verdicts) / n,
+        "nll_mean": -sum(map(sum_logprob, reading.greedy)) / n,
+        "mean_nll_mean": -sum(map(mean_logprob, reading.greedy)) / n,
+        "perplexity_mean": sum(map(perplexity, reading.greedy)) / n,
+        "n_tokens_mean": sum(len(answer.token_ids) for answer in reading.greedy) / n,
         "tokens_per_s": reading.generated_tokens / reading.read_s,
         "examples_per_s": n / reading.read_s,
-        "read_s": reading.read_s,
+        "read_s": reading.read_s + scores.read_s,
     }
 
 
 def _figures(table: ScoreTable, summary: Summary, seed: int) -> dict[str, bytes]:
+    labels, scores, estimates = table.labels, table.scores, summary.estimates
     figures = {
         "risk_coverage": risk_coverage_figure(
-            table.labels,
-            table.scores,
-            summary.estimates["aurc"],
-            table.groups,
-            title="Risk and coverage",
-            seed=seed,
+            labels, scores, estimates["aurc"], table.groups, title="Risk and coverage", seed=seed
         )
     }
     if 0 < summary.n_correct < summary.n:
-        figures["roc"] = roc_figure(
-            table.labels, table.scores, summary.estimates["auroc"], title="Correct against wrong"
-        )
+        figures["roc"] = roc_figure(labels, scores, estimates["auroc"], title="Correct against wrong")
+    if "ece" in estimates:
+        figures["reliability"] = reliability_figure(labels, scores, estimates["ece"], title="Reliability")
     return {name: png(figure) for name, figure in figures.items()}

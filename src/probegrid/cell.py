@@ -181,10 +181,11 @@ def _transfer(probe: ProbeConfig) -> dict[str, StatementSet]:
 
 def _compute(cell: Cell, pool: ModelPool | None, progress: Progress) -> Outcome:
     """Read, score and evaluate; torch is imported here and not before."""
-    from probegrid.answer_cell import answer_outcome, read_judged_answers
+    from probegrid.answer_cell import answer_outcome
     from probegrid.models.meter import Meter
     from probegrid.models.pool import ModelPool
     from probegrid.models.ready import ready
+    from probegrid.respondent import Respondent
 
     config, checkpoint, examples = cell.config, cell.checkpoint, cell.examples
     request, notes = ready(config, checkpoint, cell.plan)
@@ -193,8 +194,8 @@ def _compute(cell: Cell, pool: ModelPool | None, progress: Progress) -> Outcome:
     meter = Meter(pool or ModelPool(), request)
     match config.probe:
         case AnswerProbe() as probe:
-            answers = read_judged_answers(config, checkpoint, cell.questions, meter.open_model, progress)
-            outcome = answer_outcome(probe, answers, seed=config.seed)
+            respondent = Respondent(config, checkpoint, meter.open_model, progress)
+            outcome = answer_outcome(probe, respondent, cell.questions, seed=config.seed)
         case TrainedProbe() as probe:
             from probegrid.scoring import with_transfer
             from probegrid.trained_cell import Source, trained_outcome

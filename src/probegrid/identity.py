@@ -13,6 +13,7 @@ from typing import Any
 
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.models.checkpoint import Checkpoint
+from probegrid.probes import ActivationProbe
 from probegrid.readings.store import key_of
 from probegrid.schema import Config, DecodingConfig, ModelConfig, QuantizationMethod
 
@@ -53,7 +54,9 @@ def cell_key(
         examples: what is read.
         others: fingerprints of what a trained probe is tested on besides.
     """
+    probe = config.probe
     if isinstance(examples, QuestionSet):
+        probe = probe.on_answers() if isinstance(probe, ActivationProbe) else probe
         reading = describe_answers(config, checkpoint, examples) | {"rule": examples.rule}
     else:
         reading = {
@@ -61,9 +64,9 @@ def cell_key(
             "chat_template": _template(config.model.chat_template),
             "dataset": examples.fingerprint,
         }
-    probe = {"probe": type(config.probe).__name__, **asdict(config.probe)}
-    del probe["from_cell"]
-    return key_of({"reading": reading, "probe": probe, "seed": config.seed, "others": list(others)})
+    described = {"probe": type(probe).__name__, **asdict(probe)}
+    del described["from_cell"]
+    return key_of({"reading": reading, "probe": described, "seed": config.seed, "others": list(others)})
 
 
 def _template(choice: str | None) -> str | None:

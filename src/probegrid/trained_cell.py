@@ -33,6 +33,7 @@ from probegrid.readings.spans import (
     check_position,
     statement_passages,
 )
+from probegrid.respondent import Respondent
 from probegrid.training import Examples
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def trained_outcome(source: Source, probe: TrainedProbe) -> Outcome:
     """
     data, seed = source.data, source.config.seed
     if isinstance(probe, ActivationProbe):
+        probe = probe.on_answers() if isinstance(data, QuestionSet) else probe
         _check_possible(probe, source)
     if isinstance(data, StatementSet):
         if not data.labelled:
@@ -111,7 +113,8 @@ def trained_outcome(source: Source, probe: TrainedProbe) -> Outcome:
 
 
 def _answers(source: Source, data: QuestionSet) -> JudgedAnswers:
-    return read_judged_answers(source.config, source.checkpoint, data, source.open_model, source.progress)
+    respondent = Respondent(source.config, source.checkpoint, source.open_model, source.progress)
+    return read_judged_answers(respondent, data)
 
 
 def _check_possible(probe: ActivationProbe, source: Source) -> None:

@@ -13,7 +13,7 @@ class MetricInfo:
 
     Attributes:
         description: one sentence part, without a full stop.
-        unit: `1` for a share or a probability, else `examples`, `nats`, `s`, `GB` (10^9 bytes) or a rate.
+        unit: `1` for a share or a probability, else `examples`, `tokens`, `nats`, `s`, `GB` (10^9 bytes) or a rate.
         higher_is_better: `None` where neither direction is better.
     """
 
@@ -21,6 +21,20 @@ class MetricInfo:
     unit: str
     higher_is_better: bool | None
 
+
+OTHER_SCORES = {
+    "gnll": "the log-likelihood of the greedy answer",
+    "mean_nll": "the mean log-likelihood a token of the greedy answer",
+    "perplexity": "the perplexity of the greedy answer, negated",
+    "n_tokens": "the number of tokens of the greedy answer, negated",
+    "first_token_entropy": "the entropy of the distribution of the answer's first token, negated",
+    "discrete_semantic_entropy": "the entropy of the shares of the samples in each cluster of meaning, negated",
+    "predictive_entropy": "the mean negative log-likelihood of the samples, negated",
+    "length_normalized_entropy": "the mean over samples of their mean negative log-likelihood a token, negated",
+    "log_p_true": "the log-probability of ' A' (True) after the question whether the answer is true",
+}
+"""Scores that stand beside a probe's own in `other_scores.parquet`, by column: what each is. All are larger where
+correct is more likely, and each has a metric `<name>_auroc`."""
 
 METRICS: dict[str, MetricInfo] = {
     "accuracy": MetricInfo(
@@ -66,6 +80,15 @@ METRICS: dict[str, MetricInfo] = {
     "nll_mean": MetricInfo(
         "mean over answers of the summed negative log-likelihood of their tokens", "nats", False
     ),
+    "mean_nll_mean": MetricInfo(
+        "mean over answers of their mean negative log-likelihood a token", "nats", False
+    ),
+    "perplexity_mean": MetricInfo("mean perplexity of the answers", "1", False),
+    "n_tokens_mean": MetricInfo("mean number of tokens of the answers", "tokens", None),
+    **{
+        f"{name}_auroc": MetricInfo(f"AUROC of another score: {what}", "1", True)
+        for name, what in OTHER_SCORES.items()
+    },
     "tokens_per_s": MetricInfo("tokens generated a second while reading", "tokens/s", True),
     "examples_per_s": MetricInfo("examples read a second", "examples/s", True),
     "load_s": MetricInfo("time to load the model", "s", False),

@@ -14,7 +14,7 @@ from probegrid.evaluation.intervals import Estimate, Metrics, bootstrap
 from probegrid.evaluation.ranking import Ranking
 
 _COVERAGES_PERCENT = (80, 90, 95)
-_NEED_BOTH_CLASSES = ("auroc", "auprc", "eaurc")
+_NEED_BOTH_CLASSES = ("auroc", "auprc", "eaurc")  # and every other score's <name>_auroc
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,20 @@ class Summary:
         return flat | {"n": self.n, "n_correct": self.n_correct}
 
 
-def answer_metrics(labels: ArrayLike, scores: ArrayLike, *, probability: bool = False) -> Metrics:
+def answer_metrics(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    *,
+    probability: bool = False,
+    others: Mapping[str, ArrayLike] | None = None,
+) -> Metrics:
     """Return the function from weightings of the examples to every metric, as `bootstrap` takes it.
 
     Args:
         labels: `bool[n]`, true where the answer (or statement) is correct.
         scores: `float[n]`, finite; larger when correct is more likely.
         probability: whether the scores are probabilities of being correct; adds `ece` and `brier`.
+        others: other scores of the same examples by name, `float[n]` each; each adds `<name>_auroc`.
 
     Raises:
         ValueError: shapes differ, a label is not true or false, a score is not finite (the message names the
@@ -56,6 +63,7 @@ def answer_metrics(labels: ArrayLike, scores: ArrayLike, *, probability: bool = 
     """
     ranking = Ranking(labels, scores)
     calibration = Calibration(labels, scores) if probability else None
+    beside = {f"{name}_auroc": Ranking(labels, values) for name, values in (others or {}).items()}
 
     def metrics(weights: FloatArray) -> dict[str, FloatArray]:
         counts = ranking.counts(weights)
@@ -71,7 +79,7 @@ def answer_metrics(labels: ArrayLike, scores: ArrayLike, *, probability: bool = 
             values[f"accuracy_at_{percent}"] = kept[:, column]
         if calibration is not None:
             values |= {"ece": calibration.ece(weights), "brier": calibration.brier(weights)}
-        return values
+        return values | {name: other.counts(weights).auroc() for name, other in beside.items()}
 
     return metrics
 
@@ -84,6 +92,7 @@ def evaluate_answers(
     seed: int,
     resamples: int = 2000,
     probability: bool = False,
+    others: Mapping[str, ArrayLike] | None = None,
 ) -> Summary:
     """Compute every metric with its 95% bootstrap interval.
 
@@ -94,13 +103,15 @@ def evaluate_answers(
         seed: of the resampling alone.
         resamples: number of bootstrap resamples.
         probability: whether the scores are probabilities of being correct; adds `ece` and `brier`.
+        others: other scores of the same examples by name, `float[n]` each; each adds `<name>_auroc`, on the same
+            resamples.
 
     Raises:
         ValueError: as `answer_metrics` and `bootstrap`.
     """
     truth = as_labels(labels)
     n, n_correct = len(truth), int(np.count_nonzero(truth))
-    metrics = answer_metrics(truth, scores, probability=probability)
+    metrics = answer_metrics(truth, scores, probability=probability, others=others)
     estimates = bootstrap(metrics, n, groups, seed=seed, resamples=resamples, reflected=("ece",))
     notes = {
         name: note
@@ -111,10 +122,11 @@ def evaluate_answers(
 
 
 def _note(name: str, estimate: Estimate, n: int, n_correct: int, resamples: int) -> str | None:
+    needs_both = name.endswith(_NEED_BOTH_CLASSES)
     title = name.upper() if name in _NEED_BOTH_CLASSES else name
     if n == 0:
         return "there are no answers"
-    if name in _NEED_BOTH_CLASSES and n_correct in (0, n):
+    if needs_both and n_correct in (0, n):
         return f"all {n} answers are {'correct' if n_correct else 'wrong'}: {title} needs both classes"
     if np.isnan(estimate.low):
         return f"no interval for {title}: a bootstrap needs at least two groups"

@@ -8,21 +8,58 @@ imports no torch: what needs it is in ``probes.fitting``, imported where a probe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from probegrid.errors import ConfigError, closest
 from probegrid.schema import ProbeConfig
 
 if TYPE_CHECKING:
+    from probegrid.data.example import QuestionSet
     from probegrid.probes.fitting.features import Features
     from probegrid.probes.fitting.fitted import FittedProbe
     from probegrid.readings.answers import AnswerReading
+    from probegrid.respondent import Respondent
 
-__all__ = ["POSITIONS", "ActivationProbe", "AnswerProbe", "TrainedProbe", "resolve_layers"]
+__all__ = [
+    "POSITIONS",
+    "ActivationProbe",
+    "AnswerProbe",
+    "Scores",
+    "Scoring",
+    "TrainedProbe",
+    "resolve_layers",
+]
 
 POSITIONS = ("statement_end", "statement_mean", "next_token", "answer_first", "answer_last", "last")
 """Where in a conversation an activation is read."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What an answer probe scores, and whom it may ask besides."""
+
+    data: QuestionSet
+    """The n questions; their references are not for the probe."""
+    reading: AnswerReading
+    """The answers to them, in their order."""
+    respondent: Respondent
+    """The model that gave the answers: it can be asked more."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an answer probe says of n questions; every score is finite, and larger where correct is more likely."""
+
+    own: Sequence[float]
+    """The probe's score of each question."""
+    others: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Scores that the same reading gives at no further cost, by name (``evaluation.metrics.OTHER_SCORES``)."""
+    read_s: float = 0.0
+    """Seconds of what was read besides the answers, those of earlier runs included."""
+    notes: Sequence[str] = ()
+    """What the user should know of how the scores came about."""
 
 
 @dataclass
@@ -33,8 +70,8 @@ class AnswerProbe(ProbeConfig, ABC):
     """Whether a score is a probability of being correct, so that its calibration can be measured."""
 
     @abstractmethod
-    def score(self, reading: AnswerReading) -> list[float]:
-        """Give each question of the reading a finite score, larger where a correct answer is more likely."""
+    def score(self, scoring: Scoring) -> Scores:
+        """Score each question of the reading."""
 
 
 @dataclass
@@ -66,8 +103,9 @@ class ActivationProbe(TrainedProbe, ABC):
     """Layers that are read: a list (``[22]``, ``[0,16,22]``), or ``all``. Layer L is the residual stream after L
     blocks; 0 is the embeddings."""
     positions: str = "statement_end"
-    """Where an activation is read: ``statement_end`` (last token of the statement), ``statement_mean``, ``next_token``
-    (the one after it), ``answer_first``, ``answer_last``, ``last`` (of the whole conversation)."""
+    """Where an activation is read: ``statement_end`` (last token of the statement; of a question, of the model's own
+    answer, as ``answer_last``), ``statement_mean``, ``next_token`` (the one after it), ``answer_first``,
+    ``answer_last``, ``last`` (of the whole conversation)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,6 +114,10 @@ class ActivationProbe(TrainedProbe, ABC):
             raise ConfigError(
                 f"probe.positions={self.positions} is not known; {closest(self.positions, POSITIONS)}."
             )
+
+    def on_answers(self) -> Self:
+        """The same probe for a model's own answers: ``statement_end`` is called ``answer_last`` there."""
+        return replace(self, positions="answer_last") if self.positions == "statement_end" else self
 
     @abstractmethod
     def fit(self, features: Features) -> FittedProbe:

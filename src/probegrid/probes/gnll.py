@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from probegrid.probes import AnswerProbe
-
-if TYPE_CHECKING:
-    from probegrid.readings.answers import AnswerReading
+from probegrid.probes import AnswerProbe, Scores, Scoring
+from probegrid.probes.likelihood import mean_logprob, perplexity, sum_logprob
 
 
 @dataclass
 class GNLL(AnswerProbe):
     """Scores an answer by its log-likelihood, minus its G-NLL: in nats, at most 0, not divided by its length."""
 
-    def score(self, reading: AnswerReading) -> list[float]:
-        """Sum the log-probabilities of each greedy answer's tokens; an answer without tokens scores 0."""
-        return [sum(answer.token_logprobs) for answer in reading.greedy]
+    def score(self, scoring: Scoring) -> Scores:
+        """Sum the log-probabilities of each greedy answer's tokens; an answer without tokens scores 0.
+
+        Beside it, each negated so that larger means correct is more likely: the mean negative log-likelihood a token
+        (nats), the perplexity, the number of tokens, and the entropy of the first token's distribution (nats).
+        """
+        greedy = scoring.reading.greedy
+        return Scores(
+            [sum_logprob(answer) for answer in greedy],
+            {
+                "mean_nll": [mean_logprob(answer) for answer in greedy],
+                "perplexity": [-perplexity(answer) for answer in greedy],
+                "n_tokens": [-float(len(answer.token_ids)) for answer in greedy],
+                "first_token_entropy": [-answer.first_entropy for answer in greedy],
+            },
+        )
