@@ -34,15 +34,18 @@ def _plan(config: Config, choices: Choices) -> None:
 def _sync(config: Config, choices: Choices) -> None:
     if config.tracking.backend is TrackingBackend.none:
         raise ConfigError("action=sync has nowhere to send to under tracking=none; use tracking=mlflow.")
+    from probegrid.sweep.folder import list_sweeps
+    from probegrid.sweep.report import sweep_run
     from probegrid.tracking.sync import sync
 
-    report = sync(Path(config.results_dir), config.tracking)
+    results_dir = Path(config.results_dir)
+    report = sync(results_dir, config.tracking, [sweep_run(folder) for folder in list_sweeps(results_dir)])
     print(f"sent {len(report.sent)}, there already {len(report.already)}, failed {len(report.failed)}")
     for key, reason in report.failed.items():
         print(f"  {key}: {reason}")
     if report.failed:
         raise RunError(
-            f"{len(report.failed)} of the recorded cells could not be sent; run the same command again."
+            f"{len(report.failed)} of the recorded cells and sweeps could not be sent; run the same command again."
         )
 
 

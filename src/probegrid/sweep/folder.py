@@ -137,6 +137,11 @@ class SweepFolder:
         """``summary.csv``."""
         return self.path / "summary.csv"
 
+    def public_files(self) -> list[Path]:
+        """What is there of the files that MLflow's parent run of the sweep shows."""
+        files = (self.manifest_file, self.diff_file, self.summary_file)
+        return [file for file in files if file.exists()]
+
     def traceback_file(self, cell: int) -> Path:
         """``tracebacks/<n>.txt``."""
         return self.path / "tracebacks" / f"{cell}.txt"

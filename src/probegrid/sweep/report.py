@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from probegrid.composition import to_plain
 from probegrid.errors import TrackingError
@@ -19,10 +19,13 @@ from probegrid.tracking import record
 from probegrid.tracking.provenance import provenance, versions
 from probegrid.tracking.record import CellError, CellRecord, Status
 
+if TYPE_CHECKING:
+    from probegrid.tracking.mlflow_sweep import SweepRun
+
 
 def open_sweep(folder: SweepFolder, tracking: TrackingConfig) -> None:
     """Make the database, the experiment and the sweep's parent run, once, before many processes write to them."""
-    _log(folder, tracking, [folder.manifest_file, folder.diff_file])
+    _send(folder, tracking)
 
 
 def close_sweep(folder: SweepFolder, rows: Sequence[CellRow]) -> None:
@@ -35,7 +38,21 @@ def close_sweep(folder: SweepFolder, rows: Sequence[CellRow]) -> None:
             _record_death(folder, row, key)
     folder.write_text(folder.summary_file, summary(folder, manifest, rows))
     if tracking is not None:
-        _log(folder, tracking, [folder.summary_file], is_done=all(row.stage is Stage.done for row in rows))
+        _send(folder, tracking)
+
+
+def sweep_run(folder: SweepFolder) -> SweepRun:
+    """What MLflow's parent run of a sweep is to hold: what is on disk now."""
+    from probegrid.tracking.mlflow_sweep import SweepRun
+
+    is_closed = folder.summary_file.exists()
+    return SweepRun(
+        results_dir=folder.results_dir,
+        sweep=folder.id,
+        root=folder.path,
+        files=tuple(folder.public_files()),
+        is_done=not is_closed or _all_done(folder),
+    )
 
 
 def summary(folder: SweepFolder, manifest: Manifest, rows: Sequence[CellRow]) -> str:
@@ -92,17 +109,20 @@ def _record_death(folder: SweepFolder, row: CellRow, key: str) -> None:
         say(f"not sent to MLflow: {error}")
 
 
-def _log(
-    folder: SweepFolder, tracking: TrackingConfig, files: Sequence[Path], *, is_done: bool = True
-) -> None:
-    """Log files to the sweep's parent run; without MLflow the sweep goes on and is sent later, its cells each."""
+def _all_done(folder: SweepFolder) -> bool:
+    keys = [cell.key for cell in folder.read_manifest().cells]
+    return all(key is not None and record.is_done(folder.results_dir, key) for key in keys)
+
+
+def _send(folder: SweepFolder, tracking: TrackingConfig) -> None:
+    """Bring the sweep's parent run up to date; without MLflow the sweep goes on, and ``action=sync`` does it."""
     if tracking.backend is TrackingBackend.none:
         return
-    from probegrid.tracking.mlflow_sweep import log_sweep
+    from probegrid.tracking.mlflow_sweep import deliver_sweep
 
     try:
-        log_sweep(folder.results_dir, folder.id, tracking, files, is_done=is_done)
+        deliver_sweep(sweep_run(folder), tracking)
     except TrackingError as error:
         say(
-            f"not sent to MLflow: {error} The cells are recorded on disk; `probegrid action=sync` sends them later."
+            f"not sent to MLflow: {error} Everything is recorded on disk; `probegrid action=sync` sends it later."
         )

@@ -1,35 +1,60 @@
-"""The parent run of a sweep in MLflow: its files and its state."""
+"""The parent run of a sweep in MLflow: its files and its state, sent again only where they changed.
+
+Knows a sweep's id, its files and how it stands; must not know cells, jobs or schedulers. The run's last tag names
+what was sent, so that whoever sends the same again (the launcher, the last job, ``action=sync``) changes nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from probegrid.schema import TrackingConfig
 from probegrid.tracking.mlflow_session import open_experiment
-from probegrid.tracking.mlflow_sink import sweep_run
+from probegrid.tracking.mlflow_sink import COMPLETE_TAG, Delivery, sweep_run
 
 
-def log_sweep(
-    results_dir: Path, sweep: str, tracking: TrackingConfig, files: Sequence[Path], *, is_done: bool
-) -> str:
-    """Log files to a sweep's parent run, made if it is not there, and return its id.
+@dataclass(frozen=True)
+class SweepRun:
+    """What the parent run of a sweep is to hold."""
 
-    Args:
-        results_dir: folder of the recorded cells.
-        sweep: id of the sweep.
-        tracking: where to send it.
-        files: become artifacts, replacing those of the same name; empty ones are left out.
-        is_done: the run's state: ``FINISHED`` or ``FAILED``.
+    results_dir: Path
+    """Folder of the recorded cells."""
+    sweep: str
+    """Id of the sweep."""
+    root: Path
+    """Folder that the artifacts' paths are relative to."""
+    files: tuple[Path, ...]
+    """Become artifacts, replacing those of the same path; empty ones are left out."""
+    is_done: bool
+    """The run's state: ``FINISHED`` or ``FAILED``."""
+
+    def digest(self) -> str:
+        """SHA-256 of everything that is sent."""
+        digest = hashlib.sha256(str(self.is_done).encode())
+        for file in self.files:
+            digest.update(f"\0{file.relative_to(self.root)}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        return digest.hexdigest()
+
+
+def deliver_sweep(run: SweepRun, tracking: TrackingConfig) -> Delivery:
+    """Bring a sweep's parent run, made if it is not there, up to what is on disk.
 
     Raises:
         ServerUnreachable: nothing answers at the tracking URI.
         TrackingError: MLflow refuses.
     """
-    run_id = sweep_run(results_dir, sweep, tracking)
+    run_id, digest = sweep_run(run.results_dir, run.sweep, tracking), run.digest()
     with open_experiment(tracking) as experiment:
-        for file in files:
+        client = experiment.client
+        if client.get_run(run_id).data.tags.get(COMPLETE_TAG) == digest:
+            return Delivery(run_id, is_new=False)
+        for file in run.files:
             if file.stat().st_size:
-                experiment.client.log_artifact(run_id, str(file))
-        experiment.client.set_terminated(run_id, "FINISHED" if is_done else "FAILED")
-    return run_id
+                parent = file.parent.relative_to(run.root).as_posix()
+                client.log_artifact(run_id, str(file), None if parent == "." else parent)
+        client.set_terminated(run_id, "FINISHED" if run.is_done else "FAILED")
+        client.set_tag(run_id, COMPLETE_TAG, digest)
+    return Delivery(run_id, is_new=True)

@@ -2,47 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from probegrid.errors import RunError
 from probegrid.schema import TrackingConfig
 from probegrid.tracking.mlflow_session import ServerUnreachable
-from probegrid.tracking.mlflow_sink import deliver
+from probegrid.tracking.mlflow_sink import Delivery, deliver
+from probegrid.tracking.mlflow_sweep import SweepRun, deliver_sweep
 from probegrid.tracking.record import recorded_keys
 
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What became of each recorded cell, by key."""
+    """What became of each recorded cell, by key, and of each sweep's own run, as ``sweep <id>``."""
 
     sent: tuple[str, ...]
-    """Cells whose run was made now."""
+    """Those whose run was made, or brought up to date, now."""
     already: tuple[str, ...]
-    """Cells whose run was there."""
+    """Those whose run was there."""
     failed: Mapping[str, str]
-    """Cells that could not be sent, with the reason."""
+    """Those that could not be sent, with the reason."""
 
 
-def sync(results_dir: Path, tracking: TrackingConfig) -> SyncReport:
+def sync(results_dir: Path, tracking: TrackingConfig, sweeps: Sequence[SweepRun] = ()) -> SyncReport:
     """Send every recorded cell that is not in MLflow yet, each once, whatever other processes send meanwhile.
 
     Nothing is raised for a cell that cannot be sent: the others are, and the report has the reason. When the
-    server does not answer, the cells that are left are not tried.
+    server does not answer, what is left is not tried.
+
+    Args:
+        results_dir: folder of the recorded cells.
+        tracking: where to send them.
+        sweeps: parent runs to send as well.
     """
     sent: list[str] = []
     already: list[str] = []
     failed: dict[str, str] = {}
-    keys = recorded_keys(results_dir)
-    for position, key in enumerate(keys):
+    deliveries: dict[str, Callable[[], Delivery]] = {
+        f"sweep {sweep.sweep}": partial(deliver_sweep, sweep, tracking) for sweep in sweeps
+    }
+    deliveries |= {key: partial(deliver, results_dir / key, tracking) for key in recorded_keys(results_dir)}
+    names = list(deliveries)
+    for position, name in enumerate(names):
         try:
-            delivery = deliver(results_dir / key, tracking)
+            delivery = deliveries[name]()
         except ServerUnreachable as error:
-            failed |= dict.fromkeys(keys[position:], str(error))
+            failed |= dict.fromkeys(names[position:], str(error))
             break
         except RunError as error:
-            failed[key] = str(error)
+            failed[name] = str(error)
         else:
-            (sent if delivery.is_new else already).append(key)
+            (sent if delivery.is_new else already).append(name)
     return SyncReport(tuple(sent), tuple(already), failed)
