@@ -76,6 +76,17 @@ def save_random_checkpoint(folder: Path, config_class: str, changes: dict[str, o
     return folder
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with MLflow's tables, made once: the migrations take seconds."""
+    from probegrid.schema import TrackingConfig
+    from probegrid.tracking.mlflow_session import open_experiment
+
+    path = tmp_path_factory.mktemp("migrated") / "mlflow.db"
+    with open_experiment(TrackingConfig(uri=f"sqlite:///{path}", experiment="made with the tables")):
+        return path
+
+
 @pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to run in; no network."""

@@ -1,26 +1,22 @@
-"""A record to write, a migrated SQLite file, and a real MLflow server on loopback."""
+"""A record to write, and places to send it to: a SQLite file, a real MLflow server on loopback."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pytest
+from mlflow_server import free_port, run_server
 
 from probegrid.schema import TrackingConfig
-from probegrid.tracking.mlflow_session import open_experiment
 from probegrid.tracking.provenance import Provenance
 from probegrid.tracking.record import CellRecord, Status, write
 
@@ -82,54 +78,11 @@ def write_cell(tmp_path: Path) -> Callable[..., Path]:
     return write_changed
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with MLflow's tables, made once: the migrations take seconds."""
-    path = tmp_path_factory.mktemp("migrated") / "mlflow.db"
-    with open_experiment(TrackingConfig(uri=f"sqlite:///{path}", experiment="made with the tables")):
-        return path
-
-
 @pytest.fixture
 def sqlite(migrated: Path, tmp_path: Path) -> TrackingConfig:
     """Tracking into a SQLite file of the test's own."""
     path = shutil.copy(migrated, tmp_path / "mlflow.db")
     return TrackingConfig(uri=f"sqlite:///{path}")
-
-
-@contextmanager
-def run_server(folder: Path, migrated: Path, port: int) -> Iterator[str]:
-    """Run ``mlflow server --serve-artifacts`` on a SQLite file in ``folder``; yield its URI."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "server.db").exists():
-        shutil.copy(migrated, folder / "server.db")
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            command, env=os.environ | quiet, cwd=folder, stdout=log, stderr=log, start_new_session=True
-        )
-    try:
-        _wait_for_answer(f"http://127.0.0.1:{port}/health", server, folder / "server.log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=30)
-
-
-def _wait_for_answer(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            opener.open(url, timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise RuntimeError(f"the MLflow server did not start:\n{log.read_text()}")
 
 
 @pytest.fixture(scope="session")
@@ -155,13 +108,6 @@ def start_server(tmp_path: Path, migrated: Path) -> Callable[[int], AbstractCont
 def port() -> int:
     """A port of loopback that nothing listens on."""
     return free_port()
-
-
-def free_port() -> int:
-    """Ask the system for a port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
