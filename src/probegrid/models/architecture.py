@@ -22,6 +22,8 @@ _NF4_BLOCK = 64
 """Weights that share an absolute maximum (bitsandbytes' default ``blocksize``)."""
 _NF4_NESTED_BLOCK = 256
 """Absolute maxima that share a second one (``quantize_4bit`` with ``compress_statistics``)."""
+_INT8_PRODUCT_BYTES = 6
+"""A product of int8 matrices in int32, and scaled in float16."""
 _NF4_TABLES = 16 + 256 + 1
 """float32 constants of each tensor: the NF4 code, the 8-bit code of the maxima, their mean."""
 
@@ -144,23 +146,44 @@ def flops_per_token(architecture: Architecture, context_tokens: float = 0.0) -> 
     return blocks + head_flops_per_token(architecture)
 
 
-def activation_bytes_per_token(architecture: Architecture, dtype: Dtype) -> int:
-    """Working memory a token of a forward pass holds at its peak, inside one block.
+def working_bytes(
+    architecture: Architecture,
+    dtype: Dtype,
+    method: QuantizationMethod,
+    tokens: int,
+    *,
+    shares_prefix: bool,
+) -> int:
+    """Bytes a forward pass of ``tokens`` holds at its peak beside weights, keys, values and logits.
 
-    Eight vectors of the residual width (stream, norms, attention input and output, and what the allocator
-    keeps of them), queries, keys and values twice, four of the feed-forward width for each expert of the
-    token. Llama-70B in bfloat16: 0.40 MB; measured 0.41 to 0.43 MB at 20 to 80 thousand tokens a pass.
+    Whatever the depth, the peak is inside one block, and is the largest of
+
+    - the feed-forward product: the stream four times over (embeddings, stream, its norm, what comes out) and the
+      gate, the other half and their product;
+    - NF4: one of these less, and a matrix unpacked while it is multiplied;
+    - int8: products in int32, then in float16, then in ``dtype``;
+    - behind a shared prefix, merging two attentions: the queries, both outputs, and three float32 copies of them.
+
+    Followed through torch's allocator; `benchmarks/working_memory.py` measures it within 2% for passes of 10 thousand
+    tokens or more without quantization and in NF4, within 5% for 2 thousand. int8 takes more where inputs have outliers
+    (LLM.int8 multiplies their columns in 16 bits): up to 8 bytes a weight of one matrix, if every column has one.
     """
-    attention = 2 * (architecture.heads + 2 * architecture.kv_heads) * architecture.head_dim
-    feed_forward = 4 * architecture.intermediate * architecture.experts_per_token
-    return DTYPE_BYTES[dtype] * (8 * architecture.hidden + attention + feed_forward)
-
-
-def workspace_bytes(architecture: Architecture, dtype: Dtype, method: QuantizationMethod) -> int:
-    """Bytes a quantized matrix takes while it is multiplied: NF4 is unpacked, a tensor at a time."""
-    if method is not QuantizationMethod.nf4:
-        return 0
-    return max(matrix.parameters for matrix in block_matrices(architecture)) * DTYPE_BYTES[dtype]
+    width = DTYPE_BYTES[dtype]
+    hidden = architecture.hidden
+    forward = architecture.intermediate * architecture.experts_per_token
+    peaks = [tokens * width * (4 * hidden + 3 * forward)]
+    if method is QuantizationMethod.nf4:
+        unpacked = width * max(matrix.parameters for matrix in block_matrices(architecture))
+        peaks.append(tokens * width * (4 * hidden + 2 * forward) + unpacked)
+    if method is QuantizationMethod.int8:
+        peaks.append(tokens * (4 * hidden * width + forward * (2 * width + _INT8_PRODUCT_BYTES)))
+    if shares_prefix:
+        queries = architecture.heads * architecture.head_dim
+        keys = architecture.kv_heads * architecture.head_dim
+        copies = 1 if width == _FLOAT32_BYTES else 3  # in float32 the outputs are their own copies
+        merged = width * (3 * hidden + 3 * queries + 2 * keys) + copies * _FLOAT32_BYTES * queries
+        peaks.append(tokens * merged)
+    return max(peaks)
 
 
 def _active(matrix: Matrix, architecture: Architecture) -> int:

@@ -12,19 +12,20 @@ from functools import cached_property
 from probegrid.models.architecture import (
     DTYPE_BYTES,
     Parts,
-    activation_bytes_per_token,
     kv_bytes_per_token,
     parameters,
     weight_bytes,
-    workspace_bytes,
+    working_bytes,
 )
 from probegrid.models.hardware import BYTES_PER_GB, Hardware
 from probegrid.models.placement import Demand
-from probegrid.models.workload import Workload
+from probegrid.models.workload import Batch, Workload
 from probegrid.schema import Architecture, Dtype, PlacementStrategy, QuantizationMethod
 
-_LOG_SOFTMAX_BYTES = 8
-"""A logit in float32, twice: before and after the log-softmax."""
+_CHOOSING_ROWS = 128
+"""Rows whose next tokens are chosen at once (``readings.generation``)."""
+_CHOOSING_BYTES, _SAMPLING_BYTES = 16, 32
+"""Of a logit while a token is chosen: its softmax in float32; where samples are drawn, in float64."""
 
 
 @dataclass(frozen=True)
@@ -88,25 +89,37 @@ class Facts:
         memory_gb = self.hardware.cpu.memory_gb
         return math.inf if memory_gb is None else memory_gb * BYTES_PER_GB
 
-    def activation_bytes(self, batch_size: int) -> int:
+    def activation_bytes(self, batch: Batch) -> int:
         """Working memory of each computing device in its largest pass, without logits."""
         work = self.workload
-        tokens = max(work.prefix_tokens, batch_size * max(work.prompt_tokens, work.generations))
-        workspace = workspace_bytes(self.architecture, self.dtype, self.method)
-        return tokens * activation_bytes_per_token(self.architecture, self.dtype) + workspace
+        read = max(work.prefix_tokens, batch.size * work.prompt_tokens)
+        tokens = max(min(batch.pass_tokens, read), work.prompt_tokens, batch.size * work.generations)
+        return working_bytes(self.architecture, self.dtype, self.method, tokens, shares_prefix=work.generates)
 
-    def demand(self, batch_size: int) -> Demand:
-        """What has to find room for ``batch_size`` examples."""
+    def cache_tokens(self, batch: Batch) -> int:
+        """Tokens whose keys and values a batch keeps beside the shared prefix's: a row is as long as it may grow."""
         work = self.workload
-        rows = batch_size * work.generations
-        cached_tokens = work.prefix_tokens + rows * (work.prompt_tokens + work.new_tokens)
-        logit_bytes = DTYPE_BYTES[self.dtype] + _LOG_SOFTMAX_BYTES
+        return batch.size * work.generations * (work.prompt_tokens + work.new_tokens)
+
+    def demand(self, batch: Batch) -> Demand:
+        """What has to find room for a batch."""
+        cached_tokens = self.workload.prefix_tokens + self.cache_tokens(batch)
+        activations = self.activation_bytes(batch)
         return Demand(
             weights=self.weights,
             blocks=self.blocks,
             with_head=self.with_head,
             tied=self.architecture.tied_embeddings,
             kv_block=cached_tokens * self.kv_block_bytes_per_token,
-            activations=self.activation_bytes(batch_size),
-            logits=rows * self.architecture.vocab * logit_bytes if self.with_head else 0,
+            activations=activations,
+            logits=self._logit_bytes(batch, activations) if self.with_head else 0,
         )
+
+    def _logit_bytes(self, batch: Batch, activations: int) -> int:
+        """Logits of all rows, and what choosing from them takes beyond the working memory that is free by then."""
+        work, vocab = self.workload, self.architecture.vocab
+        rows = batch.size * work.generations
+        held = rows * vocab * DTYPE_BYTES[self.dtype]
+        of_a_logit = _SAMPLING_BYTES if work.generations > 1 else _CHOOSING_BYTES
+        choosing = min(rows, _CHOOSING_ROWS) * vocab * of_a_logit
+        return held + max(0, max(held, choosing) - activations)

@@ -1,7 +1,7 @@
-"""The pairs of placement and batch size that could run a cell, and which of them to take.
+"""The pairs of placement and batch that could run a cell, and which of them to take.
 
-More rows in a batch pay for a streamed block, and fewer blocks on a GPU make room for more rows: every
-sensible pair is estimated. Of those within 5% of the fastest, the one with the fewest streamed blocks, then
+More rows in a batch and more tokens in a pass pay for a streamed block, and fewer blocks on a GPU make room for
+them: every sensible pair is estimated. Of those within 5% of the fastest, the one with the fewest streamed blocks, then
 the fewest GPUs, then the smallest batch is taken: it leaves most room for prompts that turn out longer than
 estimated.
 """
@@ -14,20 +14,22 @@ from dataclasses import dataclass
 from probegrid.models.facts import Facts
 from probegrid.models.placement import Device, Load, Placement, placements
 from probegrid.models.timing import Duration, reading_duration
-from probegrid.models.workload import Workload
+from probegrid.models.workload import PASS_TOKENS, Batch
+from probegrid.schema import PlacementStrategy
 
 _MAX_ROWS = 512
 """Rows decoded together at most; past that nothing gets faster."""
+_SHORTER_PASSES = (4096, 1024)
+"""Tokens of a pass that are tried on GPUs too: less working memory leaves room for blocks and rows."""
 _SLACK = 1.05
 """How much slower than the fastest an option may be to save streaming, GPUs and memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A placement and a batch size that keep to every budget."""
+    """A placement and a batch that keep to every budget."""
 
-    batch_size: int
-    """Examples in a batch."""
+    batch: Batch
     placement: Placement
     loads: dict[Device, Load]
     """What each device holds at the peak."""
@@ -46,21 +48,40 @@ class Option:
 
 
 def options(facts: Facts) -> Iterator[Option]:
-    """Every sensible placement and batch size that keep to the budgets, none if there are none."""
-    for batch_size in batch_sizes(facts.workload):
-        demand = facts.demand(batch_size)
+    """Every sensible placement and batch that keep to the budgets, none if there are none."""
+    for batch in batches(facts):
+        demand = facts.demand(batch)
         for placement in placements(demand, facts.gpu_budgets, facts.strategy):
-            duration = reading_duration(facts, placement, batch_size)
-            option = Option(batch_size, placement, placement.loads(demand), duration)
+            duration = reading_duration(facts, placement, batch)
+            option = Option(batch, placement, placement.loads(demand), duration)
             if option.cpu_bytes <= facts.cpu_budget:
                 yield option
 
 
-def batch_sizes(workload: Workload) -> list[int]:
+def batches(facts: Facts) -> list[Batch]:
+    """Every batch that is tried, the least demanding first: of each size, in passes of each length.
+
+    Activations are read a batch a pass; the prompts of a batch in one pass or several.
+    """
+    work = facts.workload
+    on_gpu = facts.gpu_budgets and facts.strategy is not PlacementStrategy.cpu
+    longest = PASS_TOKENS["cuda" if on_gpu else "cpu"]
+    lengths = (longest, *_SHORTER_PASSES) if on_gpu and work.generates else (longest,)
+    found: set[tuple[int, int]] = set()
+    for size in _batch_sizes(facts):
+        tokens = max(size * work.prompt_tokens, work.prefix_tokens)
+        found |= {(size, min(tokens, length)) for length in lengths}
+    return [Batch(size, tokens) for size, tokens in sorted(found)]
+
+
+def _batch_sizes(facts: Facts) -> list[int]:
     """1, 2, 3, 4, 6, 8, 12, ... up to all examples; the one size asked for, if one was."""
+    workload = facts.workload
     if workload.batch_size is not None:
         return [min(workload.batch_size, workload.examples)]
     most = min(workload.examples, max(1, _MAX_ROWS // workload.generations))
+    if not workload.generates:  # a batch is a pass
+        most = min(most, max(1, PASS_TOKENS["cuda"] // workload.prompt_tokens))
     powers = [2**exponent for exponent in range(most.bit_length())]
     between = [power + power // 2 for power in powers[1:] if power + power // 2 < most]
     return sorted({*powers, *between, most})
@@ -74,7 +95,7 @@ def best(candidates: Sequence[Option]) -> Option:
         key=lambda option: (
             len(option.placement.streamed),
             len(option.placement.gpus),
-            option.batch_size,
+            option.batch.size,
             option.duration.total_s,
         ),
     )

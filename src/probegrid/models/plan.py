@@ -31,6 +31,17 @@ from probegrid.schema import (
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Most tokens that a reading may have on the devices."""
+
+    pass_tokens: int
+    """In one forward pass; a single row may be longer."""
+    cache_tokens: int
+    """With keys and values kept, beside those of the shared prefix, all rows as long as the longest may grow; 0
+    where none are kept."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything known about a cell before it runs. GB are 10^9 bytes."""
 
@@ -58,7 +69,9 @@ class Plan:
     loads: dict[Device, Load]
     """What each device holds at the peak."""
     batch_size: int
-    """Examples in a batch."""
+    """Examples in a batch, where they are as long as estimated."""
+    limits: Limits
+    """What keeps batches of actual lengths within the memory planned."""
     largest_batch: int
     """Most examples (of the sizes tried) that fit in a batch, whatever the speed."""
     download_bytes: int
@@ -163,7 +176,7 @@ def plan(
     candidates = list(options(facts))
     if not candidates:
         raise refusal(facts)
-    largest_batch = max(option.batch_size for option in candidates)
+    largest_batch = max(option.batch.size for option in candidates)
     return _plan_of(facts, best(candidates), largest_batch)
 
 
@@ -184,10 +197,11 @@ def _plan_of(facts: Facts, option: Option, largest_batch: int) -> Plan:
         weight_bytes=facts.weight_bytes,
         kv_bytes_per_token=kv_bytes_per_token,
         prefix_bytes=work.prefix_tokens * kv_bytes_per_token,
-        activation_bytes=facts.activation_bytes(option.batch_size),
+        activation_bytes=facts.activation_bytes(option.batch),
         placement=option.placement,
         loads=option.loads,
-        batch_size=option.batch_size,
+        batch_size=option.batch.size,
+        limits=Limits(option.batch.pass_tokens, facts.cache_tokens(option.batch) if work.generates else 0),
         largest_batch=largest_batch,
         download_bytes=download_bytes,
         disk_bytes=download_bytes + kept_copy_bytes,

@@ -13,7 +13,7 @@ from itertools import chain, islice
 from probegrid.errors import PlanError
 from probegrid.models.facts import Facts
 from probegrid.models.hardware import BYTES_PER_GB, GPUS
-from probegrid.models.options import Option, batch_sizes, options
+from probegrid.models.options import Option, batches, options
 from probegrid.models.placement import Placement, placements
 from probegrid.schema import PlacementStrategy, QuantizationMethod
 
@@ -30,7 +30,7 @@ def refusal(facts: Facts) -> PlanError:
 
 def _leanest(facts: Facts) -> Option | None:
     """The option with the fewest bytes, at the smallest batch; None if nothing fits."""
-    smallest = replace(facts.workload, batch_size=batch_sizes(facts.workload)[0])
+    smallest = replace(facts.workload, batch_size=batches(facts)[0].size)
     candidates = options(replace(facts, workload=smallest))
     return min(candidates, key=lambda option: (option.cpu_bytes, option.gpu_bytes), default=None)
 
@@ -77,8 +77,8 @@ def _with_cpu_memory(facts: Facts, memory_gb: float | None) -> Facts:
 
 def _reason(facts: Facts) -> str:
     """What is missing, for the smallest batch that was tried."""
-    batch_size = batch_sizes(facts.workload)[0]
-    demand = facts.demand(batch_size)
+    smallest = batches(facts)[0]
+    demand = facts.demand(smallest)
     candidates = list(placements(demand, facts.gpu_budgets, facts.strategy))
     if candidates:
         leanest = min(candidates, key=lambda placement: placement.loads(demand)["cpu"].total)
@@ -89,7 +89,7 @@ def _reason(facts: Facts) -> str:
         )
     usable, memory_gb = min(facts.gpu_budgets), min(gpu.memory_gb for gpu in facts.hardware.gpus)
     given = f"{_gb(usable)} of a GPU's {memory_gb:g} GB are free after `device_map.overhead_gb`"
-    batch = f"a batch of {batch_size}" if batch_size > 1 else "one example at a time"
+    batch = f"a batch of {smallest.size}" if smallest.size > 1 else "one example at a time"
     if facts.strategy is PlacementStrategy.single:
         alone = Placement(0, (0,) * facts.blocks, (), 0 if facts.with_head else None).loads(demand)[0]
         return f"This needs {_gb(alone.total)} on one GPU for {batch}, and {given}"

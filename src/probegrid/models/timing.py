@@ -8,6 +8,7 @@ a fifth of it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from probegrid.models.architecture import (
 from probegrid.models.facts import Facts
 from probegrid.models.hardware import BYTES_PER_GB, Cpu, Gpu, Hardware
 from probegrid.models.placement import Device, Placement
+from probegrid.models.workload import Batch
 from probegrid.schema import QuantizationMethod
 
 _FLOP_SHARE = 0.62
@@ -29,8 +31,8 @@ _BANDWIDTH_SHARE = 0.8
 """Of a large copy's rate, what a decoding step reaches."""
 _LINK_SHARE = 0.85
 """Of a large pinned copy's rate, what streamed blocks reach (measured: 46.9 of 55 GB/s)."""
-_GPU_BLOCK_S = 0.8e-3
-"""Launching a block's kernels from Python (80 blocks took 116 ms, as one CUDA graph 44 ms)."""
+_BLOCK_S = 0.8e-3
+"""Running a block's code in Python (80 blocks took 116 ms on a GPU, as one CUDA graph 44 ms)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +65,20 @@ class _Pass:
     """Positions the head is applied to."""
 
 
-def reading_duration(facts: Facts, placement: Placement, batch_size: int) -> Duration:
-    """Seconds to read the workload of ``facts`` in batches of ``batch_size`` examples."""
+def reading_duration(facts: Facts, placement: Placement, batch: Batch) -> Duration:
+    """Seconds to read the workload of ``facts`` in such batches."""
     work = facts.workload
     prefix, own = work.prefix_tokens, work.prompt_tokens
-    prefix_s = _pass_s(facts, placement, _Pass(prefix, prefix / 2, 0, 0)) if prefix else 0.0
+    passes = math.ceil(prefix / batch.pass_tokens)
+    prefix_s = (
+        passes * _pass_s(facts, placement, _Pass(prefix // passes, prefix / 2, 0, 0)) if prefix else 0.0
+    )
     prefill_s = decode_s = 0.0
-    for examples, times in _batches(work.examples, batch_size):
-        prefill = _Pass(examples * own, prefix + own / 2, prefix, examples)
-        prefill_s += times * _pass_s(facts, placement, prefill)
+    for examples, times in _batches(work.examples, batch.size):
+        passes = min(examples, math.ceil(examples * own / batch.pass_tokens))
+        rows = examples / passes
+        prefill = _Pass(round(rows * own), prefix + own / 2, prefix, round(rows))
+        prefill_s += times * passes * _pass_s(facts, placement, prefill)
         if work.generates:
             rows, length = examples * work.generations, own + work.new_tokens // 2
             step = _Pass(rows, prefix + length, prefix + rows * length, rows)
@@ -126,10 +133,9 @@ def _weight_traffic(facts: Facts, tokens: int) -> float:
 
 
 def _compute_s(device: Gpu | Cpu, flops: float, traffic_bytes: float) -> float:
-    launch_s = _GPU_BLOCK_S if isinstance(device, Gpu) else 0.0
     flops_s = flops / (device.tflops * 1e12 * _FLOP_SHARE)
     traffic_s = traffic_bytes / (device.bandwidth_gb_per_s * BYTES_PER_GB * _BANDWIDTH_SHARE)
-    return launch_s + max(flops_s, traffic_s)
+    return _BLOCK_S + max(flops_s, traffic_s)
 
 
 def _rates(device: Device, hardware: Hardware) -> Gpu | Cpu:

@@ -40,6 +40,20 @@ _LABEL_TOKENS = 6
 _CONTEXT_LABEL_TOKENS = 3
 
 
+PASS_TOKENS = {"cuda": 16384, "cpu": 4096}
+"""Most tokens in one forward pass, by the kind of device: enough to fill it, few enough to bound its working memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What is read side by side."""
+
+    size: int
+    """Examples."""
+    pass_tokens: int
+    """Most tokens in one forward pass; a batch with more of them takes several. A row is never divided."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """The tokens of a cell."""
