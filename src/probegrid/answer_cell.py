@@ -57,6 +57,7 @@ def answer_outcome(probe: AnswerProbe, respondent: Respondent, data: QuestionSet
         data: the questions.
         seed: of the intervals.
     """
+    probe.check(respondent)
     answers = read_judged_answers(respondent, data)
     scores = probe.score(Scoring(data, answers.reading, respondent))
     for note in scores.notes:

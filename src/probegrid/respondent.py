@@ -5,16 +5,18 @@ Knows prompts, readings and what identifies them; must not know probes, correctn
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from probegrid.data.example import QuestionSet
-from probegrid.identity import describe_answers
+from probegrid.errors import ConfigError
+from probegrid.identity import describe_answers, describe_model
 from probegrid.models.load import LoadedModel, load_tokenizer
 from probegrid.readings.answers import AnswerReading, read_answers
-from probegrid.readings.prompts import build_prompts, check_lengths
+from probegrid.readings.choices import ChoiceReading, read_choices
+from probegrid.readings.prompts import ChatTemplate, build_prompts, check_lengths
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,6 +56,50 @@ class Respondent:
             config.decoding,
             config.prompt.stop,
             description=describe_answers(config, self.checkpoint, data),
+            store_dir=config.store_dir,
+            tokenizer=self.tokenizer,
+            open_model=self.open_model,
+            progress=self.progress,
+        )
+
+    def tokenize(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Token ids of prompts, in the chat template where the cell has one."""
+        template = ChatTemplate(self.tokenizer, self.config.model.chat_template)
+        return [tuple(ids) for ids in template.tokenize([template(text) for text in texts])]
+
+    def choice_ids(self, prompt: str, choices: Sequence[str]) -> list[int]:
+        """The token that each choice is, right after a prompt.
+
+        In a chat template the choice begins the model's own turn, so that the space it begins with is left out.
+
+        Raises:
+            ConfigError: the tokenizer makes a choice of several tokens, or joins it with the prompt.
+        """
+        template = ChatTemplate(self.tokenizer, self.config.model.chat_template)
+        text = template(prompt)
+        written = [choice.lstrip() if template.source else choice for choice in choices]
+        before, *after = template.tokenize([text, *(text + choice for choice in written)])
+        for choice, ids in zip(written, after, strict=True):
+            if ids[:-1] != before:
+                raise ConfigError(
+                    f"the tokenizer of {self.checkpoint.name} does not write {choice!r} as one token after the prompt, "
+                    "so that its probability cannot be read off; use another probe (gnll, semantic_entropy) for it."
+                )
+        return [ids[-1] for ids in after]
+
+    def choose(self, prompts: Sequence[tuple[int, ...]], choices: Sequence[int]) -> ChoiceReading:
+        """Read (or fetch from the store) how likely each of some tokens is to come next after each prompt.
+
+        Raises:
+            StoreError: a damaged entry or a full disk.
+            RunError: one prompt alone does not fit in memory.
+        """
+        config = self.config
+        return read_choices(
+            prompts,
+            choices,
+            batch_size=config.decoding.batch_size,
+            description=describe_model(self.checkpoint, config.model, config.quantization.method),
             store_dir=config.store_dir,
             tokenizer=self.tokenizer,
             open_model=self.open_model,

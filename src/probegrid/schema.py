@@ -276,6 +276,8 @@ class DecodingConfig:
 class ProbeConfig:
     """What every probe takes; each probe's own fields are in its module."""
 
+    needs_samples: ClassVar[bool] = False
+    """Whether it reads samples, which ``decoding=sample`` draws beside the greedy answer."""
     from_cell: str | None = None
     """Folder of a recorded cell whose saved probe ``action=score`` uses; typed as ``probe.from``."""
 
@@ -357,3 +359,11 @@ class Config:
     """Folder of the recorded cells."""
     debug: bool = False
     """Show tracebacks of the user's mistakes too."""
+
+    def __post_init__(self) -> None:
+        if self.probe.needs_samples and not self.decoding.do_sample:
+            name = type(self.probe).__module__.rpartition(".")[2]
+            raise ConfigError(
+                f"probe={name} needs samples, and greedy decoding draws none; drop decoding=greedy or use "
+                "decoding=sample."
+            )

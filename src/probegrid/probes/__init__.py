@@ -69,6 +69,13 @@ class AnswerProbe(ProbeConfig, ABC):
     is_probability: ClassVar[bool] = False
     """Whether a score is a probability of being correct, so that its calibration can be measured."""
 
+    def check(self, respondent: Respondent) -> None:
+        """Refuse a model that cannot be scored, before it is asked anything, which may take hours.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+
     @abstractmethod
     def score(self, scoring: Scoring) -> Scores:
         """Score each question of the reading."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from probegrid.errors import RunError
+from probegrid.readings.batches import halving
 from probegrid.readings.prompts import Prompt, shared_prefix
 from probegrid.readings.store import Entry
 from probegrid.schema import DecodingConfig
@@ -134,25 +134,24 @@ def _generate_missing(
         batches = engine.lay_out({index: len(suffix) for index, suffix in suffixes.items()})
         entry.write_json("batches.json", batches)
     progress.start("answers", total=len(prompts), done=len(prompts) - len(missing))
-    for batch in batches:
-        pending = [[index for index in batch if index in missing]]
-        while pending:
-            part = pending.pop(0)
-            if not part:
-                continue
-            started = time.perf_counter()
-            generations = engine.answer([suffixes[index] for index in part], [keys[index] for index in part])
-            if generations is None:  # out of memory
-                if len(part) == 1:
-                    raise RunError(
-                        f"question {keys[part[0]]} alone does not fit in memory; lower decoding.max_new_tokens or "
-                        "decoding.num_generations, or choose another device_map or quantization."
-                    )
-                pending[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
-                continue
-            seconds = time.perf_counter() - started + engine.take_setup_seconds()
-            entry.write_part(f"part-{part[0]:06d}", _to_table(part, generations, seconds))
-            progress.advance(len(part), tokens=sum(g.steps for found in generations for g in found))
+
+    def attempt(part: Sequence[int]) -> tuple[list[list[Generation]], float] | None:
+        started = time.perf_counter()
+        found = engine.answer([suffixes[index] for index in part], [keys[index] for index in part])
+        return None if found is None else (found, time.perf_counter() - started)
+
+    lacking = ([index for index in batch if index in missing] for batch in batches)
+    for part, (generations, seconds) in halving(lacking, attempt, lambda index: _too_large(keys[index])):
+        seconds += engine.take_setup_seconds()
+        entry.write_part(f"part-{part[0]:06d}", _to_table(part, generations, seconds))
+        progress.advance(len(part), tokens=sum(g.steps for found in generations for g in found))
+
+
+def _too_large(question: str) -> str:
+    return (
+        f"question {question} alone does not fit in memory; lower decoding.max_new_tokens or "
+        "decoding.num_generations, or choose another device_map or quantization."
+    )
 
 
 def _longest(prompts: Sequence[Prompt]) -> int:

@@ -193,6 +193,16 @@ def choose(
     return tokens, logprobs
 
 
+def logprobs_of(logits: Tensor, token_ids: Sequence[int]) -> list[list[float]]:
+    """Log-probabilities at temperature 1, in nats, of some tokens by each row of logits [B, V]: a list a row."""
+    columns = torch.tensor(token_ids, device=logits.device)
+    found: list[list[float]] = []
+    for block, _ in _blocks(logits, [None] * len(logits)):
+        raw = block.float()
+        found += (raw[:, columns] - raw.logsumexp(-1, keepdim=True)).tolist()
+    return found
+
+
 def _entropy(logits: Tensor) -> list[float]:
     """Shannon entropy in nats of the softmax of each row of logits [B, V]."""
     entropies: list[float] = []
