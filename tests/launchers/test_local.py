@@ -123,10 +123,16 @@ def test_presets_are_planned_for_the_example_clusters(grid: Grid, preset: str, p
     assert re.search(r"6 of 6 work|[1-5] of 6 work", planned)
 
 
-def test_the_manifest_says_where_a_sweep_comes_from(grid: Grid, checkpoint: Checkpoints) -> None:
+def test_submitting_imports_no_torch_and_says_where_a_sweep_comes_from(
+    grid: Grid, checkpoint: Checkpoints
+) -> None:
     grid.add_model("sound", checkpoint("llama"))
+    grid.environment = dict(grid.environment) | {"PYTHONPROFILEIMPORTTIME": "1"}
     detached = grid.run(*FAST, "model=sound", "seed=0", "hydra.launcher.detach=true")
     assert detached.returncode == 0
+    imported = re.findall(r"\| +(\w+)$", detached.stderr, re.MULTILINE)
+    assert "probegrid" in imported
+    assert not {"torch", "transformers", "mlflow"} & set(imported)  # submitting needs none of them
     manifest = json.loads((grid.sweep() / "manifest.json").read_text())
     assert manifest["argv"][0] == "probegrid"
     assert "torch" in manifest["versions"]

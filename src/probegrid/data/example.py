@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Literal
 
 NormalizationRule = Literal["squad", "trivia_qa"]
@@ -29,7 +30,7 @@ class Question:
     """Name of what must stay together in a split and in a bootstrap resample (article, paragraph); empty: itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class QuestionSet:
     """The questions that are asked, and those that may be shown as few-shot examples: disjoint by id and by text."""
 
@@ -40,7 +41,7 @@ class QuestionSet:
     notes: tuple[str, ...] = ()
     """What the user should know of how the set came about ("asked for 400, the file has 120: all of them")."""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every question that is asked and every one that may be shown, in order."""
         return content_hash([self.rule, *map(asdict, self.questions), "shots", *map(asdict, self.shots)])
@@ -78,7 +79,7 @@ class Conversation:
     statements: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StatementSet:
     """Conversations with labelled statements."""
 
@@ -89,7 +90,7 @@ class StatementSet:
     labelled: bool = True
     """False: no label is known and each stands as False; the set can be scored, not trained nor evaluated on."""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every conversation, in order, and over whether their labels are known."""
         return content_hash([self.labelled, *map(asdict, self.conversations)])

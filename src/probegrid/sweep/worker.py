@@ -10,9 +10,8 @@ import socket
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from probegrid.cell import run_cell
 from probegrid.composition import Choices
@@ -25,30 +24,6 @@ from probegrid.sweep.heartbeat import Heartbeat
 from probegrid.sweep.options import OnInterrupt
 
 _MAX_REASON_LENGTH = 400
-
-
-@dataclass(frozen=True)
-class PackJob:
-    """A job as submitit pickles it: only names, everything else is on disk."""
-
-    results_dir: str
-    sweep: str
-    submission: int
-    cells: tuple[int, ...]
-
-    def __call__(self) -> None:
-        """Run the cells that have not ended yet.
-
-        Raises:
-            RunError: a cell failed, so that the scheduler shows the job as failed.
-        """
-        run_cells(SweepFolder(self.results_dir, self.sweep), self.submission, self.cells)
-
-    def checkpoint(self) -> Any:
-        """What submitit submits when the job is preempted or out of time: the same again, its progress is on disk."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
 
 
 def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> None:
