@@ -55,6 +55,12 @@ def _score(config: Config, choices: Choices) -> None:
     score_cell(config, choices)
 
 
+def _report(config: Config, choices: Choices) -> None:
+    from probegrid.report.report import show_report
+
+    show_report(Path(config.results_dir), config.report)
+
+
 def _status(config: Config, choices: Choices) -> None:
     from probegrid.sweep.status import show_sweeps
 
@@ -71,6 +77,7 @@ _ACTIONS: dict[Action, Callable[[Config, Choices], None]] = {
     Action.run: _run,
     Action.plan: _plan,
     Action.score: _score,
+    Action.report: _report,
     Action.sync: _sync,
     Action.status: _status,
     Action.cancel: _cancel,

@@ -99,7 +99,7 @@ def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
 
 
 def to_plain(config: Config) -> dict[str, Any]:
-    """Nested plain values, every enum by its name: what ``config.yaml`` holds. What a report shows is no part of a cell."""
+    """Nested plain values, every enum by its name: what ``config.yaml`` holds; report keys are no part of a cell."""
     plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     assert isinstance(plain, dict)
     return {str(name): value for name, value in plain.items() if name != "report"}

@@ -1,4 +1,4 @@
-"""Figures of one cell: ROC, risk against coverage, reliability, and the scores by label.
+"""Figures of one cell (ROC, risk against coverage, reliability, scores by label), and the style of all figures.
 
 Drawn on `Figure` objects, without pyplot: no global state, no display. Colors are those of Okabe & Ito
 (2008), which color-blind readers tell apart.
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#666666"
+PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+"""Colors of overlaid series, as many as a panel can hold and be read."""
 _INCHES, _DPI = (6.4, 4.8), 100
+_PANELS_A_ROW = 3
 _BAND_COVERAGES = np.linspace(0.02, 1, 50)
-_FIRST_COVERAGE_IN_VIEW = 0.05  # below it a handful of answers would set the scale
+FIRST_COVERAGE_IN_VIEW = 0.05  # below it a handful of answers would set the scale
 
 
 def roc_figure(labels: ArrayLike, scores: ArrayLike, auroc: Estimate, *, title: str) -> Figure:
@@ -91,7 +94,7 @@ def risk_coverage_figure(
     axes.axhline(base, linestyle="--", color=GRAY, label=f"Random ranking ({base:.3f})")
     optimal = np.maximum(0, 1 - (1 - base) / coverage)
     axes.plot(coverage, optimal, ":", color=GREEN, linewidth=2, label=f"Best ranking ({optimal.mean():.3f})")
-    in_view = np.concatenate([risk[coverage >= _FIRST_COVERAGE_IN_VIEW], [base, 0.02]])
+    in_view = np.concatenate([risk[coverage >= FIRST_COVERAGE_IN_VIEW], [base, 0.02]])
     axes.set(xlim=(0, 1.01), ylim=(-0.015 * in_view.max(), 1.35 * in_view.max()))
     axes.legend(loc="upper left")
     return figure
@@ -180,12 +183,38 @@ def new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=_INCHES, layout="constrained")
     axes = figure.add_subplot()
+    _dress(axes, title, x_label, y_label)
+    return figure, axes
+
+
+def new_panels(
+    titles: Sequence[str], x_label: str, y_label: str, *, height: float = 4.6
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure of empty panels, at most three side by side, in the style of all the others.
+
+    Args:
+        titles: of the panels, at least one.
+        x_label: of every panel.
+        y_label: of every panel.
+        height: of a panel, in inches.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(_PANELS_A_ROW, len(titles))
+    rows = -(-len(titles) // columns)
+    figure = Figure(figsize=(max(_INCHES[0], 4.8 * columns), height * rows), layout="constrained")
+    panels = [figure.add_subplot(rows, columns, number) for number in range(1, len(titles) + 1)]
+    for axes, title in zip(panels, titles, strict=True):
+        _dress(axes, title, x_label, y_label)
+    return figure, panels
+
+
+def _dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     axes.set_title(title, wrap=True)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.grid(visible=True, color="#DDDDDD", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def _risk_band(

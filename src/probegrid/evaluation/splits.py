@@ -109,6 +109,19 @@ def divide(
     return Division(folds, groups, tuple(note for fold in folds for note in _notes(fold, talk, text)))
 
 
+def joined_groups(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    """The coarsest grouping that two groupings of n examples leave: whatever either keeps together, stays together.
+
+    Args:
+        first: group of each example.
+        second: group of each example, by the other grouping.
+
+    Returns:
+        A name a group, n of them.
+    """
+    return [str(group) for group in _components(_codes(first), _codes(second))]
+
+
 def _codes(names: Sequence[str]) -> IntArray:
     """Number the distinct names from 0: `intp[n]`."""
     return np.unique(np.asarray(names, dtype=object), return_inverse=True)[1]

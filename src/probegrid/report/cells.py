@@ -1,0 +1,163 @@
+"""A recorded cell as a report sees it: what was chosen, what was found, its examples when they are asked for.
+
+Knows the files of a cell's folder; must not know what is shown of them, nor any other cell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from probegrid.evaluation.checks import BoolArray, FloatArray
+from probegrid.evaluation.intervals import Estimate
+from probegrid.evaluation.ranking import auroc
+from probegrid.tracking import record
+from probegrid.tracking.mlflow_content import flatten
+from probegrid.tracking.record import CellRecord, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GROUPS = ("model", "quantization", "device_map", "dataset", "probe")
+"""The groups whose choices are recorded by name."""
+
+_KEY_LENGTH = 8
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class RecordedCell:
+    """A cell's record, its flattened config, and its tables, read when they are asked for."""
+
+    folder: Path
+    record: CellRecord
+    config: Mapping[str, str]
+    """Every value of the resolved config by its dotted key."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it ended well."""
+        return self.record.status is Status.done
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its probe was trained, so that its accuracy is that of the probe's calls and not of answers."""
+        return "precision" in self.record.metrics
+
+    @property
+    def leakage(self) -> str | None:
+        """What makes its numbers too good, if anything does."""
+        return self.record.notes.get("leakage")
+
+    def value(self, name: str) -> str:
+        """The choice of a group, the value of a key, or the cell's own ``key``, shortened; ``-`` for none."""
+        if name == "key":
+            return self.record.cell[:_KEY_LENGTH]
+        return self.record.choices.get(name) or self.config.get(name, "-")
+
+    def metric(self, name: str) -> float | None:
+        """The value of a metric; None where it was not measured."""
+        return self.record.metrics.get(name)
+
+    def estimate(self, name: str) -> Estimate | None:
+        """A metric with its interval (`nan` where it has none); None where it was not measured."""
+        value = self.metric(name)
+        if value is None:
+            return None
+        low, high = (self.record.metrics.get(f"{name}_ci_{end}", float("nan")) for end in ("low", "high"))
+        return Estimate(value, low, high, n_resamples_valid=0)
+
+    @property
+    def parameters(self) -> float | None:
+        """Parameters of the whole model; None where the cell had no plan."""
+        return self.record.plan.get("parameters")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs it ran on by its plan; 0 on a CPU."""
+        return int(self.record.plan.get("gpus", 0))
+
+    @property
+    def device_hours(self) -> float | None:
+        """Measured hours of loading and reading, times the GPUs (a CPU counts as one device); None for no reading."""
+        load_s, read_s = self.metric("load_s"), self.metric("read_s")
+        if load_s is None or read_s is None:
+            return None
+        return (load_s + read_s) * max(1, self.gpus) / 3600
+
+    @property
+    def peak_memory_gb(self) -> float | None:
+        """Highest memory in GB: of all GPUs together, else of the process."""
+        gpus = [value for name, value in self.record.metrics.items() if name.startswith("peak_gpu_gb_")]
+        return sum(gpus) if gpus else self.metric("peak_ram_gb")
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """The test examples of ``scores.parquet`` by example_id: group, label, score."""
+        import pandas as pd
+
+        table = pd.read_parquet(self.folder / "scores.parquet")
+        return table[table["split"] == "test"].set_index("example_id")
+
+    @cached_property
+    def answers(self) -> pd.DataFrame | None:
+        """``answer`` and ``correct`` of ``answers.parquet`` by example_id; None where the cell has none."""
+        import pandas as pd
+
+        file = self.folder / "answers.parquet"
+        if not file.exists():
+            return None
+        return pd.read_parquet(file, columns=["example_id", "answer", "correct"]).set_index("example_id")
+
+    @cached_property
+    def other_scores(self) -> tuple[str, ...]:
+        """Names of the scores that stand beside the cell's own in ``other_scores.parquet``; none without the file."""
+        import pyarrow.parquet
+
+        file = self.folder / "other_scores.parquet"
+        if not file.exists():
+            return ()
+        names: list[str] = pyarrow.parquet.read_schema(file).names
+        return tuple(name for name in names if name != "example_id")
+
+    @cached_property
+    def has_one_scale(self) -> bool:
+        """Whether the scores can be held against each other: those of several folds are each on a scale of its own."""
+        recorded, found = self.record.metrics["auroc"], auroc(self.labels, self.values)
+        return math.isnan(found) if math.isnan(recorded) else abs(recorded - found) < _ROUNDING
+
+    @property
+    def labels(self) -> BoolArray:
+        """`bool[n]`, the truth of each test example."""
+        return self.scores["label"].to_numpy(dtype=np.bool_)
+
+    @property
+    def values(self) -> FloatArray:
+        """`float64[n]`, the score of each test example."""
+        return self.scores["score"].to_numpy(dtype=np.float64)
+
+    @property
+    def threshold(self) -> float:
+        """A trained probe calls an example true above this score; 0 for the text baseline, an even chance."""
+        return self.record.metrics.get("threshold", 0.0)
+
+
+def load_cells(results_dir: Path) -> list[RecordedCell]:
+    """Every recorded cell, done or failed, in the order they were started.
+
+    Raises:
+        StoreError: a record is damaged.
+    """
+    cells = [
+        RecordedCell(
+            results_dir / found.cell, found, dict(flatten(record.read_config(results_dir, found.cell)))
+        )
+        for found in record.list_records(results_dir)
+    ]
+    return sorted(cells, key=lambda cell: cell.record.provenance.started_at)

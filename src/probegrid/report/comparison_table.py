@@ -1,0 +1,100 @@
+"""Comparisons as a table: a row a pair of cells.
+
+Knows comparisons; must not know how they are computed, nor files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from probegrid.evaluation.intervals import Difference
+from probegrid.report.cell_tables import LEAKY
+from probegrid.report.cells import RecordedCell
+from probegrid.report.columns import label, varying
+from probegrid.report.comparisons import Comparison, Comparisons
+from probegrid.report.tables import MISSING, Table, difference_text, p_text
+
+
+def comparisons_table(comparisons: Comparisons) -> Table:
+    """A row a comparison; what could not be compared stands below, with the reason."""
+    made = comparisons.made
+    cells = [cell for one in made for cell in (one.pair.first, one.pair.second)]
+    context = [name for name in varying(cells) if not _belongs(name, comparisons.compared)]
+    with_answers = any(one.answers is not None for one in made)
+    header = [*context, "first", "second", "n", "accuracy", "p (Holm)", "AUROC", "p (Holm)"]
+    return Table(
+        name="comparisons",
+        caption=f"{comparisons.compared} compared on the same examples: first minus second, 95% intervals, "
+        f"p-values after Holm over {comparisons.n_tests} tests.",
+        columns=[*header, *(["same text", "same verdict", "kappa"] if with_answers else [])],
+        rows=[[*_row(one, context), *(_agreement(one) if with_answers else [])] for one in made],
+        n_names=len(context) + 2,
+        records=[_record(one, context) for one in made],
+        notes=_notes(comparisons),
+    )
+
+
+def _belongs(name: str, compared: str) -> bool:
+    return name == compared or name.startswith(f"{compared}.")
+
+
+def _row(one: Comparison, context: Sequence[str]) -> list[str]:
+    leaky = f" {LEAKY}" if one.pair.first.leakage or one.pair.second.leakage else ""
+    accuracy = one.accuracy_note if one.accuracy is None else difference_text(one.accuracy) + leaky
+    return [
+        *(one.pair.first.value(name) for name in context),
+        one.pair.first_name,
+        one.pair.second_name,
+        str(one.n),
+        accuracy,
+        p_text(one.accuracy_p_holm),
+        difference_text(one.auroc) + leaky,
+        p_text(one.auroc_p_holm),
+    ]
+
+
+def _agreement(one: Comparison) -> list[str]:
+    if one.answers is None:
+        return [MISSING] * 3
+    return [
+        f"{one.answers.same_text:.1%}",
+        f"{one.answers.same_verdict:.1%}",
+        MISSING if one.answers.kappa != one.answers.kappa else f"{one.answers.kappa:.3f}",
+    ]
+
+
+def _record(one: Comparison, context: Sequence[str]) -> dict[str, object]:
+    pair = one.pair
+    return {
+        **{name: pair.first.value(name) for name in context},
+        "first": pair.first_name,
+        "second": pair.second_name,
+        "first_cell": pair.first.record.cell,
+        "second_cell": pair.second.record.cell,
+        "n": one.n,
+        **_numbers("accuracy", one.accuracy, one.accuracy_p_holm),
+        "accuracy_note": one.accuracy_note,
+        **_numbers("auroc", one.auroc, one.auroc_p_holm),
+        **(asdict(one.answers) if one.answers else {}),
+    }
+
+
+def _numbers(name: str, difference: Difference | None, p_holm: float) -> dict[str, object]:
+    ends = ("value", "low", "high", "p_value")
+    values = {f"{name}_{end}": None if difference is None else getattr(difference, end) for end in ends}
+    return {**values, f"{name}_p_holm": p_holm}
+
+
+def _notes(comparisons: Comparisons) -> list[str]:
+    cells = [cell for unpaired in comparisons.not_made for cell in unpaired.cells]
+    cells += [cell for one in comparisons.made for cell in (one.pair.first, one.pair.second)]
+    columns = varying(cells)
+    return [
+        f"Not compared: {_names(unpaired.cells, columns)}: {unpaired.reason}."
+        for unpaired in comparisons.not_made
+    ]
+
+
+def _names(cells: Sequence[RecordedCell], columns: Sequence[str]) -> str:
+    return " and ".join(label(cell, columns) or cell.record.name for cell in cells)

@@ -1,0 +1,280 @@
+"""The figures of a report, each over many cells.
+
+Knows cells and evaluation's curves; must not know files, nor how cells were chosen. A figure is made only where
+there is something to draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from probegrid.evaluation.calibration import Calibration, ece
+from probegrid.evaluation.checks import FloatArray
+from probegrid.evaluation.figures import (
+    BLUE,
+    FIRST_COVERAGE_IN_VIEW,
+    GRAY,
+    ORANGE,
+    PALETTE,
+    interval_text,
+    new_panels,
+    png,
+)
+from probegrid.evaluation.ranking import risk_coverage_curve, roc_curve
+from probegrid.report.cells import RecordedCell
+from probegrid.report.columns import label, shown
+from probegrid.report.panels import Panel, Series, panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    Draw = Callable[[Axes, Series, str], None]
+
+_TRADED = (("accuracy", "Accuracy"), ("auroc", "AUROC"))
+_ROUNDING = 1e-9
+_BAR_INCHES = 0.27
+
+
+def draw_figures(cells: Sequence[RecordedCell]) -> dict[str, bytes]:
+    """Every figure that these cells give, by name: PNG images.
+
+    Args:
+        cells: those that ended well, at least one.
+    """
+    ranked = [cell for cell in cells if cell.has_one_scale]
+    drawn = {
+        **_size_figures(cells),
+        **_hours_figures(cells),
+        "roc": _roc([cell for cell in ranked if not math.isnan(cell.record.metrics["auroc"])]),
+        "risk_coverage": _risk_coverage([cell for cell in ranked if not cell.is_trained]),
+        "reliability": _reliability([cell for cell in cells if probabilities(cell) is not None]),
+        "auroc_by_layer": _auroc_by_layer([cell for cell in cells if "layer_auroc" in cell.record.steps]),
+        "speed": _speed([cell for cell in cells if cell.metric("tokens_per_s") is not None]),
+        "memory": _memory([cell for cell in cells if cell.peak_memory_gb is not None]),
+    }
+    return {name: png(figure) for name, figure in drawn.items() if figure is not None}
+
+
+def probabilities(cell: RecordedCell) -> FloatArray | None:
+    """The score of each test example as a probability, `float64[n]`; None where scores are none, or do not give it.
+
+    A trained probe's scores are log-odds or in proportion to them; what is returned has the ECE that the cell
+    recorded.
+    """
+    recorded = cell.metric("ece")
+    if recorded is None or np.isnan(recorded):
+        return None
+    for found in (cell.values, _from_log_odds(cell)):
+        is_possible = ((found >= 0) & (found <= 1)).all()
+        if is_possible and abs(ece(cell.labels, found) - recorded) < _ROUNDING:
+            return found
+    return None
+
+
+def _from_log_odds(cell: RecordedCell) -> FloatArray:
+    from safetensors.numpy import load_file
+    from scipy.special import expit
+
+    file, scale = cell.folder / "probe.safetensors", 1.0
+    if file.exists():
+        layers = [layer for layer, _ in cell.record.steps["layer_auroc"]]
+        scale = float(load_file(file)["scale"][layers.index(int(cell.record.metrics["layer"]))])
+    return np.asarray(expit(scale * cell.values), dtype=np.float64)
+
+
+def _size_figures(cells: Sequence[RecordedCell]) -> dict[str, Figure]:
+    """Accuracy and AUROC against parameters, where models differ in size."""
+    sized = [cell for cell in cells if cell.parameters]
+    if len({cell.parameters for cell in sized}) < 2:
+        return {}
+    return {
+        f"{metric}_by_parameters": _scatter(sized, metric, title, "Parameters", lambda cell: cell.parameters)
+        for metric, title in _TRADED
+    }
+
+
+def _hours_figures(cells: Sequence[RecordedCell]) -> dict[str, Figure]:
+    """Accuracy and AUROC against the measured hours of the devices, where cells were read at all."""
+    timed = [cell for cell in cells if cell.device_hours]
+    if len(timed) < 2:
+        return {}
+    on_gpus = all(cell.gpus for cell in timed)
+    axis = "GPU-hours, loading and reading" if on_gpus else "Device-hours, loading and reading"
+    name = "gpu_hours" if on_gpus else "device_hours"
+    return {
+        f"{metric}_by_{name}": _scatter(timed, metric, title, axis, lambda cell: cell.device_hours)
+        for metric, title in _TRADED
+    }
+
+
+def _scatter(
+    cells: Sequence[RecordedCell],
+    metric: str,
+    title: str,
+    x_label: str,
+    x_of: Callable[[RecordedCell], float | None],
+) -> Figure:
+    """Each cell with its interval over a logarithmic axis; the models of a series are joined by a line."""
+
+    def draw(axes: Axes, series: Series, color: str) -> None:
+        rising = sorted(series.cells, key=lambda cell: x_of(cell) or 0)
+        points = [(x_of(cell), cell.estimate(metric)) for cell in rising]
+        found = [(x, one) for x, one in points if x and one is not None and not np.isnan(one.value)]
+        if not found:
+            return
+        xs, values = [x for x, _ in found], np.array([one.value for _, one in found])
+        ends = np.array([[one.value - one.low, one.high - one.value] for _, one in found]).T
+        axes.errorbar(
+            xs, values, np.nan_to_num(ends), color=color, marker="o", markersize=5, capsize=3, linewidth=1.3,
+            label=series.name or title,
+        )  # fmt: skip
+
+    figure = _overlaid(panels(cells, along="model"), x_label, title, draw, lambda _: None)
+    for axes in figure.axes:
+        axes.set_xscale("log")
+    return figure
+
+
+def _roc(cells: Sequence[RecordedCell]) -> Figure | None:
+    if not cells:
+        return None
+
+    def draw(axes: Axes, series: Series, color: str) -> None:
+        (cell,) = series.cells
+        axes.plot(
+            *roc_curve(cell.labels, cell.values), color=color, linewidth=1.6, label=_legend(series, "auroc")
+        )
+
+    def frame(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], "--", color=GRAY, linewidth=1)
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+
+    return _overlaid(panels(cells), "False positive rate", "True positive rate", draw, frame)
+
+
+def _risk_coverage(cells: Sequence[RecordedCell]) -> Figure | None:
+    if not cells:
+        return None
+
+    def draw(axes: Axes, series: Series, color: str) -> None:
+        (cell,) = series.cells
+        coverage, risk = risk_coverage_curve(cell.labels, cell.values)
+        in_view = coverage >= FIRST_COVERAGE_IN_VIEW
+        axes.plot(coverage[in_view], risk[in_view], color=color, linewidth=1.6, label=_legend(series, "aurc"))
+
+    def frame(axes: Axes) -> None:
+        axes.set(xlim=(0, 1.01))
+
+    return _overlaid(
+        panels(cells), "Coverage (share of answers kept)", "Risk (error rate among those kept)", draw, frame
+    )
+
+
+def _reliability(cells: Sequence[RecordedCell]) -> Figure | None:
+    if not cells:
+        return None
+
+    def draw(axes: Axes, series: Series, color: str) -> None:
+        (cell,) = series.cells
+        stated = probabilities(cell)
+        assert stated is not None
+        points = Calibration(cell.labels, stated).reliability()
+        axes.plot(
+            points.confidence, points.accuracy, color=color, linewidth=1.4, label=_legend(series, "ece")
+        )
+        axes.scatter(
+            points.confidence,
+            points.accuracy,
+            s=12 + 300 * points.weight,
+            color=color,
+            alpha=0.6,
+            linewidth=0,
+        )
+
+    def frame(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], "--", color=GRAY, linewidth=1)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+
+    return _overlaid(
+        panels(cells), "Mean probability in the bin", "Share of positives in the bin", draw, frame
+    )
+
+
+def _auroc_by_layer(cells: Sequence[RecordedCell]) -> Figure | None:
+    if not cells:
+        return None
+    from matplotlib.ticker import MaxNLocator
+
+    def draw(axes: Axes, series: Series, color: str) -> None:
+        (cell,) = series.cells
+        layers, areas = zip(*cell.record.steps["layer_auroc"], strict=True)
+        axes.plot(
+            layers,
+            areas,
+            color=color,
+            linewidth=1.6,
+            marker="o",
+            markersize=3.5,
+            label=_legend(series, "auroc"),
+        )
+
+    def frame(axes: Axes) -> None:
+        axes.axhline(0.5, linestyle="--", color=GRAY, linewidth=1)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    return _overlaid(panels(cells), "Layer (blocks read; 0: embeddings)", "Test AUROC", draw, frame)
+
+
+def _speed(cells: Sequence[RecordedCell]) -> Figure | None:
+    return _bars(cells, "Tokens a second while reading", BLUE, lambda cell: cell.metric("tokens_per_s"))
+
+
+def _memory(cells: Sequence[RecordedCell]) -> Figure | None:
+    on_gpus = all(cell.gpus for cell in cells)
+    axis = (
+        "Peak GPU memory (GB, all GPUs)" if on_gpus else "Peak memory (GB: of the GPUs, else of the process)"
+    )
+    return _bars(cells, axis, ORANGE, lambda cell: cell.peak_memory_gb)
+
+
+def _bars(
+    cells: Sequence[RecordedCell], x_label: str, color: str, of: Callable[[RecordedCell], float | None]
+) -> Figure | None:
+    if not cells:
+        return None
+    names = [label(cell, shown(cells)) for cell in cells]
+    values = [of(cell) or 0.0 for cell in cells]
+    figure, (axes,) = new_panels([""], x_label, "", height=1.2 + _BAR_INCHES * len(cells))
+    bars = axes.barh(range(len(cells)), values, color=color, height=0.7)
+    axes.bar_label(
+        bars, [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values], padding=3
+    )
+    axes.set_yticks(range(len(cells)), names)
+    axes.set(xlim=(0, 1.15 * max(values, default=1) or 1))
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def _overlaid(
+    divided: Sequence[Panel], x_label: str, y_label: str, draw: Draw, frame: Callable[[Axes], None]
+) -> Figure:
+    """Draw every series of every panel in a color of its own, the legend below the panel."""
+    figure, every = new_panels([panel.title for panel in divided], x_label, y_label, height=5.2)
+    for axes, panel in zip(every, divided, strict=True):
+        frame(axes)
+        for series, color in zip(panel.series, PALETTE, strict=False):
+            draw(axes, series, color)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), fontsize="small", frameon=False)
+    return figure
+
+
+def _legend(series: Series, metric: str) -> str:
+    estimate = series.cells[0].estimate(metric)
+    value = "" if estimate is None else f"{metric.upper()} {interval_text(estimate)}"
+    return f"{series.name}: {value}" if series.name else value

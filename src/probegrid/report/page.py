@@ -1,0 +1,62 @@
+"""One HTML page of a report, with everything it needs inside it.
+
+Knows tables, images and the template; must not know cells.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from probegrid.report.tables import Table
+
+_HEADINGS = {
+    "table": "Cells",
+    "comparisons": "Paired comparisons",
+    "other_scores": "Other scores",
+    "failed": "Failed cells",
+}
+_FIGURES = {
+    "accuracy_by_parameters": "Accuracy against the model's size",
+    "auroc_by_parameters": "AUROC against the model's size",
+    "accuracy_by_gpu_hours": "Accuracy against GPU-hours",
+    "auroc_by_gpu_hours": "AUROC against GPU-hours",
+    "accuracy_by_device_hours": "Accuracy against device-hours",
+    "auroc_by_device_hours": "AUROC against device-hours",
+    "roc": "ROC: correct against wrong, true against false",
+    "risk_coverage": "Risk and coverage",
+    "reliability": "Reliability of scores that are probabilities",
+    "auroc_by_layer": "AUROC by layer",
+    "speed": "Tokens a second",
+    "memory": "Peak memory",
+}
+"""Headings of the figures by name."""
+
+
+def page(title: str, tables: Sequence[Table], figures: Mapping[str, bytes]) -> str:
+    """Render the page: tables first, then figures as data URIs; no script, nothing is fetched.
+
+    Args:
+        title: of the page.
+        tables: in order.
+        figures: PNG images by name, in order.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("probegrid.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    images = [
+        {"name": name, "heading": _FIGURES[name], "data": base64.b64encode(image).decode()}
+        for name, image in figures.items()
+    ]
+    sections = [{"table": table, "heading": _HEADINGS[table.name]} for table in tables]
+    made_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return environment.get_template("report.html.j2").render(
+        title=title, sections=sections, images=images, made_at=made_at
+    )

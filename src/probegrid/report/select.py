@@ -1,0 +1,69 @@
+"""Which of the recorded cells a report is about.
+
+Knows the filters of ``report`` and the manifests of sweeps; must not know what is shown of the cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from probegrid.errors import ConfigError, closest
+from probegrid.report.cells import RecordedCell, load_cells
+from probegrid.schema import ReportConfig
+from probegrid.sweep.folder import SweepFolder, list_sweeps
+
+_FILTERS = ("model", "quantization", "dataset", "probe")
+
+
+def select_cells(results_dir: Path, report: ReportConfig) -> list[RecordedCell]:
+    """The recorded cells that pass every filter, in the order they were started.
+
+    Raises:
+        ConfigError: nothing is recorded, a filter names what no cell has, or no cell passes all of them.
+        StoreError: a record is damaged.
+    """
+    cells = load_cells(results_dir)
+    if not cells:
+        raise ConfigError(
+            f"results_dir={results_dir} holds no recorded cell; `probegrid` or `probegrid -m ...` makes some."
+        )
+    if report.sweep is not None:
+        cells = _of_sweeps(results_dir, cells, _names(report.sweep))
+    for group in _FILTERS:
+        wanted = getattr(report, group)
+        if wanted is not None:
+            cells = _chosen(cells, group, _names(wanted))
+    return cells
+
+
+def sweep_cells(folder: SweepFolder, cells: Sequence[RecordedCell]) -> list[RecordedCell]:
+    """The cells of one sweep, whichever sweep computed them."""
+    keys = {cell.key for cell in folder.read_manifest().cells}
+    return [cell for cell in cells if cell.record.cell in keys]
+
+
+def _names(wanted: object) -> list[str]:
+    return [str(name) for name in wanted] if isinstance(wanted, list) else [str(wanted)]
+
+
+def _of_sweeps(results_dir: Path, cells: list[RecordedCell], wanted: Sequence[str]) -> list[RecordedCell]:
+    folders = {folder.id: folder for folder in list_sweeps(results_dir)}
+    keys = set()
+    for sweep in wanted:
+        if sweep not in folders:
+            raise ConfigError(
+                f"report.sweep={sweep} is no sweep of {results_dir}; {closest(sweep, folders)}."
+            )
+        keys |= {cell.record.cell for cell in sweep_cells(folders[sweep], cells)}
+    if not keys:
+        raise ConfigError(f"report.sweep={','.join(wanted)} has no recorded cell yet; wait, or run it again.")
+    return [cell for cell in cells if cell.record.cell in keys]
+
+
+def _chosen(cells: list[RecordedCell], group: str, wanted: Sequence[str]) -> list[RecordedCell]:
+    known = sorted({cell.value(group) for cell in cells})
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"report.{group}={name} matches no recorded cell; {closest(name, known)}.")
+    return [cell for cell in cells if cell.value(group) in wanted]
