@@ -191,7 +191,7 @@ def _compute(cell: Cell, pool: ModelPool | None, progress: Progress) -> Outcome:
     request, notes = ready(config, checkpoint, cell.plan)
     for note in notes:
         progress.say(note)
-    meter = Meter(pool or ModelPool(), request)
+    meter = Meter(pool or ModelPool(), request, None if cell.plan is None else cell.plan.limits)
     match config.probe:
         case AnswerProbe() as probe:
             respondent = Respondent(config, checkpoint, meter.open_model, progress)

@@ -191,7 +191,7 @@ def score_cell(config: Config, choices: Choices) -> Path:
     with Progress() as progress:
         for note in notes:
             progress.say(note)
-        meter = Meter(ModelPool(), request)
+        meter = Meter(ModelPool(), request, plan.limits)
         scored = score_statements(
             Source(config, checkpoint, statements, meter.open_model, progress), saved, statements
         )

@@ -26,6 +26,7 @@ from probegrid.data.example import Conversation, Message, Statement, StatementSe
 from probegrid.errors import ConfigError, RunError, StoreError
 from probegrid.models.checkpoint import find_checkpoint
 from probegrid.models.load import LoadedModel, ModelRequest, load_tokenizer
+from probegrid.models.plan import Limits
 from probegrid.models.truncation import load_truncated
 from probegrid.progress import Progress
 from probegrid.readings import activations
@@ -387,7 +388,17 @@ def test_from_a_checkpoint_and_conversations_to_activations(
 
 
 def test_batches_are_written_down_by_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(activations.BATCH_TOKENS, "cpu", 12)
+    monkeypatch.setitem(activations.PASS_TOKENS, "cpu", 12)
     reading = read(tmp_path, batch_tokens=None)
-    written = json.loads((tmp_path / "activations" / reading.key / "batches.json").read_text())
-    assert written == lay_out(LENGTHS, 12)
+    assert written_batches(tmp_path, reading) == lay_out(LENGTHS, 12)
+
+
+def test_the_plan_bounds_a_batch(tmp_path: Path) -> None:
+    planned = LoadedModel(build(), 0.0, limits=Limits(batch_size=1, pass_tokens=16, cache_tokens=None))
+    reading = read(tmp_path, batch_tokens=None, open_model=lambda _: planned)
+    assert written_batches(tmp_path, reading) == lay_out(LENGTHS, 16)
+
+
+def written_batches(store: Path, reading: ActivationReading) -> list[list[int]]:
+    written: list[list[int]] = json.loads((store / "activations" / reading.key / "batches.json").read_text())
+    return written

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from probegrid.data import facts
 from probegrid.errors import RunError, StoreError
 from probegrid.models.load import LoadedModel
+from probegrid.models.plan import Limits
 from probegrid.progress import Progress
 from probegrid.readings import engine
 from probegrid.readings.answers import AnswerReading, read_answers
@@ -36,6 +37,7 @@ class Reader:
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.store = store
         self.opened = 0
+        self.limits: Limits | None = None
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -44,7 +46,7 @@ class Reader:
 
     def open_model(self) -> LoadedModel:
         self.opened += 1
-        return LoadedModel(self.model, load_s=0.0)
+        return LoadedModel(self.model, load_s=0.0, limits=self.limits)
 
     def read(self, store: str = "store", batch_size: str = "5", **decoding: object) -> AnswerReading:
         with Progress(Console(file=io.StringIO())) as progress:
@@ -95,6 +97,25 @@ def test_only_what_is_missing_is_made_again_and_it_is_the_same(reader: Reader) -
     again = reader.read(do_sample=True, num_generations=2)
     assert again.generations == first.generations
     assert [(part, part.stat().st_mtime_ns) for part in parts[1:]] == untouched
+
+
+def test_batches_keep_to_the_plan_and_answer_alike(reader: Reader) -> None:
+    unplanned = reader.read("unplanned", batch_size="auto")
+    by_limits = {
+        Limits(batch_size=4, pass_tokens=16, cache_tokens=None): [4, 4, 4, 1],
+        Limits(batch_size=100, pass_tokens=4096, cache_tokens=None): [N],
+    }
+    for number, (reader.limits, sizes) in enumerate(by_limits.items()):
+        planned = reader.read(str(number), batch_size="auto")
+        batches = json.loads((reader.folder(planned, str(number)) / "batches.json").read_text())
+        assert list(map(len, batches)) == sizes
+        assert tokens(planned) == tokens(unplanned)
+    longest = max(len(prompt.token_ids) for prompt in reader.prompts) - unplanned.prefix_tokens + 12
+    reader.limits = Limits(batch_size=100, pass_tokens=4096, cache_tokens=3 * longest)
+    planned = reader.read("few tokens", batch_size="auto")
+    batches = json.loads((reader.folder(planned, "few tokens") / "batches.json").read_text())
+    assert len(batches[0]) == 3
+    assert tokens(planned) == tokens(unplanned)
 
 
 def test_batches_are_laid_out_once_longest_first_and_kept(reader: Reader) -> None:

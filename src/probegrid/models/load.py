@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from probegrid.errors import CheckpointError
@@ -20,6 +20,8 @@ from probegrid.schema import ModelConfig, QuantizationMethod
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from probegrid.models.plan import Limits
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class LoadedModel:
     model: PreTrainedModel
     load_s: float
     """Seconds from the request to ready."""
+    limits: Limits | None = field(default=None, kw_only=True)
+    """What the plan allows the readings of the cell that opened it; None: what the device has free decides."""
 
     @property
     def eos_ids(self) -> list[int]:

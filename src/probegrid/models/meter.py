@@ -6,20 +6,23 @@ Knows the counters of the operating system and of torch; must not know what the 
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 
 import torch
 
 from probegrid.models.hardware import BYTES_PER_GB
 from probegrid.models.load import LoadedModel, ModelRequest
+from probegrid.models.plan import Limits
 from probegrid.models.pool import ModelPool
 
 
 class Meter:
     """Opens the model of a cell when it is needed and keeps account of what it took."""
 
-    def __init__(self, pool: ModelPool, request: ModelRequest) -> None:
+    def __init__(self, pool: ModelPool, request: ModelRequest, limits: Limits | None) -> None:
         self._pool = pool
         self._request = request
+        self._limits = limits
         self._loaded: LoadedModel | None = None
         for device in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(device)
@@ -31,7 +34,7 @@ class Meter:
             deepest_layer: blocks to load, without the head, for activations; None: the whole model.
         """
         request = self._request if deepest_layer is None else self._request.without_head(deepest_layer)
-        self._loaded = self._pool.get(request, deepest_layer)
+        self._loaded = replace(self._pool.get(request, deepest_layer), limits=self._limits)
         return self._loaded
 
     def metrics(self) -> dict[str, float]:

@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from probegrid.models.facts import Facts
 from probegrid.models.placement import Device, Load, Placement, placements
 from probegrid.models.timing import Duration, reading_duration
-from probegrid.models.workload import PASS_TOKENS, Batch
+from probegrid.models.workload import PASS_TOKENS, ROWS, Batch
 from probegrid.schema import PlacementStrategy
 
-_MAX_ROWS = 512
-"""Rows decoded together at most; past that nothing gets faster."""
 _SHORTER_PASSES = (4096, 1024)
 """Tokens of a pass that are tried on GPUs too: less working memory leaves room for blocks and rows."""
 _SLACK = 1.05
@@ -64,9 +62,9 @@ def batches(facts: Facts) -> list[Batch]:
     Activations are read a batch a pass; the prompts of a batch in one pass or several.
     """
     work = facts.workload
-    on_gpu = facts.gpu_budgets and facts.strategy is not PlacementStrategy.cpu
-    longest = PASS_TOKENS["cuda" if on_gpu else "cpu"]
-    lengths = (longest, *_SHORTER_PASSES) if on_gpu and work.generates else (longest,)
+    device = _device_type(facts)
+    longest = PASS_TOKENS[device]
+    lengths = (longest, *_SHORTER_PASSES) if device == "cuda" and work.generates else (longest,)
     found: set[tuple[int, int]] = set()
     for size in _batch_sizes(facts):
         tokens = max(size * work.prompt_tokens, work.prefix_tokens)
@@ -76,15 +74,20 @@ def batches(facts: Facts) -> list[Batch]:
 
 def _batch_sizes(facts: Facts) -> list[int]:
     """1, 2, 3, 4, 6, 8, 12, ... up to all examples; the one size asked for, if one was."""
-    workload = facts.workload
+    workload, device = facts.workload, _device_type(facts)
     if workload.batch_size is not None:
         return [min(workload.batch_size, workload.examples)]
-    most = min(workload.examples, max(1, _MAX_ROWS // workload.generations))
+    most = min(workload.examples, max(1, ROWS[device] // workload.generations))
     if not workload.generates:  # a batch is a pass
-        most = min(most, max(1, PASS_TOKENS["cuda"] // workload.prompt_tokens))
+        most = min(most, max(1, PASS_TOKENS[device] // workload.prompt_tokens))
     powers = [2**exponent for exponent in range(most.bit_length())]
     between = [power + power // 2 for power in powers[1:] if power + power // 2 < most]
     return sorted({*powers, *between, most})
+
+
+def _device_type(facts: Facts) -> str:
+    """What computes: ``cuda`` or ``cpu``."""
+    return "cuda" if facts.gpu_budgets and facts.strategy is not PlacementStrategy.cpu else "cpu"
 
 
 def best(candidates: Sequence[Option]) -> Option:

@@ -7,6 +7,7 @@ so that a plan for a cluster can be made anywhere.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,13 +33,15 @@ from probegrid.schema import (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Most tokens that a reading may have on the devices."""
+    """What a reading of examples of any length keeps to."""
 
+    batch_size: int
+    """Most examples in a batch."""
     pass_tokens: int
-    """In one forward pass; a single row may be longer."""
-    cache_tokens: int
-    """With keys and values kept, beside those of the shared prefix, all rows as long as the longest may grow; 0
-    where none are kept."""
+    """Most tokens in one forward pass; a single row may be longer."""
+    cache_tokens: int | None
+    """Most tokens with keys and values kept, beside the shared prefix's, all rows as long as the longest may grow: what
+    the budgets of the placement's devices hold. None: no limit is known, or none are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class Plan:
     batch_size: int
     """Examples in a batch, where they are as long as estimated."""
     limits: Limits
-    """What keeps batches of actual lengths within the memory planned."""
+    """The batch, for examples of other lengths too."""
     largest_batch: int
     """Most examples (of the sizes tried) that fit in a batch, whatever the speed."""
     download_bytes: int
@@ -201,7 +204,7 @@ def _plan_of(facts: Facts, option: Option, largest_batch: int) -> Plan:
         placement=option.placement,
         loads=option.loads,
         batch_size=option.batch.size,
-        limits=Limits(option.batch.pass_tokens, facts.cache_tokens(option.batch) if work.generates else 0),
+        limits=Limits(option.batch.size, option.batch.pass_tokens, _cache_tokens(facts, option)),
         largest_batch=largest_batch,
         download_bytes=download_bytes,
         disk_bytes=download_bytes + kept_copy_bytes,
@@ -210,6 +213,17 @@ def _plan_of(facts: Facts, option: Option, largest_batch: int) -> Plan:
         tokens_per_s=tokens / option.duration.total_s if option.duration.total_s else 0.0,
         notes=tuple(_notes(facts)),
     )
+
+
+def _cache_tokens(facts: Facts, option: Option) -> int | None:
+    """As ``Limits.cache_tokens``."""
+    most = math.inf
+    for device, blocks in Counter(option.placement.blocks).items():
+        load, of_a_token = option.loads[device], blocks * facts.kv_block_bytes_per_token
+        budget = facts.gpu_budgets[device] if isinstance(device, int) else facts.cpu_budget
+        if of_a_token:
+            most = min(most, (budget - load.total + load.kv) / of_a_token - facts.workload.prefix_tokens)
+    return None if math.isinf(most) else int(most)
 
 
 def _load_s(hardware: Hardware, option: Option, checkpoint_bytes: int) -> float:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from probegrid.errors import RunError
 from probegrid.models.memory import execution_device, or_none_if_out_of_memory
+from probegrid.models.workload import PASS_TOKENS
 from probegrid.readings.layer_store import LayerStore
 from probegrid.readings.residual import ResidualReader
 from probegrid.readings.spans import Example, Passage
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Raised whenever the same description would give other activations than before."""
-
-BATCH_TOKENS = {"cuda": 16384, "cpu": 4096}
-"""Most tokens in one forward pass, padding included: enough to fill the device, few enough to bound its memory. A
-batch is also what a killed run may have to do again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +108,8 @@ def read_activations(
         open_model: loads a model of at least so many blocks; called only if something is missing, with the
             deepest layer that is.
         progress: told how many passages are done.
-        batch_tokens: most tokens in a forward pass, padding included; None: by the device. Changes speed, never
-            the entry.
+        batch_tokens: most tokens in a forward pass, padding included; None: by the plan, else by the device.
+            Changes speed, never the entry.
 
     Raises:
         ConfigError: the model has fewer blocks than a layer needs.
@@ -155,7 +152,8 @@ def _batches(
     batches: list[list[int]] | None = entry.read_json("batches.json")
     if batches is None:
         embedding: Any = loaded.model.get_input_embeddings()
-        most = batch_tokens or BATCH_TOKENS[execution_device(embedding).type]
+        of_device = PASS_TOKENS[execution_device(embedding).type]
+        most = batch_tokens or (loaded.limits.pass_tokens if loaded.limits else of_device)
         batches = lay_out([len(passage.token_ids) for passage in passages], most)
         entry.write_json("batches.json", batches)
     return batches

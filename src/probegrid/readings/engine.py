@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from probegrid.errors import RunError
 from probegrid.models.blocks import decoder_blocks
 from probegrid.models.memory import KVBudget, execution_device, or_none_if_out_of_memory
-from probegrid.readings.generation import Decoder, Generation, Sampling, generate
+from probegrid.models.workload import PASS_TOKENS, ROWS
+from probegrid.readings.generation import Decoder, Generation, Sampling, generate, logprobs_of
 from probegrid.readings.padded import PaddedDecoder
 from probegrid.readings.shared_prefix import SharedPrefixDecoder, obstacle
 from probegrid.readings.stopping import StopRule
@@ -24,12 +25,8 @@ if TYPE_CHECKING:
 
     from probegrid.models.load import LoadedModel
 
-CHUNK_TOKENS = {"cuda": 16384, "cpu": 4096}
-"""Most tokens in one forward pass: enough to fill the device, few enough to bound the memory of activations."""
-FEWEST_CHUNK_TOKENS = 256
-"""Smallest chunk that is tried where memory is short."""
-ROWS = {"cuda": 512, "cpu": 64}
-"""Most questions in a batch where memory sets no lower bound; a killed run has to do one batch again."""
+FEWEST_PASS_TOKENS = 256
+"""Shortest passes that are tried where memory is short."""
 
 
 class Engine:
@@ -63,17 +60,19 @@ class Engine:
         self._sampling = Sampling(
             decoding.num_generations if decoding.do_sample else 0, decoding.temperature, decoding.seed
         )
-        self._device_type = execution_device(decoder_blocks(model)[0]).type
+        device_type, limits = execution_device(decoder_blocks(model)[0]).type, loaded.limits
         self.obstacle = obstacle(model, longest + decoding.max_new_tokens)
         if self.obstacle is None:
-            self._decoder: Decoder = _shared_prefix_decoder(model, prefix, CHUNK_TOKENS[self._device_type])
+            pass_tokens = limits.pass_tokens if limits else PASS_TOKENS[device_type]
+            self._decoder: Decoder = _shared_prefix_decoder(model, prefix, pass_tokens)
             self._held = 0
         else:
             model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
             self._decoder = PaddedDecoder(model, prefix)
             self._held = len(prefix)
         self._budget = KVBudget.of(model)
-        self._most_rows = ROWS[self._device_type]
+        self._most_questions = limits.batch_size if limits else ROWS[device_type]
+        self._most_tokens = limits.cache_tokens if limits else None
         self._setup_s = time.perf_counter() - started
 
     def take_setup_seconds(self) -> float:
@@ -82,24 +81,26 @@ class Engine:
         return seconds
 
     def lay_out(self, lengths: Mapping[int, int]) -> list[list[int]]:
-        """Divide prompts into batches, longest first, each within the memory there is.
+        """Divide prompts into batches, longest first, each within the plan and the memory there is.
 
         Args:
             lengths: tokens after the prefix, of each prompt by its index.
         """
-        rows = 1 + self._sampling.count
-        most = int(self._decoding.batch_size) if self._decoding.batch_size != "auto" else self._most_rows
+        chosen = None if self._decoding.batch_size == "auto" else int(self._decoding.batch_size)
+        most = chosen or self._most_questions
         batches: list[list[int]] = []
         for index in sorted(lengths, key=lambda index: (-lengths[index], index)):
             if batches and len(batches[-1]) < most:
-                tokens = lengths[batches[-1][0]] + self._held + self._decoding.max_new_tokens
-                if self._decoding.batch_size != "auto" or self._budget.holds(
-                    (len(batches[-1]) + 1) * rows * tokens
-                ):
+                longest = lengths[batches[-1][0]] + self._held + self._decoding.max_new_tokens
+                if chosen or self._fits((len(batches[-1]) + 1) * (1 + self._sampling.count) * longest):
                     batches[-1].append(index)
                     continue
             batches.append([index])
         return batches
+
+    def _fits(self, tokens: int) -> bool:
+        """Whether the keys and values of so many tokens, over all rows together, have room."""
+        return (self._most_tokens is None or tokens <= self._most_tokens) and self._budget.holds(tokens)
 
     def answer(self, suffixes: Sequence[Sequence[int]], keys: Sequence[str]) -> list[list[Generation]] | None:
         """Answer a batch: the greedy answer and the samples of each prompt; None if memory ran out, which is freed."""
@@ -117,22 +118,33 @@ class Engine:
             self._decoder.reset()
         return answers
 
+    def next_logprobs(
+        self, suffixes: Sequence[Sequence[int]], token_ids: Sequence[int]
+    ) -> list[list[float]] | None:
+        """Log-probabilities of some tokens after each prompt of a batch; None if memory ran out, which is freed."""
+        found = or_none_if_out_of_memory(
+            lambda: logprobs_of(self._decoder.prefill(suffixes, room=0), token_ids)
+        )
+        self._decoder.reset()
+        return found
+
 
 def _shared_prefix_decoder(
-    model: PreTrainedModel, prefix: Sequence[int], chunk_tokens: int
+    model: PreTrainedModel, prefix: Sequence[int], pass_tokens: int
 ) -> SharedPrefixDecoder:
-    """Read the prefix in chunks, smaller ones where memory runs out.
+    """Read the prefix, in shorter passes where memory runs out.
 
     Raises:
-        RunError: not even chunks of ``FEWEST_CHUNK_TOKENS`` fit.
+        RunError: not even passes of ``FEWEST_PASS_TOKENS`` fit.
     """
-    while chunk_tokens >= FEWEST_CHUNK_TOKENS:
+    fewest = min(pass_tokens, FEWEST_PASS_TOKENS)
+    while pass_tokens >= fewest:
         decoder = or_none_if_out_of_memory(
-            partial(SharedPrefixDecoder, model, prefix, chunk_tokens=chunk_tokens)
+            partial(SharedPrefixDecoder, model, prefix, chunk_tokens=pass_tokens)
         )
         if decoder is not None:
             return decoder
-        chunk_tokens //= 2
+        pass_tokens //= 2
     raise RunError(
         f"the {len(prefix)} tokens that all prompts share do not fit in memory; lower prompt.num_few_shot, or choose "
         "another device_map or quantization."
