@@ -198,3 +198,56 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 90) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
+
+
+def sent_cells(grid: Grid) -> set[str]:
+    """Keys of the cells that say they were sent to MLflow."""
+    return {file.parent.name for file in (grid.folder / "results").glob("*/mlflow.json")}
+
+
+def check_mlflow(grid: Grid, uri: str) -> dict[str, str]:
+    """Hold MLflow to what is on disk: one parent with the sweep's files, each cell once below it with all it has.
+
+    Returns:
+        The run's id by the cell's key, and the parent's by ``sweep``.
+    """
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("probegrid")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = (run for run in runs if run.data.tags.get("probegrid.kind") == "sweep")
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == len(runs) - 1
+    assert parent.info.status == "FINISHED"
+    for name in ("manifest.json", "summary.csv"):
+        copy = client.download_artifacts(parent.info.run_id, name)
+        assert Path(copy).read_bytes() == (grid.sweep() / name).read_bytes()
+    records = grid.records()
+    assert sorted(run.data.tags["probegrid.cell"] for run in children) == sorted(records)
+    for run in children:
+        record, folder = (
+            records[run.data.tags["probegrid.cell"]],
+            grid.folder / "results" / run.data.tags["probegrid.cell"],
+        )
+        assert run.info.status == "FINISHED"
+        assert {name: repr(value) for name, value in run.data.metrics.items()} == {
+            name: repr(float(value)) for name, value in record["metrics"].items()
+        }
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert record["choices"].items() <= run.data.params.items()
+        assert run.data.params["dataset.num_samples"] == str(config["dataset"]["num_samples"])
+        assert run.data.params["seed"] == str(config["seed"])
+        files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+        assert set(artifacts(client, run.info.run_id)) == files - {"mlflow.json"}
+    return {"sweep": parent.info.run_id} | {
+        run.data.tags["probegrid.cell"]: run.info.run_id for run in children
+    }
+
+
+def artifacts(client: Any, run_id: str, folder: str | None = None) -> list[str]:
+    """Paths of all artifacts of a run."""
+    found = client.list_artifacts(run_id, folder)
+    below = [path for file in found if file.is_dir for path in artifacts(client, run_id, file.path)]
+    return [file.path for file in found if not file.is_dir] + below
