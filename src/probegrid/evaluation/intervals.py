@@ -32,6 +32,8 @@ LEVEL = 0.95
 Metrics = Callable[[FloatArray], Mapping[str, FloatArray]]
 """From weightings `float64[r, n]` of n examples to the value of each metric by name, `float64[r]`."""
 
+_FEWEST_BEYOND = 10
+_SMALLEST_TAIL = 1e-300  # what a float's normal quantile can still be taken of
 _BLOCK_ELEMENTS = 2**18  # weights held at once: 2 MiB, which stays in a core's cache
 
 
@@ -111,7 +113,7 @@ def paired_difference(
 
     Both are computed on the same resamples, so that what makes the examples hard for both cancels. The
     p-value inverts the interval: the share of resampled differences beyond 0, taken through the same widening
-    of the levels.
+    of the levels. Far in the tail, where resamples run out, it is that of a normal difference.
 
     Args:
         first: metrics of one scoring, as functions of the weights of the n examples.
@@ -223,15 +225,24 @@ def _reflect(estimate: Estimate) -> Estimate:
 
 
 def _p_value(drawn: FloatArray, value: float, n_clusters: int) -> float:
-    """Two-sided p-value of 0: one minus the level at which the interval just reaches 0."""
-    from scipy.special import ndtri
+    """Two-sided p-value of 0: one minus the level at which the interval just reaches 0.
+
+    Where fewer than `_FEWEST_BEYOND` resamples lie beyond 0 their number says little, and could never say less than
+    1 / resamples, which no correction for many comparisons would survive: the normal tail of the bootstrap's own
+    standard error is taken instead, where it is smaller.
+    """
+    from scipy.special import ndtr, ndtri
     from scipy.stats import t
 
     valid = drawn[~np.isnan(drawn)]
     if np.isnan(value) or valid.size == 0:
         return float("nan")
     below = np.count_nonzero(valid < 0) + np.count_nonzero(valid == 0) / 2
-    tail = (min(below, valid.size - below) + 0.5) / (valid.size + 1)
+    beyond = min(below, valid.size - below)
+    tail = (beyond + 0.5) / (valid.size + 1)
+    spread = float(valid.std())
+    if beyond < _FEWEST_BEYOND and spread > 0:
+        tail = max(_SMALLEST_TAIL, min(tail, float(ndtr(-abs(value) / spread))))
     return float(2 * t.sf(-ndtri(tail) / _widening(n_clusters), n_clusters - 1))
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from probegrid.evaluation.intervals import Difference
 from probegrid.report.cell_tables import LEAKY
 from probegrid.report.cells import RecordedCell
 from probegrid.report.columns import label, varying
-from probegrid.report.comparisons import Comparison, Comparisons
+from probegrid.report.comparisons import Comparison, Comparisons, Contrast
 from probegrid.report.tables import MISSING, Table, difference_text, p_text
 
 
@@ -41,17 +40,16 @@ def _belongs(name: str, compared: str) -> bool:
 
 def _row(one: Comparison, context: Sequence[str]) -> list[str]:
     leaky = f" {LEAKY}" if one.pair.first.leakage or one.pair.second.leakage else ""
-    accuracy = one.accuracy_note if one.accuracy is None else difference_text(one.accuracy) + leaky
-    return [
-        *(one.pair.first.value(name) for name in context),
-        one.pair.first_name,
-        one.pair.second_name,
-        str(one.n),
-        accuracy,
-        p_text(one.accuracy_p_holm),
-        difference_text(one.auroc) + leaky,
-        p_text(one.auroc_p_holm),
+    numbers = [
+        text
+        for contrast in (one.accuracy, one.auroc)
+        for text in (
+            difference_text(contrast.difference) + leaky if contrast.difference else contrast.note,
+            p_text(contrast.p_holm),
+        )
     ]
+    names = [one.pair.first_name, one.pair.second_name]
+    return [*map(one.pair.first.value, context), *names, str(one.n), *numbers]
 
 
 def _agreement(one: Comparison) -> list[str]:
@@ -73,17 +71,21 @@ def _record(one: Comparison, context: Sequence[str]) -> dict[str, object]:
         "first_cell": pair.first.record.cell,
         "second_cell": pair.second.record.cell,
         "n": one.n,
-        **_numbers("accuracy", one.accuracy, one.accuracy_p_holm),
-        "accuracy_note": one.accuracy_note,
-        **_numbers("auroc", one.auroc, one.auroc_p_holm),
+        **_numbers("accuracy", one.accuracy),
+        **_numbers("auroc", one.auroc),
         **(asdict(one.answers) if one.answers else {}),
     }
 
 
-def _numbers(name: str, difference: Difference | None, p_holm: float) -> dict[str, object]:
-    ends = ("value", "low", "high", "p_value")
-    values = {f"{name}_{end}": None if difference is None else getattr(difference, end) for end in ends}
-    return {**values, f"{name}_p_holm": p_holm}
+def _numbers(name: str, contrast: Contrast) -> dict[str, object]:
+    values = {
+        end: None if contrast.difference is None else getattr(contrast.difference, end)
+        for end in ("value", "low", "high", "p_value")
+    }
+    return {
+        f"{name}_{end}": value
+        for end, value in (values | {"p_holm": contrast.p_holm, "note": contrast.note}).items()
+    }
 
 
 def _notes(comparisons: Comparisons) -> list[str]:

@@ -5,7 +5,8 @@ Knows the scores and answers of pairs of cells, and evaluation; must not know ho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,33 +24,48 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SAME_ANSWERS = "same answers"
+SAME_SCORES = "same scores"
 DIFFERENT_ACCURACIES = "of answers against of calls"
 _FEWEST = 2
+
+_Columns = tuple[BoolArray, FloatArray, BoolArray]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One metric of two cells.
+
+    Attributes:
+        difference: first - second; `None` where there is nothing to compare.
+        note: why not; empty where there is a difference.
+        numbers: what it was computed from, so that the same test is counted once.
+        p_holm: p-value corrected over all comparisons; `nan` where there is none.
+    """
+
+    difference: Difference | None
+    note: str
+    numbers: bytes
+    p_holm: float = float("nan")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two cells on the examples that both were tested on; every difference is first - second.
+    """Two cells on the examples that both were tested on.
 
     Attributes:
         pair: the cells.
         n: examples shared.
+        accuracy: of the answers, or of the calls of trained probes; the two are not compared with each other.
         auroc: of each cell's own scores against its own labels. Two models are right on different questions: each
             area is of its own labels, and the two are paired in that a resample draws the same examples for both.
-        accuracy: `None` where there is nothing to compare, for the reason in ``accuracy_note``.
-        accuracy_note: why not; empty where there is a difference.
-        answers: how far the answers themselves agree; `None` where a cell has none, or both are the same reading.
-        auroc_p_holm, accuracy_p_holm: p-values corrected over all comparisons; `nan` where there is none.
+        answers: how far the answers themselves agree; `None` where a cell has none.
     """
 
     pair: Pair
     n: int
-    auroc: Difference
-    accuracy: Difference | None
-    accuracy_note: str
+    accuracy: Contrast
+    auroc: Contrast
     answers: Agreement | None
-    auroc_p_holm: float = float("nan")
-    accuracy_p_holm: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -86,37 +102,27 @@ def compare_cells(
     """
     pairs, not_made = find_pairs(cells, compared)
     made: list[Comparison] = []
-    tests: list[tuple[bytes, bytes]] = []
     for pair in pairs:
         shared = _Shared.of(pair)
         if reason := shared.obstacle():
             not_made.append(Unpaired((pair.first, pair.second), reason))
         else:
             made.append(shared.compare(seed=seed, resamples=resamples))
-            tests.append(shared.fingerprints())
-    corrected, n_tests = _corrected(made, tests)
-    return Comparisons(compared, corrected, not_made, n_tests)
-
-
-def _corrected(
-    made: Sequence[Comparison], tests: Sequence[tuple[bytes, bytes]]
-) -> tuple[list[Comparison], int]:
-    """Holm's correction over all p-values, those of the same numbers once."""
-    p_values: dict[bytes, float] = {}
-    for comparison, (accuracy, area) in zip(made, tests, strict=True):
-        p_values[area] = comparison.auroc.p_value
-        if comparison.accuracy is not None:
-            p_values[accuracy] = comparison.accuracy.p_value
-    adjusted = dict(zip(p_values, holm(list(p_values.values())).tolist(), strict=True))
+    adjusted = _corrected([contrast for one in made for contrast in (one.accuracy, one.auroc)])
     corrected = [
-        replace(
-            comparison,
-            auroc_p_holm=adjusted[area],
-            accuracy_p_holm=float("nan") if comparison.accuracy is None else adjusted[accuracy],
-        )
-        for comparison, (accuracy, area) in zip(made, tests, strict=True)
+        replace(one, accuracy=_with(one.accuracy, adjusted), auroc=_with(one.auroc, adjusted)) for one in made
     ]
-    return corrected, int(np.count_nonzero(~np.isnan(list(p_values.values()))))
+    return Comparisons(compared, corrected, not_made, sum(not math.isnan(p) for p in adjusted.values()))
+
+
+def _corrected(contrasts: Sequence[Contrast]) -> dict[bytes, float]:
+    """Holm's correction over all p-values, those of the same numbers once; by the numbers."""
+    p_values = {one.numbers: one.difference.p_value for one in contrasts if one.difference is not None}
+    return dict(zip(p_values, holm(list(p_values.values())).tolist(), strict=True))
+
+
+def _with(contrast: Contrast, adjusted: Mapping[bytes, float]) -> Contrast:
+    return contrast if contrast.difference is None else replace(contrast, p_holm=adjusted[contrast.numbers])
 
 
 @dataclass(frozen=True)
@@ -141,32 +147,38 @@ class _Shared:
         return None
 
     def compare(self, *, seed: int, resamples: int) -> Comparison:
+        """Every difference, by one set of resamples."""
         groups = joined_groups(self.first["group"].tolist(), self.second["group"].tolist())
-        first, second = (_metrics(*columns) for columns in self._columns())
+        columns, answers = self._columns(), self._answers()
+        first, second = (_metrics(*of_cell) for of_cell in columns)
         found = paired_difference(first, second, len(self.first), groups, seed=seed, resamples=resamples)
-        answers, note = self._answers(), ""
-        if self.pair.first.is_trained != self.pair.second.is_trained:
-            note = DIFFERENT_ACCURACIES
-        elif answers is not None and answers.same_text == 1 and not self.pair.first.is_trained:
-            note = SAME_ANSWERS
-        return Comparison(
-            pair=self.pair,
-            n=len(self.first),
-            auroc=found["auroc"],
-            accuracy=None if note else found["accuracy"],
-            accuracy_note=note,
-            answers=answers,
-        )
-
-    def fingerprints(self) -> tuple[bytes, bytes]:
-        """What the difference in accuracy, and that in AUROC, are computed from."""
         examples = "\n".join(self.first.index).encode()
-        (labels, scores, right), (other_labels, other_scores, other_right) = self._columns()
-        accuracy = (right.tobytes(), other_right.tobytes())
-        area = (labels.tobytes(), scores.tobytes(), other_labels.tobytes(), other_scores.tobytes())
-        return b"".join((examples, *accuracy)), b"".join((examples, *area))
+        (labels, scores, right), (other_labels, other_scores, other_right) = columns
+        area = (labels, scores, other_labels, other_scores)
+        notes = self._notes(columns, answers)
+        numbers = (
+            b"".join([b"accuracy", examples, right.tobytes(), other_right.tobytes()]),
+            b"".join([b"auroc", examples, *(array.tobytes() for array in area)]),
+        )
+        accuracy, auroc = (
+            Contrast(None if note else found[name], note, of)
+            for name, note, of in zip(("accuracy", "auroc"), notes, numbers, strict=True)
+        )
+        return Comparison(self.pair, len(self.first), accuracy, auroc, answers)
 
-    def _columns(self) -> list[tuple[BoolArray, FloatArray, BoolArray]]:
+    def _notes(self, columns: Sequence[_Columns], answers: Agreement | None) -> tuple[str, str]:
+        """Why accuracy, and AUROC, are not compared; empty where they are."""
+        same_arrays = (np.array_equal(one, other) for one, other in zip(*columns, strict=True))
+        same_labels, same_scores, same_right = same_arrays
+        trained = self.pair.first.is_trained
+        of_area = SAME_SCORES if same_labels and same_scores else ""
+        if trained != self.pair.second.is_trained:
+            return DIFFERENT_ACCURACIES, of_area
+        if not trained and same_right and answers is not None and answers.same_text == 1:
+            return SAME_ANSWERS, of_area
+        return of_area if trained and same_right else "", of_area
+
+    def _columns(self) -> list[_Columns]:
         """Labels, scores, and what accuracy counts: of each cell."""
         columns = []
         for cell, table in ((self.pair.first, self.first), (self.pair.second, self.second)):

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _TRADED = (("accuracy", "Accuracy"), ("auroc", "AUROC"))
 _ROUNDING = 1e-9
+_FEWEST_POINTS = 2
+_FEW_HOURS = 0.1
 _BAR_INCHES = 0.27
 
 
@@ -99,15 +101,18 @@ def _size_figures(cells: Sequence[RecordedCell]) -> dict[str, Figure]:
 
 
 def _hours_figures(cells: Sequence[RecordedCell]) -> dict[str, Figure]:
-    """Accuracy and AUROC against the measured hours of the devices, where cells were read at all."""
-    timed = [cell for cell in cells if cell.device_hours]
-    if len(timed) < 2:
+    """Accuracy and AUROC against the measured hours of the devices (seconds where they are few)."""
+    hours = {cell.record.cell: cell.device_hours for cell in cells if cell.device_hours}
+    timed = [cell for cell in cells if cell.record.cell in hours]
+    if len(timed) < _FEWEST_POINTS:
         return {}
-    on_gpus = all(cell.gpus for cell in timed)
-    axis = "GPU-hours, loading and reading" if on_gpus else "Device-hours, loading and reading"
-    name = "gpu_hours" if on_gpus else "device_hours"
+    device, name = ("GPU", "gpu_hours") if all(cell.gpus for cell in timed) else ("Device", "device_hours")
+    unit, factor = ("hours", 1) if max(hours.values()) > _FEW_HOURS else ("seconds", 3600)
+    x_label = f"{device}-{unit}, loading and reading"
     return {
-        f"{metric}_by_{name}": _scatter(timed, metric, title, axis, lambda cell: cell.device_hours)
+        f"{metric}_by_{name}": _scatter(
+            timed, metric, title, x_label, lambda cell: factor * hours[cell.record.cell]
+        )
         for metric, title in _TRADED
     }
 

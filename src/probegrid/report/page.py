@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from probegrid.report.tables import Table
 
@@ -34,11 +33,12 @@ _FIGURES = {
 """Headings of the figures by name."""
 
 
-def page(title: str, tables: Sequence[Table], figures: Mapping[str, bytes]) -> str:
+def page(title: str, period: str, tables: Sequence[Table], figures: Mapping[str, bytes]) -> str:
     """Render the page: tables first, then figures as data URIs; no script, nothing is fetched.
 
     Args:
         title: of the page.
+        period: the line below it.
         tables: in order.
         figures: PNG images by name, in order.
     """
@@ -56,7 +56,6 @@ def page(title: str, tables: Sequence[Table], figures: Mapping[str, bytes]) -> s
         for name, image in figures.items()
     ]
     sections = [{"table": table, "heading": _HEADINGS[table.name]} for table in tables]
-    made_at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return environment.get_template("report.html.j2").render(
-        title=title, sections=sections, images=images, made_at=made_at
+        title=title, sections=sections, images=images, period=period
     )

@@ -48,11 +48,13 @@ def panels(cells: Sequence[RecordedCell], *, along: str | None = None) -> list[P
     within.sort(key=lambda name: len({cell.value(name) for cell in cells}))
     while max(len(_by(part, within)) for part in _by(cells, apart).values()) > len(PALETTE):
         apart.append(within.pop())
-    within = [name for name in columns if name in within]
-    return [
-        Panel(title, [Series(name, members) for name, members in _by(part, within).items()])
-        for title, part in _by(cells, apart).items()
-    ]
+    return [Panel(title, _series(part, within)) for title, part in _by(cells, apart).items()]
+
+
+def _series(cells: Sequence[RecordedCell], within: Sequence[str]) -> list[Series]:
+    """Cells of one panel, named by what varies in it."""
+    columns = [name for name in varying(cells) if name in within]
+    return [Series(name, members) for name, members in _by(cells, columns).items()]
 
 
 def _by(cells: Sequence[RecordedCell], columns: Sequence[str]) -> dict[str, list[RecordedCell]]:

@@ -38,15 +38,24 @@ class Report:
 
     Attributes:
         title: one line.
-        summary: the main table with the metrics that fit a terminal; None where no cell ended well.
-        tables: all tables, with every metric.
+        period: when the cells were started.
+        table: every cell with the metrics that fit a terminal; None where no cell ended well.
+        wide_table: the same with more metrics, for the page.
+        others: comparisons, other scores, failed cells; as far as there are any.
         figures: PNG images by name.
     """
 
     title: str
-    summary: Table | None
-    tables: Sequence[Table]
+    period: str
+    table: Table | None
+    wide_table: Table | None
+    others: Sequence[Table]
     figures: Mapping[str, bytes]
+
+    @property
+    def tables(self) -> list[Table]:
+        """All tables that a terminal shows."""
+        return [*([self.table] if self.table else []), *self.others]
 
     @cached_property
     def files(self) -> dict[str, bytes]:
@@ -55,16 +64,17 @@ class Report:
         for table in self.tables:
             files |= table.files()
         files |= {f"figures/{name}.png": image for name, image in self.figures.items()}
-        return files | {PAGE_FILE: page(self.title, self.tables, self.figures).encode()}
+        shown = [*([self.wide_table] if self.wide_table else []), *self.others]
+        return files | {PAGE_FILE: page(self.title, self.period, shown, self.figures).encode()}
 
 
 def make_report(
     cells: Sequence[RecordedCell], *, title: str, compare: str | None, seed: int, resamples: int
 ) -> Report:
-    """Put cells side by side.
+    """Put cells side by side; the same cells give the same files.
 
     Args:
-        cells: done or failed.
+        cells: done or failed, at least one.
         title: of the page.
         compare: group or key whose values are compared in pairs; None for no comparisons.
         seed: of the resampling behind the comparisons.
@@ -74,19 +84,24 @@ def make_report(
         ConfigError: ``compare`` names no group or key, or one that does not vary.
     """
     done = [cell for cell in cells if cell.is_done]
-    tables: list[Table | None] = []
+    others = [failed_table([cell for cell in cells if not cell.is_done])]
     if done:
-        tables.append(cells_table(done, (*MAIN_METRICS, *MORE_METRICS)))
-        if compare is not None:
-            tables.append(comparisons_table(compare_cells(done, compare, seed=seed, resamples=resamples)))
-        tables.append(other_scores_table(done))
-    tables.append(failed_table([cell for cell in cells if not cell.is_done]))
+        others.insert(0, other_scores_table(done))
+    if compare is not None:
+        others.insert(0, comparisons_table(compare_cells(done, compare, seed=seed, resamples=resamples)))
     return Report(
         title=title,
-        summary=cells_table(done, MAIN_METRICS) if done else None,
-        tables=[table for table in tables if table is not None],
+        period=_period(cells),
+        table=cells_table(done, MAIN_METRICS) if done else None,
+        wide_table=cells_table(done, (*MAIN_METRICS, *MORE_METRICS)) if done else None,
+        others=[table for table in others if table is not None],
         figures=draw_figures(done) if done else {},
     )
+
+
+def _period(cells: Sequence[RecordedCell]) -> str:
+    first, *_, last = sorted(cell.record.provenance.started_at for cell in (*cells, *cells))
+    return f"{len(cells)} cells, started {first[:16].replace('T', ' ')} to {last[:16].replace('T', ' ')} UTC"
 
 
 def show_report(results_dir: Path, config: ReportConfig) -> None:
@@ -138,8 +153,7 @@ def _print(report: Report) -> None:
 
     console = Console()
     console = console if console.is_terminal else Console(width=200)
-    for table in (report.summary, *report.tables[1:]) if report.summary else report.tables:
-        if table is not None:
-            console.print(table.rich())
-            for note in table.notes:
-                console.print(note, markup=False, highlight=False)
+    for table in report.tables:
+        console.print(table.rich())
+        for note in table.notes:
+            console.print(note, markup=False, highlight=False)

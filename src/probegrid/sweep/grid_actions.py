@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from probegrid.errors import ConfigError, PlanError
 from probegrid.models.plan import Plan
 from probegrid.schema import Action, Config
 from probegrid.sweep.compose import ComposedCell, cell_names
+from probegrid.sweep.folder import SweepFolder
 from probegrid.sweep.options import LauncherOptions
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ def act_on_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> N
         raise error
     if action is Action.plan:
         _plan(composed, options)
+    elif action is Action.report:
+        _report(composed, *cells[0])
     elif action in (Action.status, Action.cancel):
         _look_or_cancel(action, composed, Path(cells[0][0].results_dir))
     else:
@@ -80,6 +84,16 @@ def _planned(checker: Checker, config: Config, choices: Choices) -> Plan | PlanE
         return checker.plan(config, choices)
     except PlanError as error:
         return error
+
+
+def _report(composed: Sequence[ComposedCell], config: Config, choices: Choices) -> None:
+    """Report on the grid's own sweep; on everything that is recorded, where it never ran."""
+    from probegrid.sweep.launch import sweep_id
+
+    sweep = sweep_id(composed)
+    if config.report.sweep is None and SweepFolder(config.results_dir, sweep).manifest_file.exists():
+        config = replace(config, report=replace(config.report, sweep=sweep))
+    act(config, choices)
 
 
 def _look_or_cancel(action: Action, composed: Sequence[ComposedCell], results_dir: Path) -> None:
