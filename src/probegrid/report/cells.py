@@ -6,7 +6,7 @@ Knows the files of a cell's folder; must not know what is shown of them, nor any
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -148,16 +148,20 @@ class RecordedCell:
         return self.record.metrics.get("threshold", 0.0)
 
 
-def load_cells(results_dir: Path) -> list[RecordedCell]:
-    """Every recorded cell, done or failed, in the order they were started.
+def load_cells(results_dir: Path, keys: Collection[str] | None = None) -> list[RecordedCell]:
+    """Recorded cells, done or failed, in the order they were started.
+
+    Args:
+        results_dir: folder of the recorded cells.
+        keys: those to read; None for all.
 
     Raises:
         StoreError: a record is damaged.
     """
-    cells = [
-        RecordedCell(
-            results_dir / found.cell, found, dict(flatten(record.read_config(results_dir, found.cell)))
-        )
-        for found in record.list_records(results_dir)
-    ]
+    cells = []
+    for key in record.recorded_keys(results_dir):
+        found = record.read(results_dir, key) if keys is None or key in keys else None
+        if found is not None:
+            config = dict(flatten(record.read_config(results_dir, key)))
+            cells.append(RecordedCell(results_dir / key, found, config))
     return sorted(cells, key=lambda cell: cell.record.provenance.started_at)

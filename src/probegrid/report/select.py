@@ -37,10 +37,13 @@ def select_cells(results_dir: Path, report: ReportConfig) -> list[RecordedCell]:
     return cells
 
 
-def sweep_cells(folder: SweepFolder, cells: Sequence[RecordedCell]) -> list[RecordedCell]:
-    """The cells of one sweep, whichever sweep computed them."""
-    keys = {cell.key for cell in folder.read_manifest().cells}
-    return [cell for cell in cells if cell.record.cell in keys]
+def sweep_cells(folder: SweepFolder) -> list[RecordedCell]:
+    """The recorded cells of one sweep, whichever sweep computed them."""
+    return load_cells(folder.results_dir, _keys(folder))
+
+
+def _keys(folder: SweepFolder) -> set[str]:
+    return {cell.key for cell in folder.read_manifest().cells if cell.key is not None}
 
 
 def _names(wanted: object) -> list[str]:
@@ -49,16 +52,17 @@ def _names(wanted: object) -> list[str]:
 
 def _of_sweeps(results_dir: Path, cells: list[RecordedCell], wanted: Sequence[str]) -> list[RecordedCell]:
     folders = {folder.id: folder for folder in list_sweeps(results_dir)}
-    keys = set()
+    keys: set[str] = set()
     for sweep in wanted:
         if sweep not in folders:
             raise ConfigError(
                 f"report.sweep={sweep} is no sweep of {results_dir}; {closest(sweep, folders)}."
             )
-        keys |= {cell.record.cell for cell in sweep_cells(folders[sweep], cells)}
-    if not keys:
+        keys |= _keys(folders[sweep])
+    found = [cell for cell in cells if cell.record.cell in keys]
+    if not found:
         raise ConfigError(f"report.sweep={','.join(wanted)} has no recorded cell yet; wait, or run it again.")
-    return [cell for cell in cells if cell.record.cell in keys]
+    return found
 
 
 def _chosen(cells: list[RecordedCell], group: str, wanted: Sequence[str]) -> list[RecordedCell]:

@@ -7,6 +7,7 @@
     tracebacks/<n>.txt   why it failed
     submissions/<k>.json the jobs of the k-th submission, ``submissions/<k>/`` their logs
     summary.csv          the last table
+    report/              tables, figures and page over its cells, where it is tracked
 
 Knows names and formats; must not know how jobs are run. Files appear whole or not at all.
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from probegrid.composition import Choices
-from probegrid.disk import atomic
+from probegrid.disk import atomic, disk_errors
 from probegrid.errors import StoreError
 from probegrid.schema import Config, Resources
 from probegrid.tracking.redaction import redact
@@ -137,10 +138,16 @@ class SweepFolder:
         """``summary.csv``."""
         return self.path / "summary.csv"
 
+    @property
+    def report_dir(self) -> Path:
+        """``report/``."""
+        return self.path / "report"
+
     def public_files(self) -> list[Path]:
         """What is there of the files that MLflow's parent run of the sweep shows."""
         files = (self.manifest_file, self.diff_file, self.summary_file)
-        return [file for file in files if file.exists()]
+        report = sorted(path for path in self.report_dir.rglob("*") if path.is_file())
+        return [*(file for file in files if file.exists()), *report]
 
     def traceback_file(self, cell: int) -> Path:
         """``tracebacks/<n>.txt``."""
@@ -203,7 +210,8 @@ class SweepFolder:
         """A number whose folder no submission has used, made now."""
         numbers = [int(path.stem) for path in (self.path / "submissions").glob("*") if path.stem.isdecimal()]
         number = max(numbers, default=0) + 1
-        self.submission_dir(number).mkdir(parents=True)
+        with disk_errors(self.path):
+            self.submission_dir(number).mkdir(parents=True)
         return number
 
     def write_text(self, file: Path, text: str) -> None:
@@ -231,7 +239,8 @@ class SweepFolder:
         self._write(file, json.dumps(values, indent=1, ensure_ascii=False).encode())
 
     def _write(self, file: Path, content: bytes) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
         with atomic(file) as temporary:
             temporary.write_bytes(content)
 

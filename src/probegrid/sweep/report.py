@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from probegrid.composition import to_plain
-from probegrid.errors import TrackingError
-from probegrid.schema import TrackingBackend, TrackingConfig
+from probegrid.errors import ConfigError, TrackingError
+from probegrid.schema import ReportConfig, TrackingBackend, TrackingConfig
 from probegrid.sweep.folder import Manifest, SweepFolder
 from probegrid.sweep.rows import CellRow, Stage
 from probegrid.sweep.table import say
@@ -31,18 +31,20 @@ def open_sweep(folder: SweepFolder, tracking: TrackingConfig) -> None:
 def close_sweep(folder: SweepFolder, rows: Sequence[CellRow]) -> None:
     """Record the cells that could not record themselves, write the summary, and put it into MLflow's parent run."""
     manifest, configs = folder.read_manifest(), folder.read_cells()
-    tracking = next((found[0].tracking for found in configs if found is not None), None)
+    config = next((found[0] for found in configs if found is not None), None)
     for row in rows:
         key, found = manifest.cells[row.cell].key, configs[row.cell]
         if key is not None and found is not None and _is_unrecorded(folder, row, key):
             _record_death(folder, row, key)
     folder.write_text(folder.summary_file, summary(folder, manifest, rows))
-    if tracking is not None:
-        _send(folder, tracking)
+    if config is not None and config.tracking.backend is not TrackingBackend.none:
+        _write_report(folder, config.report)
+        _send(folder, config.tracking)
 
 
 def sweep_run(folder: SweepFolder) -> SweepRun:
     """What MLflow's parent run of a sweep is to hold: what is on disk now."""
+    from probegrid.tracking.mlflow_content import sweep_note
     from probegrid.tracking.mlflow_sweep import SweepRun
 
     is_closed = folder.summary_file.exists()
@@ -51,6 +53,7 @@ def sweep_run(folder: SweepFolder) -> SweepRun:
         sweep=folder.id,
         root=folder.path,
         files=tuple(folder.public_files()),
+        note=sweep_note(folder.read_manifest().argv, _tables(folder)),
         is_done=not is_closed or _all_done(folder),
     )
 
@@ -107,6 +110,29 @@ def _record_death(folder: SweepFolder, row: CellRow, key: str) -> None:
         send(written, config.tracking)
     except TrackingError as error:
         say(f"not sent to MLflow: {error}")
+
+
+def _write_report(folder: SweepFolder, config: ReportConfig) -> None:
+    """Write the report of the sweep's cells, those that other sweeps had recorded among them."""
+    from probegrid.report.report import make_report, write_report
+    from probegrid.report.select import sweep_cells
+
+    cells = sweep_cells(folder)
+    if not cells:
+        return
+    options = {"seed": config.seed, "resamples": config.resamples}
+    try:
+        report = make_report(cells, title=f"Sweep {folder.id}", compare=config.compare, **options)
+    except ConfigError as error:
+        say(f"no comparisons in the report: {error}")
+        report = make_report(cells, title=f"Sweep {folder.id}", compare=None, **options)
+    write_report(folder.report_dir, report)
+
+
+def _tables(folder: SweepFolder) -> list[str]:
+    """The tables of the sweep's report as Markdown."""
+    files = (folder.report_dir / f"{name}.md" for name in ("table", "comparisons", "failed"))
+    return [file.read_text() for file in files if file.exists()]
 
 
 def _all_done(folder: SweepFolder) -> bool:

@@ -23,6 +23,15 @@ MAX_NAME_LENGTH = 250
 MAX_PARAM_LENGTH = 6000
 MAX_TAG_LENGTH = 8000
 
+_HEADLINES = ("accuracy", "auroc")
+_INTERVAL_ENDS = ("_ci_low", "_ci_high")
+_HOW_TO_COMPARE = (
+    "One run a cell, `model-quantization-dataset-probe`; the cells of a sweep are the children of one run, whose "
+    "description holds the grid's table and whose artifacts hold its report. To compare: select runs, press Compare; "
+    "params `model`, `quantization`, `device_map`, `dataset`, `probe` say what differs, metrics end in `_ci_low` and "
+    "`_ci_high` for their 95% intervals. Paired comparisons: `probegrid action=report report.compare=quantization`."
+)
+
 
 class Point(NamedTuple):
     """One value of a metric."""
@@ -53,7 +62,7 @@ def tags(record: CellRecord) -> dict[str, str]:
     values: dict[str, str | None] = {
         CELL_TAG: record.cell,
         SWEEP_TAG: record.sweep,
-        NOTE_TAG: metrics_note([*record.metrics, *record.steps]),
+        NOTE_TAG: cell_note(record),
         "mlflow.source.name": "probegrid",
         "mlflow.source.git.commit": origin.git_commit,
         "probegrid.git_commit": origin.git_commit,
@@ -88,6 +97,38 @@ def calls(
         )
 
 
+def cell_note(record: CellRecord) -> str:
+    """Describe a cell: its headline numbers with their intervals, what it is, what to know, what each metric means."""
+    numbers = [_headline(record.metrics, name) for name in _HEADLINES if name in record.metrics]
+    what = " · ".join(f"{group} **{choice}**" for group, choice in record.choices.items())
+    on = f" on {record.metrics['n']:.0f} examples" if "n" in record.metrics else ""
+    parts = [f"### {', '.join(numbers)}{on}" if numbers else "", what]
+    if record.error is not None:
+        parts.insert(0, f"### failed: {record.error.type}: {record.error.message}")
+    parts += [f"- **{name}**: {reason}" for name, reason in record.notes.items()]
+    names = [name for name in (*record.metrics, *record.steps) if not name.endswith(_INTERVAL_ENDS)]
+    return "\n\n".join([*filter(None, parts), metrics_note(names)])
+
+
+def sweep_note(argv: Sequence[str], tables: Sequence[str]) -> str:
+    """Describe a sweep: its command and its tables in Markdown, cut at a line where MLflow's limit is reached."""
+    lines = [f"`{' '.join(argv)}`", "", *(line for table in tables for line in (*table.splitlines(), ""))]
+    rest = "The tables whole, and the figures: artifacts, `report/index.html`."
+    kept, room = [], MAX_TAG_LENGTH - len(rest) - 1
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    return "\n".join([*kept, rest])
+
+
+def _headline(metrics: Mapping[str, float], name: str) -> str:
+    title = {"auroc": "AUROC"}.get(name, name)
+    ends = [metrics.get(f"{name}_ci_{end}") for end in ("low", "high")]
+    return f"{title} {metrics[name]:.3f}" + ("" if None in ends else f" [{ends[0]:.3f}, {ends[1]:.3f}]")
+
+
 def metrics_note(names: Iterable[str]) -> str:
     """Describe metrics in a Markdown table for the UI; those that probegrid does not define are left out."""
     from probegrid.evaluation.metrics import metric_info
@@ -103,16 +144,16 @@ def metrics_note(names: Iterable[str]) -> str:
     return "\n".join(["| metric | what it is | unit | better |", "|---|---|---|---|", *rows])
 
 
-def all_metrics_note() -> str:
-    """Describe every metric that probegrid defines by a full name."""
+def experiment_note() -> str:
+    """Describe the experiment: how to compare its runs, and every metric that probegrid defines by a full name."""
     from probegrid.evaluation.metrics import METRICS
 
-    return metrics_note(METRICS)
+    return f"{_HOW_TO_COMPARE}\n\n{metrics_note(METRICS)}"
 
 
 def legal_name(name: str) -> str:
     """Replace by ``_`` what MLflow does not take in the name of a param or a metric."""
-    return re.sub(r"[^A-Za-z0-9_. -]", "_", name)[:MAX_NAME_LENGTH]
+    return re.sub(r"[^A-Za-z0-9_. /-]", "_", name)[:MAX_NAME_LENGTH]
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from probegrid.errors import TrackingError
 from probegrid.schema import TrackingConfig
-from probegrid.tracking.mlflow_content import NOTE_TAG, all_metrics_note, legal_name
+from probegrid.tracking.mlflow_content import NOTE_TAG, experiment_note, legal_name
 from probegrid.tracking.redaction import redact
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _experiment_id(client: MlflowClient, name: str, sqlite_path: Path | None) ->
         # beside the database, not below whatever folder the first process happened to run in
         artifacts = (sqlite_path.parent / "mlruns" / legal_name(name)).as_uri() if sqlite_path else None
         try:
-            return client.create_experiment(name, artifacts, tags={NOTE_TAG: all_metrics_note()})
+            return client.create_experiment(name, artifacts, tags={NOTE_TAG: experiment_note()})
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

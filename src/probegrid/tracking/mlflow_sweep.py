@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probegrid.schema import TrackingConfig
+from probegrid.tracking.mlflow_content import NOTE_TAG
 from probegrid.tracking.mlflow_session import open_experiment
 from probegrid.tracking.mlflow_sink import COMPLETE_TAG, Delivery, sweep_run
 
@@ -27,12 +28,14 @@ class SweepRun:
     """Folder that the artifacts' paths are relative to."""
     files: tuple[Path, ...]
     """Become artifacts, replacing those of the same path; empty ones are left out."""
+    note: str
+    """Its description, in Markdown."""
     is_done: bool
     """The run's state: ``FINISHED`` or ``FAILED``."""
 
     def digest(self) -> str:
         """SHA-256 of everything that is sent."""
-        digest = hashlib.sha256(str(self.is_done).encode())
+        digest = hashlib.sha256(f"{self.is_done}\0{self.note}".encode())
         for file in self.files:
             digest.update(f"\0{file.relative_to(self.root)}\0".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
@@ -55,6 +58,7 @@ def deliver_sweep(run: SweepRun, tracking: TrackingConfig) -> Delivery:
             if file.stat().st_size:
                 parent = file.parent.relative_to(run.root).as_posix()
                 client.log_artifact(run_id, str(file), None if parent == "." else parent)
+        client.set_tag(run_id, NOTE_TAG, run.note)
         client.set_terminated(run_id, "FINISHED" if run.is_done else "FAILED")
         client.set_tag(run_id, COMPLETE_TAG, digest)
     return Delivery(run_id, is_new=True)
