@@ -19,6 +19,7 @@ from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.errors import ConfigError, TrackingError, UnknownArchitecture, UserError
 from probegrid.identity import cell_key
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
+from probegrid.models.entailment import find_classifier
 from probegrid.models.plan_report import describe
 from probegrid.planning import plan_cell
 from probegrid.probes import ActivationProbe, AnswerProbe, TrainedProbe
@@ -71,6 +72,8 @@ class Cell:
     examples: QuestionSet | StatementSet
     transfer: Mapping[str, StatementSet] = field(default_factory=dict)
     """Statements that a trained probe is tested on besides its own, by name."""
+    classifier: Checkpoint | None = None
+    """The entailment model of an answer probe that has one."""
 
     @classmethod
     def find(cls, config: Config, choices: Choices) -> Cell:
@@ -84,7 +87,9 @@ class Cell:
             plan = plan_cell(config, choices, checkpoint)
         except UnknownArchitecture:
             plan = None
-        return cls(config, choices, checkpoint, plan, data.load(config.dataset), _transfer(config.probe))
+        classifier = probe_classifier(config.probe)
+        examples = data.load(config.dataset)
+        return cls(config, choices, checkpoint, plan, examples, transfer_sets(config.probe), classifier)
 
     @property
     def questions(self) -> QuestionSet:
@@ -109,6 +114,8 @@ class Cell:
     def key(self) -> str:
         """A hash of everything that determines the result, and of nothing that does not."""
         others = [other.fingerprint for other in self.transfer.values()]
+        if self.classifier is not None:
+            others.append(self.classifier.fingerprint)
         return cell_key(self.config, self.checkpoint, self.examples, others)
 
 
@@ -159,7 +166,17 @@ def run_cell(
         return Result(folder.name, folder, written.metrics, written.notes, was_done=False)
 
 
-def _transfer(probe: ProbeConfig) -> dict[str, StatementSet]:
+def probe_classifier(probe: ProbeConfig) -> Checkpoint | None:
+    """The checkpoint of a probe's entailment model, if it has one.
+
+    Raises:
+        CheckpointError: it is missing, or no entailment model.
+    """
+    path = probe.classifier if isinstance(probe, AnswerProbe) else None
+    return None if path is None else find_classifier(path)
+
+
+def transfer_sets(probe: ProbeConfig) -> dict[str, StatementSet]:
     """The datasets of ``probe.test_on``, by the stem of their path or by their name."""
     if not isinstance(probe, TrainedProbe) or not probe.test_on:
         return {}
@@ -194,7 +211,7 @@ def _compute(cell: Cell, pool: ModelPool | None, progress: Progress) -> Outcome:
     meter = Meter(pool or ModelPool(), request, None if cell.plan is None else cell.plan.limits)
     match config.probe:
         case AnswerProbe() as probe:
-            respondent = Respondent(config, checkpoint, meter.open_model, progress)
+            respondent = Respondent(config, checkpoint, meter.open_model, progress, meter.make_room)
             outcome = answer_outcome(probe, respondent, cell.questions, seed=config.seed)
         case TrainedProbe() as probe:
             from probegrid.scoring import with_transfer

@@ -52,7 +52,7 @@ def cell_key(
         config: the cell.
         checkpoint: its checkpoint.
         examples: what is read.
-        others: fingerprints of what a trained probe is tested on besides.
+        others: fingerprints of what a trained probe is tested on besides, or of a probe's second model.
     """
     probe = config.probe
     if isinstance(examples, QuestionSet):

@@ -13,17 +13,24 @@ from typing import TYPE_CHECKING
 from probegrid.data.example import QuestionSet
 from probegrid.errors import ConfigError
 from probegrid.identity import describe_answers, describe_model
+from probegrid.models.entailment import Classifier, find_classifier
 from probegrid.models.load import LoadedModel, load_tokenizer
 from probegrid.readings.answers import AnswerReading, read_answers
 from probegrid.readings.choices import ChoiceReading, read_choices
+from probegrid.readings.entailment import Entailments
 from probegrid.readings.prompts import ChatTemplate, build_prompts, check_lengths
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
     from probegrid.models.checkpoint import Checkpoint
     from probegrid.progress import Progress
     from probegrid.schema import Config
+
+
+def keep_model(device: torch.device, needed: int) -> None:
+    """Make no room."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class Respondent:
     checkpoint: Checkpoint
     open_model: Callable[[], LoadedModel]
     progress: Progress
+    make_room: Callable[[torch.device, int], None] = keep_model
+    """Lets the model go if so many bytes are not free on a device beside it."""
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -103,5 +112,27 @@ class Respondent:
             store_dir=config.store_dir,
             tokenizer=self.tokenizer,
             open_model=self.open_model,
+            progress=self.progress,
+        )
+
+    def entailments(self, classifier: str, asked_for: str) -> Entailments:
+        """Which answers entail which, by a second model; what is asked is kept in the store.
+
+        The model of the cell stays in memory if the classifier fits beside it, and is let go if not.
+
+        Args:
+            classifier: hub id or folder.
+            asked_for: key of the answers' reading.
+
+        Raises:
+            CheckpointError: the classifier is missing, or has no label for entailment.
+            StoreError: a damaged entry.
+        """
+        checkpoint = find_classifier(classifier)
+        return Entailments(
+            checkpoint,
+            lambda: Classifier.load(checkpoint, self.make_room),
+            asked_for=asked_for,
+            store_dir=self.config.store_dir,
             progress=self.progress,
         )

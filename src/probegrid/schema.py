@@ -276,8 +276,8 @@ class DecodingConfig:
 class ProbeConfig:
     """What every probe takes; each probe's own fields are in its module."""
 
-    needs_samples: ClassVar[bool] = False
-    """Whether it reads samples, which ``decoding=sample`` draws beside the greedy answer."""
+    fewest_samples: ClassVar[int] = 0
+    """Samples of each question that it needs, which ``decoding=sample`` draws beside the greedy answer."""
     from_cell: str | None = None
     """Folder of a recorded cell whose saved probe ``action=score`` uses; typed as ``probe.from``."""
 
@@ -361,9 +361,10 @@ class Config:
     """Show tracebacks of the user's mistakes too."""
 
     def __post_init__(self) -> None:
-        if self.probe.needs_samples and not self.decoding.do_sample:
+        drawn = self.decoding.num_generations if self.decoding.do_sample else 0
+        if drawn < self.probe.fewest_samples:
             name = type(self.probe).__module__.rpartition(".")[2]
             raise ConfigError(
-                f"probe={name} needs samples, and greedy decoding draws none; drop decoding=greedy or use "
-                "decoding=sample."
+                f"probe={name} needs {self.probe.fewest_samples} or more samples of each question, and {drawn} are "
+                "drawn; drop decoding=greedy or use decoding=sample, which draws 10."
             )

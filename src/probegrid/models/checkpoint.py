@@ -58,8 +58,12 @@ class Checkpoint:
         return int(count)
 
 
-def find_checkpoint(model: ModelConfig) -> Checkpoint:
+def find_checkpoint(model: ModelConfig, *, key: str = "model.path") -> Checkpoint:
     """Resolve ``model.path`` and ``model.revision``.
+
+    Args:
+        model: path and revision.
+        key: the config's key that holds the path, for messages.
 
     Raises:
         CheckpointError: a folder that is missing or holds no checkpoint, a hub id that is unknown, gated, or out of
@@ -71,12 +75,12 @@ def find_checkpoint(model: ModelConfig) -> Checkpoint:
     if folder.is_dir():
         return _from_folder(folder, model.use_safetensors)
     if folder.exists():
-        raise CheckpointError(f"model.path={model.path} is a file; give the folder that holds config.json.")
+        raise CheckpointError(f"{key}={model.path} is a file; give the folder that holds config.json.")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model.path) or model.path.startswith("."):
         raise CheckpointError(
-            f"model.path={model.path} is neither a folder that exists nor a hub id (owner/name)."
+            f"{key}={model.path} is neither a folder that exists nor a hub id (owner/name)."
         )
-    return _from_hub(model.path, model.revision)
+    return _from_hub(model.path, model.revision, key)
 
 
 def _from_folder(folder: Path, use_safetensors: bool) -> Checkpoint:
@@ -113,10 +117,10 @@ def _sample(file: Path, samples: int = 16) -> bytes:
     return digest.digest()
 
 
-def _from_hub(name: str, revision: str | None) -> Checkpoint:
+def _from_hub(name: str, revision: str | None, key: str) -> Checkpoint:
     from huggingface_hub import hf_hub_download
 
-    with hub_errors(f"model.path={name}", revision):
+    with hub_errors(f"{key}={name}", revision):
         config_file = Path(hf_hub_download(name, "config.json", revision=revision))
     commit = config_file.parent.name
     return Checkpoint(name, commit, f"{name}@{commit}", _read_config(config_file, name))

@@ -40,7 +40,7 @@ class KVBudget:
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         size = torch.empty((), dtype=model.dtype).element_size()
         blocks = Counter(execution_device(block) for block in decoder_blocks(model))
-        free = {device: _free_bytes(device) * FREE_SHARE[device.type] for device in blocks}
+        free = {device: free_bytes(device) * FREE_SHARE[device.type] for device in blocks}
         return cls(free, {device: 2 * heads * width * size * count for device, count in blocks.items()})
 
     def holds(self, tokens: int) -> bool:
@@ -63,7 +63,8 @@ def execution_device(module: torch.nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
+    """Bytes that could be allocated on a device now."""
     if device.type != "cuda":
         return int(psutil.virtual_memory().available)
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

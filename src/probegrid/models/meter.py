@@ -12,6 +12,7 @@ import torch
 
 from probegrid.models.hardware import BYTES_PER_GB
 from probegrid.models.load import LoadedModel, ModelRequest
+from probegrid.models.memory import free_bytes
 from probegrid.models.plan import Limits
 from probegrid.models.pool import ModelPool
 
@@ -23,7 +24,7 @@ class Meter:
         self._pool = pool
         self._request = request
         self._limits = limits
-        self._loaded: LoadedModel | None = None
+        self._load_s = 0.0
         for device in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(device)
 
@@ -34,8 +35,14 @@ class Meter:
             deepest_layer: blocks to load, without the head, for activations; None: the whole model.
         """
         request = self._request if deepest_layer is None else self._request.without_head(deepest_layer)
-        self._loaded = replace(self._pool.get(request, deepest_layer), limits=self._limits)
-        return self._loaded
+        loaded = replace(self._pool.get(request, deepest_layer), limits=self._limits)
+        self._load_s = loaded.load_s
+        return loaded
+
+    def make_room(self, device: torch.device, needed: int) -> None:
+        """Let the model go if there are not so many bytes free beside it; it is loaded again when it is needed."""
+        if free_bytes(device) < needed:
+            self._pool.release()
 
     def metrics(self) -> dict[str, float]:
         """``load_s`` (0: no model was needed), ``peak_ram_gb`` of this process, ``peak_gpu_gb_<i>``; in 10^9 bytes."""
@@ -45,7 +52,7 @@ class Meter:
             for device in range(torch.cuda.device_count())
         }
         return {
-            "load_s": self._loaded.load_s if self._loaded is not None else 0.0,
+            "load_s": self._load_s,
             "peak_ram_gb": peak_kib * 1024 / BYTES_PER_GB,
             **gpus,
         }

@@ -69,6 +69,11 @@ class AnswerProbe(ProbeConfig, ABC):
     is_probability: ClassVar[bool] = False
     """Whether a score is a probability of being correct, so that its calibration can be measured."""
 
+    @property
+    def classifier(self) -> str | None:
+        """Hub id or folder of an entailment model that the scores depend on; None: there is none."""
+        return None
+
     def check(self, respondent: Respondent) -> None:
         """Refuse a model that cannot be scored, before it is asked anything, which may take hours.
 

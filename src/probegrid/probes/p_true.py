@@ -34,7 +34,7 @@ class PTrue(AnswerProbe):
     """
 
     is_probability: ClassVar[bool] = True
-    needs_samples: ClassVar[bool] = True
+    fewest_samples: ClassVar[int] = 1
     num_few_shot: int = 20
     """Worked examples (20 is semantic_uncertainty's default); fewer where the pool or the context has no more."""
     seed: int = 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from probegrid import data
-from probegrid.cell import Cell
+from probegrid.cell import Cell, probe_classifier, transfer_sets
 from probegrid.composition import Choices
 from probegrid.errors import ConfigError, UnknownArchitecture, UserError
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
@@ -74,7 +74,9 @@ class Checker:
             checkpoint = self._once(f"checkpoint {config.model}", lambda: find_checkpoint(config.model))
             plan = self._plan_if_known(config, choices, checkpoint)
             examples = self._examples(config)
-            key = Cell(config, choices, checkpoint, plan, examples).key
+            transfer = self._once(f"transfer {config.probe}", lambda: transfer_sets(config.probe))
+            classifier = self._once(f"classifier {config.probe}", lambda: probe_classifier(config.probe))
+            key = Cell(config, choices, checkpoint, plan, examples, transfer, classifier).key
         except UserError as error:
             return CheckedCell(composed, error=error)
         return CheckedCell(composed, plan, key, record.is_done(Path(config.results_dir), key))
