@@ -19,12 +19,20 @@ from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.errors import ConfigError, TrackingError, UnknownArchitecture, UserError
 from probegrid.identity import cell_key
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
+from probegrid.models.machine import has_unmeasured_gpu
 from probegrid.models.entailment import find_classifier
 from probegrid.models.plan_report import describe
 from probegrid.planning import plan_cell
 from probegrid.probes import ActivationProbe, AnswerProbe, TrainedProbe
 from probegrid.progress import Progress
-from probegrid.schema import Config, ProbeConfig, TrackingBackend, TrackingConfig
+from probegrid.schema import (
+    Config,
+    DeviceMapConfig,
+    PlacementStrategy,
+    ProbeConfig,
+    TrackingBackend,
+    TrackingConfig,
+)
 from probegrid.tracking import record
 from probegrid.tracking.provenance import provenance, versions
 from probegrid.tracking.record import CellError, CellRecord, Status
@@ -32,6 +40,7 @@ from probegrid.tracking.record import CellError, CellRecord, Status
 if TYPE_CHECKING:
     import pandas as pd
 
+    from probegrid.models.meter import Meter
     from probegrid.models.plan import Plan
     from probegrid.models.pool import ModelPool
     from probegrid.outcome import Outcome
@@ -142,6 +151,7 @@ def run_cell(
     """
     started = datetime.now(UTC)
     with progress or Progress() as progress:
+        _measure_gpus(config.device_map, progress)
         cell = Cell.find(config, choices)
         folder = Path(config.results_dir) / cell.key
         recorded = record.read(folder.parent, folder.name)
@@ -176,6 +186,16 @@ def probe_classifier(probe: ProbeConfig) -> Checkpoint | None:
     return None if path is None else find_classifier(path)
 
 
+def _measure_gpus(device_map: DeviceMapConfig, progress: Progress) -> None:
+    """Measure the GPUs of this machine that were not yet, so that the plan counts on what they reach."""
+    if device_map.strategy is PlacementStrategy.cpu or not has_unmeasured_gpu():
+        return
+    from probegrid.models.rates import measure_unknown
+
+    for sentence in measure_unknown():
+        progress.say(sentence)
+
+
 def transfer_sets(probe: ProbeConfig) -> dict[str, StatementSet]:
     """The datasets of ``probe.test_on``, by the stem of their path or by their name."""
     if not isinstance(probe, TrainedProbe) or not probe.test_on:
@@ -197,35 +217,46 @@ def transfer_sets(probe: ProbeConfig) -> dict[str, StatementSet]:
 
 
 def _compute(cell: Cell, pool: ModelPool | None, progress: Progress) -> Outcome:
-    """Read, score and evaluate; torch is imported here and not before."""
-    from probegrid.answer_cell import answer_outcome
+    """Read, score and evaluate, model and machine metered; torch is imported here and not before."""
     from probegrid.models.meter import Meter
     from probegrid.models.pool import ModelPool
     from probegrid.models.ready import ready
-    from probegrid.respondent import Respondent
+    from probegrid.models.telemetry import Telemetry
 
-    config, checkpoint, examples = cell.config, cell.checkpoint, cell.examples
-    request, notes = ready(config, checkpoint, cell.plan)
+    request, notes = ready(cell.config, cell.checkpoint, cell.plan)
     for note in notes:
         progress.say(note)
     meter = Meter(pool or ModelPool(), request, None if cell.plan is None else cell.plan.limits)
+    with Telemetry(progress.show_usage) as telemetry:
+        outcome = _outcome(cell, meter, progress)
+    return replace(
+        outcome,
+        metrics={**outcome.metrics, **meter.metrics()},
+        steps={**outcome.steps, **telemetry.series()},
+    )
+
+
+def _outcome(cell: Cell, meter: Meter, progress: Progress) -> Outcome:
+    """What the probe finds."""
+    config, checkpoint, examples = cell.config, cell.checkpoint, cell.examples
     match config.probe:
         case AnswerProbe() as probe:
+            from probegrid.answer_cell import answer_outcome
+            from probegrid.respondent import Respondent
+
             respondent = Respondent(config, checkpoint, meter.open_model, progress, meter.make_room)
-            outcome = answer_outcome(probe, respondent, cell.questions, seed=config.seed)
+            return answer_outcome(probe, respondent, cell.questions, seed=config.seed)
         case TrainedProbe() as probe:
             from probegrid.scoring import with_transfer
             from probegrid.trained_cell import Source, trained_outcome
 
             source = Source(config, checkpoint, examples, meter.open_model, progress)
             outcome = trained_outcome(source, probe)
-            if cell.transfer:
-                outcome = with_transfer(
-                    outcome, source, cell.transfer, cell.choices.dataset, seed=config.seed
-                )
+            if not cell.transfer:
+                return outcome
+            return with_transfer(outcome, source, cell.transfer, cell.choices.dataset, seed=config.seed)
         case _:
             raise ConfigError(f"probe={cell.choices.probe} is neither an answer probe nor a trained one.")
-    return replace(outcome, metrics={**outcome.metrics, **meter.metrics()})
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class Progress:
         self._console = console or Console(stderr=True)
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
-        self._name = ""
+        self._name = self._usage = ""
         self._total = self._done = self._tokens = 0
         self._started = self._logged = time.perf_counter()
 
@@ -62,10 +62,11 @@ class Progress:
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[usage]}"),
                 console=self._console,
             )
             self._bar.start()
-            self._task = self._bar.add_task(name, total=total, completed=done, rate="")
+            self._task = self._bar.add_task(name, total=total, completed=done, rate="", usage=self._usage)
 
     def advance(self, examples: int, *, tokens: int = 0) -> None:
         """Count more examples as done, with the tokens they took."""
@@ -77,7 +78,14 @@ class Progress:
             self._bar.update(self._task, completed=self._done, rate=rate)
         elif now - self._logged > LOG_EVERY_S or self._done == self._total:
             self._logged = now
-            print(f"{self._name}: {self._done}/{self._total} {rate}", file=sys.stderr, flush=True)
+            line = f"{self._name}: {self._done}/{self._total} {rate} {self._usage}"
+            print(line.rstrip(), file=sys.stderr, flush=True)
+
+    def show_usage(self, text: str) -> None:
+        """Show how busy the machine is, beside the bar or at the end of the next line; called from any thread."""
+        self._usage = text
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, usage=text)
 
     def _close(self) -> None:
         if self._bar is not None:
