@@ -34,12 +34,12 @@ CONTRACT = {
     "custom",
     "quantization": "none int8 nf4",
     "device_map": "auto cpu single balanced 4x11gb 2xh100",
-    "dataset": "facts facts_statements trivia_qa squad ntml statements jsonl",
+    "dataset": "facts facts_rare facts_statements trivia_qa squad ntml statements jsonl",
     "prompt": "brief chat",
     "decoding": "greedy sample",
     "tracking": "mlflow none",
-    "probe": "gnll",
-    "experiment": "smoke sizes ultra_large",
+    "probe": "gnll semantic_entropy p_true",
+    "experiment": "smoke sizes uncertainty ultra_large",
 }
 
 

@@ -26,6 +26,7 @@ class TokenEstimate:
 
 TOKEN_ESTIMATES = {
     "facts": TokenEstimate(question=12, answer=3),
+    "facts_rare": TokenEstimate(question=12, answer=3),
     "facts_statements": TokenEstimate(conversation=16),
     "trivia_qa": TokenEstimate(question=24, answer=5),
     "squad": TokenEstimate(question=16, context=165, answer=6),
@@ -75,6 +76,20 @@ class Workload:
     """Blocks an activation probe needs (layer L is read after L blocks); None: all, and the head."""
     batch_size: int | None = None
     """Examples in one batch; None: the planner chooses."""
+
+    def beside(self, other: Workload) -> Workload:
+        """What two readings of one model need at most, and read together."""
+        depths = (self.deepest_layer, other.deepest_layer)
+        sizes = [size for size in (self.batch_size, other.batch_size) if size is not None]
+        return Workload(
+            examples=self.examples + other.examples,
+            prompt_tokens=max(self.prompt_tokens, other.prompt_tokens),
+            prefix_tokens=max(self.prefix_tokens, other.prefix_tokens),
+            new_tokens=max(self.new_tokens, other.new_tokens),
+            generations=max(self.generations, other.generations),
+            deepest_layer=None if None in depths else max(depth for depth in depths if depth is not None),
+            batch_size=max(sizes, default=None),
+        )
 
     @property
     def generates(self) -> bool:
