@@ -19,10 +19,10 @@ from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.errors import ConfigError, TrackingError, UnknownArchitecture, UserError
 from probegrid.identity import cell_key
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.models.machine import has_unmeasured_gpu
 from probegrid.models.entailment import find_classifier
+from probegrid.models.machine import has_unmeasured_gpu
 from probegrid.models.plan_report import describe
-from probegrid.planning import plan_cell
+from probegrid.planning import PackPlan, plan_cell
 from probegrid.probes import ActivationProbe, AnswerProbe, TrainedProbe
 from probegrid.progress import Progress
 from probegrid.schema import (
@@ -85,15 +85,17 @@ class Cell:
     """The entailment model of an answer probe that has one."""
 
     @classmethod
-    def find(cls, config: Config, choices: Choices) -> Cell:
-        """Look up the checkpoint, plan, and load the examples; no weight is read.
+    def find(cls, config: Config, choices: Choices, pack: PackPlan | None = None) -> Cell:
+        """Look up the checkpoint, plan (where the pack's model lies, if it belongs to one), and load the examples.
+
+        No weight is read.
 
         Raises:
             UserError: the checkpoint, the plan or the dataset is not possible as asked.
         """
         checkpoint = find_checkpoint(config.model)
         try:
-            plan = plan_cell(config, choices, checkpoint)
+            plan = plan_cell(config, choices, checkpoint, pack=pack)
         except UnknownArchitecture:
             plan = None
         classifier = probe_classifier(config.probe)
@@ -133,6 +135,7 @@ def run_cell(
     choices: Choices,
     *,
     pool: ModelPool | None = None,
+    pack: PackPlan | None = None,
     sweep: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -142,6 +145,7 @@ def run_cell(
         config: what was composed.
         choices: the names it was composed from.
         pool: holds the model between the cells of a pack; None: a pool of the cell's own.
+        pack: where the model of the cell's pack lies; None: the cell has a plan of its own.
         sweep: id of the sweep the cell belongs to, if any.
         progress: told how far the cell is; None: shown on stderr.
 
@@ -151,8 +155,8 @@ def run_cell(
     """
     started = datetime.now(UTC)
     with progress or Progress() as progress:
-        _measure_gpus(config.device_map, progress)
-        cell = Cell.find(config, choices)
+        measure_gpus(config.device_map, progress)
+        cell = Cell.find(config, choices, pack)
         folder = Path(config.results_dir) / cell.key
         recorded = record.read(folder.parent, folder.name)
         if recorded is not None and recorded.status is Status.done:
@@ -186,7 +190,7 @@ def probe_classifier(probe: ProbeConfig) -> Checkpoint | None:
     return None if path is None else find_classifier(path)
 
 
-def _measure_gpus(device_map: DeviceMapConfig, progress: Progress) -> None:
+def measure_gpus(device_map: DeviceMapConfig, progress: Progress) -> None:
     """Measure the GPUs of this machine that were not yet, so that the plan counts on what they reach."""
     if device_map.strategy is PlacementStrategy.cpu or not has_unmeasured_gpu():
         return
@@ -223,10 +227,11 @@ def _compute(cell: Cell, pool: ModelPool | None, progress: Progress) -> Outcome:
     from probegrid.models.ready import ready
     from probegrid.models.telemetry import Telemetry
 
-    request, notes = ready(cell.config, cell.checkpoint, cell.plan)
+    pool = pool or ModelPool()
+    request, notes = ready(cell.config, cell.checkpoint, cell.plan, pool)
     for note in notes:
         progress.say(note)
-    meter = Meter(pool or ModelPool(), request, None if cell.plan is None else cell.plan.limits)
+    meter = Meter(pool, request, None if cell.plan is None else cell.plan.limits)
     with Telemetry(progress.show_usage) as telemetry:
         outcome = _outcome(cell, meter, progress)
     return replace(

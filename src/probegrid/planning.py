@@ -5,16 +5,31 @@ Knows the config, the checkpoint's own facts and this machine; must not import t
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from probegrid.composition import Choices
-from probegrid.errors import CheckpointError
+from probegrid.errors import CheckpointError, UserError
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.models.checkpoint_config import architecture_from_config, mismatches
 from probegrid.models.hardware import Hardware, hardware_for
 from probegrid.models.machine import this_cpu, visible_gpus
+from probegrid.models.placement import Placement
 from probegrid.models.plan import Plan, plan
 from probegrid.models.workload import TOKEN_ESTIMATES, Workload, activation_workload, question_workload
 from probegrid.probes import ActivationProbe, resolve_layers
 from probegrid.schema import Architecture, Config
+
+
+@dataclass(frozen=True)
+class PackPlan:
+    """What the cells of a pack share, looked at and chosen before their model is loaded."""
+
+    hardware: Hardware
+    """With the memory that was free then."""
+    placement: Placement
+    """Holds the reading of every cell."""
 
 
 def plan_cell(
@@ -23,6 +38,7 @@ def plan_cell(
     checkpoint: Checkpoint | None = None,
     *,
     deepest_layer: int | None = None,
+    pack: PackPlan | None = None,
 ) -> Plan:
     """Plan a cell from its config alone, or check it against its checkpoint where that is at hand.
 
@@ -31,6 +47,7 @@ def plan_cell(
         choices: the names it was composed from.
         checkpoint: its checkpoint, where it was found.
         deepest_layer: layer that is read for a saved probe; None: what the cell's own probe reads.
+        pack: of the pack the cell belongs to, if any.
 
     Raises:
         PlanError: the cell cannot work on this hardware; the message names what would.
@@ -43,9 +60,35 @@ def plan_cell(
         dtype=config.model.dtype,
         quantization=config.quantization.method,
         device_map=config.device_map,
-        hardware=_hardware(config),
+        hardware=pack.hardware if pack else _hardware(config),
         workload=_workload(config, choices, architecture.layers, deepest_layer),
+        placement=pack.placement if pack else None,
     )
+
+
+def plan_pack(cells: Sequence[tuple[Config, Choices]]) -> PackPlan | None:
+    """Choose one placement for cells that share a model, a quantization and a device map.
+
+    Returns:
+        None where no placement holds them all, nothing is known of the architecture, or something else is wrong, which
+        each cell will say: each has a placement of its own then.
+    """
+    config = cells[0][0]
+    try:
+        hardware = _hardware(config)
+        architecture = _architecture(config, find_checkpoint(config.model))
+        works = [_workload(*cell, architecture.layers, None) for cell in cells]
+        found = plan(
+            architecture,
+            dtype=config.model.dtype,
+            quantization=config.quantization.method,
+            device_map=config.device_map,
+            hardware=hardware,
+            workload=functools.reduce(Workload.beside, works),
+        )
+    except UserError:
+        return None
+    return PackPlan(hardware, found.placement)
 
 
 def _architecture(config: Config, checkpoint: Checkpoint | None) -> Architecture:

@@ -187,11 +187,12 @@ def score_cell(config: Config, choices: Choices) -> Path:
     if not isinstance(statements, StatementSet):
         raise ConfigError(f"action=score scores statements, but dataset={choices.dataset} holds questions.")
     plan = plan_cell(config, choices, checkpoint, deepest_layer=saved.layer)
-    request, notes = ready(config, checkpoint, plan)
+    pool = ModelPool()
+    request, notes = ready(config, checkpoint, plan, pool)
     with Progress() as progress:
         for note in notes:
             progress.say(note)
-        meter = Meter(ModelPool(), request, plan.limits)
+        meter = Meter(pool, request, plan.limits)
         scored = score_statements(
             Source(config, checkpoint, statements, meter.open_model, progress), saved, statements
         )

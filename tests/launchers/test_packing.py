@@ -34,6 +34,15 @@ def test_values_and_not_names_make_a_pack() -> None:
     assert [[job.cells for job in jobs] for jobs in pack(cells, [0, 1, 2], None)] == [[(0, 2)], [(1,)]]
 
 
+def test_the_cell_that_needs_most_of_the_model_comes_first() -> None:
+    probes = [("dataset=ntml", "probe=logistic", f"probe.layers=[{layer}]") for layer in (2, 22)]
+    cells = [
+        checked(*LARGE, *overrides) for overrides in (*probes, ("dataset=squad",), ("dataset=trivia_qa",))
+    ]
+    ((job,),) = pack(cells, range(4), None)
+    assert job.cells == (2, 3, 1, 0)
+
+
 def test_cells_per_job_splits_a_pack_and_given_resources_stand() -> None:
     given = Resources(gpus=1, mem_gb=7)
     cells = [checked(*LARGE, f"seed={seed}") for seed in range(5)]

@@ -88,9 +88,8 @@ def test_layer_22_takes_the_memory_measured_on_an_h200() -> None:
     """`benchmarks/activations.py --preset h200`: passes of 16384 tokens beside 39.75 GB of weights."""
     work = activation_workload(500, 22)
     facts = Facts(facts_of("llama70b"), Dtype.bfloat16, NONE, PlacementStrategy.single, 0.0, H200, work)
-    assert (facts.weight_bytes + facts.activation_bytes(Batch(46, 16384))) / 1e9 == pytest.approx(
-        43.7, rel=0.01
-    )
+    weights = facts.weights.total(22, with_head=False)
+    assert (weights + facts.activation_bytes(Batch(46, 16384))) / 1e9 == pytest.approx(43.7, rel=0.01)
 
 
 def test_123b_runs_on_four_11gb_cards_in_nf4() -> None:
@@ -202,6 +201,14 @@ def test_refusals_say_why_and_what_works(
     with pytest.raises(PlanError, match=message) as refusal:
         make(model, device_map, method)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_mixture_in_int8_is_refused_before_its_weights_are_read() -> None:
+    for device_map in (FOUR_11GB, DeviceMapConfig(strategy=PlacementStrategy.cpu)):
+        with pytest.raises(
+            PlanError, match=r"int8 has no form for a mixture's experts.*`quantization=nf4` works"
+        ):
+            make("mixtral8x7b", device_map, INT8)
 
 
 def test_a_batch_too_large_is_refused_with_auto() -> None:

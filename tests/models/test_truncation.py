@@ -305,4 +305,8 @@ def test_a_pool_loads_again_only_what_is_too_shallow(folder: Checkpoints) -> Non
     whole = pool.get(wanted)
     assert len(whole.model.model.layers) == BLOCKS
     assert pool.get(wanted, 1) is whole is pool.get(wanted)
+    assert pool.make_way(replace(wanted, device_map=on_cpu(2)))
+    assert pool.loaded is whole
+    assert not pool.make_way(request(folder("qwen2")))
+    assert pool.loaded is None
     assert pool.get(request(folder("qwen2")), 1) is not whole

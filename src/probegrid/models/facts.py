@@ -42,13 +42,18 @@ class Facts:
 
     @property
     def blocks(self) -> int:
-        """Blocks to load, from the first."""
+        """Blocks that are read, from the first."""
         deepest = self.workload.deepest_layer
         return self.architecture.layers if deepest is None else deepest
 
     @property
+    def has_format(self) -> bool:
+        """Whether the method can hold this model: int8 has no form for experts, which are stored as one tensor."""
+        return self.method is not QuantizationMethod.int8 or self.architecture.experts == 1
+
+    @property
     def with_head(self) -> bool:
-        """Whether the final norm and the head are loaded."""
+        """Whether the final norm and the head compute."""
         return self.workload.deepest_layer is None
 
     @cached_property
@@ -60,16 +65,6 @@ class Facts:
     def weights(self) -> Parts:
         """Bytes of each part."""
         return weight_bytes(self.architecture, self.dtype, self.method)
-
-    @property
-    def loaded_parameters(self) -> int:
-        """Parameters of what is loaded."""
-        return self.parameters.total(self.blocks, with_head=self.with_head)
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of what is loaded."""
-        return self.weights.total(self.blocks, with_head=self.with_head)
 
     @property
     def kv_block_bytes_per_token(self) -> int:

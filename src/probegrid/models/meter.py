@@ -35,9 +35,11 @@ class Meter:
             deepest_layer: blocks to load, without the head, for activations; None: the whole model.
         """
         request = self._request if deepest_layer is None else self._request.without_head(deepest_layer)
-        loaded = replace(self._pool.get(request, deepest_layer), limits=self._limits)
-        self._load_s = loaded.load_s
-        return loaded
+        before = self._pool.loaded
+        loaded = self._pool.get(request, deepest_layer)
+        if loaded is not before:
+            self._load_s += loaded.load_s
+        return replace(loaded, limits=self._limits)
 
     def make_room(self, device: torch.device, needed: int) -> None:
         """Let the model go if there are not so many bytes free beside it; it is loaded again when it is needed."""
@@ -45,7 +47,10 @@ class Meter:
             self._pool.release()
 
     def metrics(self) -> dict[str, float]:
-        """``load_s`` (0: no model was needed), ``peak_ram_gb`` of this process, ``peak_gpu_gb_<i>``; in 10^9 bytes."""
+        """``load_s``, ``peak_ram_gb`` of this process, ``peak_gpu_gb_<i>``; in 10^9 bytes.
+
+        ``load_s`` is 0 where no model was needed, or an earlier cell of the pack had loaded it.
+        """
         peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         gpus = {
             f"peak_gpu_gb_{device}": torch.cuda.max_memory_allocated(device) / BYTES_PER_GB

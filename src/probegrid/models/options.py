@@ -45,15 +45,30 @@ class Option:
         return sum(load.total for device, load in self.loads.items() if device != "cpu")
 
 
-def options(facts: Facts) -> Iterator[Option]:
-    """Every sensible placement and batch that keep to the budgets, none if there are none."""
-    for batch in batches(facts):
+def options(facts: Facts, given: Placement | None = None) -> Iterator[Option]:
+    """Every sensible placement and batch that keep to the budgets, none if there are none.
+
+    Args:
+        facts: what is placed and read.
+        given: where the model lies already, or will for all cells of a pack; it may be deeper than this reading.
+            None: every placement is tried.
+    """
+    for batch in batches(facts) if facts.has_format else ():
         demand = facts.demand(batch)
-        for placement in placements(demand, facts.gpu_budgets, facts.strategy):
-            duration = reading_duration(facts, placement, batch)
+        tried = placements(demand, facts.gpu_budgets, facts.strategy) if given is None else (given,)
+        for placement in tried:
+            read = placement if facts.with_head else placement.first(facts.blocks)
+            duration = reading_duration(facts, read, batch)
             option = Option(batch, placement, placement.loads(demand), duration)
-            if option.cpu_bytes <= facts.cpu_budget:
+            if _keeps_to_budgets(option, facts):
                 yield option
+
+
+def _keeps_to_budgets(option: Option, facts: Facts) -> bool:
+    budgets = facts.gpu_budgets
+    return option.cpu_bytes <= facts.cpu_budget and all(
+        load.total <= budgets[device] for device, load in option.loads.items() if isinstance(device, int)
+    )
 
 
 def batches(facts: Facts) -> list[Batch]:

@@ -149,6 +149,7 @@ def plan(
     device_map: DeviceMapConfig,
     hardware: Hardware,
     workload: Workload,
+    placement: Placement | None = None,
 ) -> Plan:
     """Choose a placement and a batch size and say what they need.
 
@@ -159,6 +160,7 @@ def plan(
         device_map: strategy and overhead; its GPUs and memory are already in ``hardware`` (``hardware_for``).
         hardware: the devices that may be used.
         workload: the tokens to read.
+        placement: where the model lies already, so that only the batch is chosen; left aside if nothing fits there.
 
     Raises:
         PlanError: no placement keeps to the budgets, or a layer is asked for that is not there; the message
@@ -176,7 +178,7 @@ def plan(
             f"device_map={strategy.value} needs a GPU and none is given; `device_map=cpu` needs none, "
             "and `device_map.gpus=1 device_map.gpu_memory_gb=24` plans for one elsewhere."
         )
-    candidates = list(options(facts))
+    candidates = list(options(facts, placement)) or list(options(facts))
     if not candidates:
         raise refusal(facts)
     largest_batch = max(option.batch.size for option in candidates)
@@ -185,19 +187,22 @@ def plan(
 
 def _plan_of(facts: Facts, option: Option, largest_batch: int) -> Plan:
     architecture, work = facts.architecture, facts.workload
-    download_bytes = facts.loaded_parameters * DTYPE_BYTES[facts.dtype]
-    kept_copy_bytes = 0 if facts.method is QuantizationMethod.none else facts.weight_bytes
-    kv_bytes_per_token = facts.blocks * facts.kv_block_bytes_per_token
+    blocks, with_head = len(option.placement.blocks), option.placement.head is not None
+    loaded_parameters = facts.parameters.total(blocks, with_head=with_head)
+    weight_bytes = facts.weights.total(blocks, with_head=with_head)
+    download_bytes = loaded_parameters * DTYPE_BYTES[facts.dtype]
+    kept_copy_bytes = 0 if facts.method is QuantizationMethod.none else weight_bytes
+    kv_bytes_per_token = blocks * facts.kv_block_bytes_per_token
     tokens = work.examples * (work.generations * work.new_tokens if work.generates else work.prompt_tokens)
     return Plan(
         parameters=facts.parameters.total(architecture.layers),
         active_parameters=active_parameters(architecture),
-        loaded_parameters=facts.loaded_parameters,
+        loaded_parameters=loaded_parameters,
         layers=architecture.layers,
-        blocks=facts.blocks,
+        blocks=blocks,
         dtype=facts.dtype.value,
         quantization=facts.method.value,
-        weight_bytes=facts.weight_bytes,
+        weight_bytes=weight_bytes,
         kv_bytes_per_token=kv_bytes_per_token,
         prefix_bytes=work.prefix_tokens * kv_bytes_per_token,
         activation_bytes=facts.activation_bytes(option.batch),

@@ -19,7 +19,7 @@ class ModelPool:
 
     def __init__(self) -> None:
         self._held: tuple[ModelRequest, int | None] | None = None
-        self._loaded: LoadedModel | None = None
+        self.loaded: LoadedModel | None = None
 
     def get(self, request: ModelRequest, deepest_layer: int | None = None) -> LoadedModel:
         """A model for this request; another one is released fully before it is loaded.
@@ -30,24 +30,39 @@ class ModelPool:
                 whole model of the same weights serves as well, wherever it lies; None: the whole model, with
                 its head.
         """
-        if self._loaded is None or not self._serves(request, deepest_layer):
+        if self.loaded is None or not self._serves(request, deepest_layer):
             self.release()
-            self._loaded = (
+            self.loaded = (
                 load_model(request) if deepest_layer is None else load_truncated(request, deepest_layer)
             )
             self._held = (request, deepest_layer)
-        return self._loaded
+        return self.loaded
 
     def _serves(self, request: ModelRequest, deepest_layer: int | None) -> bool:
         if self._held is None or deepest_layer is None:
             return self._held == (request, None)
         held, blocks = self._held
-        same_weights = replace(request, device_map=held.device_map, placement=held.placement) == held
-        return same_weights and (blocks is None or deepest_layer <= blocks)
+        return _same_weights(held, request) and (blocks is None or deepest_layer <= blocks)
+
+    def make_way(self, request: ModelRequest) -> bool:
+        """Release a model of other weights, so that what is free now is free for this request.
+
+        Returns:
+            Whether (some of) the request's weights are held, wherever they lie.
+        """
+        if self._held is not None and _same_weights(self._held[0], request):
+            return True
+        self.release()
+        return False
 
     def release(self) -> None:
         """Free the model that is held, if any, on every device."""
-        self._held = self._loaded = None
+        self._held = self.loaded = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _same_weights(first: ModelRequest, second: ModelRequest) -> bool:
+    """Whether two requests differ at most in where the weights lie."""
+    return replace(second, device_map=first.device_map, placement=first.placement) == first

@@ -71,13 +71,17 @@ class DiskNeed:
 
 
 def preflight(
-    plan: Plan, machine: Machine, dtype: Dtype, method: QuantizationMethod, disk: Sequence[DiskNeed] = ()
+    plan: Plan,
+    machine: Machine | None,
+    dtype: Dtype,
+    method: QuantizationMethod,
+    disk: Sequence[DiskNeed] = (),
 ) -> list[str]:
     """Check that the machine has what the plan needs.
 
     Args:
         plan: of the cell.
-        machine: as ``this_machine`` finds it.
+        machine: as ``this_machine`` finds it; None: the model is in memory already, the disk alone counts.
         dtype: type of the computation.
         method: how the blocks' matrices are held.
         disk: what will be written where.
@@ -88,15 +92,17 @@ def preflight(
     Raises:
         PlanError: something is missing; a sentence for each thing, with the way out.
     """
-    missing = [
-        *_missing_gpus(plan, machine),
-        *_missing_cpu_memory(plan, machine),
-        *_missing_library(method, machine),
-        *_missing_disk(disk),
-    ]
+    missing = list(_missing_disk(disk))
+    if machine is not None:
+        missing = [
+            *_missing_gpus(plan, machine),
+            *_missing_cpu_memory(plan, machine),
+            *_missing_library(method, machine),
+            *missing,
+        ]
     if missing:
         raise PlanError(" ".join(missing))
-    return list(_slow_bfloat16(plan, machine, dtype))
+    return [] if machine is None else list(_slow_bfloat16(plan, machine, dtype))
 
 
 def this_machine(plan: Plan) -> Machine:

@@ -1,6 +1,7 @@
 """The last look before loading: does this machine have what the plan needs, and what exactly is to be loaded.
 
-Knows the plan, the machine and the config's model groups; must not know datasets, probes or results.
+Knows the plan, the machine, what is in memory already, and the config's model groups; must not know datasets, probes
+or results.
 """
 
 from __future__ import annotations
@@ -8,12 +9,18 @@ from __future__ import annotations
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.load import ModelRequest
 from probegrid.models.plan import Plan
+from probegrid.models.pool import ModelPool
 from probegrid.models.preflight import disk_needs, preflight, this_machine
 from probegrid.schema import Config, QuantizationMethod
 
 
-def ready(config: Config, checkpoint: Checkpoint, plan: Plan | None) -> tuple[ModelRequest, list[str]]:
+def ready(
+    config: Config, checkpoint: Checkpoint, plan: Plan | None, pool: ModelPool
+) -> tuple[ModelRequest, list[str]]:
     """Check this machine against the plan, and say what to load and where.
+
+    A model of other weights that the pool holds is released first. Where it holds this one, which an earlier cell
+    of the pack found room for, memory is not asked for again.
 
     Returns:
         The request, and what the user should know although nothing is wrong.
@@ -29,10 +36,6 @@ def ready(config: Config, checkpoint: Checkpoint, plan: Plan | None) -> tuple[Mo
     )
     if plan is None:
         return ModelRequest(checkpoint, config.model, method, "auto"), []
-    needs = disk_needs(
-        plan, checkpoint, store_dir=config.store_dir, results_dir=config.results_dir, keeps=keeps
-    )
-    notes = preflight(plan, this_machine(plan), config.model.dtype, method, needs)
     request = ModelRequest(
         checkpoint,
         config.model,
@@ -41,4 +44,8 @@ def ready(config: Config, checkpoint: Checkpoint, plan: Plan | None) -> tuple[Mo
         placement=plan.placement,
         keep_in=config.store_dir if keeps else None,
     )
-    return request, notes
+    machine = None if pool.make_way(request) else this_machine(plan)
+    needs = disk_needs(
+        plan, checkpoint, store_dir=config.store_dir, results_dir=config.results_dir, keeps=keeps
+    )
+    return request, preflight(plan, machine, config.model.dtype, method, needs)

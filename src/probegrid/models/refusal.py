@@ -77,6 +77,8 @@ def _with_cpu_memory(facts: Facts, memory_gb: float | None) -> Facts:
 
 def _reason(facts: Facts) -> str:
     """What is missing, for the smallest batch that was tried."""
+    if not facts.has_format:
+        return "quantization=int8 has no form for a mixture's experts, which are stored as one tensor"
     smallest = batches(facts)[0]
     demand = facts.demand(smallest)
     candidates = list(placements(demand, facts.gpu_budgets, facts.strategy))

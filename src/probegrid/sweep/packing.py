@@ -20,8 +20,8 @@ def pack(
 ) -> list[list[JobRequest]]:
     """Divide cells into packs, and each pack into jobs of at most ``cells_per_job``.
 
-    A pack's cells have the same model, quantization and device map, by value and not only by name. All jobs of
-    a pack ask for the same, so that they can be one array.
+    A pack's cells have the same model, quantization and device map, by value and not only by name; those that need
+    most of the model come first. All jobs of a pack ask for the same, so that they can be one array.
 
     Args:
         checked: every cell of the sweep.
@@ -29,9 +29,14 @@ def pack(
         cells_per_job: None for one job a pack.
     """
     packs: dict[str, list[int]] = {}
-    for cell in cells:
+    for cell in sorted(cells, key=lambda cell: -_depth(checked[cell].plan)):
         packs.setdefault(_held_in_memory(_config(checked[cell])), []).append(cell)
     return [_jobs(checked, numbers, cells_per_job or len(numbers)) for numbers in packs.values()]
+
+
+def _depth(plan: Plan | None) -> int:
+    """How much of its model a cell needs: the deepest comes first, for what it loads serves the others too."""
+    return 0 if plan is None else plan.blocks + (plan.placement.head is not None)
 
 
 def _held_in_memory(config: Config) -> str:
