@@ -31,6 +31,7 @@ bench: install  ## our engine beside stock generate, in one run
 	$(BIN)/python benchmarks/answers.py
 
 ui: install  ## open the MLflow UI on what was recorded here
+	@echo 'http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=probegrid'
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5000
 
 tiny: install  ## train the embedded model again

@@ -46,7 +46,7 @@ def test_metrics_are_described_with_unit_and_direction() -> None:
     assert len(rows) == 3
     assert rows[0].startswith("| auroc_ci_low | lower end of the 95% interval")
     assert rows[1].endswith("| GB | lower |")
-    assert len(content.experiment_note()) < 5000
+    assert len(content.experiment_note("1")) < content.MAX_TAG_LENGTH
 
 
 def test_times_are_milliseconds(record: CellRecord) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -25,11 +27,28 @@ MAX_TAG_LENGTH = 8000
 
 _HEADLINES = ("accuracy", "auroc")
 _INTERVAL_ENDS = ("_ci_low", "_ci_high")
+VIEW_KEY = "probegrid"
+"""Key of the view of the runs' table that comes with an experiment: ``...&viewStateShareKey=probegrid``."""
+_VIEW_COLUMNS = {
+    "params.`model`": 120,
+    "params.`quantization`": 110,
+    "params.`dataset`": 150,
+    "params.`probe`": 150,
+    "metrics.`accuracy`": 100,
+    "metrics.`accuracy_ci_low`": 145,
+    "metrics.`accuracy_ci_high`": 145,
+    "metrics.`auroc`": 100,
+    "metrics.`auroc_ci_low`": 130,
+    "metrics.`auroc_ci_high`": 130,
+}
+"""Columns of that view with their widths in pixels."""
 _HOW_TO_COMPARE = (
-    "One run a cell, `model-quantization-dataset-probe`; the cells of a sweep are the children of one run, whose "
-    "description holds the grid's table and whose artifacts hold its report. To compare: select runs, press Compare; "
-    "params `model`, `quantization`, `device_map`, `dataset`, `probe` say what differs, metrics end in `_ci_low` and "
-    "`_ci_high` for their 95% intervals. Paired comparisons: `probegrid action=report report.compare=quantization`."
+    "[**Runs with their numbers**](#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    "&viewStateShareKey={view}) (or *Model training*, top left; *Views*, top right). One run a cell, "
+    "`model-quantization-dataset-probe`; the cells of a sweep are the children of one run, whose description holds the "
+    "grid's table and whose artifacts hold its report. To compare: select runs, press *Compare*, switch *Show diff "
+    "only* on. Metrics end in `_ci_low` and `_ci_high` for their 95% intervals. Paired comparisons: `probegrid "
+    "action=report report.compare=quantization`."
 )
 
 
@@ -144,11 +163,32 @@ def metrics_note(names: Iterable[str]) -> str:
     return "\n".join(["| metric | what it is | unit | better |", "|---|---|---|---|", *rows])
 
 
-def experiment_note() -> str:
-    """Describe the experiment: how to compare its runs, and every metric that probegrid defines by a full name."""
+def experiment_note(experiment_id: str) -> str:
+    """Describe an experiment: how to compare its runs, and every metric that probegrid defines by a full name."""
     from probegrid.evaluation.metrics import METRICS
 
-    return f"{_HOW_TO_COMPARE}\n\n{metrics_note(METRICS)}"
+    how = _HOW_TO_COMPARE.format(experiment_id=experiment_id, view=VIEW_KEY)
+    return f"{how}\n\n{metrics_note(METRICS)}"
+
+
+def experiment_tags() -> dict[str, str]:
+    """Return the tags of an experiment besides its description: that it holds runs, and how its table shows them.
+
+    The view is what MLflow's "Save as new view" writes; an MLflow that knows no views ignores the tag.
+    """
+    state = {
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": False,
+        "selectedColumns": [*_VIEW_COLUMNS],
+        "columnOrder": [*_VIEW_COLUMNS],
+        "columnWidths": _VIEW_COLUMNS,
+    }
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    view = {"name": "cells with their numbers", "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        f"mlflow.sharedViewState.{VIEW_KEY}": json.dumps(view),
+    }
 
 
 def legal_name(name: str) -> str:

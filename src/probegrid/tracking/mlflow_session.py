@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from probegrid.errors import TrackingError
 from probegrid.schema import TrackingConfig
-from probegrid.tracking.mlflow_content import NOTE_TAG, experiment_note, legal_name
+from probegrid.tracking.mlflow_content import NOTE_TAG, experiment_note, experiment_tags, legal_name
 from probegrid.tracking.redaction import redact
 
 if TYPE_CHECKING:
@@ -121,10 +121,13 @@ def _experiment_id(client: MlflowClient, name: str, sqlite_path: Path | None) ->
         # beside the database, not below whatever folder the first process happened to run in
         artifacts = (sqlite_path.parent / "mlruns" / legal_name(name)).as_uri() if sqlite_path else None
         try:
-            return client.create_experiment(name, artifacts, tags={NOTE_TAG: experiment_note()})
+            made = str(client.create_experiment(name, artifacts, tags=experiment_tags()))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+        else:
+            client.set_experiment_tag(made, NOTE_TAG, experiment_note(made))
+            return made
         found = client.get_experiment_by_name(name)  # another process was quicker
     if found is None or found.lifecycle_stage != "active":
         command = (
