@@ -71,12 +71,12 @@ class Classifier:
             make_room: frees so many bytes on a device, if they are not free; called before the weights are read.
 
         Raises:
-            CheckpointError: the weights or the tokenizer cannot be read.
+            CheckpointError: the weights or the tokenizer cannot be read, or weights are missing.
         """
         import torch
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-        from probegrid.models.load import loading_errors
+        from probegrid.models.load import loading_errors, refuse_missing
 
         name, commit = checkpoint.name, checkpoint.commit
         device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -86,9 +86,11 @@ class Classifier:
             with torch.device("meta"):
                 shape = AutoModelForSequenceClassification.from_config(config)
             make_room(device, 4 * sum(parameter.numel() for parameter in shape.parameters()) + WORKING_BYTES)
-            model: Any = AutoModelForSequenceClassification.from_pretrained(
-                name, revision=commit, dtype=torch.float32
+            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+                name, revision=commit, dtype=torch.float32, output_loading_info=True
             )
+        model, info = loaded
+        refuse_missing(checkpoint, info)
         limits = [tokenizer.model_max_length, checkpoint.context]
         known = [limit for limit in limits if limit is not None and limit < 10**9]  # none: a huge number
         return cls(model.eval().to(device), tokenizer, entailment_label(checkpoint), min(known, default=None))
