@@ -93,7 +93,7 @@ def first_blocks(setting: Setting, conversations: Path, scratch: Path | None) ->
         folder.mkdir()
         started = time.perf_counter()
         written = write_checkpoint(
-            setting.shape, folder, device=setting.device, dtype=DTYPE, blocks=layer,
+            config(setting.shape), folder, device=setting.device, dtype=DTYPE, blocks=layer,
             blocks_per_file=setting.blocks_per_file,
         )  # fmt: skip
         took = time.perf_counter() - started

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import hashlib
 import statistics
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from rich.console import Console
 from torch import Tensor
-from transformers import MistralConfig, PreTrainedModel
+from transformers import LlamaConfig, PreTrainedModel
 
 from answers import Workload as Prompts
 from probegrid.models.assembly import assemble, skeleton
@@ -30,51 +29,22 @@ from probegrid.models.checkpoint_config import architecture_from_config
 from probegrid.models.dispatch import streamed_bytes, torch_device
 from probegrid.models.hardware import GPUS, Cpu, Hardware
 from probegrid.models.offload import page_locked
-from probegrid.models.packing import Entries, pack
 from probegrid.models.placement import Placement
 from probegrid.models.plan import Plan, plan
 from probegrid.models.workload import Workload
 from probegrid.readings.shared_prefix import SharedPrefixDecoder
 from probegrid.schema import DeviceMapConfig, Dtype, QuantizationMethod
+from random_models import RandomParts
+from random_models import config as config_of
 
-MISTRAL_LARGE = dict(
-    hidden_size=12288, intermediate_size=28672, num_hidden_layers=88, num_attention_heads=96, num_key_value_heads=8,
-    head_dim=128, vocab_size=32768,
-)  # fmt: skip
-SMALL = dict(
-    hidden_size=256, intermediate_size=512, num_hidden_layers=9, num_attention_heads=8, num_key_value_heads=2,
-    head_dim=32, vocab_size=1024,
-)  # fmt: skip
 PRESETS = {
-    "h200": dict(shape=MISTRAL_LARGE, gpu_gb=10.5, questions=400, shared=900, own=195, new=16, steps=8,
+    "h200": dict(shape="mistral_large", gpu_gb=10.5, questions=400, shared=900, own=195, new=16, steps=8,
                  accelerate_blocks=(2, 6), copy_gb=2.0),
-    "rehearsal": dict(shape=SMALL, gpu_gb=0.003, questions=8, shared=40, own=12, new=4, steps=3,
+    "rehearsal": dict(shape="small", gpu_gb=0.003, questions=8, shared=40, own=12, new=4, steps=3,
                       accelerate_blocks=(1, 2), copy_gb=0.01),
 }  # fmt: skip
 DTYPE = torch.bfloat16
 console = Console(width=120, highlight=False)
-
-
-class RandomParts:
-    """Weights drawn by their names: matrices normal with deviation 0.02, vectors 1; blocks in NF4."""
-
-    def __init__(self, config: MistralConfig) -> None:
-        self._skeleton = skeleton(config, config.num_hidden_layers, DTYPE, with_head=True)
-
-    def part(self, name: str, device: torch.device) -> Entries:
-        """As ``assembly.Parts.part``; the same for the same name wherever it lies: drawn on a GPU if there is one."""
-        entries: Entries = {}
-        drawn_on = torch.device("cuda") if device.type == "cpu" and torch.cuda.is_available() else device
-        for local, parameter in self._skeleton.get_submodule(name).named_parameters():
-            weight = torch.empty(parameter.shape, dtype=DTYPE, device=drawn_on)
-            if parameter.dim() == 1:
-                entries[local] = weight.fill_(1.0)
-                continue
-            seed = int.from_bytes(hashlib.sha256(f"{name}.{local}".encode()).digest()[:7])
-            weight.normal_(std=0.02, generator=torch.Generator(drawn_on).manual_seed(seed))
-            packs = ".layers." in name
-            entries |= pack(local, weight, QuantizationMethod.nf4) if packs else {local: weight}
-        return {local: entry.to(device) for local, entry in entries.items()}
 
 
 @dataclass
@@ -94,7 +64,7 @@ class Run:
         return rows * new / (self.prefill_s + (new - 1) * self.step_s)
 
 
-def make_plan(preset: dict, config: MistralConfig, batch_size: int | None) -> Plan:
+def make_plan(preset: dict, config: LlamaConfig, batch_size: int | None) -> Plan:
     """The plan for two GPUs of the preset's size, a twentieth of it kept free for the allocator's gaps."""
     gpu = replace(GPUS["H200"], memory_gb=preset["gpu_gb"])
     work = Workload(
@@ -108,11 +78,10 @@ def make_plan(preset: dict, config: MistralConfig, batch_size: int | None) -> Pl
     )  # fmt: skip
 
 
-def read(model: PreTrainedModel, prompts: Prompts, rows: int, steps: int) -> Run:
+def read(model: PreTrainedModel, prompts: Prompts, rows: int, steps: int, pass_tokens: int) -> Run:
     """Prefill the first ``rows`` prompts behind the shared prefix, then step; one step more is not counted."""
     suffixes = prompts.suffixes[:rows]
-    chunk = max(len(prompts.prefix), sum(map(len, suffixes)))
-    decoder = SharedPrefixDecoder(model, prompts.prefix, chunk_tokens=chunk)
+    decoder = SharedPrefixDecoder(model, prompts.prefix, chunk_tokens=pass_tokens)
     logits: list[Tensor] = []
     prefill_s = seconds(lambda: logits.append(decoder.prefill(suffixes, room=steps + 1)))
     decoder.step([5] * rows)
@@ -164,7 +133,7 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def accelerate_token_s(config: MistralConfig, blocks: int, repeats: int = 3) -> float:
+def accelerate_token_s(config: LlamaConfig, blocks: int, repeats: int = 3) -> float:
     """Seconds a token of a bf16 model of so many blocks takes under accelerate's CPU offload to the first GPU."""
     from accelerate import cpu_offload
 
@@ -191,13 +160,13 @@ def main() -> None:
     parser.add_argument("--no-accelerate", action="store_true", help="leave accelerate's offload out")
     arguments = parser.parse_args()
     preset = PRESETS[arguments.preset]
-    config = MistralConfig(**preset["shape"], sliding_window=None, max_position_embeddings=131072)
+    config = config_of(preset["shape"])
     found = make_plan(preset, config, None)
     say_plan(found)
     gpus = list(found.placement.gpus)
     own = (preset["own"], preset["own"])
     prompts = Prompts.draw(config.vocab_size, preset["questions"], preset["shared"], own, preset["new"])
-    parts = RandomParts(config)
+    parts = RandomParts(config, DTYPE, QuantizationMethod.nf4)
     whole = Placement(0, (0,) * config.num_hidden_layers, (), 0)
     batches = (1, found.batch_size)
 
@@ -209,7 +178,8 @@ def main() -> None:
         console.print(
             f"built with {len(placement.streamed)} streamed blocks in {time.perf_counter() - started:.0f} s"
         )
-        return [read(model, prompts, rows, preset["steps"]) for rows in batches]
+        pass_tokens = found.limits.pass_tokens
+        return [read(model, prompts, rows, preset["steps"], pass_tokens) for rows in batches]
 
     expected = run(whole)
     gc.collect()
@@ -264,7 +234,7 @@ def cap(gpus: list[int], gigabytes: float) -> None:
         torch.cuda.reset_peak_memory_stats(gpu)
 
 
-def compare_with_accelerate(config: MistralConfig, preset: dict, ours: Run) -> None:
+def compare_with_accelerate(config: LlamaConfig, preset: dict, ours: Run) -> None:
     """Scale the time of a block under accelerate's offload to all blocks."""
     gc.collect()
     if torch.cuda.is_available():

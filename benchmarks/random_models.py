@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -12,10 +14,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from probegrid.embedded import checkpoint_dir
 from probegrid.models.assembly import skeleton
-from probegrid.models.checkpoint import WEIGHTS_INDEX
-from probegrid.models.packing import Entries
+from probegrid.models.checkpoint import WEIGHTS_INDEX, Checkpoint
+from probegrid.models.packing import Entries, pack
+from probegrid.models.quantization import quantization_config
+from probegrid.schema import QuantizationMethod
 
 SHAPES = {
+    "small": dict(
+        hidden_size=256, intermediate_size=512, num_hidden_layers=9, num_attention_heads=8, num_key_value_heads=2,
+        vocab_size=4096,
+    ),
     "tiny": dict(
         hidden_size=64, intermediate_size=128, num_hidden_layers=8, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=4096,
@@ -28,17 +36,26 @@ SHAPES = {
         hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8,
         head_dim=64, vocab_size=128256, tie_word_embeddings=True,
     ),
+    "qwen7b": dict(
+        hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
+        vocab_size=152064,
+    ),
     "llama70b": dict(
         hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64, num_key_value_heads=8,
         vocab_size=128256,
     ),
+    "mistral_large": dict(
+        hidden_size=12288, intermediate_size=28672, num_hidden_layers=88, num_attention_heads=96,
+        num_key_value_heads=8, vocab_size=32768,
+    ),
 }  # fmt: skip
 
 
-def config(shape: str) -> LlamaConfig:
-    """The Llama config of a shape's name."""
+def config(shape: str, blocks: int | None = None) -> LlamaConfig:
+    """The Llama config of a shape's name, cut to so many blocks; the widths alone are those of other families."""
     return LlamaConfig(
-        **SHAPES[shape],
+        **SHAPES[shape] | ({} if blocks is None else {"num_hidden_layers": blocks}),
+        architectures=["LlamaForCausalLM"],
         max_position_embeddings=131072,
         rope_parameters={"rope_type": "default", "rope_theta": 5e5},
     )
@@ -83,50 +100,72 @@ def random_nf4_model(shape: str, device: str) -> PreTrainedModel:
 
 
 class RandomParts:
-    """The parts of a model as ``assembly.assemble`` takes them: matrices drawn on their device, vectors 1."""
+    """The parts of a model as ``assembly.assemble`` takes them, drawn by their names: the same wherever they lie.
 
-    def __init__(self, config: LlamaConfig, dtype: torch.dtype) -> None:
+    Matrices are normal with deviation 0.02, vectors 1; the matrices of blocks are packed as the method says.
+    """
+
+    def __init__(
+        self,
+        config: LlamaConfig,
+        dtype: torch.dtype,
+        method: QuantizationMethod = QuantizationMethod.none,
+    ) -> None:
         self._skeleton = skeleton(config, config.num_hidden_layers, dtype, with_head=True)
-
-    def names(self, part: str) -> list[str]:
-        """Names of a part's tensors, within the checkpoint."""
-        return [f"{part}.{local}" for local, _ in self._skeleton.get_submodule(part).named_parameters()]
+        self._method = method
 
     def part(self, name: str, device: torch.device) -> Entries:
-        """As ``assembly.Parts.part``."""
+        """As ``assembly.Parts.part``; drawn on a GPU if there is one, whose generator is another than the CPU's."""
         entries: Entries = {}
+        drawn_on = torch.device("cuda") if device.type == "cpu" and torch.cuda.is_available() else device
         for local, parameter in self._skeleton.get_submodule(name).named_parameters():
-            weight = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
-            entries[local] = weight.fill_(1.0) if weight.dim() == 1 else weight.normal_(std=0.02)
-        return entries
+            weight = torch.empty(parameter.shape, dtype=parameter.dtype, device=drawn_on)
+            if parameter.dim() == 1:
+                entries[local] = weight.fill_(1.0)
+                continue
+            seed = int.from_bytes(hashlib.sha256(f"{name}.{local}".encode()).digest()[:7])
+            weight.normal_(std=0.02, generator=torch.Generator(drawn_on).manual_seed(seed))
+            packs = ".layers." in name and self._method is not QuantizationMethod.none
+            entries |= pack(local, weight, self._method) if packs else {local: weight}
+        return {local: entry.to(device) for local, entry in entries.items()}
 
-    def write(self, parts: list[str], file: Path, device: torch.device) -> int:
-        """Draw parts on ``device`` and write them to one file; returns the bytes of their tensors."""
+    def write(self, parts: list[str], file: Path, device: torch.device) -> dict[str, int]:
+        """Draw parts on ``device`` and write them to one file; returns the bytes of each tensor by its name."""
         tensors = {
             f"{part}.{local}": tensor.cpu()
             for part in parts
             for local, tensor in self.part(part, device).items()
         }
         save_file(tensors, file, metadata={"format": "pt"})
-        return sum(tensor.nbytes for tensor in tensors.values())
+        return {name: tensor.nbytes for name, tensor in tensors.items()}
+
+    def shape(self, name: str) -> torch.Size:
+        """Shape of an unquantized tensor, by its name within the checkpoint."""
+        return self._skeleton.get_parameter(name).shape
+
+    def names(self, part: str) -> list[str]:
+        """Names of a part's unquantized tensors, within the checkpoint."""
+        return [f"{part}.{local}" for local, _ in self._skeleton.get_submodule(part).named_parameters()]
 
 
 def write_checkpoint(
-    shape: str,
+    of_shape: LlamaConfig,
     folder: Path,
     *,
     device: str,
     dtype: torch.dtype,
+    method: QuantizationMethod = QuantizationMethod.none,
     blocks: int | None = None,
     blocks_per_file: int = 2,
 ) -> int:
     """Write a checkpoint of random weights, drawn on ``device`` one part after another, with the embedded tokenizer.
 
     Args:
-        shape: a name in ``SHAPES``, without tied embeddings.
+        of_shape: the model's config, without tied embeddings.
         folder: written to; it exists.
         device: where the weights are drawn.
-        dtype: of the weights.
+        dtype: of the weights that are not quantized.
+        method: how the matrices of the blocks are stored.
         blocks: blocks that are written, a multiple of ``blocks_per_file``; config and index say all of them, and
             the files of the later ones are missing. None: everything.
         blocks_per_file: blocks in a file.
@@ -134,9 +173,7 @@ def write_checkpoint(
     Returns:
         Bytes of the weights written.
     """
-    torch.manual_seed(0)
-    of_shape = config(shape)
-    parts = RandomParts(of_shape, dtype)
+    parts = RandomParts(of_shape, dtype, method)
     names = [f"model.layers.{block}" for block in range(of_shape.num_hidden_layers)]
     files = [names[start : start + blocks_per_file] for start in range(0, len(names), blocks_per_file)]
     files[0].insert(0, "model.embed_tokens")
@@ -146,15 +183,25 @@ def write_checkpoint(
     written = 0
     for number, of_file in enumerate(files):
         file = f"model-{number + 1:05d}-of-{len(files):05d}.safetensors"
-        weight_map |= {tensor: file for part in of_file for tensor in parts.names(part)}
         if number < kept:
-            written += parts.write(of_file, folder / file, torch.device(device))
-    described = of_shape.to_dict() | {
-        "architectures": ["LlamaForCausalLM"],
-        "dtype": str(dtype).removeprefix("torch."),
-    }
+            sizes = parts.write(of_file, folder / file, torch.device(device))
+            written += sum(sizes.values())
+            weight_map |= dict.fromkeys(sizes, file)
+        else:
+            weight_map |= {tensor: file for part in of_file for tensor in parts.names(part)}
+    described = of_shape.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
+    if method is not QuantizationMethod.none:
+        described["quantization_config"] = stored_as(method)
     (folder / "config.json").write_text(json.dumps(described))
     (folder / WEIGHTS_INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     for file in (*checkpoint_dir().glob("tokenizer*"), *checkpoint_dir().glob("*.jinja")):
         shutil.copy(file, folder)
     return written
+
+
+def stored_as(method: QuantizationMethod) -> dict[str, Any]:
+    """What a checkpoint's config says of its quantization."""
+    unquantized = Checkpoint("", None, "", {"model_type": "llama"})
+    settings = quantization_config(method, unquantized)
+    assert settings is not None
+    return settings.to_dict()
