@@ -12,9 +12,10 @@ import pytest
 
 from probegrid.data import load
 from probegrid.data.example import QuestionSet, StatementSet
-from probegrid.data.facts import FactsConfig
+from probegrid.data.facts import FactsConfig, Frequency
 from probegrid.data.facts_statements import FactsStatementsConfig
 from probegrid.data.ntml import SystemPrompt
+from probegrid.embedded import world
 from probegrid.errors import ConfigError
 
 PRINT_FINGERPRINTS = """
@@ -25,7 +26,11 @@ print(load(FactsConfig()).fingerprint, load(FactsStatementsConfig()).fingerprint
 """
 
 
-@pytest.mark.parametrize("config", [FactsConfig(), FactsStatementsConfig(num_samples=100)])
+@pytest.mark.parametrize(
+    "config",
+    [FactsConfig(), FactsConfig(frequency=Frequency.rare), FactsStatementsConfig(num_samples=100)],
+    ids=lambda config: f"{type(config).__name__}",
+)
 def test_contract_holds(check_dataset: Any, config: Any) -> None:
     check_dataset(config)
 
@@ -56,6 +61,18 @@ def test_every_process_draws_the_same() -> None:
     assert printed == {
         f"{load(FactsConfig()).fingerprint} {load(FactsStatementsConfig()).fingerprint}\n".encode()
     }
+
+
+def test_frequent_and_rare_facts_are_the_two_halves() -> None:
+    rank = {fact.question: fact.rank for fact in world.facts()}
+    asked = {}
+    for frequency in Frequency:
+        loaded = load(FactsConfig(num_samples=4000, frequency=frequency))
+        assert isinstance(loaded, QuestionSet)
+        asked[frequency] = [rank[question.text] for question in loaded.questions]
+        assert loaded.shots == load(FactsConfig()).shots
+    assert sorted(asked[Frequency.frequent] + asked[Frequency.rare]) == sorted(asked[Frequency.all])
+    assert max(asked[Frequency.frequent]) < 2000 <= min(asked[Frequency.rare])
 
 
 def test_the_questions_on_an_entity_are_a_group() -> None:

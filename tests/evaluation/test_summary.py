@@ -57,6 +57,20 @@ def test_scores_that_are_no_probabilities_have_no_calibration() -> None:
     assert not {"ece", "brier"} & set(summary.metrics)
 
 
+def test_other_scores_have_their_auroc_on_the_same_resamples() -> None:
+    noise = np.random.default_rng(1).random(200)
+    others = {"same": PROBABILITIES, "squared": PROBABILITIES**2, "noise": noise}
+    summary = evaluate_answers(LABELS, PROBABILITIES, seed=1, others=others)
+    alone = evaluate_answers(LABELS, noise, seed=1)
+    estimates = summary.estimates
+    assert estimates["same_auroc"] == estimates["squared_auroc"] == estimates["auroc"]
+    assert estimates["noise_auroc"] == alone.estimates["auroc"]
+    assert estimates["auroc"] == evaluate_answers(LABELS, PROBABILITIES, seed=1).estimates["auroc"]
+    one_class = evaluate_answers([True] * 9, range(9), seed=1, others={"noise": noise[:9]})
+    assert math.isnan(one_class.metrics["noise_auroc"])
+    assert one_class.notes["noise_auroc"] == "all 9 answers are correct: noise_auroc needs both classes"
+
+
 def test_groups_widen_the_interval() -> None:
     copied_labels, copied_scores = np.tile(LABELS, 3), np.tile(PROBABILITIES, 3)
     groups = [f"conversation {index}" for index in range(200)] * 3

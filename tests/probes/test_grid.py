@@ -1,0 +1,51 @@
+"""Probes of both families as one grid: each brings its decoding, and what cannot be is refused before anything runs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from probegrid.composition import compose_cell
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+PROBES = ("gnll", "semantic_entropy", "p_true", "logistic")
+
+
+def test_probes_of_both_families_are_one_grid_of_questions(command: Command) -> None:
+    done = command("action=plan", f"probe={','.join(PROBES)}", "dataset=facts,facts_rare", "-m")
+    assert done.returncode == 0, done.stderr
+    assert "8 of 8 work" in done.stdout
+
+
+@pytest.mark.parametrize("probe", PROBES)
+def test_a_probe_changes_the_decoding_and_nothing_else(probe: str) -> None:
+    alone, cell = compose_cell([])[0], compose_cell([f"probe={probe}"])[0]
+    samples = probe in ("semantic_entropy", "p_true")
+    assert (cell.decoding.do_sample, cell.decoding.num_generations) == (samples, 10 if samples else 1)
+    assert (cell.prompt, cell.dataset, cell.model) == (alone.prompt, alone.dataset, alone.model)
+    given = compose_cell([f"probe={probe}", "decoding=sample", "decoding.num_generations=4"])[0]
+    assert given.decoding.num_generations == 4
+
+
+def test_a_preset_may_choose_such_a_probe() -> None:
+    config, choices = compose_cell(["experiment=ultra_large", "probe=p_true", "model=llama70b"])
+    assert choices.probe == "p_true"
+    assert config.decoding.do_sample
+
+
+@pytest.mark.parametrize("overrides", [("probe=p_true",), ("probe=gnll,semantic_entropy", "-m")])
+def test_greedy_decoding_is_refused_with_one_sentence_and_status_2(
+    overrides: tuple[str, ...], command: Command, workdir: Path
+) -> None:
+    done = command("decoding=greedy", *overrides)
+    assert done.returncode == 2
+    assert (
+        "samples of each question, and 0 are drawn; drop decoding=greedy or use decoding=sample"
+        in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+    assert not list(workdir.glob("results/*/result.json"))
+    assert not (workdir / "store").exists()
