@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -146,6 +147,10 @@ class Grid:
         """The folder of the last sweep."""
         return max((self.folder / "results" / ".sweeps").glob("*/manifest.json"), key=os.path.getmtime).parent
 
+    def has_started(self) -> bool:
+        """Whether a sweep has submitted jobs."""
+        return bool(list((self.folder / "results").glob(".sweeps/*/submissions/1.json")))
+
     def jobs(self) -> list[dict[str, Any]]:
         """Every job of the last sweep, in the order of their submissions."""
         files = sorted(self.sweep().glob("submissions/*.json"), key=lambda file: int(file.stem))
@@ -198,6 +203,13 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 90) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
+
+
+def undisturbed(grid: Grid) -> Grid:
+    """A folder of its own with the same groups, for a sweep on this machine."""
+    local = Grid(grid.folder / "undisturbed", grid.environment)
+    shutil.copytree(grid.groups, local.groups, dirs_exist_ok=True)
+    return local
 
 
 def sent_cells(grid: Grid) -> set[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from probegrid.composition import CONFIG_MODULE, register, spell_out, to_choices, to_config, user_errors
+from probegrid.disk import full_disk
 from probegrid.errors import ProbegridError
 
 
@@ -43,7 +45,10 @@ def _compose_and_act() -> None:
         except ProbegridError as error:
             failures.append(error)
 
-    with user_errors():
+    with (
+        user_errors(),
+        full_disk(Path("<results_dir>/.sweeps/multirun.yaml")),
+    ):  # all that Hydra writes itself
         hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")(task)()
     for failure in failures:
         raise failure

@@ -11,7 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from probegrid.errors import StoreError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -36,12 +40,28 @@ def atomic(target: Path) -> Iterator[Path]:
 def disk_errors(target: Path) -> Iterator[None]:
     """Turn what the operating system says of a disk into one sentence about ``target``."""
     try:
-        yield
+        with full_disk(target):
+            yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(
-                f"no space is left for {target}; free some and run the same command: it goes on."
-            ) from error
         raise StoreError(
             f"{target} cannot be written: {error.strerror or error}; check store_dir and results_dir."
         ) from error
+
+
+@contextmanager
+def full_disk(target: Path) -> Iterator[None]:
+    """Turn a full disk, and nothing else, into one sentence about ``target``."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if not _is_full(error):
+            raise
+        raise StoreError(
+            f"no space is left for {target}; free some and run the same command: it goes on."
+        ) from error
+
+
+def _is_full(error: OSError | SafetensorError) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return any(f"os error {number}" in str(error) for number in _FULL)  # all that safetensors says of it

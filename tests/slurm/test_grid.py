@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from sweep_helpers import Grid, finish, wait_until
+from sweep_helpers import Grid, finish, undisturbed, wait_until
 
 FAST = (
     "decoding.max_new_tokens=4",
@@ -107,7 +106,7 @@ def test_disturbed_jobs_go_on_where_they_were(grid: Grid, checkpoint: Checkpoint
     command = (*ON_SLURM, *profile, *FAST, f"model={','.join(names)}", "dataset.num_samples=24")
 
     launcher = grid.start(*command)
-    wait_until(lambda: all(grid.progress(cell) >= 2 for cell in range(4)) if grid_started(grid) else False)
+    wait_until(lambda: all(grid.progress(cell) >= 2 for cell in range(4)) if grid.has_started() else False)
     by_name = dict(zip(names, (job["id"] for job in grid.jobs()), strict=True))
     slurm("scancel", by_name["cancelled"])
     slurm("scontrol", "requeue", by_name["requeued"])
@@ -181,13 +180,6 @@ def test_what_slurm_does_not_know_is_refused(grid: Grid, checkpoint: Checkpoints
     assert not slurm("squeue", "-h").strip()
 
 
-def undisturbed(grid: Grid) -> Grid:
-    """A folder of its own with the same groups, for a sweep on this machine."""
-    local = Grid(grid.folder / "undisturbed", grid.environment)
-    shutil.copytree(grid.groups, local.groups, dirs_exist_ok=True)
-    return local
-
-
 def slurm(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
 
@@ -200,10 +192,6 @@ def restarts(job: str) -> int:
     found = re.search(r"Restarts=(\d+)", scontrol(job))
     assert found is not None
     return int(found[1])
-
-
-def grid_started(grid: Grid) -> bool:
-    return bool(list((grid.folder / "results").glob(".sweeps/*/submissions/1.json")))
 
 
 def mlflow_children(grid: Grid) -> dict[str, str]:

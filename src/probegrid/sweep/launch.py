@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from probegrid.composition import Choices
+from probegrid.disk import disk_errors
 from probegrid.errors import ConfigError, ProbegridError, RunError, UserError
 from probegrid.progress import Progress
 from probegrid.schema import Config
@@ -205,7 +206,8 @@ def _scheduler(options: LauncherOptions) -> Scheduler:
 @contextmanager
 def _one_launcher(folder: SweepFolder) -> Iterator[None]:
     """Keep two commands from submitting the same sweep at once."""
-    folder.path.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.path / ".lock", timeout=0):
             yield

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from probegrid.composition import to_plain
-from probegrid.errors import ConfigError, TrackingError
-from probegrid.schema import ReportConfig, TrackingBackend, TrackingConfig
+from probegrid.composition import Choices, to_plain
+from probegrid.errors import ConfigError, StoreError, TrackingError
+from probegrid.schema import Config, ReportConfig, TrackingBackend, TrackingConfig
 from probegrid.sweep.folder import Manifest, SweepFolder
 from probegrid.sweep.rows import CellRow, Stage
 from probegrid.sweep.table import say
@@ -29,17 +29,23 @@ def open_sweep(folder: SweepFolder, tracking: TrackingConfig) -> None:
 
 
 def close_sweep(folder: SweepFolder, rows: Sequence[CellRow]) -> None:
-    """Record the cells that could not record themselves, write the summary, and put it into MLflow's parent run."""
+    """Record the cells that could not record themselves, write the summary, and put it into MLflow's parent run.
+
+    A full disk is said and no more: whoever closes the sweep still has its table to show.
+    """
     manifest, configs = folder.read_manifest(), folder.read_cells()
     config = next((found[0] for found in configs if found is not None), None)
-    for row in rows:
-        key, found = manifest.cells[row.cell].key, configs[row.cell]
-        if key is not None and found is not None and _is_unrecorded(folder, row, key):
-            _record_death(folder, row, key)
-    folder.write_text(folder.summary_file, summary(folder, manifest, rows))
-    if config is not None and config.tracking.backend is not TrackingBackend.none:
-        _write_report(folder, config.report)
-        _send(folder, config.tracking)
+    try:
+        for row in rows:
+            key, found = manifest.cells[row.cell].key, configs[row.cell]
+            if key is not None and found is not None and _is_unrecorded(folder, row, key):
+                _record_death(folder, row, key, *found)
+        folder.write_text(folder.summary_file, summary(folder, manifest, rows))
+        if config is not None and config.tracking.backend is not TrackingBackend.none:
+            _write_report(folder, config.report)
+            _send(folder, config.tracking)
+    except StoreError as error:
+        say(str(error))
 
 
 def sweep_run(folder: SweepFolder) -> SweepRun:
@@ -85,11 +91,8 @@ def _is_unrecorded(folder: SweepFolder, row: CellRow, key: str) -> bool:
     return row.stage is Stage.failed and record.read(folder.results_dir, key) is None
 
 
-def _record_death(folder: SweepFolder, row: CellRow, key: str) -> None:
-    found = folder.read_cells()[row.cell]
-    assert found is not None
-    config, choices = found
-    text = row.traceback.read_text() if row.traceback else ""
+def _record_death(folder: SweepFolder, row: CellRow, key: str, config: Config, choices: Choices) -> None:
+    text = row.traceback.read_text(errors="replace") if row.traceback and row.traceback.exists() else ""
     kind = "WorkerDied" if row.stage is Stage.lost else row.detail.partition(":")[0]
     failed = CellRecord(
         cell=key,

@@ -39,6 +39,7 @@ class CellRow:
     detail: str = ""
     """Progress, or the reason."""
     traceback: Path | None = None
+    """The failed cell's traceback; of a lost one, what its job printed."""
     job: str = ""
     """Id of the job that has or had it."""
     died: bool = False
@@ -107,7 +108,8 @@ def _row(
     job_state = job_states[submission.number].get(job.id)
     stage, detail = _on_its_way(job_state, state if is_current else None)
     died = job_state is not None and job_state.died
-    return CellRow(cell, known.name, stage, detail, job=job.id, died=died)
+    log = Path(job.log) if stage is Stage.lost else None
+    return CellRow(cell, known.name, stage, detail, log, job.id, died=died)
 
 
 def _ended(folder: SweepFolder, cell: int, name: str, state: CellState, job: Job) -> CellRow:

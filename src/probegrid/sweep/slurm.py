@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
+from probegrid.disk import full_disk
 from probegrid.errors import ConfigError, closest
 from probegrid.schema import Resources
 from probegrid.sweep.folder import Job, Submission, SweepFolder
@@ -98,7 +99,7 @@ class SlurmScheduler:
         executor.update_parameters(**self._parameters(requests[0], lanes, after))
         calls = [PackJob(str(folder.results_dir), folder.id, number, request.cells) for request in requests]
         try:
-            with executor.batch():
+            with full_disk(place), executor.batch():
                 submitted = [executor.submit(call) for call in calls]
             ids = [job.job_id for job in submitted]
         except submitit.core.utils.FailedJobError as error:

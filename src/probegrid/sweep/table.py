@@ -29,7 +29,7 @@ _COLORS = {
 
 
 def cell_table(rows: Sequence[CellRow], hidden: int = 0) -> Table:
-    """A line a cell: its state, its progress or reason, its traceback's file; the counts below.
+    """A line a cell: its state, its progress or reason, the file of its traceback or log; the counts below.
 
     Args:
         rows: the cells to show.
@@ -37,7 +37,7 @@ def cell_table(rows: Sequence[CellRow], hidden: int = 0) -> Table:
     """
     table = Table(caption=f"and {hidden} more cells" if hidden else None)
     has_tracebacks = any(row.traceback for row in rows)
-    for column in ("cell", "state", "job", "", *(("traceback",) if has_tracebacks else ())):
+    for column in ("cell", "state", "job", "", *(("traceback, log",) if has_tracebacks else ())):
         table.add_column(column, overflow="fold")
     for row in rows:
         color = _COLORS.get(row.stage, "default")

@@ -6,11 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
+from probegrid.errors import StoreError
 from probegrid.sweep.folder import CellState, Job, Phase, SweepFolder
 from probegrid.sweep.options import LauncherOptions
 from probegrid.sweep.rows import CellRow, Stage, cancelled, latest_jobs, observe, scheduler_of
 from probegrid.sweep.scheduler import JobRequest, Scheduler
-from probegrid.sweep.table import LiveTable
+from probegrid.sweep.table import LiveTable, say
 
 
 def wait(folder: SweepFolder, options: LauncherOptions, scheduler: Scheduler) -> list[CellRow]:
@@ -30,7 +31,10 @@ def wait(folder: SweepFolder, options: LauncherOptions, scheduler: Scheduler) ->
             again = [row.cell for row in died if tries[row.cell] < options.resubmit]
             if again:
                 tries.update(again)
-                scheduler.submit(folder, _requests(folder, again))
+                try:
+                    scheduler.submit(folder, _requests(folder, again))
+                except StoreError as error:
+                    say(f"not submitted again: {error}")
             elif not any(row.is_live for row in rows):
                 return rows
             time.sleep(options.poll_s)

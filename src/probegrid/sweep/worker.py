@@ -10,14 +10,18 @@ import socket
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from probegrid.cell import run_cell
+from probegrid.cell import measure_gpus, run_cell
 from probegrid.composition import Choices
-from probegrid.errors import RunError, UserError
+from probegrid.disk import full_disk
+from probegrid.errors import RunError, StoreError, UserError
 from probegrid.models.load import LoadedModel, ModelRequest
 from probegrid.models.pool import ModelPool
+from probegrid.planning import PackPlan, plan_pack
+from probegrid.progress import Progress
 from probegrid.schema import Config
 from probegrid.sweep.folder import CellState, Phase, SweepFolder
 from probegrid.sweep.heartbeat import Heartbeat
@@ -30,12 +34,12 @@ def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> Non
     """Run cells one after another, whatever becomes of each, but for those that ended in this submission.
 
     Raises:
-        RunError: a cell failed; all have been tried, or too many of the sweep failed.
+        RunError: a cell failed; all have been tried, or too many of the sweep failed, or the disk is full.
     """
     manifest, configs = folder.read_manifest(), folder.read_cells()
     sys.argv = list(manifest.argv)  # so that records name the user's command, not this process's
     max_failures = manifest.launcher["max_failures"]
-    pool = ReportingPool()
+    pool, pack = ReportingPool(), _plan_pack([found for cell in cells if (found := configs[cell])])
     for cell in cells:
         if _ended(folder.read_state(cell), submission):
             continue
@@ -45,7 +49,7 @@ def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> Non
             )
         found = configs[cell]
         assert found is not None
-        _run(folder, submission, cell, found, pool)
+        _run(folder, submission, cell, found, pool, pack)
     if manifest.launcher["detach"] or manifest.launcher["on_interrupt"] == OnInterrupt.detach.name:
         _close_if_last(folder)
     states = [folder.read_state(cell) for cell in cells]
@@ -54,6 +58,13 @@ def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> Non
     ]
     if failed:
         raise RunError(f"{len(failed)} of the {len(cells)} cells of this job failed; see {folder.path}.")
+
+
+def _plan_pack(cells: Sequence[tuple[Config, Choices]]) -> PackPlan | None:
+    """Choose where the pack's model lies, once, while nothing of it is in memory."""
+    with Progress() as progress:
+        measure_gpus(cells[0][0].device_map, progress)
+    return plan_pack(cells)
 
 
 def _close_if_last(folder: SweepFolder) -> None:
@@ -101,20 +112,32 @@ def _ended(state: CellState | None, submission: int) -> bool:
 
 
 def _run(
-    folder: SweepFolder, submission: int, cell: int, found: tuple[Config, Choices], pool: ModelPool
+    folder: SweepFolder,
+    submission: int,
+    cell: int,
+    found: tuple[Config, Choices],
+    pool: ModelPool,
+    pack: PackPlan | None,
 ) -> None:
-    """Run one cell and write how it ended; the boundary at which a failure is recorded and the pack goes on."""
+    """Run one cell and write how it ended; the boundary at which a failure is recorded and the pack goes on.
+
+    Raises:
+        StoreError: not even how it ended could be written.
+    """
     state = CellState(Phase.running, submission, host=socket.gethostname(), pid=os.getpid())
     folder.write_state(cell, state)
     heartbeat = Heartbeat(
         lambda step, done, total: folder.write_state(cell, replace(state, step=step, done=done, total=total))
     )
     try:
-        run_cell(*found, pool=pool, sweep=folder.id, progress=heartbeat)
+        with full_disk(folder.path):  # the job's own log may be what has no room
+            run_cell(*found, pool=pool, pack=pack, sweep=folder.id, progress=heartbeat)
     except Exception as error:  # noqa: BLE001  # a cell must not take its pack along; the job fails at its end
         text = "".join(traceback.format_exception(error))
-        print(text, file=sys.stderr, flush=True)
-        folder.write_text(folder.traceback_file(cell), text)
+        with suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
+        with suppress(StoreError):
+            folder.write_text(folder.traceback_file(cell), text)
         reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_LENGTH]
         state = replace(state, phase=Phase.failed, reason=reason, is_user_error=isinstance(error, UserError))
     else:
