@@ -20,7 +20,7 @@ def comparisons_table(comparisons: Comparisons) -> Table:
     made = comparisons.made
     cells = [cell for one in made for cell in (one.pair.first, one.pair.second)]
     context = [name for name in varying(cells) if not _belongs(name, comparisons.compared)]
-    with_answers = any(one.answers is not None for one in made)
+    with_answers = any(one.answers is not None and one.answers.same_text < 1 for one in made)
     header = [*context, "first", "second", "n", "accuracy", "p (Holm)", "AUROC", "p (Holm)"]
     return Table(
         name="comparisons",

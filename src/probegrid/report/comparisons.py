@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SAME_ANSWERS = "same answers"
 SAME_SCORES = "same scores"
-DIFFERENT_ACCURACIES = "of answers against of calls"
+DIFFERENT_ACCURACIES = "answers against calls"
 _FEWEST = 2
 
 _Columns = tuple[BoolArray, FloatArray, BoolArray]

@@ -19,7 +19,6 @@ from probegrid.evaluation.figures import (
     FIRST_COVERAGE_IN_VIEW,
     GRAY,
     ORANGE,
-    PALETTE,
     interval_text,
     new_panels,
     png,
@@ -27,13 +26,13 @@ from probegrid.evaluation.figures import (
 from probegrid.evaluation.ranking import risk_coverage_curve, roc_curve
 from probegrid.report.cells import RecordedCell
 from probegrid.report.columns import label, shown
-from probegrid.report.panels import Panel, Series, panels
+from probegrid.report.panels import Panel, Series, only, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    Draw = Callable[[Axes, Series, str], None]
+    Draw = Callable[[Axes, Series], None]
 
 _TRADED = (("accuracy", "Accuracy"), ("auroc", "AUROC"))
 _ROUNDING = 1e-9
@@ -48,14 +47,18 @@ def draw_figures(cells: Sequence[RecordedCell]) -> dict[str, bytes]:
     Args:
         cells: those that ended well, at least one.
     """
-    ranked = [cell for cell in cells if cell.has_one_scale]
+    divided = panels(cells)
     drawn = {
         **_size_figures(cells),
         **_hours_figures(cells),
-        "roc": _roc([cell for cell in ranked if not math.isnan(cell.record.metrics["auroc"])]),
-        "risk_coverage": _risk_coverage([cell for cell in ranked if not cell.is_trained]),
-        "reliability": _reliability([cell for cell in cells if probabilities(cell) is not None]),
-        "auroc_by_layer": _auroc_by_layer([cell for cell in cells if "layer_auroc" in cell.record.steps]),
+        "roc": _roc(
+            only(divided, lambda cell: cell.has_one_scale and not math.isnan(cell.record.metrics["auroc"]))
+        ),
+        "risk_coverage": _risk_coverage(
+            only(divided, lambda cell: cell.has_one_scale and not cell.is_trained)
+        ),
+        "reliability": _reliability(only(divided, lambda cell: probabilities(cell) is not None)),
+        "auroc_by_layer": _auroc_by_layer(only(divided, lambda cell: "layer_auroc" in cell.record.steps)),
         "speed": _speed([cell for cell in cells if cell.metric("tokens_per_s") is not None]),
         "memory": _memory([cell for cell in cells if cell.peak_memory_gb is not None]),
     }
@@ -126,7 +129,7 @@ def _scatter(
 ) -> Figure:
     """Each cell with its interval over a logarithmic axis; the models of a series are joined by a line."""
 
-    def draw(axes: Axes, series: Series, color: str) -> None:
+    def draw(axes: Axes, series: Series) -> None:
         rising = sorted(series.cells, key=lambda cell: x_of(cell) or 0)
         points = [(x_of(cell), cell.estimate(metric)) for cell in rising]
         found = [(x, one) for x, one in points if x and one is not None and not np.isnan(one.value)]
@@ -135,7 +138,7 @@ def _scatter(
         xs, values = [x for x, _ in found], np.array([one.value for _, one in found])
         ends = np.array([[one.value - one.low, one.high - one.value] for _, one in found]).T
         axes.errorbar(
-            xs, values, np.nan_to_num(ends), color=color, marker="o", markersize=5, capsize=3, linewidth=1.3,
+            xs, values, np.nan_to_num(ends), color=series.color, marker="o", markersize=5, capsize=3, linewidth=1.3,
             label=series.name or title,
         )  # fmt: skip
 
@@ -145,58 +148,67 @@ def _scatter(
     return figure
 
 
-def _roc(cells: Sequence[RecordedCell]) -> Figure | None:
-    if not cells:
+def _roc(divided: Sequence[Panel]) -> Figure | None:
+    if not divided:
         return None
 
-    def draw(axes: Axes, series: Series, color: str) -> None:
+    def draw(axes: Axes, series: Series) -> None:
         (cell,) = series.cells
         axes.plot(
-            *roc_curve(cell.labels, cell.values), color=color, linewidth=1.6, label=_legend(series, "auroc")
+            *roc_curve(cell.labels, cell.values),
+            color=series.color,
+            linewidth=1.6,
+            label=_legend(series, "auroc"),
         )
 
     def frame(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], "--", color=GRAY, linewidth=1)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
 
-    return _overlaid(panels(cells), "False positive rate", "True positive rate", draw, frame)
+    return _overlaid(divided, "False positive rate", "True positive rate", draw, frame)
 
 
-def _risk_coverage(cells: Sequence[RecordedCell]) -> Figure | None:
-    if not cells:
+def _risk_coverage(divided: Sequence[Panel]) -> Figure | None:
+    if not divided:
         return None
 
-    def draw(axes: Axes, series: Series, color: str) -> None:
+    def draw(axes: Axes, series: Series) -> None:
         (cell,) = series.cells
         coverage, risk = risk_coverage_curve(cell.labels, cell.values)
         in_view = coverage >= FIRST_COVERAGE_IN_VIEW
-        axes.plot(coverage[in_view], risk[in_view], color=color, linewidth=1.6, label=_legend(series, "aurc"))
+        axes.plot(
+            coverage[in_view], risk[in_view], color=series.color, linewidth=1.6, label=_legend(series, "aurc")
+        )
 
     def frame(axes: Axes) -> None:
         axes.set(xlim=(0, 1.01))
 
     return _overlaid(
-        panels(cells), "Coverage (share of answers kept)", "Risk (error rate among those kept)", draw, frame
+        divided, "Coverage (share of answers kept)", "Risk (error rate among those kept)", draw, frame
     )
 
 
-def _reliability(cells: Sequence[RecordedCell]) -> Figure | None:
-    if not cells:
+def _reliability(divided: Sequence[Panel]) -> Figure | None:
+    if not divided:
         return None
 
-    def draw(axes: Axes, series: Series, color: str) -> None:
+    def draw(axes: Axes, series: Series) -> None:
         (cell,) = series.cells
         stated = probabilities(cell)
         assert stated is not None
         points = Calibration(cell.labels, stated).reliability()
         axes.plot(
-            points.confidence, points.accuracy, color=color, linewidth=1.4, label=_legend(series, "ece")
+            points.confidence,
+            points.accuracy,
+            color=series.color,
+            linewidth=1.4,
+            label=_legend(series, "ece"),
         )
         axes.scatter(
             points.confidence,
             points.accuracy,
             s=12 + 300 * points.weight,
-            color=color,
+            color=series.color,
             alpha=0.6,
             linewidth=0,
         )
@@ -205,23 +217,21 @@ def _reliability(cells: Sequence[RecordedCell]) -> Figure | None:
         axes.plot([0, 1], [0, 1], "--", color=GRAY, linewidth=1)
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
 
-    return _overlaid(
-        panels(cells), "Mean probability in the bin", "Share of positives in the bin", draw, frame
-    )
+    return _overlaid(divided, "Mean probability in the bin", "Share of positives in the bin", draw, frame)
 
 
-def _auroc_by_layer(cells: Sequence[RecordedCell]) -> Figure | None:
-    if not cells:
+def _auroc_by_layer(divided: Sequence[Panel]) -> Figure | None:
+    if not divided:
         return None
     from matplotlib.ticker import MaxNLocator
 
-    def draw(axes: Axes, series: Series, color: str) -> None:
+    def draw(axes: Axes, series: Series) -> None:
         (cell,) = series.cells
         layers, areas = zip(*cell.record.steps["layer_auroc"], strict=True)
         axes.plot(
             layers,
             areas,
-            color=color,
+            color=series.color,
             linewidth=1.6,
             marker="o",
             markersize=3.5,
@@ -232,7 +242,7 @@ def _auroc_by_layer(cells: Sequence[RecordedCell]) -> Figure | None:
         axes.axhline(0.5, linestyle="--", color=GRAY, linewidth=1)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    return _overlaid(panels(cells), "Layer (blocks read; 0: embeddings)", "Test AUROC", draw, frame)
+    return _overlaid(divided, "Layer (blocks read; 0: embeddings)", "Test AUROC", draw, frame)
 
 
 def _speed(cells: Sequence[RecordedCell]) -> Figure | None:
@@ -269,13 +279,13 @@ def _bars(
 def _overlaid(
     divided: Sequence[Panel], x_label: str, y_label: str, draw: Draw, frame: Callable[[Axes], None]
 ) -> Figure:
-    """Draw every series of every panel in a color of its own, the legend below the panel."""
+    """Draw every series of every panel the legend below the panel."""
     figure, every = new_panels([panel.title for panel in divided], x_label, y_label, height=5.2)
     for axes, panel in zip(every, divided, strict=True):
         frame(axes)
-        for series, color in zip(panel.series, PALETTE, strict=False):
-            draw(axes, series, color)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), fontsize="small", frameon=False)
+        for series in panel.series:
+            draw(axes, series)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize="small", frameon=False)
     return figure
 
 

@@ -6,7 +6,7 @@ Knows which columns tell cells apart; must not know what is drawn.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from probegrid.evaluation.figures import PALETTE
@@ -18,10 +18,11 @@ _ALWAYS_APART = "dataset"  # curves of different questions do not belong on one 
 
 @dataclass(frozen=True)
 class Series:
-    """Cells that are drawn as one: a curve of one cell, or points that belong together."""
+    """Cells that are drawn as one in one color: a curve of one cell, or points that belong together."""
 
     name: str
     cells: Sequence[RecordedCell]
+    color: str
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,19 @@ def panels(cells: Sequence[RecordedCell], *, along: str | None = None) -> list[P
     return [Panel(title, _series(part, within)) for title, part in _by(cells, apart).items()]
 
 
+def only(divided: Sequence[Panel], kept: Callable[[RecordedCell], bool]) -> list[Panel]:
+    """The same panels without the cells that are not kept; names and colors stay, what is empty goes."""
+    remaining = [
+        Panel(panel.title, [series for series in panel.series if all(map(kept, series.cells))])
+        for panel in divided
+    ]
+    return [panel for panel in remaining if panel.series]
+
+
 def _series(cells: Sequence[RecordedCell], within: Sequence[str]) -> list[Series]:
     """Cells of one panel, named by what varies in it."""
-    columns = [name for name in varying(cells) if name in within]
-    return [Series(name, members) for name, members in _by(cells, columns).items()]
+    parts = _by(cells, [name for name in varying(cells) if name in within])
+    return [Series(*part, color) for part, color in zip(parts.items(), PALETTE, strict=False)]
 
 
 def _by(cells: Sequence[RecordedCell], columns: Sequence[str]) -> dict[str, list[RecordedCell]]:
