@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,3 +80,23 @@ def entailed_one_by_one(folder: Path, pairs: Sequence[tuple[str, str]]) -> list[
         with torch.inference_mode():
             found.append(LABELS[int(model(**encoded).logits.argmax())] == "ENTAILMENT")
     return found
+
+
+def with_sentencepiece_tokenizer(folder: Path, texts: Sequence[str]) -> Path:
+    """Give a classifier the only tokenizer file that Microsoft's DeBERTa-v2 has, ``spm.model``."""
+    import sentencepiece
+
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    special = {"bos_piece": "[CLS]", "eos_piece": "[SEP]", "pad_piece": "[PAD]", "unk_piece": "[UNK]"}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_prefix=str(folder / "spm"),
+        vocab_size=400,
+        **{"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3} | special,
+        user_defined_symbols=["[MASK]"],
+        minloglevel=2,
+    )
+    settings = {"do_lower_case": False, "vocab_type": "spm", "model_max_length": LONGEST}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder

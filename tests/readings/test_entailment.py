@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from classifiers import FAMILIES, entailed_one_by_one, save_classifier
+from classifiers import FAMILIES, entailed_one_by_one, save_classifier, with_sentencepiece_tokenizer
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from probegrid.embedded import world
 from probegrid.errors import CheckpointError, RunError
 from probegrid.models.entailment import Classifier, Pair, entailment_label, find_classifier
 from probegrid.progress import Progress
@@ -175,3 +176,9 @@ def test_weights_that_are_missing_are_not_made_up(classifiers: dict[str, Path], 
     save_file(weights, headless / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match=r"lacks 1 weights .* classifier\.weight"):
         Asker(headless, tmp_path).ask()
+
+
+def test_a_classifier_may_have_a_sentencepiece_model_alone(tmp_path: Path) -> None:
+    folder = save_classifier(tmp_path / "classifier")
+    with_sentencepiece_tokenizer(folder, [fact.statement(fact.answer) for fact in world.facts()])
+    assert Asker(folder, tmp_path).ask() == entailed_one_by_one(folder, PAIRS)
