@@ -76,7 +76,7 @@ def entailed_one_by_one(folder: Path, pairs: Sequence[tuple[str, str]]) -> list[
     vocabulary = transformers.AutoTokenizer.from_pretrained(folder)
     found = []
     for first, second in pairs:
-        encoded = vocabulary(first, second, return_tensors="pt", truncation=True, max_length=LONGEST)
+        encoded = vocabulary([first], [second], return_tensors="pt", truncation=True, max_length=LONGEST)
         with torch.inference_mode():
             found.append(LABELS[int(model(**encoded).logits.argmax())] == "ENTAILMENT")
     return found
