@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,6 +102,20 @@ class Cell:
         examples = data.load(config.dataset)
         return cls(config, choices, checkpoint, plan, examples, transfer_sets(config.probe), classifier)
 
+    def counted(self, pack: PackPlan | None) -> Cell:
+        """The same with a plan for the tokens that its own texts have.
+
+        Raises:
+            UserError: the texts cannot be written for this model, or do not fit.
+        """
+        if self.plan is None:
+            return self
+        from probegrid.tokens import lengths_of
+
+        lengths = lengths_of(self.config, self.checkpoint, self.examples)
+        plan = plan_cell(self.config, self.choices, self.checkpoint, pack=pack, lengths=lengths)
+        return replace(self, plan=plan)
+
     @property
     def questions(self) -> QuestionSet:
         """The examples of an answer probe.
@@ -163,6 +177,7 @@ def run_cell(
             progress.say(f"{choices.name} is done already, nothing is computed again: {folder}")
             _send(folder, config.tracking, progress)
             return Result(folder.name, folder, recorded.metrics, recorded.notes, was_done=True)
+        cell = cell.counted(pack)
         progress.say(cell.describe())
         with _failures_recorded(cell, started, sweep):
             outcome = _compute(cell, pool, progress)
@@ -227,13 +242,13 @@ def _compute(cell: Cell, pool: ModelPool | None, progress: Progress) -> Outcome:
     from probegrid.models.ready import ready
     from probegrid.models.telemetry import Telemetry
 
-    pool = pool or ModelPool()
-    request, notes = ready(cell.config, cell.checkpoint, cell.plan, pool)
-    for note in notes:
-        progress.say(note)
-    meter = Meter(pool, request, None if cell.plan is None else cell.plan.limits)
-    with Telemetry(progress.show_usage) as telemetry:
-        outcome = _outcome(cell, meter, progress)
+    with nullcontext(pool) if pool is not None else ModelPool() as held:
+        request, notes = ready(cell.config, cell.checkpoint, cell.plan, held)
+        for note in notes:
+            progress.say(note)
+        meter = Meter(held, request, None if cell.plan is None else cell.plan.limits)
+        with Telemetry(progress.show_usage) as telemetry:
+            outcome = _outcome(cell, meter, progress)
     return replace(
         outcome,
         metrics={**outcome.metrics, **meter.metrics()},

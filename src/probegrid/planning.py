@@ -23,6 +23,16 @@ from probegrid.schema import Architecture, Config
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """Tokens of a cell's texts."""
+
+    own: tuple[int, ...]
+    """Of each example, those after the shared prefix."""
+    prefix: int = 0
+    """That all prompts begin with."""
+
+
+@dataclass(frozen=True)
 class PackPlan:
     """What the cells of a pack share, looked at and chosen before their model is loaded."""
 
@@ -39,6 +49,7 @@ def plan_cell(
     *,
     deepest_layer: int | None = None,
     pack: PackPlan | None = None,
+    lengths: Lengths | None = None,
 ) -> Plan:
     """Plan a cell from its config alone, or check it against its checkpoint where that is at hand.
 
@@ -48,6 +59,7 @@ def plan_cell(
         checkpoint: its checkpoint, where it was found.
         deepest_layer: layer that is read for a saved probe; None: what the cell's own probe reads.
         pack: of the pack the cell belongs to, if any.
+        lengths: of its texts, where they were tokenized; None: typical ones of its dataset.
 
     Raises:
         PlanError: the cell cannot work on this hardware; the message names what would.
@@ -55,14 +67,16 @@ def plan_cell(
         CheckpointError: the facts given are not those of the checkpoint.
     """
     architecture = _architecture(config, checkpoint)
+    workload = _workload(config, choices, architecture.layers, deepest_layer)
     return plan(
         architecture,
         dtype=config.model.dtype,
         quantization=config.quantization.method,
         device_map=config.device_map,
         hardware=pack.hardware if pack else _hardware(config),
-        workload=_workload(config, choices, architecture.layers, deepest_layer),
+        workload=workload if lengths is None else workload.counted(lengths.own, lengths.prefix),
         placement=pack.placement if pack else None,
+        is_stored=checkpoint is not None and "quantization_config" in checkpoint.config,
     )
 
 

@@ -187,9 +187,8 @@ def score_cell(config: Config, choices: Choices) -> Path:
     if not isinstance(statements, StatementSet):
         raise ConfigError(f"action=score scores statements, but dataset={choices.dataset} holds questions.")
     plan = plan_cell(config, choices, checkpoint, deepest_layer=saved.layer)
-    pool = ModelPool()
-    request, notes = ready(config, checkpoint, plan, pool)
-    with Progress() as progress:
+    with Progress() as progress, ModelPool() as pool:
+        request, notes = ready(config, checkpoint, plan, pool)
         for note in notes:
             progress.say(note)
         meter = Meter(pool, request, plan.limits)

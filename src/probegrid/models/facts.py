@@ -87,14 +87,14 @@ class Facts:
     def activation_bytes(self, batch: Batch) -> int:
         """Working memory of each computing device in its largest pass, without logits."""
         work = self.workload
-        read = max(work.prefix_tokens, batch.size * work.prompt_tokens)
-        tokens = max(min(batch.pass_tokens, read), work.prompt_tokens, batch.size * work.generations)
+        read = max(work.prefix_tokens, batch.size * work.longest_tokens)
+        tokens = max(min(batch.pass_tokens, read), work.longest_tokens, batch.size * work.generations)
         return working_bytes(self.architecture, self.dtype, self.method, tokens, shares_prefix=work.generates)
 
     def cache_tokens(self, batch: Batch) -> int:
         """Tokens whose keys and values a batch keeps beside the shared prefix's: a row is as long as it may grow."""
         work = self.workload
-        return batch.size * work.generations * (work.prompt_tokens + work.new_tokens)
+        return batch.size * work.generations * (work.longest_tokens + work.new_tokens)
 
     def demand(self, batch: Batch) -> Demand:
         """What has to find room for a batch."""

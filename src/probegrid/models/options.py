@@ -82,7 +82,7 @@ def batches(facts: Facts) -> list[Batch]:
     lengths = (longest, *_SHORTER_PASSES) if device == "cuda" and work.generates else (longest,)
     found: set[tuple[int, int]] = set()
     for size in _batch_sizes(facts):
-        tokens = max(size * work.prompt_tokens, work.prefix_tokens)
+        tokens = max(size * work.longest_tokens, work.prefix_tokens)
         found |= {(size, min(tokens, length)) for length in lengths}
     return [Batch(size, tokens) for size, tokens in sorted(found)]
 
@@ -94,7 +94,7 @@ def _batch_sizes(facts: Facts) -> list[int]:
         return [min(workload.batch_size, workload.examples)]
     most = min(workload.examples, max(1, ROWS[device] // workload.generations))
     if not workload.generates:  # a batch is a pass
-        most = min(most, max(1, PASS_TOKENS[device] // workload.prompt_tokens))
+        most = min(most, max(1, PASS_TOKENS[device] // workload.longest_tokens))
     powers = [2**exponent for exponent in range(most.bit_length())]
     between = [power + power // 2 for power in powers[1:] if power + power // 2 < most]
     return sorted({*powers, *between, most})

@@ -78,7 +78,8 @@ class Plan:
     largest_batch: int
     """Most examples (of the sizes tried) that fit in a batch, whatever the speed."""
     download_bytes: int
-    """Weights to fetch: those of the loaded parts, in ``dtype``; files are whole, so a little more."""
+    """Weights to fetch: those of the loaded parts, in ``dtype`` or as they are stored; files are whole, so a little
+    more."""
     disk_bytes: int
     """What was fetched, and the quantized copy that is kept."""
     load_s: float
@@ -150,6 +151,7 @@ def plan(
     hardware: Hardware,
     workload: Workload,
     placement: Placement | None = None,
+    is_stored: bool = False,
 ) -> Plan:
     """Choose a placement and a batch size and say what they need.
 
@@ -161,6 +163,7 @@ def plan(
         hardware: the devices that may be used.
         workload: the tokens to read.
         placement: where the model lies already, so that only the batch is chosen; left aside if nothing fits there.
+        is_stored: whether the checkpoint is stored quantized, as it will be held.
 
     Raises:
         PlanError: no placement keeps to the budgets, or a layer is asked for that is not there; the message
@@ -182,16 +185,17 @@ def plan(
     if not candidates:
         raise refusal(facts)
     largest_batch = max(option.batch.size for option in candidates)
-    return _plan_of(facts, best(candidates), largest_batch)
+    return _plan_of(facts, best(candidates), largest_batch, is_stored=is_stored)
 
 
-def _plan_of(facts: Facts, option: Option, largest_batch: int) -> Plan:
+def _plan_of(facts: Facts, option: Option, largest_batch: int, *, is_stored: bool) -> Plan:
     architecture, work = facts.architecture, facts.workload
     blocks, with_head = len(option.placement.blocks), option.placement.head is not None
     loaded_parameters = facts.parameters.total(blocks, with_head=with_head)
     weight_bytes = facts.weights.total(blocks, with_head=with_head)
-    download_bytes = loaded_parameters * DTYPE_BYTES[facts.dtype]
-    kept_copy_bytes = 0 if facts.method is QuantizationMethod.none else weight_bytes
+    download_bytes = weight_bytes if is_stored else loaded_parameters * DTYPE_BYTES[facts.dtype]
+    keeps_copy = facts.method is not QuantizationMethod.none and not is_stored
+    kept_copy_bytes = weight_bytes if keeps_copy else 0
     kv_bytes_per_token = blocks * facts.kv_block_bytes_per_token
     tokens = work.examples * (work.generations * work.new_tokens if work.generates else work.prompt_tokens)
     return Plan(

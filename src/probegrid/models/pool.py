@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from types import TracebackType
+from typing import Self
 
 import torch
 
@@ -15,11 +17,19 @@ from probegrid.models.truncation import load_truncated
 
 
 class ModelPool:
-    """Holds at most one model, so that cells which need the same one load it once."""
+    """Holds at most one model, so that cells which need the same one load it once; as a context manager, no longer."""
 
     def __init__(self) -> None:
         self._held: tuple[ModelRequest, int | None] | None = None
         self.loaded: LoadedModel | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
 
     def get(self, request: ModelRequest, deepest_layer: int | None = None) -> LoadedModel:
         """A model for this request; another one is released fully before it is loaded.

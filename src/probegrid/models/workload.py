@@ -1,12 +1,14 @@
 """What a cell reads, as numbers of tokens: what a plan takes from the dataset, the prompt and the probe.
 
 Knows how prompts are laid out and how long the usual datasets' texts are; must not read a dataset or a
-tokenizer. Where the texts are at hand, count them and fill ``Workload`` directly.
+tokenizer: where the texts are at hand, their lengths take the place of estimates (``Workload.counted``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from probegrid.schema import DecodingConfig, PromptConfig
 
@@ -65,7 +67,7 @@ class Workload:
     examples: int
     """Questions, or conversations."""
     prompt_tokens: int
-    """Tokens of one example that no other shares, padding included."""
+    """Tokens of one example that no other shares, on average: they take the time."""
     prefix_tokens: int = 0
     """Tokens all prompts begin with: computed once, held once."""
     new_tokens: int = 0
@@ -76,6 +78,24 @@ class Workload:
     """Blocks an activation probe needs (layer L is read after L blocks); None: all, and the head."""
     batch_size: int | None = None
     """Examples in one batch; None: the planner chooses."""
+    longest_prompt: int | None = None
+    """Tokens of the longest example, in place of ``prompt_tokens``: rows of a batch take the memory of the longest.
+    None: all are alike."""
+
+    @property
+    def longest_tokens(self) -> int:
+        """Tokens of the longest example that no other shares."""
+        return self.longest_prompt or self.prompt_tokens
+
+    def counted(self, lengths: Sequence[int], prefix_tokens: int = 0) -> Workload:
+        """The same with the tokens that its texts have, of each example those after the shared prefix."""
+        return replace(
+            self,
+            examples=len(lengths),
+            prompt_tokens=math.ceil(sum(lengths) / len(lengths)),
+            longest_prompt=max(lengths),
+            prefix_tokens=prefix_tokens,
+        )
 
     def beside(self, other: Workload) -> Workload:
         """What two readings of one model need at most, and read together."""
@@ -87,6 +107,7 @@ class Workload:
             prefix_tokens=max(self.prefix_tokens, other.prefix_tokens),
             new_tokens=max(self.new_tokens, other.new_tokens),
             generations=max(self.generations, other.generations),
+            longest_prompt=max(self.longest_tokens, other.longest_tokens),
             deepest_layer=None if None in depths else max(depth for depth in depths if depth is not None),
             batch_size=max(sizes, default=None),
         )
