@@ -34,12 +34,12 @@ _VIEW_COLUMNS = {
     "params.`quantization`": 110,
     "params.`dataset`": 150,
     "params.`probe`": 150,
-    "metrics.`accuracy`": 100,
-    "metrics.`accuracy_ci_low`": 145,
-    "metrics.`accuracy_ci_high`": 145,
-    "metrics.`auroc`": 100,
-    "metrics.`auroc_ci_low`": 130,
-    "metrics.`auroc_ci_high`": 130,
+    "metrics.`accuracy`": 90,
+    "metrics.`accuracy_ci_low`": 120,
+    "metrics.`accuracy_ci_high`": 120,
+    "metrics.`auroc`": 90,
+    "metrics.`auroc_ci_low`": 110,
+    "metrics.`auroc_ci_high`": 110,
 }
 """Columns of that view with their widths in pixels."""
 _HOW_TO_COMPARE = (
