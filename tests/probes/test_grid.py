@@ -7,8 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from classifiers import save_classifier
 
+from probegrid.cell import Cell
 from probegrid.composition import compose_cell
+from probegrid.sweep.check import Checker
+from probegrid.sweep.compose import ComposedCell
+from probegrid.sweep.options import LauncherOptions
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 PROBES = ("gnll", "semantic_entropy", "p_true", "logistic")
@@ -34,6 +39,24 @@ def test_a_preset_may_choose_such_a_probe() -> None:
     config, choices = compose_cell(["experiment=ultra_large", "probe=p_true", "model=llama70b"])
     assert choices.probe == "p_true"
     assert config.decoding.do_sample
+
+
+def test_a_sweep_knows_a_cell_by_the_key_it_gets_when_it_runs(workdir: Path) -> None:
+    (workdir / "other.csv").write_text("statement,label\nTwo is even.,1\nTwo is odd.,0\n")
+    classifier = save_classifier(workdir / "classifier")
+    keys = set()
+    for overrides in (
+        ["probe=logistic", "dataset=facts_statements"],
+        ["probe=logistic", "dataset=facts_statements", "probe.test_on=[statements:other.csv]"],
+        ["probe=semantic_entropy"],
+        ["probe=semantic_entropy", f"probe.entailment={classifier}"],
+    ):
+        config, choices = compose_cell(overrides)
+        checked = Checker(LauncherOptions()).check(ComposedCell(tuple(overrides), config, choices))
+        assert checked.error is None
+        assert checked.key == Cell.find(config, choices).key
+        keys.add(checked.key)
+    assert len(keys) == 4
 
 
 @pytest.mark.parametrize("overrides", [("probe=p_true",), ("probe=gnll,semantic_entropy", "-m")])
