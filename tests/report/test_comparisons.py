@@ -1,0 +1,190 @@
+"""Paired comparisons of real cells: which are paired, and every number against pandas, scipy and a plain loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
+
+from probegrid.errors import ConfigError
+from probegrid.evaluation.agreement import agreement
+from probegrid.evaluation.intervals import holm
+from probegrid.report.cells import RecordedCell
+from probegrid.report.comparison_table import comparisons_table
+from probegrid.report.comparisons import SAME_ANSWERS, SAME_SCORES, Comparison, compare_cells
+from probegrid.report.pairing import find_pairs
+
+
+def only(found: Sequence[Comparison]) -> Comparison:
+    (one,) = found
+    return one
+
+
+def joined(first: RecordedCell, second: RecordedCell) -> pd.DataFrame:
+    """The test examples that both cells have, read from their files."""
+    tables = []
+    for cell, suffix in ((first, "_1"), (second, "_2")):
+        table = pd.read_parquet(cell.folder / "scores.parquet").query("split == 'test'")
+        tables.append(table.set_index("example_id").add_suffix(suffix))
+    return tables[0].join(tables[1], how="inner")
+
+
+def test_quantizations_are_compared_on_the_same_examples(cells: Sequence[RecordedCell]) -> None:
+    found = compare_cells(cells, "quantization", seed=0, resamples=400)
+    one = only(found.made)
+    assert (one.pair.first_name, one.pair.second_name) == ("nf4", "none")
+    assert one.pair.second is cells[0]
+    assert {unpaired.cells[0].record.cell for unpaired in found.not_made} == {
+        c.record.cell for c in cells[2:]
+    }
+    table = joined(one.pair.first, one.pair.second)
+    assert one.n == len(table) == 60
+    assert one.accuracy.difference is not None
+    assert one.auroc.difference is not None
+    assert one.accuracy.difference.value == pytest.approx(table["label_1"].mean() - table["label_2"].mean())
+    areas = [roc_auc_score(table[f"label_{side}"], table[f"score_{side}"]) for side in (1, 2)]
+    assert one.auroc.difference.value == pytest.approx(areas[0] - areas[1])
+
+    drawn, generator = [], np.random.default_rng(3)
+    for _ in range(2000):
+        rows = table.iloc[generator.integers(len(table), size=len(table))]
+        if rows["label_1"].nunique() == rows["label_2"].nunique() == 2:
+            each = [roc_auc_score(rows[f"label_{side}"], rows[f"score_{side}"]) for side in (1, 2)]
+            drawn.append(each[0] - each[1])
+    ends = (one.auroc.difference.low, one.auroc.difference.high)
+    assert ends == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.02)
+
+
+def test_agreement_is_that_of_the_answers(cells: Sequence[RecordedCell]) -> None:
+    one = only(compare_cells(cells[:2], "quantization", seed=0, resamples=50).made)
+    first, second = (
+        pd.read_parquet(cell.folder / "answers.parquet") for cell in (one.pair.first, one.pair.second)
+    )
+    both = first.merge(second, on="example_id")
+    assert one.answers is not None
+    assert one.answers.same_verdict == (both["correct_x"] == both["correct_y"]).mean()
+    assert one.answers.kappa == pytest.approx(cohen_kappa_score(both["correct_x"], both["correct_y"]))
+    same = both["answer_x"].str.strip().str.lower() == both["answer_y"].str.strip().str.lower()
+    assert one.answers.same_text == pytest.approx(same.mean())
+    counts = (both["correct_x"] & ~both["correct_y"]).sum(), (~both["correct_x"] & both["correct_y"]).sum()
+    assert (one.answers.only_first, one.answers.only_second) == counts
+
+
+def test_probes_on_the_same_answers_say_so(cells: Sequence[RecordedCell]) -> None:
+    """Samples come with semantic entropy: decoding differs, and the greedy answers are the same."""
+    one = only(compare_cells([cells[0], cells[3]], "probe", seed=0, resamples=50).made)
+    assert cells[0].config["decoding.do_sample"] != cells[3].config["decoding.do_sample"]
+    assert (one.pair.first_name, one.pair.second_name) == ("semantic_entropy", "gnll")
+    assert (one.accuracy.difference, one.accuracy.note) == (None, SAME_ANSWERS)
+    assert np.isnan(one.accuracy.p_holm)
+    assert one.auroc.difference is not None
+    assert (
+        "same answers"
+        in comparisons_table(compare_cells([cells[0], cells[3]], "probe", seed=0, resamples=50)).markdown()
+    )
+
+
+def test_models_are_paired_by_example_though_each_is_right_on_others(cells: Sequence[RecordedCell]) -> None:
+    """The random model is never right: accuracy differs, its AUROC is undefined, and nothing breaks."""
+    one = only(compare_cells([cells[0], cells[-1]], "model", seed=0, resamples=100).made)
+    names = (one.pair.first_name, one.pair.second_name)
+    assert names == ("tiny", "custom")  # the smaller is the baseline
+    assert one.accuracy.difference is not None
+    assert one.accuracy.difference.value == cells[0].record.metrics["accuracy"]
+    assert one.auroc.difference is not None
+    assert np.isnan(one.auroc.difference.value)
+
+
+def test_a_key_is_compared_by_its_value_and_a_group_by_all_its_keys(cells: Sequence[RecordedCell]) -> None:
+    by_key = only(compare_cells(cells, "prompt.num_few_shot", seed=0, resamples=50).made)
+    assert (by_key.pair.first_name, by_key.pair.second_name) == ("2", "0")
+    by_group = only(compare_cells(cells, "prompt", seed=0, resamples=50).made)
+    assert (by_group.pair.first_name, by_group.pair.second_name) == ("num_few_shot=2", "num_few_shot=0")
+    assert by_key.auroc == by_group.auroc
+
+
+def test_a_trained_probes_accuracy_is_that_of_its_calls(cells: Sequence[RecordedCell]) -> None:
+    """A second cell like the logistic one, its threshold moved: only what it calls true changes."""
+    cell = cells[4]
+    metrics = dict(cell.record.metrics)
+    changed = replace(
+        cell,
+        record=replace(
+            cell.record, cell="f" * 16, metrics=metrics | {"threshold": metrics["threshold"] + 0.5}
+        ),
+        config={**cell.config, "probe.class_weight": "balanced"},
+    )
+    one = only(compare_cells([cell, changed], "probe.class_weight", seed=0, resamples=100).made)
+    assert (one.auroc.difference, one.auroc.note) == (None, SAME_SCORES)
+    calls = [cell.values > threshold for threshold in (metrics["threshold"], metrics["threshold"] + 0.5)]
+    right = [(call == cell.labels).mean() for call in calls]
+    sides = (0, 1) if one.pair.first is cell else (1, 0)
+    assert one.accuracy.difference is not None
+    assert right[0] == pytest.approx(metrics["accuracy"])
+    assert one.accuracy.difference.value == pytest.approx(right[sides[0]] - right[sides[1]])
+
+
+def test_holm_is_over_the_whole_table_and_the_same_numbers_count_once(cells: Sequence[RecordedCell]) -> None:
+    """Three probes' worth of the same two readings: their accuracies are one test."""
+    copies = [
+        replace(
+            cell,
+            record=replace(cell.record, cell=f"{number}{cell.record.cell[1:]}"),
+            config={**cell.config, "seed": str(number)},
+        )
+        for number in range(3)
+        for cell in cells[:2]
+    ]
+    found = compare_cells([*copies, cells[2], cells[4]], "quantization", seed=0, resamples=200)
+    assert len(found.made) == 3
+    assert found.n_tests == 2
+    first = found.made[0]
+    assert first.accuracy.difference is not None
+    assert first.auroc.difference is not None
+    adjusted = holm([first.accuracy.difference.p_value, first.auroc.difference.p_value])
+    for one in found.made:
+        assert (one.accuracy.p_holm, one.auroc.p_holm) == pytest.approx(tuple(adjusted))
+
+
+def test_data_sets_share_no_example(cells: Sequence[RecordedCell]) -> None:
+    other = replace(
+        cells[0],
+        config={**cells[0].config, "dataset.path": "other"},
+        record=replace(cells[0].record, cell="e" * 16),
+    )
+    object.__setattr__(other, "scores", cells[0].scores.rename(index=lambda name: f"other {name}"))
+    found = compare_cells([cells[0], other], "dataset", seed=0, resamples=50)
+    assert found.made == []
+    assert [unpaired.reason for unpaired in found.not_made] == ["0 test examples in common"]
+    assert "Not compared:" in comparisons_table(found).markdown()
+
+
+def test_where_a_cell_ran_does_not_part_it(cells: Sequence[RecordedCell]) -> None:
+    moved = replace(
+        cells[1],
+        record=replace(cells[1].record, choices={**cells[1].record.choices, "device_map": "cpu"}),
+        config={
+            **cells[1].config,
+            "device_map.strategy": "cpu",
+            "store_dir": "elsewhere",
+            "decoding.batch_size": "3",
+        },
+    )
+    pairs, alone = find_pairs([cells[0], moved], "quantization")
+    assert len(pairs) == 1
+    assert alone == []
+    with pytest.raises(ConfigError, match=r"report\.compare=probe has nothing to compare"):
+        find_pairs([cells[0], moved], "probe")
+
+
+def test_agreement_by_hand() -> None:
+    found = agreement(["The cat.", "dog", "a", "b"], ["cat", "dogs", "a", "c"], [1, 1, 0, 0], [1, 0, 0, 1])
+    assert (found.same_text, found.same_verdict, found.kappa) == (0.5, 0.5, 0.0)
+    assert (found.only_first, found.only_second) == (1, 1)
+    assert np.isnan(agreement(["a"], ["a"], [True], [True]).kappa)
+    with pytest.raises(ValueError, match="as many answers"):
+        agreement(["a"], ["a", "b"], [True], [True])

@@ -1,0 +1,282 @@
+"""A report over real cells: its tables read back, its page, its figures, and what it refuses."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from probegrid.errors import ConfigError
+from probegrid.evaluation.calibration import ece
+from probegrid.report.cells import RecordedCell
+from probegrid.report.columns import label, varying
+from probegrid.report.figures import probabilities
+from probegrid.report.panels import panels
+from probegrid.report.report import Report, make_report, show_report
+from probegrid.report.select import select_cells
+from probegrid.report.tables import Table, latex_text
+from probegrid.schema import ReportConfig
+from probegrid.tracking.record import CellError, Status
+
+NUMBER = re.compile(r"(-?\d\.\d{3}) \[(-?\d\.\d{3}), (-?\d\.\d{3})\]")
+
+
+class Page(HTMLParser):
+    """Texts of the table cells by section, and the images."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.cells: dict[str, list[str]] = {}
+        self.images: dict[str, bytes] = {}
+        self.outside: list[str] = []
+        self._section, self._in_cell = "", False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        values = dict(attributes)
+        if tag == "section":
+            self._section = str(values["id"])
+        if tag == "img":
+            kind, _, data = str(values["src"]).partition(",")
+            assert kind == "data:image/png;base64"
+            self.images[self._section] = base64.b64decode(data)
+        self.outside += [
+            str(url) for name, url in attributes if name in ("src", "href") and "://" in str(url)
+        ]
+        self._in_cell = tag == "td"
+        if self._in_cell:
+            self.cells.setdefault(self._section, []).append("")
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self.cells[self._section][-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_cell = self._in_cell and tag != "td"
+
+
+@pytest.fixture(scope="module")
+def report(cells: Sequence[RecordedCell]) -> Report:
+    broken = replace(
+        cells[0].record,
+        status=Status.failed,
+        metrics={},
+        error=CellError("RuntimeError", "out of <luck> & 100% of_memory\nmore", ""),
+    )
+    failed = replace(cells[0], record=broken)
+    return make_report([*cells, failed], title="Sweep <7>", compare="quantization", seed=0, resamples=200)
+
+
+def parsed_markdown(text: str) -> list[list[str]]:
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    split = [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    return [split[0], *split[2:]]
+
+
+def test_every_form_of_the_table_holds_the_cells_own_numbers(
+    report: Report, cells: Sequence[RecordedCell]
+) -> None:
+    files = {name: content.decode() for name, content in report.files.items() if name.startswith("table.")}
+    raw = list(csv.DictReader(io.StringIO(files["table.csv"])))
+    assert [row["key"] for row in raw] == [cell.record.cell for cell in cells]
+    for row, cell in zip(raw, cells, strict=True):
+        recorded = json.loads((cell.folder / "result.json").read_text())["metrics"]
+        assert {name: float(row[name]) for name in recorded if row[name]} == {
+            name: value for name, value in recorded.items() if value == value
+        }
+    header, *rows = parsed_markdown(files["table.md"])
+    assert header == [
+        "model",
+        "quantization",
+        "dataset",
+        "probe",
+        "prompt.num_few_shot",
+        "n",
+        "accuracy",
+        "AUROC",
+    ]
+    for row, cell in zip(rows, cells, strict=True):
+        metrics = cell.record.metrics
+        if math.isnan(metrics["auroc"]):  # the random model is never right
+            assert row[-1] == "undefined: one class only"
+            continue
+        found = NUMBER.match(row[-1])
+        assert found is not None
+        expected = [metrics[name] for name in ("auroc", "auroc_ci_low", "auroc_ci_high")]
+        assert [float(text) for text in found.groups()] == pytest.approx(expected, abs=5.1e-4)
+    body = files["table.tex"].split(r"\midrule")[1].split(r"\bottomrule")[0]
+    latex_rows = [line.removesuffix(r" \\").split(" & ") for line in body.strip().splitlines()]
+    assert latex_rows == [[latex_text(cell) for cell in row] for row in rows]
+    assert files["table.tex"].count("{") == files["table.tex"].count("}")
+
+
+def test_recorded_aurocs_are_sklearns(cells: Sequence[RecordedCell]) -> None:
+    for cell in cells[:-1]:
+        assert cell.record.metrics["auroc"] == pytest.approx(
+            roc_auc_score(cell.labels, cell.values), abs=1e-12
+        )
+
+
+def test_only_what_varies_is_a_column(cells: Sequence[RecordedCell]) -> None:
+    assert varying(cells[:1]) == ()
+    assert varying(cells[:2]) == ("quantization",)
+    assert varying([cells[0], cells[2]]) == ("prompt.num_few_shot",)
+    assert label(cells[2], ("dataset", "prompt.num_few_shot")) == "facts num_few_shot=0"
+    copy = replace(cells[0], record=replace(cells[0].record, cell="0" * 16))
+    assert varying([cells[0], copy]) == ("key",)
+
+
+def test_a_leaky_split_is_marked_and_a_failure_is_listed_with_its_reason(report: Report) -> None:
+    table = report.files["table.md"].decode()
+    leaky = [row for row in parsed_markdown(table) if row[3] == "text_baseline"]
+    assert leaky[0][-1].endswith("†")
+    assert table.count("† too good") == 1
+    assert "†" not in "".join(row[-1] for row in parsed_markdown(table) if row[3] != "text_baseline")
+    failed = report.files["failed.md"].decode()
+    assert parsed_markdown(failed)[1][-1] == "RuntimeError: out of <luck> & 100% of_memory"
+    assert r"out of \textless{}luck\textgreater{} \& 100\% of\_memory" in report.files["failed.tex"].decode()
+
+
+def test_companion_scores_have_a_table_of_their_own(report: Report, cells: Sequence[RecordedCell]) -> None:
+    rows = list(csv.DictReader(io.StringIO(report.files["other_scores.csv"].decode())))
+    assert {row["score"] for row in rows if row["key"] == cells[0].record.cell} == {*cells[0].other_scores}
+    assert "mean_nll" in cells[0].other_scores
+    for row in rows:
+        (cell,) = (cell for cell in cells if cell.record.cell == row["key"])
+        assert float(row["auroc"] or "nan") == pytest.approx(
+            cell.record.metrics[f"{row['score']}_auroc"], abs=0, nan_ok=True
+        )
+
+
+def test_the_page_has_every_table_and_every_figure_inside_it(report: Report) -> None:
+    page = Page(report.files["index.html"].decode())
+    assert page.outside == []
+    assert "<script" not in report.files["index.html"].decode()
+    assert page.images == dict(report.figures)
+    assert all(image.startswith(b"\x89PNG") for image in page.images.values())
+    assert report.wide_table is not None
+    for table in (report.wide_table, *report.others):
+        assert page.cells[table.name] == [text for row in table.rows for text in row]
+    assert set(report.figures) == {
+        "accuracy_by_parameters",
+        "auroc_by_parameters",
+        "accuracy_by_device_hours",
+        "auroc_by_device_hours",
+        "roc",
+        "risk_coverage",
+        "reliability",
+        "auroc_by_layer",
+        "speed",
+        "memory",
+    }
+
+
+def test_the_same_cells_give_the_same_files(cells: Sequence[RecordedCell]) -> None:
+    one, other = (
+        make_report(cells[:2], title="t", compare="quantization", seed=0, resamples=50).files
+        for _ in range(2)
+    )
+    assert one == other
+    assert not [name for name in one if "by_parameters" in name or "layer" in name]  # nothing to draw
+
+
+def test_probabilities_are_those_the_cell_was_judged_by(cells: Sequence[RecordedCell]) -> None:
+    trained = [cell for cell in cells if cell.is_trained]
+    assert len(trained) == 2
+    for cell in trained:
+        stated = probabilities(cell)
+        assert stated is not None
+        assert ece(cell.labels, stated) == pytest.approx(cell.record.metrics["ece"], abs=1e-12)
+    assert probabilities(cells[0]) is None
+
+
+def test_panels_hold_no_more_series_than_can_be_told_apart(cells: Sequence[RecordedCell]) -> None:
+    many = [
+        replace(cells[0], config={**cells[0].config, "seed": str(seed), "prompt.num_few_shot": str(shots)})
+        for seed in range(6)
+        for shots in range(3)
+    ]
+    divided = panels(many)
+    assert sum(len(panel.series) for panel in divided) == len(many)
+    assert len(divided) == 6
+    assert {len(panel.series) for panel in divided} == {3}
+    assert {panel.title for panel in panels(cells)} == {"facts", "facts_statements"}
+
+
+def test_markdown_and_latex_survive_what_names_may_hold() -> None:
+    strange = r"a|b & 50% of_x^2 {y} \z $1 #2 ~ <n>"
+    table = Table("t", "c_1", ["na|me", "n"], [[strange, "1"]], 1, [{"name": strange, "n": float("nan")}])
+    assert parsed_markdown(table.markdown()) == [["na|me", "n"], [strange, "1"]]
+    assert list(csv.DictReader(io.StringIO(table.csv()))) == [{"name": strange, "n": ""}]
+    assert not re.search(
+        r"(?<!\\)[&%$#_](?![^\n]*toprule)", table.latex().split(r"\midrule")[1].split(" & 1")[0]
+    )
+
+
+def test_the_folder_is_replaced_whole_and_nothing_else_is(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "report"
+    config = ReportConfig(folder=str(folder), quantization="nf4", resamples=50)
+    show_report(results, replace(config, quantization=None, compare="quantization"))
+    assert (folder / "comparisons.csv").exists()
+    show_report(results, config)
+    assert not (folder / "comparisons.csv").exists()
+    printed = capsys.readouterr().out
+    assert "AUROC" in printed
+    assert "compared on the same examples" in printed
+    (folder / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds what is no report's \(mine\.txt\)"):
+        show_report(results, config)
+    assert (folder / "mine.txt").read_text() == "mine"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.md").write_text("mine")
+    with pytest.raises(ConfigError, match=r"no index\.html"):
+        show_report(results, replace(config, folder=str(tmp_path / "other")))
+
+
+def test_filters(results: Path, cells: Sequence[RecordedCell]) -> None:
+    assert select_cells(results, ReportConfig()) == list(cells)
+    assert len(select_cells(results, ReportConfig(probe=["logistic", "text_baseline"]))) == 2
+    assert len(select_cells(results, ReportConfig(model="tiny", dataset="facts"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (ReportConfig(probe="gnl"), "report.probe=gnl matches no recorded cell; did you mean 'gnll'?"),
+        (ReportConfig(sweep="x"), "report.sweep=x is no sweep"),
+        (ReportConfig(compare="quantisation"), "did you mean 'quantization'?"),
+        (ReportConfig(compare="dataset.seed"), "all 7 recorded cells have the same"),
+    ],
+)
+def test_what_matches_nothing_is_refused_in_one_sentence(
+    results: Path, tmp_path: Path, config: ReportConfig, sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as raised:
+        show_report(results, replace(config, folder=str(tmp_path / "report")))
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "report").exists()
+
+
+def test_nothing_recorded_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no recorded cell"):
+        select_cells(tmp_path, ReportConfig())
+
+
+def test_device_hours_are_measured(cells: Sequence[RecordedCell]) -> None:
+    metrics = cells[0].record.metrics
+    assert cells[0].device_hours == pytest.approx((metrics["load_s"] + metrics["read_s"]) / 3600)
+    on_four = replace(cells[0], record=replace(cells[0].record, plan={**cells[0].record.plan, "gpus": 4}))
+    assert on_four.device_hours == pytest.approx(4 * np.float64(cells[0].device_hours))
