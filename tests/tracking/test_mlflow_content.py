@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import math
+import zlib
 from dataclasses import replace
 
 from hypothesis import given
@@ -51,3 +54,34 @@ def test_metrics_are_described_with_unit_and_direction() -> None:
 
 def test_times_are_milliseconds(record: CellRecord) -> None:
     assert content.times_ms(record) == (1772359200000, 1772359212500)
+
+
+def test_a_note_begins_with_the_numbers_and_a_failure_with_its_reason(record: CellRecord) -> None:
+    ends = {"accuracy_ci_low": 0.5776, "accuracy_ci_high": 0.672}
+    note = content.cell_note(replace(record, metrics=record.metrics | ends))
+    assert note.startswith("### accuracy 0.625 [0.578, 0.672], AUROC 0.875 on 400 examples\n")
+    assert "probe **gnll**" in note
+    assert "the score is no probability" in note
+    assert "_ci_low" not in note
+    failed = replace(record, metrics={}, error=CellError("ValueError", "too wide", ""))
+    assert content.cell_note(failed).startswith("### failed: ValueError: too wide")
+
+
+def test_a_sweeps_note_is_cut_at_a_line_within_the_limit() -> None:
+    short = content.sweep_note(["probegrid", "-m"], ["two cells\n\n| a |\n| --- |\n| 1 |\n"])
+    assert short.startswith("`probegrid -m`\n\ntwo cells\n\n| a |")
+    row = f"| {'x' * 90} |"
+    long = content.sweep_note(["probegrid"], ["\n".join([row] * 200)])
+    assert len(long) <= content.MAX_TAG_LENGTH
+    assert long.count(row) > 80
+    assert set(long.splitlines()) == {"`probegrid`", "", row, short.splitlines()[-1]}
+
+
+def test_the_view_of_an_experiment_shows_the_choices_and_the_intervals() -> None:
+    view = json.loads(content.experiment_tags()[f"mlflow.sharedViewState.{content.VIEW_KEY}"])
+    kind, _, packed = view["state"].partition(";")
+    state = json.loads(zlib.decompress(base64.b64decode(packed)))
+    assert kind == "deflate"
+    assert {"params.`probe`", "metrics.`auroc`", "metrics.`auroc_ci_low`"} <= {*state["selectedColumns"]}
+    assert f"viewStateShareKey={content.VIEW_KEY}" in content.experiment_note("7")
+    assert "#/experiments/7/runs" in content.experiment_note("7")
