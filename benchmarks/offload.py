@@ -28,6 +28,7 @@ from probegrid.models.assembly import assemble, skeleton
 from probegrid.models.checkpoint_config import architecture_from_config
 from probegrid.models.dispatch import streamed_bytes, torch_device
 from probegrid.models.hardware import GPUS, Cpu, Hardware
+from probegrid.models.memory import or_none_if_out_of_memory  # noqa: F401  # for the allocator's setting
 from probegrid.models.offload import page_locked
 from probegrid.models.placement import Placement
 from probegrid.models.plan import Plan, plan

@@ -42,6 +42,8 @@ class RealCell:
     name: str
     write: Writer
     overrides: tuple[str, ...]
+    cap_gb: float | None = None
+    """Let torch hold no more on each GPU, as if there were no more."""
 
 
 def random_checkpoint(shape: str, method: QuantizationMethod, blocks: int | None = None) -> Writer:
@@ -121,7 +123,7 @@ def cells(preset: str, squad: str, ntml: str) -> list[RealCell]:
         "small_gpus": [
             RealCell(
                 "123B in NF4, SQuAD", random_checkpoint("mistral_large", NF4),
-                (*asked, "quantization=nf4", "dataset.num_samples=48", *capped),
+                (*asked, "quantization=nf4", "dataset.num_samples=48", *capped), cap_gb=10.5,
             ),
         ],
     }[preset]  # fmt: skip
@@ -138,6 +140,9 @@ def run(cell: RealCell, scratch: Path | None) -> None:
         console.print(
             f"[b]{cell.name}[/b]: wrote {written / 1e9:.2f} GB in {time.perf_counter() - started:.0f} s"
         )
+        for gpu in range(torch.cuda.device_count() if cell.cap_gb else 0):
+            total = torch.cuda.get_device_properties(gpu).total_memory
+            torch.cuda.set_per_process_memory_fraction(cell.cap_gb * 1e9 / total, gpu)
         places = (f"store_dir={folder}/store", f"results_dir={folder}/results", "tracking=none")
         result = probegrid.run(["model=custom", f"model.path={folder}/checkpoint", *places, *cell.overrides])
         planned = json.loads((result.folder / "result.json").read_text())["plan"]

@@ -5,6 +5,7 @@ Knows devices and where a model's blocks lie; must not know prompts or plans.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 T = TypeVar("T")
+
+# Read when CUDA is first used. Tensors of many sizes come and go in a pass: without it the allocator holds a third more
+# than it gives out, which a small card does not have.
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 FREE_SHARE = {"cuda": 0.75, "cpu": 0.25}
 """Part of the free memory that keys and values may take; activations, logits and other programs need the rest."""

@@ -18,7 +18,8 @@ from probegrid.models.workload import PASS_TOKENS, ROWS, Batch
 from probegrid.schema import PlacementStrategy
 
 _SHORTER_PASSES = (4096, 1024)
-"""Tokens of a pass that are tried on GPUs too: less working memory leaves room for blocks and rows."""
+"""Tokens of a pass that are tried on GPUs too: less working memory leaves room for blocks and rows. A pass that needs
+fewer has room for more: other readings of the cell (p(true)) have longer prompts."""
 _SLACK = 1.05
 """How much slower than the fastest an option may be to save streaming, GPUs and memory."""
 
@@ -79,11 +80,15 @@ def batches(facts: Facts) -> list[Batch]:
     work = facts.workload
     device = _device_type(facts)
     longest = PASS_TOKENS[device]
-    lengths = (longest, *_SHORTER_PASSES) if device == "cuda" and work.generates else (longest,)
+    lengths = (longest, *_SHORTER_PASSES) if device == "cuda" else (longest,)
     found: set[tuple[int, int]] = set()
     for size in _batch_sizes(facts):
         tokens = max(size * work.longest_tokens, work.prefix_tokens)
-        found |= {(size, min(tokens, length)) for length in lengths}
+        if not work.generates:
+            found.add((size, min(tokens, longest)))
+            continue
+        enough = min((length for length in lengths if length >= tokens), default=longest)
+        found |= {(size, length) for length in lengths if length <= enough}
     return [Batch(size, tokens) for size, tokens in sorted(found)]
 
 
