@@ -266,3 +266,12 @@ def test_no_space_for_the_result_is_status_1_and_nothing_is_half_written(
     assert "cannot write results/" in sentence(done.stderr)
     assert list((workdir / "store").rglob("part-*.parquet"))
     assert not recorded(workdir)
+
+
+@pytest.mark.parametrize("method", ["nf4", "int8"])
+def test_quantized_cells_print_nothing_but_our_own_lines(command: Command, method: str) -> None:
+    ended = command(f"quantization={method}", "dataset.num_samples=4", "decoding.max_new_tokens=2")
+    assert ended.returncode == 0
+    said = ended.stdout + ended.stderr
+    for word in ("MatMul", "kernels", "Warning", "warning"):
+        assert word not in said

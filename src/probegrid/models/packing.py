@@ -9,6 +9,7 @@ which modules a model has.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,6 +22,9 @@ from probegrid.schema import QuantizationMethod
 
 OUTLIER_THRESHOLD = 6.0
 """Input features above it are multiplied in 16 bits (LLM.int8, Dettmers et al. 2022, section 3.2)."""
+
+# Else it says, at every product, that inputs are cast as int8 needs it, and that a kernel for CPUs is not installed.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 Entries = dict[str, Tensor]
 """Tensors by their name within a module; a quantized matrix has its constants beside it."""
