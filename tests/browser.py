@@ -12,6 +12,8 @@ import pytest
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
@@ -61,6 +63,11 @@ class Browser:
         self.wait(
             lambda: self.all(xpath)[0].click() is None if self.all(xpath) else False, f"a click on {xpath}"
         )
+
+    def turn_wheel(self, element: WebElement, pixels: int) -> None:
+        """Scroll down with the mouse over an element."""
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        ActionChains(self.driver).scroll_from_origin(ScrollOrigin.from_element(element), 0, pixels).perform()
 
     def text(self) -> str:
         """All the page says."""

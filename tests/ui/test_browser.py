@@ -37,7 +37,7 @@ METRIC = "//a[@title='Plot chart' and text()='{}']"
 # a table of MLflow's is two grids, names and values, of which only the rows in view are there
 TABLE = "const table = arguments[0].closest('[role=grid]').parentElement.parentElement;"
 TABLE_TEXT = f"{TABLE} return table.textContent"
-SCROLL_DOWN = f"{TABLE} [...table.querySelectorAll('[role=grid]')].at(-1).scrollTop += 150"
+VALUES = f"{TABLE} return [...table.querySelectorAll('[role=grid]')].at(-1)"
 NO_ASSISTANT = """
 localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
 localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
@@ -133,20 +133,21 @@ def test_comparing_runs_shows_what_differs(sweep: Sweep, browser: Browser) -> No
     browser.click("//button[@aria-label='Parameters - Show diff only']")
     browser.wait(lambda: not browser.all("//*[text()='model.path']"), "what is the same to go")
     browser.find("//*[text()='nf4']")
+    browser.driver.execute_script("arguments[0].scrollIntoView()", browser.find("//*[text()='Run details']"))
+    browser.keep("mlflow_compare")
     metrics = [MlflowClient(sweep.uri).get_run(sweep.children[name]).data.metrics for name in chosen]
     for name in ("accuracy", "accuracy_ci_low", "accuracy_ci_high", "auroc", "auroc_ci_low", "auroc_ci_high"):
         browser.wait(lambda name=name: scrolled_to(browser, name), name)
         table = browser.driver.execute_script(TABLE_TEXT, browser.find(METRIC.format(name)))
         assert all(f"{of_run[name]:.3f}"[:-1] in table for of_run in metrics), table
-    browser.driver.execute_script("arguments[0].scrollIntoView()", browser.find("//*[text()='Run details']"))
-    browser.keep("mlflow_compare")
 
 
 def scrolled_to(browser: Browser, metric: str) -> bool:
     """Whether a metric is in view; else its table is scrolled a little."""
     if browser.all(METRIC.format(metric)):
         return True
-    browser.driver.execute_script(SCROLL_DOWN, browser.all("//a[@title='Plot chart']")[0])
+    values = browser.driver.execute_script(VALUES, browser.all("//a[@title='Plot chart']")[0])
+    browser.turn_wheel(values, 150)
     return False
 
 

@@ -239,7 +239,7 @@ def _p_value(drawn: FloatArray, value: float, n_clusters: int) -> float:
         return float("nan")
     below = np.count_nonzero(valid < 0) + np.count_nonzero(valid == 0) / 2
     beyond = min(below, valid.size - below)
-    tail = (beyond + 0.5) / (valid.size + 1)
+    tail = float(beyond + 0.5) / (valid.size + 1)
     spread = float(valid.std())
     if beyond < _FEWEST_BEYOND and spread > 0:
         tail = max(_SMALLEST_TAIL, min(tail, float(ndtr(-abs(value) / spread))))

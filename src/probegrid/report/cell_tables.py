@@ -16,7 +16,7 @@ LEAKY = "†"
 
 MAIN_METRICS = ("accuracy", "auroc")
 """What the terminal shows."""
-MORE_METRICS = ("auprc", "aurc", "ece", "within_conversation_auroc", "text_auroc", "control_auroc")
+MORE_METRICS = ("auprc", "aurc", "ece", "text_auroc", "control_auroc")
 """What the files show besides, where any cell has it."""
 
 TITLES = {
@@ -25,9 +25,8 @@ TITLES = {
     "auprc": "AUPRC",
     "aurc": "AURC",
     "ece": "ECE",
-    "within_conversation_auroc": "AUROC within conversations",
-    "text_auroc": "AUROC of the text alone",
-    "control_auroc": "AUROC of the control",
+    "text_auroc": "AUROC of text",
+    "control_auroc": "AUROC of control",
 }
 
 
