@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from probegrid.composition import Choices, to_plain
@@ -123,12 +124,14 @@ def _write_report(folder: SweepFolder, config: ReportConfig) -> None:
     cells = sweep_cells(folder)
     if not cells:
         return
-    options = {"seed": config.seed, "resamples": config.resamples}
+    make = partial(
+        make_report, cells, title=f"Sweep {folder.id}", seed=config.seed, resamples=config.resamples
+    )
     try:
-        report = make_report(cells, title=f"Sweep {folder.id}", compare=config.compare, **options)
+        report = make(compare=config.compare)
     except ConfigError as error:
         say(f"no comparisons in the report: {error}")
-        report = make_report(cells, title=f"Sweep {folder.id}", compare=None, **options)
+        report = make(compare=None)
     write_report(folder.report_dir, report)
 
 
