@@ -217,8 +217,13 @@ def sent_cells(grid: Grid) -> set[str]:
     return {file.parent.name for file in (grid.folder / "results").glob("*/mlflow.json")}
 
 
-def check_mlflow(grid: Grid, uri: str) -> dict[str, str]:
+def check_mlflow(grid: Grid, uri: str, *, failed: int = 0) -> dict[str, str]:
     """Hold MLflow to what is on disk: one parent with the sweep's files, each cell once below it with all it has.
+
+    Args:
+        grid: where the sweep is.
+        uri: where it was sent.
+        failed: how many of its cells failed.
 
     Returns:
         The run's id by the cell's key, and the parent's by ``sweep``.
@@ -232,30 +237,35 @@ def check_mlflow(grid: Grid, uri: str) -> dict[str, str]:
     (parent,) = (run for run in runs if run.data.tags.get("probegrid.kind") == "sweep")
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == len(runs) - 1
-    assert parent.info.status == "FINISHED"
+    assert parent.info.status == ("FAILED" if failed else "FINISHED")
+    assert [run.info.status for run in children].count("FAILED") == failed
     for name in ("manifest.json", "summary.csv"):
         copy = client.download_artifacts(parent.info.run_id, name)
         assert Path(copy).read_bytes() == (grid.sweep() / name).read_bytes()
-    records = grid.records()
-    assert sorted(run.data.tags["probegrid.cell"] for run in children) == sorted(records)
+    assert sorted(run.data.tags["probegrid.cell"] for run in children) == sorted(grid.records())
     for run in children:
-        record, folder = (
-            records[run.data.tags["probegrid.cell"]],
-            grid.folder / "results" / run.data.tags["probegrid.cell"],
-        )
-        assert run.info.status == "FINISHED"
-        assert {name: repr(value) for name, value in run.data.metrics.items()} == {
-            name: repr(float(value)) for name, value in record["metrics"].items()
-        }
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        assert record["choices"].items() <= run.data.params.items()
-        assert run.data.params["dataset.num_samples"] == str(config["dataset"]["num_samples"])
-        assert run.data.params["seed"] == str(config["seed"])
-        files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
-        assert set(artifacts(client, run.info.run_id)) == files - {"mlflow.json"}
+        _check_cell(client, run, grid)
     return {"sweep": parent.info.run_id} | {
         run.data.tags["probegrid.cell"]: run.info.run_id for run in children
     }
+
+
+def _check_cell(client: Any, run: Any, grid: Grid) -> None:
+    """Hold a run to its cell's folder: state, metrics, choices, config, artifacts."""
+    folder = grid.folder / "results" / run.data.tags["probegrid.cell"]
+    record = json.loads((folder / "result.json").read_text())
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert run.info.status == {"done": "FINISHED", "failed": "FAILED"}[record["status"]]
+    assert run.data.tags["probegrid.sweep"] == grid.sweep().name
+    last = {name: pairs[-1][1] for name, pairs in record["steps"].items()}
+    assert {name: repr(value) for name, value in run.data.metrics.items()} == {
+        name: repr(float(value)) for name, value in (record["metrics"] | last).items()
+    }
+    assert record["choices"].items() <= run.data.params.items()
+    assert run.data.params["dataset.num_samples"] == str(config["dataset"]["num_samples"])
+    assert run.data.params["seed"] == str(config["seed"])
+    files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    assert set(artifacts(client, run.info.run_id)) == files - {"mlflow.json"}
 
 
 def artifacts(client: Any, run_id: str, folder: str | None = None) -> list[str]:
