@@ -18,9 +18,10 @@ from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import probegrid
-from probegrid.cell import Cell, Result
+from probegrid.cell import Result
 from probegrid.composition import compose_cell
 from probegrid.evaluation.metrics import metric_info
+from probegrid.found import Cell
 
 SHORT = ("decoding.max_new_tokens=6",)
 Run = Callable[..., Result]

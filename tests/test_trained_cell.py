@@ -19,12 +19,13 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 import probegrid
-from probegrid.cell import Cell, Result
+from probegrid.cell import Result
 from probegrid.cli import main
 from probegrid.composition import compose_cell
 from probegrid.data.example import StatementSet
 from probegrid.embedded import world
 from probegrid.errors import ConfigError
+from probegrid.found import Cell
 from probegrid.models.load import LoadedModel
 from probegrid.progress import Progress
 from probegrid.readings.spans import Position

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from classifiers import save_classifier
 
-from probegrid.cell import Cell
 from probegrid.composition import compose_cell
+from probegrid.found import Cell
 from probegrid.sweep.check import Checker
 from probegrid.sweep.compose import ComposedCell
 from probegrid.sweep.options import LauncherOptions

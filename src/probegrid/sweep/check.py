@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from probegrid import data
-from probegrid.cell import Cell, probe_classifier, transfer_sets
 from probegrid.composition import Choices
 from probegrid.errors import ConfigError, UnknownArchitecture, UserError
+from probegrid.found import Cell, probe_classifier, transfer_sets
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.planning import plan_cell
 from probegrid.schema import Config, DeviceMapConfig
