@@ -1,4 +1,4 @@
-"""Small random checkpoints, and probegrid run in an empty folder: in this process, or as a command of its own."""
+"""Small random checkpoints, and probegrid run in this process, as a command of its own, or from its wheel."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import functools
 import os
 import subprocess
 import sys
+import sysconfig
+import venv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -85,6 +87,58 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("migrated") / "mlflow.db"
     with open_experiment(TrackingConfig(uri=f"sqlite:///{path}", experiment="made with the tables")):
         return path
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    build = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(folder),
+        str(Path(__file__).parents[1]),
+    ]
+    subprocess.run(build, check=True, capture_output=True, timeout=120)
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="session")
+def installed(
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a program of an environment that holds the wheel, from ``/``; dependencies are this environment's own."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    # a path added by a .pth file has its own .pth files passed over: the editable install stays out of sight
+    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
+    subprocess.run(pip, check=True, capture_output=True, timeout=120)
+
+    def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [folder / "bin" / program, *arguments]
+        return subprocess.run(
+            command, cwd="/", env=environment, capture_output=True, text=True, timeout=120, check=True
+        )
+
+    return run
 
 
 @pytest.fixture

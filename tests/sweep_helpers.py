@@ -212,6 +212,21 @@ def undisturbed(grid: Grid) -> Grid:
     return local
 
 
+def own_grid(grid: Grid, checkpoint: Path, profile: Mapping[str, Any]) -> list[str]:
+    """Add a cluster profile, a model and a dataset of the user's own; the words of a grid of two cells with them."""
+    questions = grid.folder / "questions.jsonl"
+    rows = [{"question": f"Where is town {number}?", "answers": ["north"]} for number in range(12)]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    defaults = ["/schema/dataset/jsonl@_here_", "_self_"]
+    grid.add("hydra/launcher", "my_cluster", profile)
+    grid.add("model", "my_model", {"path": str(checkpoint), "dtype": "float32"})
+    grid.add("dataset", "my_data", {"defaults": defaults, "path": str(questions), "num_samples": 4})
+    folders = [f"{name}_dir={grid.folder / name}" for name in ("results", "store")]
+    chosen = ["hydra/launcher=my_cluster", "model=my_model", "dataset=my_data,facts", "tracking=none"]
+    short = ["dataset.num_samples=4", "prompt.num_few_shot=1", "decoding.max_new_tokens=4"]
+    return ["--config-dir", str(grid.groups), "-m", *chosen, *short, *folders]
+
+
 def sent_cells(grid: Grid) -> set[str]:
     """Keys of the cells that say they were sent to MLflow."""
     return {file.parent.name for file in (grid.folder / "results").glob("*/mlflow.json")}

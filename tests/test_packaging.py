@@ -2,62 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-import sysconfig
-import venv
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+from sweep_helpers import Grid, own_grid
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "probegrid"
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True, timeout=120)
-    (file,) = folder.glob("*.whl")
-    return file
-
-
-@pytest.fixture(scope="module")
-def installed(
-    wheel: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a program of an environment that holds the wheel, from ``/``; dependencies are this environment's own."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=False)
-    python = folder / "bin" / "python"
-    (site_packages,) = folder.glob("lib/python*/site-packages")
-    # a path added by a .pth file has its own .pth files passed over: the editable install stays out of sight
-    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(python),
-        "install",
-        "--no-deps",
-        "--no-index",
-        str(wheel),
-    ]
-    subprocess.run(pip, check=True, capture_output=True, timeout=120)
-
-    def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        command = [folder / "bin" / program, *arguments]
-        return subprocess.run(
-            command, cwd="/", env=environment, capture_output=True, text=True, timeout=120, check=True
-        )
-
-    return run
 
 
 def names(wheel: Path) -> set[str]:
@@ -104,3 +57,15 @@ def test_an_installed_probegrid_takes_the_users_own_groups(
         in installed("probegrid", "--config-dir", str(tmp_path), "model=mine", *plan).stdout
     )
     assert "loads 32 of 32 blocks" in installed("probegrid", "model=llama8b", *plan).stdout
+
+
+def test_an_installed_probegrid_runs_the_users_own_grid(
+    installed: Callable[..., subprocess.CompletedProcess[str]],
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    grid = Grid(tmp_path, {})
+    command = own_grid(grid, checkpoint("llama"), {"defaults": ["local", "_self_"], "cells_per_job": 1})
+    assert "2 done" in installed("probegrid", *command).stdout
+    assert grid.states() == ["done", "done"]
+    assert len(grid.jobs()) == 2

@@ -1,6 +1,6 @@
 """Hydra's launchers for grids: ``hydra/launcher=local`` (the default of ``-m``) and ``hydra/launcher=slurm``.
 
-Hydra imports this module at every start and takes launchers only where they are defined: here is the door,
+Hydra imports this module at every start and takes plugins only where they are defined: here is the door,
 everything behind it is in ``probegrid.sweep`` and imported when a grid is launched. (Annotations are evaluated:
 Hydra runs this module before it is in ``sys.modules``, where a dataclass would look up postponed ones.)
 """
@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from probegrid.sweep.options import LauncherOptions, LocalOptions, SlurmOptions
 
@@ -51,6 +53,18 @@ class GridLauncher(Launcher):
         cells = [self._composer.cell(self._config, overrides) for overrides in job_overrides]
         act_on_grid(cells, self.options_class(**self._values))
         return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+
+
+class UsersGroupsFirst(SearchPathPlugin):
+    """Lets a file of ``--config-dir`` stand for one of probegrid's own of the same name.
+
+    Hydra puts that folder before the first provider called ``schema``, which by itself comes after the program's own.
+    """
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Put the config store, as a second ``schema``, before probegrid's groups; of other programs nothing."""
+        if any(element.path == "pkg://probegrid.conf" for element in search_path.get_path()):
+            search_path.prepend("schema", "structured://", anchor="main")
 
 
 class LocalLauncher(GridLauncher):
