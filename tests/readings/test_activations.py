@@ -394,7 +394,7 @@ def test_batches_are_written_down_by_the_device(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_plan_bounds_a_batch(tmp_path: Path) -> None:
-    planned = LoadedModel(build(), 0.0, limits=Limits(batch_size=1, pass_tokens=16, cache_tokens=None))
+    planned = LoadedModel(build(), 0.0, limits=Limits(rows=1, pass_tokens=16, cache_tokens=None))
     reading = read(tmp_path, batch_tokens=None, open_model=lambda _: planned)
     assert written_batches(tmp_path, reading) == lay_out(LENGTHS, 16)
 

@@ -102,8 +102,8 @@ def test_only_what_is_missing_is_made_again_and_it_is_the_same(reader: Reader) -
 def test_batches_keep_to_the_plan_and_answer_alike(reader: Reader) -> None:
     unplanned = reader.read("unplanned", batch_size="auto")
     by_limits = {
-        Limits(batch_size=4, pass_tokens=16, cache_tokens=None): [4, 4, 4, 1],
-        Limits(batch_size=100, pass_tokens=4096, cache_tokens=None): [N],
+        Limits(rows=4, pass_tokens=16, cache_tokens=None): [4, 4, 4, 1],
+        Limits(rows=100, pass_tokens=4096, cache_tokens=None): [N],
     }
     for number, (reader.limits, sizes) in enumerate(by_limits.items()):
         planned = reader.read(str(number), batch_size="auto")
@@ -111,7 +111,7 @@ def test_batches_keep_to_the_plan_and_answer_alike(reader: Reader) -> None:
         assert list(map(len, batches)) == sizes
         assert tokens(planned) == tokens(unplanned)
     longest = max(len(prompt.token_ids) for prompt in reader.prompts) - unplanned.prefix_tokens + 12
-    reader.limits = Limits(batch_size=100, pass_tokens=4096, cache_tokens=3 * longest)
+    reader.limits = Limits(rows=100, pass_tokens=4096, cache_tokens=3 * longest)
     planned = reader.read("few tokens", batch_size="auto")
     batches = json.loads((reader.folder(planned, "few tokens") / "batches.json").read_text())
     assert len(batches[0]) == 3

@@ -35,8 +35,8 @@ from probegrid.schema import (
 class Limits:
     """What a reading of examples of any length keeps to."""
 
-    batch_size: int
-    """Most examples in a batch."""
+    rows: int
+    """Most sequences side by side: the examples of a batch, each as often as it is answered."""
     pass_tokens: int
     """Most tokens in one forward pass; a single row may be longer."""
     cache_tokens: int | None
@@ -197,6 +197,7 @@ def _plan_of(facts: Facts, option: Option, largest_batch: int, *, is_stored: boo
     keeps_copy = facts.method is not QuantizationMethod.none and not is_stored
     kept_copy_bytes = weight_bytes if keeps_copy else 0
     kv_bytes_per_token = blocks * facts.kv_block_bytes_per_token
+    rows = option.batch.size * work.generations
     tokens = work.examples * (work.generations * work.new_tokens if work.generates else work.prompt_tokens)
     return Plan(
         parameters=facts.parameters.total(architecture.layers),
@@ -213,7 +214,7 @@ def _plan_of(facts: Facts, option: Option, largest_batch: int, *, is_stored: boo
         placement=option.placement,
         loads=option.loads,
         batch_size=option.batch.size,
-        limits=Limits(option.batch.size, option.batch.pass_tokens, _cache_tokens(facts, option)),
+        limits=Limits(rows, option.batch.pass_tokens, _cache_tokens(facts, option)),
         largest_batch=largest_batch,
         download_bytes=download_bytes,
         disk_bytes=download_bytes + kept_copy_bytes,

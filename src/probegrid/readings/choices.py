@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from probegrid.readings.batches import halving
@@ -102,9 +102,6 @@ def _read_missing(
 
     from probegrid.readings.engine import Engine
 
-    loaded = replace(
-        loaded, limits=None
-    )  # the plan's are of answers, which are other tokens: what is free decides
     length = shared_prefix(prompts)
     longest = max(map(len, prompts))
     engine = Engine(loaded, tokenizer, prompts[0][:length], decoding, (), longest=longest)

@@ -71,7 +71,8 @@ class Engine:
             self._decoder = PaddedDecoder(model, prefix)
             self._held = len(prefix)
         self._budget = KVBudget.of(model)
-        self._most_questions = limits.batch_size if limits else ROWS[device_type]
+        rows = limits.rows // (1 + self._sampling.count) if limits else ROWS[device_type]
+        self._most_questions = max(1, rows)
         self._most_tokens = limits.cache_tokens if limits else None
         self._setup_s = time.perf_counter() - started
 
