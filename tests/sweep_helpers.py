@@ -174,7 +174,7 @@ class Grid:
             for file in (self.folder / "results").glob("*/result.json")
         }
 
-    def numbers(self) -> dict[str, dict[str, float]]:
+    def numbers(self) -> dict[str, dict[str, str]]:
         """The metrics of every cell that is done, but for seconds and bytes, by key; not-a-number as text."""
         return {
             key: {
@@ -183,6 +183,15 @@ class Grid:
             for key, record in self.records().items()
             if record["status"] == "done"
         }
+
+    def numbers_by_draw(self) -> dict[tuple[int, int], dict[str, str]]:
+        """The numbers of every cell that is done, by its questions and its seed, for models that are all the same."""
+        found: dict[tuple[int, int], dict[str, str]] = {}
+        for key, values in self.numbers().items():
+            config = yaml.safe_load((self.folder / "results" / key / "config.yaml").read_text())
+            draw = (config["dataset"]["num_samples"], config["seed"])
+            assert found.setdefault(draw, values) == values
+        return found
 
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,23 @@ FAST = (
     "hydra.launcher.poll_s=0.3",
 )
 Checkpoints = Callable[[str], Path]
+Numbers = Mapping[tuple[int, int], dict[str, str]]
 
 
-def test_packs_failures_and_the_same_command_again(grid: Grid, checkpoint: Checkpoints) -> None:
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoints) -> Numbers:
+    """What an undisturbed sweep says of this module's cells of the one checkpoint, by questions and seed."""
+    undisturbed = Grid(tmp_path_factory.mktemp("undisturbed"), {"HF_HUB_OFFLINE": "1"})
+    undisturbed.add_model("sound", checkpoint("llama"))
+    assert undisturbed.run(*FAST, "model=sound", "seed=0,1").returncode == 0
+    return undisturbed.numbers_by_draw()
+
+
+def test_packs_failures_and_the_same_command_again(
+    grid: Grid, checkpoint: Checkpoints, reference: Numbers
+) -> None:
     sick = grid.add_faulty("sick", checkpoint("llama"))
-    grid.add_model("sound", checkpoint("qwen2"))
+    grid.add_faulty("sound", checkpoint("llama"))
     sick.set("raise")
     command = (*FAST, "model=sick,sound", "seed=0,1")
 
@@ -51,18 +63,22 @@ def test_packs_failures_and_the_same_command_again(grid: Grid, checkpoint: Check
     rows = list(csv.DictReader((grid.sweep() / "summary.csv").open()))
     assert [row["state"] for row in rows] == ["done"] * 4
     assert all(row["accuracy"] for row in rows)
+    assert grid.numbers_by_draw() == reference
 
     nothing = grid.run(*command)
     assert nothing.returncode == 0
     assert len(list(grid.sweep().glob("submissions/*.json"))) == 2
 
 
-def test_a_killed_worker_is_started_again_once(grid: Grid, checkpoint: Checkpoints) -> None:
+def test_a_killed_worker_is_started_again_once(
+    grid: Grid, checkpoint: Checkpoints, reference: Numbers
+) -> None:
     grid.add_faulty("sick", checkpoint("llama")).set("kill")
     ended = grid.run(*FAST, "model=sick", "seed=0,1")
     assert ended.returncode == 0
     assert grid.states() == ["done", "done"]
     assert [job["cells"] for job in grid.jobs()] == [[0, 1], [1, 0]]  # the suspect last
+    assert grid.numbers_by_draw() == reference
 
 
 def test_max_failures_stops_early(grid: Grid, checkpoint: Checkpoints) -> None:
@@ -72,7 +88,7 @@ def test_max_failures_stops_early(grid: Grid, checkpoint: Checkpoints) -> None:
     assert grid.states() == ["failed", None, None]
 
 
-def test_ctrl_c_then_the_same_command(grid: Grid, checkpoint: Checkpoints) -> None:
+def test_ctrl_c_then_the_same_command(grid: Grid, checkpoint: Checkpoints, reference: Numbers) -> None:
     slow = grid.add_faulty("slow", checkpoint("llama"))
     slow.set("slow 1")
     command = (*FAST, "model=slow", "seed=0,1")
@@ -85,6 +101,7 @@ def test_ctrl_c_then_the_same_command(grid: Grid, checkpoint: Checkpoints) -> No
     assert "2 lost" in grid.run(*command, "action=status").stdout
     slow.mend()
     assert grid.run(*command).returncode == 0
+    assert grid.numbers_by_draw() == reference
 
 
 def test_what_cannot_work_is_listed_and_nothing_is_submitted(grid: Grid, checkpoint: Checkpoints) -> None:

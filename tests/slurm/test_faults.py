@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-import yaml
 from slurm_helpers import failed_nodes, node_of, restarts, scontrol, slurm
 from sweep_helpers import Grid, check_mlflow, finish, wait_until
 
@@ -32,17 +31,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoints)
     local.add_model("sound", checkpoint("llama"))
     samples = f"dataset.num_samples=6,{MANY}"
     assert local.run(*FAST[:2], FAST[3], samples, "model=sound", "seed=0,1").returncode == 0
-    return numbers(local)
-
-
-def numbers(grid: Grid) -> dict[tuple[int, int], dict[str, str]]:
-    """The numbers of the cells that are done, by questions and seed; all models of this module are the same."""
-    found: dict[tuple[int, int], dict[str, str]] = {}
-    for key, values in grid.numbers().items():
-        config = yaml.safe_load((grid.folder / "results" / key / "config.yaml").read_text())
-        place = (config["dataset"]["num_samples"], config["seed"])
-        assert found.setdefault(place, values) == values
-    return found
+    return local.numbers_by_draw()
 
 
 def test_eight_packs_end_at_once_on_a_fresh_sqlite_and_their_faults_are_mended_by_the_same_command(
@@ -75,7 +64,7 @@ def test_eight_packs_end_at_once_on_a_fresh_sqlite_and_their_faults_are_mended_b
     assert "16 cells: 14 done already, 0 on their way, 2 to run" in again.stderr
     mended = check_mlflow(grid, f"sqlite:///{grid.folder}/mlflow.db")
     assert mended.keys() == runs.keys()
-    assert numbers(grid).items() <= reference.items()
+    assert grid.numbers_by_draw().items() <= reference.items()
 
 
 def test_disturbed_jobs_go_on_where_they_were(
@@ -122,7 +111,7 @@ def test_disturbed_jobs_go_on_where_they_were(
 
     assert grid.run(*command).returncode == 0
     assert grid.states() == ["done"] * 6
-    assert numbers(grid) == {(MANY, 0): reference[MANY, 0]}
+    assert grid.numbers_by_draw() == {(MANY, 0): reference[MANY, 0]}
 
 
 def test_detach_status_cancel_and_ctrl_c(grid: Grid, checkpoint: Checkpoints, reference: Numbers) -> None:
@@ -144,4 +133,4 @@ def test_detach_status_cancel_and_ctrl_c(grid: Grid, checkpoint: Checkpoints, re
     slow.mend()
     assert grid.run(*command).returncode == 0
     assert grid.states() == ["done", "done"]
-    assert numbers(grid) == {(6, seed): reference[6, seed] for seed in (0, 1)}
+    assert grid.numbers_by_draw() == {(6, seed): reference[6, seed] for seed in (0, 1)}
