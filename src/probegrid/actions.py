@@ -6,6 +6,7 @@ Knows the entry points of the parts; must not know how any of them works.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from probegrid.composition import Choices
@@ -39,7 +40,8 @@ def _sync(config: Config, choices: Choices) -> None:
     from probegrid.tracking.sync import sync
 
     results_dir = Path(config.results_dir)
-    report = sync(results_dir, config.tracking, [sweep_run(folder) for folder in list_sweeps(results_dir)])
+    sweeps = {folder.id: partial(sweep_run, folder) for folder in list_sweeps(results_dir)}
+    report = sync(results_dir, config.tracking, sweeps)
     print(f"sent {len(report.sent)}, there already {len(report.already)}, failed {len(report.failed)}")
     for key, reason in report.failed.items():
         print(f"  {key}: {reason}")

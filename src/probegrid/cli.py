@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -45,10 +44,7 @@ def _compose_and_act() -> None:
         except ProbegridError as error:
             failures.append(error)
 
-    with (
-        user_errors(),
-        full_disk(Path("<results_dir>/.sweeps/multirun.yaml")),
-    ):  # all that Hydra writes itself
+    with user_errors(), full_disk("what goes below results_dir or store_dir"):
         hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")(task)()
     for failure in failures:
         raise failure

@@ -49,7 +49,7 @@ def disk_errors(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def full_disk(target: Path) -> Iterator[None]:
+def full_disk(target: Path | str) -> Iterator[None]:
     """Turn a full disk, and nothing else, into one sentence about ``target``."""
     try:
         yield

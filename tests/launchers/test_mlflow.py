@@ -30,7 +30,7 @@ def test_a_server_that_stops_half_way(
     grid.tracking = "mlflow"
     grid.add_model("small", checkpoint("llama"))
     there = f"tracking.uri=http://127.0.0.1:{port}"
-    command = (*FAST, there, "model=small", "seed=range(8)", "hydra.launcher.cells_per_job=2")
+    command = (*FAST, there, "model=small", "seed=range(8)", "hydra.launcher.cells_per_job=4")
 
     with run_server(server, migrated, port):
         launcher = grid.start(*command)

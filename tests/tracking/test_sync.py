@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from probegrid.schema import TrackingConfig
+from probegrid.sweep.folder import SweepFolder
+from probegrid.sweep.report import sweep_run
 from probegrid.tracking.mlflow_session import ServerUnreachable
 from probegrid.tracking.mlflow_sink import send
 from probegrid.tracking.sync import SyncReport, sync
@@ -77,9 +80,12 @@ def test_a_damaged_record_does_not_hold_up_the_others(
 ) -> None:
     damaged, whole = write_cell(cell="a"), write_cell(cell="b")
     (damaged / "result.json").write_text("{")
-    report = sync(whole.parent, sqlite)
+    sweep = SweepFolder(whole.parent, "friday")
+    sweep.write_text(sweep.manifest_file, "{")
+    report = sync(whole.parent, sqlite, {sweep.id: partial(sweep_run, sweep)})
     assert report.sent == ("b",)
     assert "damaged" in report.failed["a"]
+    assert "damaged" in report.failed["sweep friday"]
 
 
 def test_nothing_recorded_is_nothing_to_do(tmp_path: Path, port: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,9 @@ class SyncReport:
     """Those that could not be sent, with the reason."""
 
 
-def sync(results_dir: Path, tracking: TrackingConfig, sweeps: Sequence[SweepRun] = ()) -> SyncReport:
+def sync(
+    results_dir: Path, tracking: TrackingConfig, sweeps: Mapping[str, Callable[[], SweepRun]] | None = None
+) -> SyncReport:
     """Send every recorded cell that is not in MLflow yet, each once, whatever other processes send meanwhile.
 
     Nothing is raised for a cell that cannot be sent: the others are, and the report has the reason. When the
@@ -36,13 +38,13 @@ def sync(results_dir: Path, tracking: TrackingConfig, sweeps: Sequence[SweepRun]
     Args:
         results_dir: folder of the recorded cells.
         tracking: where to send them.
-        sweeps: parent runs to send as well.
+        sweeps: parent runs to send as well, by the sweep's id; each is made when it is its turn.
     """
     sent: list[str] = []
     already: list[str] = []
     failed: dict[str, str] = {}
     deliveries: dict[str, Callable[[], Delivery]] = {
-        f"sweep {sweep.sweep}": partial(deliver_sweep, sweep, tracking) for sweep in sweeps
+        f"sweep {sweep}": partial(_deliver_sweep, make, tracking) for sweep, make in (sweeps or {}).items()
     }
     deliveries |= {key: partial(deliver, results_dir / key, tracking) for key in recorded_keys(results_dir)}
     names = list(deliveries)
@@ -57,3 +59,7 @@ def sync(results_dir: Path, tracking: TrackingConfig, sweeps: Sequence[SweepRun]
         else:
             (sent if delivery.is_new else already).append(name)
     return SyncReport(tuple(sent), tuple(already), failed)
+
+
+def _deliver_sweep(make: Callable[[], SweepRun], tracking: TrackingConfig) -> Delivery:
+    return deliver_sweep(make(), tracking)
