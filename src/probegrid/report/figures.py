@@ -279,13 +279,14 @@ def _bars(
 def _overlaid(
     divided: Sequence[Panel], x_label: str, y_label: str, draw: Draw, frame: Callable[[Axes], None]
 ) -> Figure:
-    """Draw every series of every panel the legend below the panel."""
+    """Draw every series of every panel, the legend below the panel."""
     figure, every = new_panels([panel.title for panel in divided], x_label, y_label, height=5.2)
     for axes, panel in zip(every, divided, strict=True):
         frame(axes)
         for series in panel.series:
             draw(axes, series)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize="small", frameon=False)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize="small", frameon=False)
     return figure
 
 
