@@ -45,7 +45,7 @@ def _alternatives(facts: Facts) -> Iterator[tuple[str, Facts]]:
     if facts.strategy in (PlacementStrategy.single, PlacementStrategy.balanced):
         yield "device_map=auto", replace(facts, strategy=PlacementStrategy.auto)
     enough = _leanest(_with_cpu_memory(facts, None))
-    if enough is not None:
+    if enough is not None and enough.cpu_bytes > facts.cpu_budget:
         memory_gb = math.ceil(enough.cpu_bytes / BYTES_PER_GB)
         yield f"device_map.cpu_memory_gb={memory_gb}", _with_cpu_memory(facts, memory_gb)
     for memory_gb in sorted({int(gpu.memory_gb) for gpu in GPUS.values()}):
@@ -58,9 +58,10 @@ def _alternatives(facts: Facts) -> Iterator[tuple[str, Facts]]:
 
 
 def _alternatives_in_nf4(facts: Facts) -> Iterator[tuple[str, Facts]]:
-    """The same changes with the smallest format, where it is not that already."""
-    if facts.method is not QuantizationMethod.nf4:
-        for change, changed in _alternatives(replace(facts, method=QuantizationMethod.nf4)):
+    """The same changes with the smallest format, where that alone is not enough."""
+    smallest = replace(facts, method=QuantizationMethod.nf4)
+    if facts.method is not QuantizationMethod.nf4 and _leanest(smallest) is None:
+        for change, changed in _alternatives(smallest):
             yield f"quantization=nf4 {change}", changed
 
 
