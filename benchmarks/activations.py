@@ -101,7 +101,7 @@ def compare_readings(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as temporary:
         folder, workload = Path(temporary), Path(temporary) / "workload.json"
         (folder / "checkpoint").mkdir()
-        write_checkpoint(SHAPE, folder / "checkpoint", device="cpu", dtype=torch.float32)
+        write_checkpoint(config(SHAPE), folder / "checkpoint", device="cpu", dtype=torch.float32)
         work = draw_workload(config(SHAPE).vocab_size, arguments.passages)
         workload.write_text(json.dumps(work))
         runs: dict[str, list[Run]] = {name: [] for name in methods}

@@ -2,8 +2,8 @@
 
 Knows operations, bytes moved and rates; must not know how blocks came to lie where they lie. Devices of one
 model work one after another; copies of streamed blocks run beside the computing of the others. Estimates, not
-promises: against a Llama-70B in NF4 on one H200, 400 five-shot questions took 29.7 s and are estimated within
-a fifth of it.
+promises: of whole cells on one and two H100s (``benchmarks/real_cells.py``) and of 400 five-shot questions to a
+Llama-70B in NF4 on one H200 (23.7 s) they were within a fifth.
 """
 
 from __future__ import annotations
