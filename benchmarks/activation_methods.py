@@ -33,7 +33,7 @@ def ours(checkpoint: str, layer: int) -> Read:
     """The first blocks, batches of passages, a hook at the layer, bfloat16 on disk: the project's own code."""
     from probegrid.models.checkpoint import find_checkpoint
     from probegrid.models.load import ModelRequest
-    from probegrid.models.truncation import load_truncated
+    from probegrid.models.load_truncated import load_truncated
     from probegrid.progress import Progress
     from probegrid.readings.activations import read_activations
     from probegrid.readings.spans import Example, Passage
@@ -94,7 +94,7 @@ def lens_stopped(checkpoint: str, layer: int) -> Read:
 
 
 METHODS: dict[str, tuple[Callable[[str, int], Read], tuple[str, ...]]] = {
-    "ours": (ours, ("probegrid.models.truncation", "probegrid.readings.activations", "accelerate")),
+    "ours": (ours, ("probegrid.models.load_truncated", "probegrid.readings.activations", "accelerate")),
     "by_statement": (by_statement, ("accelerate",)),
     "by_conversation": (by_conversation, ("accelerate",)),
     "lens": (lens, ("transformer_lens.model_bridge",)),

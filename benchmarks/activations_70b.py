@@ -23,22 +23,22 @@ from transformers import PreTrainedModel
 from answers import matmul_rate
 from probegrid.data.ntml import NtmlConfig
 from probegrid.data.ntml import load as load_ntml
-from probegrid.identity import describe_model
-from probegrid.models.assembly import assemble
+from probegrid.hardware.devices import hardware_for
+from probegrid.models.blocks import execution_device
+from probegrid.models.build import assemble
 from probegrid.models.checkpoint import EMBEDDED, find_checkpoint
-from probegrid.models.checkpoint_config import architecture_from_config
-from probegrid.models.hardware import hardware_for
 from probegrid.models.load import LoadedModel, ModelRequest
-from probegrid.models.memory import execution_device
-from probegrid.models.placement import Placement
-from probegrid.models.plan import Plan, plan
-from probegrid.models.truncation import load_truncated
-from probegrid.models.workload import activation_workload
+from probegrid.models.load_truncated import load_truncated
+from probegrid.planning.families import architecture_from_config
+from probegrid.planning.placement import Placement
+from probegrid.planning.plan import Plan, plan
+from probegrid.planning.workload import activation_workload
 from probegrid.progress import Progress
 from probegrid.readings.activations import read_activations
+from probegrid.readings.identity import describe_model
+from probegrid.readings.session import passages_of
 from probegrid.readings.spans import Passage, Position
 from probegrid.schema import DeviceMapConfig, Dtype, ModelConfig, PlacementStrategy, QuantizationMethod
-from probegrid.trained_cell import passages_of
 from random_models import RandomParts, config, write_checkpoint
 
 DTYPE = torch.bfloat16

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
-from probegrid.readings.generation import Generation, Sampling, generate
-from probegrid.readings.shared_prefix import SharedPrefixDecoder
-from probegrid.readings.stopping import StopRule
+from probegrid.inference.generation import Generation, Sampling, generate
+from probegrid.inference.shared_prefix import SharedPrefixDecoder
+from probegrid.inference.stopping import StopRule
 from random_models import random_model, random_nf4_model
 
 PRESETS = {

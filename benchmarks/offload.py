@@ -24,16 +24,16 @@ from torch import Tensor
 from transformers import LlamaConfig, PreTrainedModel
 
 from answers import Workload as Prompts
-from probegrid.models.assembly import assemble, skeleton
-from probegrid.models.checkpoint_config import architecture_from_config
+from probegrid.hardware.devices import GPUS, Cpu, Hardware
+from probegrid.hardware.memory import or_none_if_out_of_memory  # noqa: F401  # for the allocator's setting
+from probegrid.inference.shared_prefix import SharedPrefixDecoder
+from probegrid.models.build import assemble, skeleton
 from probegrid.models.dispatch import streamed_bytes, torch_device
-from probegrid.models.hardware import GPUS, Cpu, Hardware
-from probegrid.models.memory import or_none_if_out_of_memory  # noqa: F401  # for the allocator's setting
 from probegrid.models.offload import page_locked
-from probegrid.models.placement import Placement
-from probegrid.models.plan import Plan, plan
-from probegrid.models.workload import Workload
-from probegrid.readings.shared_prefix import SharedPrefixDecoder
+from probegrid.planning.families import architecture_from_config
+from probegrid.planning.placement import Placement
+from probegrid.planning.plan import Plan, plan
+from probegrid.planning.workload import Workload
 from probegrid.schema import DeviceMapConfig, Dtype, QuantizationMethod
 from random_models import RandomParts
 from random_models import config as config_of

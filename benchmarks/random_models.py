@@ -13,10 +13,9 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from probegrid.embedded import checkpoint_dir
-from probegrid.models.assembly import skeleton
+from probegrid.models.build import skeleton
 from probegrid.models.checkpoint import WEIGHTS_INDEX, Checkpoint
-from probegrid.models.packing import Entries, pack
-from probegrid.models.quantization import quantization_config
+from probegrid.models.quantization import Entries, pack, quantization_config
 from probegrid.schema import QuantizationMethod
 
 SHAPES = {

@@ -33,12 +33,12 @@ POLYGRAPH_TRUE = "True"
 def ours(checkpoint: str, classifier: str, workload: dict[str, Any], out: Path) -> dict[str, Any]:
     """The project's own code: greedy answers and samples from one prefill, entailment of the pairs that are needed."""
     from probegrid import data
-    from probegrid.composition import compose_cell
+    from probegrid.compose import compose_cell
     from probegrid.models.checkpoint import find_checkpoint
     from probegrid.models.load import ModelRequest, load_model
     from probegrid.probes import Scoring
     from probegrid.progress import Progress
-    from probegrid.respondent import Respondent
+    from probegrid.readings.session import Respondent
     from probegrid.schema import QuantizationMethod
 
     overrides = [

@@ -17,15 +17,15 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedModel
 
-from probegrid.models.architecture import kv_bytes_per_token
-from probegrid.models.assembly import assemble
-from probegrid.models.checkpoint_config import architecture_from_config
-from probegrid.models.facts import Facts
-from probegrid.models.hardware import Hardware
-from probegrid.models.placement import Placement
-from probegrid.models.workload import Batch, Workload
-from probegrid.readings.residual import ResidualReader
-from probegrid.readings.shared_prefix import SharedPrefixDecoder
+from probegrid.hardware.devices import Hardware
+from probegrid.inference.residual import ResidualReader
+from probegrid.inference.shared_prefix import SharedPrefixDecoder
+from probegrid.models.build import assemble
+from probegrid.planning.architecture import kv_bytes_per_token
+from probegrid.planning.families import architecture_from_config
+from probegrid.planning.placement import Placement
+from probegrid.planning.requirements import Facts
+from probegrid.planning.workload import Batch, Workload
 from probegrid.schema import Architecture, Dtype, PlacementStrategy, QuantizationMethod
 from random_models import RandomParts, config
 

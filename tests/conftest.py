@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 import probegrid
-from probegrid.cell import Result
+from probegrid.cell.run import Result
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in the commands the tests run
 settings.register_profile("probegrid", deadline=None)  # the first example pays for imports

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from probegrid.cell import Result
+    from probegrid.cell.run import Result
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "run"]
@@ -30,7 +30,7 @@ def run(overrides: Sequence[str] = ()) -> Result:
         probegrid.errors.UserError: the overrides ask for something that cannot be.
         probegrid.errors.RunError: something outside the input went wrong.
     """
-    from probegrid.cell import run_cell
-    from probegrid.composition import compose_cell
+    from probegrid.cell.run import run_cell
+    from probegrid.compose import compose_cell
 
     return run_cell(*compose_cell(overrides))

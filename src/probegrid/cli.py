@@ -10,7 +10,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from probegrid.composition import CONFIG_MODULE, register, spell_out, to_choices, to_config, user_errors
+from probegrid.compose import CONFIG_MODULE, register, spell_out, to_choices, to_config, user_errors
 from probegrid.disk import full_disk
 from probegrid.errors import ProbegridError
 

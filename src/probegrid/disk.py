@@ -1,14 +1,23 @@
-"""Files that are written whole or not at all, and what a disk refuses said in one sentence.
+"""Files and folders that appear whole or not at all, and what a disk refuses said in one sentence.
 
-Knows paths and the operating system's errors; must not know what is in the files.
+A folder's files go into a hidden sibling (``.<name>.tmp-<host>-<pid>-<random>``), reach the disk, and the sibling is
+renamed. A folder that is already there is first renamed away (``.<name>.old-...``), so a reader sees the old folder,
+for an instant none, then the new one; never a mixture.
+
+Knows paths and the operating system's errors.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -65,3 +74,103 @@ def _is_full(error: OSError | SafetensorError) -> bool:
     if isinstance(error, OSError):
         return error.errno in _FULL
     return any(f"os error {number}" in str(error) for number in _FULL)  # all that safetensors says of it
+
+
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
+_ABANDONED_AFTER_S = 24 * 3600
+_FULL_DISK = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write ``files`` (relative path -> content) as ``folder``; the last writer wins.
+
+    Raises:
+        StoreError: the disk is full or refuses to be written; what stood there before still stands.
+    """
+    temporary = _sibling(folder, "tmp")
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in files.items():
+            _write_file(temporary / name, content)
+        for path in (temporary, *filter(Path.is_dir, temporary.rglob("*"))):
+            _flush_folder(path)
+        _replace(folder, temporary)
+    except OSError as error:
+        reason = _FULL_DISK.get(error.errno or 0, error.strerror or str(error))
+        raise StoreError(
+            f"cannot write {folder}: {reason}; make room or choose another folder, and run again."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Clear what killed writers left in ``parent``; a folder that one had only renamed away is put back.
+
+    A leftover counts as abandoned when its process is dead (on this host) or when it is older than a day.
+    """
+    for path in parent.glob(".*"):
+        found = _LEFTOVER.fullmatch(path.name)
+        if found is None or not _is_abandoned(path, found["host"], int(found["pid"])):
+            continue
+        if found["kind"] == "old":
+            with suppress(OSError):  # the folder stands already: the replacement was complete
+                path.rename(parent / found["name"])
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _sibling(folder: Path, kind: str) -> Path:
+    return folder.with_name(
+        f".{folder.name}.{kind}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    )
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(folder: Path, temporary: Path) -> None:
+    retired: list[Path] = []
+    while True:
+        try:
+            temporary.rename(folder)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        with suppress(FileNotFoundError):  # another writer was quicker
+            retired.append(folder.rename(_sibling(folder, "old")))
+    _flush_folder(folder.parent)
+    for path in retired:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_abandoned(path: Path, host: str, pid: int) -> bool:
+    if host == socket.gethostname() and not _is_running(pid):
+        return True
+    try:
+        return time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S
+    except FileNotFoundError:
+        return False
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,6 +1,6 @@
 """What a person sees while a cell runs: a bar on a terminal, a line now and then in a log.
 
-Knows numbers and a stream; must not know what is being counted.
+Knows numbers and a stream.
 """
 
 from __future__ import annotations

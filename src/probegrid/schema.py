@@ -1,8 +1,7 @@
 """The contract of every configuration value: one dataclass a group, one docstring a field.
 
-Knows names, types, defaults and what each value may be; must not know where a value came from (Hydra, Python), nor read
-a file, nor import anything heavy. Datasets and probes with fields of their own subclass ``DatasetConfig`` or
-``ProbeConfig`` in their own module and are found there (``composition.register``).
+Knows names, types, defaults and what each value may be. Datasets and probes with fields of their own subclass
+``DatasetConfig`` or ``ProbeConfig`` in their own module and are found there (``compose.register``).
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from probegrid.errors import ConfigError
 
@@ -368,3 +367,31 @@ class Config:
                 f"probe={name} needs {self.probe.fewest_samples} or more samples of each question, and {drawn} are "
                 "drawn; drop decoding=greedy or use decoding=sample, which draws 10."
             )
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The name chosen in each group, as typed: ``model=qwen72b`` gives ``choices.model == "qwen72b"``."""
+
+    model: str
+    """Choice of group ``model``."""
+    quantization: str
+    """Choice of group ``quantization``."""
+    device_map: str
+    """Choice of group ``device_map``."""
+    dataset: str
+    """Choice of group ``dataset``."""
+    probe: str
+    """Choice of group ``probe``."""
+
+    @property
+    def name(self) -> str:
+        """The name of the cell's run: ``model-quantization-dataset-probe``."""
+        return "-".join((self.model, self.quantization, self.dataset, self.probe))
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """Nested plain values, every enum by its name: what ``config.yaml`` holds; report keys are no part of a cell."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {str(name): value for name, value in plain.items() if name != "report"}

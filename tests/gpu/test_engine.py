@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from probegrid.readings.generation import Sampling, generate
-from probegrid.readings.shared_prefix import SharedPrefixDecoder
-from probegrid.readings.stopping import StopRule
+from probegrid.inference.generation import Sampling, generate
+from probegrid.inference.shared_prefix import SharedPrefixDecoder
+from probegrid.inference.stopping import StopRule
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -91,8 +91,8 @@ def test_the_prefix_takes_the_same_memory_at_every_batch_size() -> None:
 
 
 def test_running_out_of_memory_halves_the_batch_and_goes_on() -> None:
+    from probegrid.inference.engine import Engine
     from probegrid.models.load import LoadedModel
-    from probegrid.readings.engine import Engine
     from probegrid.schema import DecodingConfig
 
     model = random_llama(torch.bfloat16)

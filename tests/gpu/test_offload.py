@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from probegrid.inference.shared_prefix import SharedPrefixDecoder
 from probegrid.models.checkpoint import find_checkpoint
 from probegrid.models.dispatch import streamed_bytes
+from probegrid.models.load_by_parts import load_placed
 from probegrid.models.offload import page_locked
-from probegrid.models.placed import load_placed
-from probegrid.models.placement import Device, Placement
-from probegrid.readings.shared_prefix import SharedPrefixDecoder
+from probegrid.planning.placement import Device, Placement
 from probegrid.schema import ModelConfig, QuantizationMethod
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from probegrid.models.machine import has_unmeasured_gpu, read_rates, visible_gpus
-from probegrid.models.rates import measure, measure_unknown
+from probegrid.hardware.machine import has_unmeasured_gpu, read_rates, visible_gpus
+from probegrid.hardware.rates import measure, measure_unknown
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

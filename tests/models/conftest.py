@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.models.placed import load_placed
-from probegrid.models.placement import Placement
+from probegrid.models.load_by_parts import load_placed
+from probegrid.planning.placement import Placement
 from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
 
 torch.set_num_threads(1)

@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import LlamaConfig, PreTrainedModel
 
+from probegrid.hardware.devices import Cpu, Hardware, assumed_gpu
 from probegrid.models import dispatch as dispatching
-from probegrid.models.assembly import skeleton
+from probegrid.models.blocks import execution_device
+from probegrid.models.build import skeleton
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.dispatch import dispatch
-from probegrid.models.hardware import Cpu, Hardware, assumed_gpu
+from probegrid.models.kv_budget import KVBudget
 from probegrid.models.load import ModelRequest
-from probegrid.models.memory import KVBudget, execution_device
-from probegrid.models.placement import Device, Placement
-from probegrid.models.plan import plan
 from probegrid.models.pool import ModelPool
-from probegrid.models.workload import Workload
+from probegrid.planning.placement import Device, Placement
+from probegrid.planning.plan import plan
+from probegrid.planning.workload import Workload
 from probegrid.schema import (
     Architecture,
     DeviceMapConfig,
@@ -100,7 +101,7 @@ def test_keys_and_values_are_counted_where_streamed_blocks_compute(found: Find, 
 def test_activations_are_those_of_the_whole_model(
     found: Find, load: Load, tokens: Tensor, family: str, method: str
 ) -> None:
-    from probegrid.readings.residual import ResidualReader
+    from probegrid.inference.residual import ResidualReader
 
     rows, spans = tokens.tolist(), [[(0, 4), (3, 9)], [(1, 2)]]
     layers = [0, 2, 3]

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from probegrid.errors import CheckpointError
+from probegrid.inference.generation import Sampling, generate
+from probegrid.inference.shared_prefix import SharedPrefixDecoder
+from probegrid.inference.stopping import StopRule
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.dispatch import streamed_bytes
 from probegrid.models.offload import Conveyor, ParkedBlock, page_locked
-from probegrid.models.packing import constants_of
-from probegrid.models.placement import BUFFERS, Placement
-from probegrid.readings.generation import Sampling, generate
-from probegrid.readings.shared_prefix import SharedPrefixDecoder
-from probegrid.readings.stopping import StopRule
+from probegrid.models.quantization import constants_of
+from probegrid.planning.placement import BUFFERS, Placement
 from probegrid.schema import Dtype
 
 Find = Callable[[str], Checkpoint]

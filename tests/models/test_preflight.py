@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from probegrid.errors import PlanError
+from probegrid.hardware.devices import Cpu, Hardware, assumed_gpu
 from probegrid.models.checkpoint import Checkpoint
-from probegrid.models.hardware import Cpu, Hardware, assumed_gpu
-from probegrid.models.plan import Plan, plan
 from probegrid.models.preflight import (
     DiskNeed,
     GpuState,
@@ -22,7 +21,8 @@ from probegrid.models.preflight import (
     preflight,
     this_machine,
 )
-from probegrid.models.workload import Workload
+from probegrid.planning.plan import Plan, plan
+from probegrid.planning.workload import Workload
 from probegrid.schema import Architecture, DeviceMapConfig, Dtype, QuantizationMethod
 
 GB = 10**9

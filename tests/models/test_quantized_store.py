@@ -17,16 +17,16 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from probegrid.errors import CheckpointError, StoreError
 from probegrid.models import quantized_store
-from probegrid.models.architecture import weight_bytes
-from probegrid.models.assembly import CheckpointParts
+from probegrid.models.build import CheckpointParts
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.models.checkpoint_config import architecture_from_config
 from probegrid.models.load import ModelRequest
-from probegrid.models.packing import constants_of
-from probegrid.models.placement import Placement
+from probegrid.models.load_truncated import load_truncated
+from probegrid.models.quantization import constants_of
 from probegrid.models.quantized_store import QuantizedStore, folder_of
-from probegrid.models.truncation import load_truncated
 from probegrid.models.weights import Weights
+from probegrid.planning.architecture import weight_bytes
+from probegrid.planning.families import architecture_from_config
+from probegrid.planning.placement import Placement
 from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
 
 Find = Callable[[str], Checkpoint]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from probegrid.composition import compose_cell
+from probegrid.compose import compose_cell
 from probegrid.data import load
 from probegrid.data.example import QuestionSet
 from probegrid.evaluation.metrics import OTHER_SCORES, metric_info
@@ -21,7 +21,7 @@ from probegrid.models.checkpoint import find_checkpoint
 from probegrid.models.load import LoadedModel
 from probegrid.probes import AnswerProbe, Scores, Scoring
 from probegrid.progress import Progress
-from probegrid.respondent import Respondent
+from probegrid.readings.session import Respondent
 
 PROBES = ("gnll", "semantic_entropy", "p_true")
 N = 60
@@ -98,7 +98,7 @@ def test_larger_scores_are_of_answers_that_are_more_often_correct(
 
 def test_composing_them_imports_no_torch() -> None:
     code = (
-        "import sys; from probegrid.composition import compose_cell; "
+        "import sys; from probegrid.compose import compose_cell; "
         f"[compose_cell([f'probe={{p}}']) for p in {PROBES}]; "
         "assert not {'torch', 'transformers', 'sklearn', 'scipy'} & set(sys.modules), 'heavy import'"
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from probegrid.composition import compose_cell
+from probegrid.compose import compose_cell
 from probegrid.errors import ConfigError, DataError
 from probegrid.evaluation.ranking import auroc
 from probegrid.evaluation.splits import TEST
@@ -112,7 +112,7 @@ def test_a_layer_that_says_nothing_scores_all_alike(make_features: Callable[...,
 
 def test_composing_a_probe_imports_no_torch() -> None:
     code = (
-        "import sys; from probegrid.composition import compose_cell; "
+        "import sys; from probegrid.compose import compose_cell; "
         "[compose_cell([f'probe={p}']) for p in ('logistic', 'mass_mean', 'text_baseline', 'control')]; "
         "assert not {'torch', 'sklearn', 'scipy'} & set(sys.modules), 'heavy import'"
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from classifiers import save_classifier
 
-from probegrid.composition import compose_cell
-from probegrid.found import Cell
+from probegrid.cell.prepare import Cell
+from probegrid.compose import compose_cell
 from probegrid.sweep.check import Checker
-from probegrid.sweep.compose import ComposedCell
+from probegrid.sweep.grid import ComposedCell
 from probegrid.sweep.options import LauncherOptions
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import probegrid
-from probegrid.cell import Result
-from probegrid.composition import compose_cell
+from probegrid.cell.run import Result
+from probegrid.compose import compose_cell
 from probegrid.data import facts
 from probegrid.data.example import Question
 from probegrid.errors import ConfigError

@@ -15,8 +15,8 @@ from classifiers import entailed_one_by_one, save_classifier
 from sklearn.metrics import roc_auc_score
 
 import probegrid
-from probegrid.cell import Result
-from probegrid.composition import compose_cell
+from probegrid.cell.run import Result
+from probegrid.compose import compose_cell
 from probegrid.errors import CheckpointError, ConfigError
 
 N = 50

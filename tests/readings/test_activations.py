@@ -24,15 +24,16 @@ from torch import Tensor
 
 from probegrid.data.example import Conversation, Message, Statement, StatementSet
 from probegrid.errors import ConfigError, RunError, StoreError
+from probegrid.inference.residual import ResidualReader
 from probegrid.models.checkpoint import find_checkpoint
 from probegrid.models.load import LoadedModel, ModelRequest, load_tokenizer
-from probegrid.models.plan import Limits
-from probegrid.models.truncation import load_truncated
+from probegrid.models.load_truncated import load_truncated
+from probegrid.planning.plan import Limits
 from probegrid.progress import Progress
 from probegrid.readings import activations
-from probegrid.readings.activations import ActivationReading, lay_out, read_activations
+from probegrid.readings.activations import ActivationReading, read_activations
+from probegrid.readings.batches import lay_out
 from probegrid.readings.prompts import ChatTemplate
-from probegrid.readings.residual import ResidualReader
 from probegrid.readings.spans import Example, Passage, Position, statement_passages
 from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
 

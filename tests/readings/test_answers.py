@@ -15,14 +15,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from probegrid.data import facts
 from probegrid.errors import RunError, StoreError
+from probegrid.inference import engine
+from probegrid.inference.padded import PaddedDecoder
+from probegrid.inference.shared_prefix import SharedPrefixDecoder
 from probegrid.models.load import LoadedModel
-from probegrid.models.plan import Limits
+from probegrid.planning.plan import Limits
 from probegrid.progress import Progress
-from probegrid.readings import engine
 from probegrid.readings.answers import AnswerReading, read_answers
-from probegrid.readings.padded import PaddedDecoder
 from probegrid.readings.prompts import Prompt, build_prompts
-from probegrid.readings.shared_prefix import SharedPrefixDecoder
 from probegrid.schema import DecodingConfig, PromptConfig
 
 N = 13

@@ -13,11 +13,11 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from probegrid.errors import RunError
+from probegrid.inference import engine
+from probegrid.inference.shared_prefix import SharedPrefixDecoder
 from probegrid.models.load import LoadedModel
 from probegrid.progress import Progress
-from probegrid.readings import engine
 from probegrid.readings.choices import ChoiceReading, read_choices
-from probegrid.readings.shared_prefix import SharedPrefixDecoder
 
 N = 9
 CHOICES = (5, 60, 400)

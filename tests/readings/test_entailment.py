@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from probegrid.embedded import world
 from probegrid.errors import CheckpointError, RunError
-from probegrid.models.entailment import Classifier, Pair, entailment_label, find_classifier
+from probegrid.models.classifier import Classifier, Pair, entailment_label, find_classifier
 from probegrid.progress import Progress
 from probegrid.readings import entailment
 from probegrid.readings.entailment import Entailments

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from probegrid.data.example import Conversation, Message, Question, Statement, StatementSet
 from probegrid.embedded import tokenizer as embedded
 from probegrid.errors import CheckpointError, ConfigError, DataError
+from probegrid.inference.generation import Generation
 from probegrid.readings.answers import AnswerReading
-from probegrid.readings.generation import Generation
 from probegrid.readings.prompts import ChatTemplate, Prompt
 from probegrid.readings.spans import (
     Passage,

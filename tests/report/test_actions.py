@@ -12,9 +12,9 @@ import pytest
 import yaml
 from sweep_helpers import Grid
 
-from probegrid.cell import Result
-from probegrid.composition import compose_cell
-from probegrid.sweep.compose import ComposedCell
+from probegrid.cell.run import Result
+from probegrid.compose import compose_cell
+from probegrid.sweep.grid import ComposedCell
 from probegrid.sweep.launch import sweep_id
 
 FAST = ("dataset.num_samples=40", "decoding.max_new_tokens=6")

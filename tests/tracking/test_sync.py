@@ -12,10 +12,10 @@ import pytest
 from mlflow import MlflowClient
 
 from probegrid.schema import TrackingConfig
-from probegrid.sweep.folder import SweepFolder
-from probegrid.sweep.report import sweep_run
+from probegrid.sweep.close import sweep_run
 from probegrid.tracking.mlflow_session import ServerUnreachable
 from probegrid.tracking.mlflow_sink import send
+from probegrid.tracking.sweep_folder import SweepFolder
 from probegrid.tracking.sync import SyncReport, sync
 
 TWO_SYNCS = """

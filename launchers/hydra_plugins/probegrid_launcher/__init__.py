@@ -34,7 +34,7 @@ class GridLauncher(Launcher):
         self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig"
     ) -> None:
         """Stand in for the config loader, so that each cell is composed once and every mistake is listed."""
-        from probegrid.sweep.compose import Composer
+        from probegrid.sweep.grid import Composer
 
         self._config = config
         self._composer = Composer(hydra_context.config_loader)
@@ -48,7 +48,7 @@ class GridLauncher(Launcher):
         """
         from hydra.core.utils import JobReturn, JobStatus
 
-        from probegrid.sweep.grid_actions import act_on_grid
+        from probegrid.actions import act_on_grid
 
         cells = [self._composer.cell(self._config, overrides) for overrides in job_overrides]
         act_on_grid(cells, self.options_class(**self._values))

@@ -1,7 +1,6 @@
 """What a dataset is made of, once it is loaded.
 
-Knows questions, references and statements as plain values; must not know where they came from, how they become
-prompts, or what a model is.
+Knows questions, references and statements as plain values.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Local files and folders as tables.
 
-Knows file formats (parquet, CSV, JSON lines, a JSON array, an official release's JSON object) and how a
-folder names its splits; must not know what the columns mean.
+Knows file formats (parquet, CSV, JSON lines, a JSON array, an official release's JSON object) and how a folder names
+its splits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Datasets of the Hugging Face hub as tables.
 
-Knows ``datasets.load_dataset`` and what it raises; must not know what the columns mean.
+Knows ``datasets.load_dataset`` and what it raises.
 """
 
 from __future__ import annotations

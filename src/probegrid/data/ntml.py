@@ -1,6 +1,6 @@
 """NTML ("n truths, m lies"): an assistant's list of true and false statements, each with its label and place.
 
-Knows the JSON of an NTML record and what its system prompt gives away; must not know how text is tokenized.
+Knows the JSON of an NTML record and what its system prompt gives away.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which examples are evaluated and which may be shown as few-shot examples.
 
-Knows seeded draws and what makes two questions the same; must not know where they come from.
+Knows seeded draws and what makes two questions the same.
 
 Every draw has a generator of its own, seeded by its purpose, so that no choice changes another:
 

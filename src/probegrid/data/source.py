@@ -1,6 +1,6 @@
 """From ``dataset.path`` to tables: a local file, a local folder, or a hub id.
 
-Knows how a path is told apart; must not know formats or columns.
+Knows how a path is told apart.
 """
 
 from __future__ import annotations

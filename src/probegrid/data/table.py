@@ -1,7 +1,6 @@
 """Rows with named columns, and the reading of their cells.
 
-Knows how a cell becomes a text or a label, and how a row is named in a message; must not know where rows are
-stored or what a dataset makes of them.
+Knows how a cell becomes a text or a label, and how a row is named in a message.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How far two sets of answers to the same questions agree, and how far their verdicts do.
 
-Knows texts and verdicts; must not know who answered.
+Knows texts and verdicts.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Where the blocks of a decoder are, and where each computes.
 
-Knows the module trees of transformers and what dispatching leaves in them; must not know what the blocks are used for.
+Knows the module trees of transformers and what dispatching leaves in them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from probegrid.errors import CheckpointError
@@ -35,3 +36,19 @@ def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
             "long; its activations cannot be read."
         )
     return lists[0]
+
+
+EXECUTION_DEVICE = "_probegrid_device"
+"""Attribute of a dispatched module: where it computes, wherever its weights wait."""
+
+
+def execution_device(module: torch.nn.Module) -> torch.device:
+    """Where a module computes: as it was dispatched, by us or by accelerate, else where its weights lie."""
+    dispatched: torch.device | None = getattr(module, EXECUTION_DEVICE, None)
+    if dispatched is not None:
+        return dispatched
+    hook = getattr(module, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    if device is not None:
+        return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+    return next(module.parameters()).device

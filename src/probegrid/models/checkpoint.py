@@ -1,6 +1,6 @@
 """Which checkpoint a name means, and what identifies its content.
 
-Knows local folders, the embedded model and the hub; must not know weights in memory, devices or quantization.
+Knows local folders, the embedded model and the hub.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Takes the place of accelerate's hooks, which copy a block's tensors one by one w
 which do not know the constants of packed weights. The same for generation and for activations: whatever runs the
 decoder loops over its blocks in order.
 
-Knows a decoder's parts and hooks; must not know how weights are stored, nor what is computed.
+Knows a decoder's parts and hooks.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from probegrid.models.blocks import EXECUTION_DEVICE
 from probegrid.models.offload import Conveyor, ParkedBlock
-from probegrid.models.placement import Device, Placement
+from probegrid.planning.placement import Device, Placement
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-EXECUTION_DEVICE = "_probegrid_device"
-"""Attribute of a dispatched module: where it computes, wherever its weights wait."""
 _CONVEYORS = "_probegrid_conveyors"
 
 

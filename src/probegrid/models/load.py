@@ -1,6 +1,6 @@
 """From a checkpoint to a model that is ready to read.
 
-Knows transformers' loading and what can go wrong in it; must not know questions, probes or results.
+Knows transformers' loading and what can go wrong in it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint, hub_errors
-from probegrid.models.placement import Placement
 from probegrid.models.quantization import quantization_config
+from probegrid.planning.placement import Placement
 from probegrid.schema import ModelConfig, QuantizationMethod
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from probegrid.models.plan import Limits
+    from probegrid.planning.plan import Limits
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from probegrid.models.placed import load_placed, obstacle
+    from probegrid.models.load_by_parts import load_placed, obstacle
 
     started = time.perf_counter()
     if request.placement is not None and obstacle(request.checkpoint, request.config) is None:

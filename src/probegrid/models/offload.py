@@ -6,7 +6,7 @@ stream of its own. The order of the blocks wraps around: the last blocks of a pa
 
 Without CUDA the same code runs with the CPU as the device: plain memory, and copies at once.
 
-Knows tensors and streams; must not know which blocks of a model wait, nor what a block computes.
+Knows tensors and streams.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probegrid.models.packing import constants_of
-from probegrid.models.placement import BUFFERS
+from probegrid.models.quantization import constants_of
+from probegrid.planning.placement import BUFFERS
 
 _ALIGNMENT = 256
 """Bytes; what CUDA's own allocations are aligned to, so that kernels read as fast as from them."""

@@ -1,6 +1,6 @@
 """The model that is in memory now, shared by the cells that need it.
 
-Knows when one model serves another request; must not know how a model is loaded.
+Knows when one model serves another request.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Self
 import torch
 
 from probegrid.models.load import LoadedModel, ModelRequest, load_model
-from probegrid.models.truncation import load_truncated
+from probegrid.models.load_truncated import load_truncated
 
 
 class ModelPool:
@@ -36,7 +36,7 @@ class ModelPool:
 
         Args:
             request: the weights and their devices.
-            deepest_layer: blocks to load, for activations (``truncation.load_truncated``), which a deeper or a
+            deepest_layer: blocks to load, for activations (``load_truncated``), which a deeper or a
                 whole model of the same weights serves as well, wherever it lies; None: the whole model, with
                 its head.
         """

@@ -3,7 +3,7 @@
 The plan says what a cell needs; here the machine is asked what is free, and who uses the rest. Everything that is
 missing is one sentence, and all of them are said at once.
 
-Knows a plan, GPUs, memory, disks and versions of libraries; must not know a model's weights.
+Knows a plan, GPUs, memory, disks and versions of libraries.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 import psutil
 
 from probegrid.errors import PlanError
+from probegrid.hardware.devices import BYTES_PER_GB
 from probegrid.models.checkpoint import Checkpoint
-from probegrid.models.hardware import BYTES_PER_GB
-from probegrid.models.plan import Plan
+from probegrid.planning.plan import Plan
 from probegrid.schema import Dtype, QuantizationMethod
 
 _BITSANDBYTES = (0, 46)

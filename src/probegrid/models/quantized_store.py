@@ -5,7 +5,7 @@ not at all. A load that was interrupted, or that needed the first blocks only, l
 makes what is missing. When all are there, a ``config.json`` and an index make the folder a checkpoint of its own,
 which transformers reads too (a mixture's experts excepted, which it cannot read quantized).
 
-Knows files and names of parts; must not know how a matrix is quantized.
+Knows files and names of parts.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from probegrid.disk import atomic, disk_errors
 from probegrid.errors import StoreError
-from probegrid.models.assembly import Parts
+from probegrid.models.build import Parts
 from probegrid.models.checkpoint import WEIGHTS_INDEX, Checkpoint
-from probegrid.models.checkpoint_config import architecture_from_config
-from probegrid.models.packing import Entries
-from probegrid.models.quantization import quantization_config
+from probegrid.models.quantization import Entries, quantization_config
+from probegrid.planning.families import architecture_from_config
 from probegrid.schema import Dtype, QuantizationMethod
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """A checkpoint's first blocks as a checkpoint of its own: a temporary folder of links to the files that hold them.
 
-Knows how weights are spread over files, in a folder and on the hub, and how the supported families name them;
-must not know devices, quantization or how a model is loaded.
+Knows how weights are spread over files, in a folder and on the hub, and how the supported families name them.
 """
 
 from __future__ import annotations
@@ -17,9 +16,7 @@ from typing import Any
 
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import WEIGHTS_INDEX, Checkpoint
-
-CUTTABLE = frozenset({"llama", "qwen2", "qwen3", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text"})
-"""The ``model_type``s that are ``embed_tokens -> layers -> norm -> lm_head``, and nothing else."""
+from probegrid.planning.families import CUTTABLE
 
 _SAFETENSORS = (WEIGHTS_INDEX, "model.safetensors")
 _PICKLED = ("pytorch_model.bin.index.json", "pytorch_model.bin")

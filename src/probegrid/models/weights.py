@@ -1,6 +1,6 @@
 """The tensors of a checkpoint by name, read one at a time from wherever they are.
 
-Knows safetensors files, their index and the hub; must not know what a tensor means.
+Knows safetensors files, their index and the hub.
 """
 
 from __future__ import annotations

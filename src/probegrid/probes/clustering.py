@@ -1,6 +1,6 @@
 """Which samples mean the same: clusters of the answers to each question.
 
-Knows texts and an equivalence that is asked for; must not know models or likelihoods.
+Knows texts and an equivalence that is asked for.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Entropies of the answers to one question, estimated from samples at temperature 1, in nats.
 
-Knows log-likelihoods and clusters; must not know texts or models.
+Knows log-likelihoods and clusters.
 
 Notation: m samples with log-likelihoods ``l_i`` (sums over tokens) and mean token log-probabilities ``a_i``.
 """

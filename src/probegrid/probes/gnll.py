@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from probegrid.probes import AnswerProbe, Scores, Scoring
+from probegrid.probes.base import AnswerProbe, Scores, Scoring
 from probegrid.probes.likelihood import mean_logprob, perplexity, sum_logprob
 
 

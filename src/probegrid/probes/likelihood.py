@@ -1,7 +1,6 @@
 """The likelihood of one answer by the log-probabilities of its tokens.
 
-Knows token log-probabilities (natural, at temperature 1); must not know probes or how answers were generated. An answer
-without tokens has probability 1.
+Knows token log-probabilities (natural, at temperature 1). An answer without tokens has probability 1.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from probegrid.readings.generation import Generation
+    from probegrid.inference.generation import Generation
 
 
 def sum_logprob(answer: Generation) -> float:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from probegrid.errors import ConfigError
-from probegrid.probes import ActivationProbe
+from probegrid.probes.base import ActivationProbe
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from probegrid.probes import ActivationProbe
+from probegrid.probes.base import ActivationProbe
 
 if TYPE_CHECKING:
     from probegrid.probes.fitting.features import Features

@@ -1,7 +1,6 @@
 """p(true): the probability the model gives to its own answer being true (Kadavath et al. 2022, arXiv 2207.05221).
 
-Knows the prompt, which is semantic_uncertainty's (Farquhar et al. 2024), and how its examples are drawn; must not know
-models or files.
+Knows the prompt, which is semantic_uncertainty's (Farquhar et al. 2024), and how its examples are drawn.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from random import Random
 from typing import TYPE_CHECKING, ClassVar
 
 from probegrid.errors import ConfigError
-from probegrid.probes import AnswerProbe, Scores, Scoring
+from probegrid.probes.base import AnswerProbe, Scores, Scoring
 
 if TYPE_CHECKING:
     from probegrid.data.example import Question, QuestionSet
     from probegrid.readings.answers import AnswerReading
-    from probegrid.respondent import Respondent
+    from probegrid.readings.session import Respondent
     from probegrid.schema import PromptConfig
 
 TRUE, FALSE = " A", " B"

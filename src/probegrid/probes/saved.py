@@ -1,6 +1,6 @@
 """Saved probes: ``probe.safetensors`` and ``probe.json``, from which text can be scored again.
 
-Knows a fitted probe and what is needed to use it; must not know folders, nor how activations are read.
+Knows a fitted probe and what is needed to use it.
 """
 
 from __future__ import annotations

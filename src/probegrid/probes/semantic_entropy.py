@@ -1,6 +1,6 @@
 """Semantic entropy: how widely samples differ in meaning (Farquhar et al., Nature 2024).
 
-Knows samples, their clusters and their entropies; must not know how entailment is computed or kept.
+Knows samples, their clusters and their entropies.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from probegrid.errors import ConfigError
-from probegrid.probes import AnswerProbe, Scores, Scoring
+from probegrid.probes.base import AnswerProbe, Scores, Scoring
 from probegrid.probes.clustering import equal, mutual_entailment
 from probegrid.probes.entropies import discrete_semantic_entropy, monte_carlo_entropy, semantic_entropy
 from probegrid.probes.likelihood import mean_logprob, sum_logprob

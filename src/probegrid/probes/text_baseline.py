@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from probegrid.errors import ConfigError
-from probegrid.probes import TrainedProbe
+from probegrid.probes.base import TrainedProbe
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

@@ -1,6 +1,6 @@
 """The reading *activations*: read once, stored layer by layer, shared by every probe that needs them.
 
-Knows passages, batches and the store; must not know probes, labels' meaning or results.
+Knows passages, batches and the store.
 
 One forward pass a passage, all its examples and all the layers that are missing from it. Batches are laid out
 once for the whole reading and written down, so that an interrupted reading, or one that adds a layer, goes on with
@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from probegrid.errors import RunError
-from probegrid.models.memory import execution_device, or_none_if_out_of_memory
-from probegrid.models.workload import PASS_TOKENS
+from probegrid.hardware.memory import or_none_if_out_of_memory
+from probegrid.inference.residual import ResidualReader
+from probegrid.models.blocks import execution_device
+from probegrid.planning.workload import PASS_TOKENS
+from probegrid.readings.batches import lay_out
 from probegrid.readings.layer_store import LayerStore
-from probegrid.readings.residual import ResidualReader
 from probegrid.readings.spans import Example, Passage
 from probegrid.readings.store import Entry
 
@@ -156,25 +158,6 @@ def _batches(
         most = batch_tokens or (loaded.limits.pass_tokens if loaded.limits else of_device)
         batches = lay_out([len(passage.token_ids) for passage in passages], most)
         entry.write_json("batches.json", batches)
-    return batches
-
-
-def lay_out(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Divide passages into batches by length, longest first.
-
-    Args:
-        lengths: tokens of each passage.
-        most: tokens of a batch, padding included; a passage longer than that is a batch alone.
-
-    Returns:
-        Indices of each batch.
-    """
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= most:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
     return batches
 
 

@@ -1,6 +1,6 @@
 """The reading *answers*: generated once, stored as they come, shared by every probe that needs them.
 
-Knows prompts, the generation loop and the store; must not know correctness, probes or results.
+Knows prompts, the generation loop and the store.
 
 Batches are laid out once for the whole reading and written down, so that a reading which was interrupted goes on
 with the very batches it would have had: its answers are those of an uninterrupted one.
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
+    from probegrid.inference.generation import Generation
     from probegrid.models.load import LoadedModel
     from probegrid.progress import Progress
-    from probegrid.readings.generation import Generation
 
 FORMAT = 1
 """Raised whenever the same description would give other answers than before."""
@@ -120,7 +120,7 @@ def _generate_missing(
     loaded: LoadedModel,
     progress: Progress,
 ) -> None:
-    from probegrid.readings.engine import Engine
+    from probegrid.inference.engine import Engine
 
     engine = Engine(
         loaded, tokenizer, prompts[0].token_ids[:prefix_length], decoding, stop, longest=_longest(prompts)
@@ -181,7 +181,7 @@ def _to_table(
 
 
 def _from_table(table: pa.Table) -> dict[int, tuple[Generation, ...]]:
-    from probegrid.readings.generation import Generation
+    from probegrid.inference.generation import Generation
 
     rows = sorted(table.to_pylist(), key=lambda row: (row["index"], row["sample"]))
     return {

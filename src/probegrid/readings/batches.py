@@ -1,6 +1,6 @@
 """Batches that memory may not hold: halved until they fit.
 
-Knows indices of examples; must not know what is done with them.
+Knows indices of examples.
 """
 
 from __future__ import annotations
@@ -44,3 +44,22 @@ def halving(
                 raise RunError(too_large(part[0]))
             else:
                 pending[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
+
+
+def lay_out(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Divide passages into batches by length, longest first.
+
+    Args:
+        lengths: tokens of each passage.
+        most: tokens of a batch, padding included; a passage longer than that is a batch alone.
+
+    Returns:
+        Indices of each batch.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= most:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches

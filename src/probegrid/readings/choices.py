@@ -1,6 +1,6 @@
 """The reading *choices*: how likely each of a few tokens is to come next, after many prompts.
 
-Knows token ids, the engine and the store; must not know what the prompts or the tokens mean.
+Knows token ids, the engine and the store.
 
 What all prompts begin with is read once. Batches are laid out once and written down, as those of answers are.
 """
@@ -100,7 +100,7 @@ def _read_missing(
 ) -> None:
     import pyarrow as pa
 
-    from probegrid.readings.engine import Engine
+    from probegrid.inference.engine import Engine
 
     length = shared_prefix(prompts)
     longest = max(map(len, prompts))

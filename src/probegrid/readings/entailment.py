@@ -1,6 +1,6 @@
 """The reading *entailments*: which texts entail which, each pair asked once and kept.
 
-Knows pairs of texts, batches and the store; must not know questions, clusters or entropies.
+Knows pairs of texts, batches and the store.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from probegrid.models.entailment import Classifier, Pair
-from probegrid.models.memory import or_none_if_out_of_memory
-from probegrid.readings.activations import lay_out
-from probegrid.readings.batches import halving
+from probegrid.hardware.memory import or_none_if_out_of_memory
+from probegrid.models.classifier import Classifier, Pair
+from probegrid.readings.batches import halving, lay_out
 from probegrid.readings.store import Entry, key_of
 
 if TYPE_CHECKING:

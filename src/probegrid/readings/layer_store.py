@@ -1,6 +1,6 @@
 """One layer's activations on disk: a folder of safetensors, one for each batch that was read.
 
-Knows tensors and files; must not know models, tokens or labels.
+Knows tensors and files.
 """
 
 from __future__ import annotations

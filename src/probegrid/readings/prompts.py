@@ -1,6 +1,6 @@
 """From questions to the token ids a model reads.
 
-Knows the prompt formats of the field, chat templates and a tokenizer; must not know models, devices or files.
+Knows the prompt formats of the field, chat templates and a tokenizer.
 """
 
 from __future__ import annotations

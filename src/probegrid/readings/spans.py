@@ -1,6 +1,6 @@
 """From conversations and answers to token ids, and to the tokens a probe reads.
 
-Knows chat templates, tokenizers and where in a text a statement stands; must not know models, layers or files.
+Knows chat templates, tokenizers and where in a text a statement stands.
 
 A conversation is rendered by the chat template, or where there is none as the contents of its messages with a
 blank line between them: a statement alone is read as it stands. What is read of a statement is a span of tokens,

@@ -1,6 +1,6 @@
 """Readings on disk: content-addressed folders of parts, each written whole or not at all.
 
-Knows folders, JSON and Arrow tables; must not know what is in them.
+Knows folders, JSON and Arrow tables.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The tables of a report: every cell's numbers, its companion scores, and the cells that failed.
 
-Knows cells and metric names; must not know files.
+Knows cells and metric names.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A recorded cell as a report sees it: what was chosen, what was found, its examples when they are asked for.
 
-Knows the files of a cell's folder; must not know what is shown of them, nor any other cell.
+Knows the files of a cell's folder.
 """
 
 from __future__ import annotations

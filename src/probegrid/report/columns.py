@@ -1,6 +1,6 @@
 """What tells cells apart: the groups and keys whose values vary, and a short name for each cell by them.
 
-Knows choices and flattened configs; must not know metrics.
+Knows choices and flattened configs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Comparisons as a table: a row a pair of cells.
 
-Knows comparisons; must not know how they are computed, nor files.
+Knows comparisons.
 """
 
 from __future__ import annotations

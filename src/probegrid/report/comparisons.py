@@ -1,6 +1,6 @@
 """Paired comparisons of cells on the examples they share: differences, intervals, p-values, agreement of answers.
 
-Knows the scores and answers of pairs of cells, and evaluation; must not know how pairs are found, nor files.
+Knows the scores and answers of pairs of cells, and evaluation.
 """
 
 from __future__ import annotations

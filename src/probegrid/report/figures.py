@@ -1,7 +1,6 @@
 """The figures of a report, each over many cells.
 
-Knows cells and evaluation's curves; must not know files, nor how cells were chosen. A figure is made only where
-there is something to draw.
+Knows cells and evaluation's curves. A figure is made only where there is something to draw.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One HTML page of a report, with everything it needs inside it.
 
-Knows tables, images and the template; must not know cells.
+Knows tables, images and the template.
 """
 
 from __future__ import annotations

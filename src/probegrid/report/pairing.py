@@ -1,6 +1,6 @@
 """Which cells may be compared: those that differ in one group or key and in nothing else that has an effect.
 
-Knows choices and flattened configs; must not know scores.
+Knows choices and flattened configs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How cells share a figure: panels that can be read, a few series each.
 
-Knows which columns tell cells apart; must not know what is drawn.
+Knows which columns tell cells apart.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A report from recorded cells to files: tables, comparisons, figures, page.
 
-Knows the order of the steps and the names of the files; must not know how any part is made.
+Knows the order of the steps and the names of the files.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from probegrid.disk import remove_leftovers, write_folder
 from probegrid.errors import ConfigError
 from probegrid.report.cell_tables import (
     MAIN_METRICS,
@@ -26,7 +27,6 @@ from probegrid.report.page import page
 from probegrid.report.select import select_cells
 from probegrid.report.tables import Table
 from probegrid.schema import ReportConfig
-from probegrid.tracking.atomic import remove_leftovers, write_folder
 
 PAGE_FILE = "index.html"
 _ENDINGS = {".csv", ".md", ".tex", ".html"}

@@ -1,6 +1,6 @@
 """Which of the recorded cells a report is about.
 
-Knows the filters of ``report`` and the manifests of sweeps; must not know what is shown of the cells.
+Knows the filters of ``report`` and the manifests of sweeps.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from probegrid.errors import ConfigError, closest
 from probegrid.report.cells import RecordedCell, load_cells
 from probegrid.schema import ReportConfig
-from probegrid.sweep.folder import SweepFolder, list_sweeps
+from probegrid.tracking.sweep_folder import SweepFolder, list_sweeps
 
 _FILTERS = ("model", "quantization", "dataset", "probe")
 

@@ -1,6 +1,6 @@
 """A table of text and raw values, and its forms: CSV, Markdown, LaTeX (booktabs), and the terminal.
 
-Knows rows and columns; must not know cells.
+Knows rows and columns.
 """
 
 from __future__ import annotations

@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from probegrid import data
-from probegrid.composition import Choices
+from probegrid.cell.plan import plan_cell
+from probegrid.cell.prepare import Cell, probe_classifier, transfer_sets
 from probegrid.errors import ConfigError, UnknownArchitecture, UserError
-from probegrid.found import Cell, probe_classifier, transfer_sets
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.planning import plan_cell
-from probegrid.schema import Config, DeviceMapConfig
-from probegrid.sweep.compose import ComposedCell
+from probegrid.schema import Choices, Config, DeviceMapConfig
+from probegrid.sweep.grid import ComposedCell
 from probegrid.sweep.options import LauncherOptions, SlurmOptions
 from probegrid.tracking import record
 
 if TYPE_CHECKING:
     from probegrid.data.example import QuestionSet, StatementSet
-    from probegrid.models.plan import Plan
+    from probegrid.planning.plan import Plan
 
 T = TypeVar("T")
 

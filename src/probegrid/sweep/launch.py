@@ -1,6 +1,6 @@
 """The flow of a sweep: compose, check, pack, submit, wait, report.
 
-Knows the order of the steps and what makes a sweep go on where it stopped; must not know how a step is done.
+Knows the order of the steps and what makes a sweep go on where it stopped.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from probegrid.composition import Choices
 from probegrid.disk import disk_errors
 from probegrid.errors import ConfigError, ProbegridError, RunError, UserError
 from probegrid.progress import Progress
-from probegrid.schema import Config
+from probegrid.schema import Choices, Config
 from probegrid.sweep.check import CheckedCell, Checker, refusals
-from probegrid.sweep.compose import ComposedCell, cell_names
-from probegrid.sweep.folder import Manifest, ManifestCell, SweepFolder
+from probegrid.sweep.close import close_sweep, open_sweep
+from probegrid.sweep.grid import ComposedCell, cell_names
 from probegrid.sweep.local import LocalScheduler
 from probegrid.sweep.options import LauncherOptions, OnInterrupt, SlurmOptions
-from probegrid.sweep.packing import pack
-from probegrid.sweep.report import close_sweep, open_sweep
+from probegrid.sweep.packs import pack
 from probegrid.sweep.rows import CellRow, Stage, cancelled, observe, scheduler_of
 from probegrid.sweep.scheduler import JobRequest, Scheduler
 from probegrid.sweep.slurm import SlurmScheduler, check_options
 from probegrid.sweep.table import counts, print_table, say
 from probegrid.sweep.wait import wait
 from probegrid.tracking.provenance import git_commit, own_argv, uncommitted_changes, versions
+from probegrid.tracking.sweep_folder import Manifest, ManifestCell, SweepFolder
 
 _ID_LENGTH = 10
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import psutil
 from filelock import FileLock
 
-from probegrid.sweep.folder import Job, Submission, SweepFolder
 from probegrid.sweep.scheduler import JobPhase, JobRequest, JobState
+from probegrid.tracking.sweep_folder import Job, Submission, SweepFolder
 
 _TERM_WAIT_S = 5.0
 

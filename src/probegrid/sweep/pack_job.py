@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from probegrid.sweep.folder import SweepFolder
+from probegrid.tracking.sweep_folder import SweepFolder
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from probegrid.sweep.folder import CellState, Job, Manifest, Phase, Submission, SweepFolder
 from probegrid.sweep.local import LocalScheduler
 from probegrid.sweep.scheduler import JobPhase, JobState, Scheduler
 from probegrid.sweep.slurm import SlurmScheduler
+from probegrid.tracking.sweep_folder import CellState, Job, Manifest, Phase, Submission, SweepFolder
 
 
 class Stage(StrEnum):

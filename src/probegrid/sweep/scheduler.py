@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Protocol
 
 from probegrid.schema import Resources
-from probegrid.sweep.folder import Submission, SweepFolder
+from probegrid.tracking.sweep_folder import Submission, SweepFolder
 
 
 class JobPhase(Enum):

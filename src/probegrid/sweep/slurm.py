@@ -17,10 +17,10 @@ from typing import Any
 from probegrid.disk import full_disk
 from probegrid.errors import ConfigError, closest
 from probegrid.schema import Resources
-from probegrid.sweep.folder import Job, Submission, SweepFolder
 from probegrid.sweep.options import SlurmOptions
 from probegrid.sweep.pack_job import PackJob
 from probegrid.sweep.scheduler import JobPhase, JobRequest, JobState
+from probegrid.tracking.sweep_folder import Job, Submission, SweepFolder
 
 _COMMAND_TIMEOUT_S = 60
 _QUEUED = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from probegrid.errors import ConfigError
-from probegrid.sweep.folder import SweepFolder, list_sweeps
 from probegrid.sweep.rows import cancelled, observe, scheduler_of
 from probegrid.sweep.table import counts, print_table
+from probegrid.tracking.sweep_folder import SweepFolder, list_sweeps
 
 
 def show_sweeps(results_dir: Path, sweep: str | None = None) -> None:

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from probegrid.errors import StoreError
-from probegrid.sweep.folder import CellState, Job, Phase, SweepFolder
 from probegrid.sweep.options import LauncherOptions
 from probegrid.sweep.rows import CellRow, Stage, cancelled, latest_jobs, observe, scheduler_of
 from probegrid.sweep.scheduler import JobRequest, Scheduler
 from probegrid.sweep.table import LiveTable, say
+from probegrid.tracking.sweep_folder import CellState, Job, Phase, SweepFolder
 
 
 def wait(folder: SweepFolder, options: LauncherOptions, scheduler: Scheduler) -> list[CellRow]:

@@ -1,6 +1,6 @@
 """What runs inside a job: its cells one after another, the model held between them, each state on disk.
 
-Knows how to run a cell and what to do when it fails; must not know which scheduler started it.
+Knows how to run a cell and what to do when it fails.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from probegrid.cell import measure_gpus, run_cell
-from probegrid.composition import Choices
+from probegrid.cell.plan import PackPlan, plan_pack
+from probegrid.cell.run import measure_gpus, run_cell
 from probegrid.disk import full_disk
 from probegrid.errors import RunError, StoreError, UserError
 from probegrid.models.load import LoadedModel, ModelRequest
 from probegrid.models.pool import ModelPool
-from probegrid.planning import PackPlan, plan_pack
 from probegrid.progress import Progress
-from probegrid.schema import Config
-from probegrid.sweep.folder import CellState, Phase, SweepFolder
+from probegrid.schema import Choices, Config
 from probegrid.sweep.heartbeat import Heartbeat
 from probegrid.sweep.options import OnInterrupt
+from probegrid.tracking.sweep_folder import CellState, Phase, SweepFolder
 
 _MAX_REASON_LENGTH = 400
 
@@ -69,7 +68,7 @@ def _plan_pack(cells: Sequence[tuple[Config, Choices]]) -> PackPlan | None:
 
 def _close_if_last(folder: SweepFolder) -> None:
     """Write the summary where no launcher waits to do it; every job that might be the last one does."""
-    from probegrid.sweep.report import close_sweep
+    from probegrid.sweep.close import close_sweep
     from probegrid.sweep.rows import observe
 
     rows = observe(folder)

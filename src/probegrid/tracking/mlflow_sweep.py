@@ -1,7 +1,7 @@
 """The parent run of a sweep in MLflow: its files and its state, sent again only where they changed.
 
-Knows a sweep's id, its files and how it stands; must not know cells, jobs or schedulers. The run's last tag names
-what was sent, so that whoever sends the same again (the launcher, the last job, ``action=sync``) changes nothing.
+Knows a sweep's id, its files and how it stands. The run's last tag names what was sent, so that whoever sends the
+same again (the launcher, the last job, ``action=sync``) changes nothing.
 """
 
 from __future__ import annotations

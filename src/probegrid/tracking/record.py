@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from probegrid.disk import remove_leftovers, write_folder
 from probegrid.errors import StoreError
-from probegrid.tracking.atomic import remove_leftovers, write_folder
 from probegrid.tracking.provenance import Provenance
 from probegrid.tracking.redaction import redact
 

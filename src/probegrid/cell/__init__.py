@@ -1,0 +1,1 @@
+"""One cell: what it is and needs (``prepare``), its flow (``run``), what it finds and leaves."""

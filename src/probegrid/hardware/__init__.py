@@ -1,0 +1,1 @@
+"""Devices: their memory, their rates, and how busy they are."""

@@ -1,0 +1,108 @@
+"""The GPUs and the memory of this machine, found without importing torch.
+
+Knows ``nvidia-smi``, the operating system and the file of measured rates.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from probegrid.hardware.devices import BYTES_PER_GB, GPUS, Cpu, Gpu, assumed_gpu
+
+_BYTES_PER_MIB = 2**20
+_TIMEOUT_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a GPU was measured to reach (``rates.measure``); as the fields of ``Gpu``."""
+
+    bandwidth_gb_per_s: float
+    tflops: float
+    link_gb_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A GPU as the driver lists it."""
+
+    uuid: str
+    name: str
+    free_gb: float
+
+
+def this_cpu() -> Cpu:
+    """The CPU, with the memory that is available now."""
+    return Cpu(memory_gb=psutil.virtual_memory().available / BYTES_PER_GB)
+
+
+def visible_gpus() -> tuple[Gpu, ...]:
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` leaves visible, in its order, with the memory that is free now.
+
+    Their rates are those measured on this machine, else the table's.
+    """
+    rates = read_rates()
+    return tuple(_gpu(listed, rates.get(listed.uuid)) for listed in _visible())
+
+
+def has_unmeasured_gpu() -> bool:
+    """Whether nothing is kept of a visible GPU's rates."""
+    return not {listed.uuid for listed in _visible()} <= read_rates().keys()
+
+
+def rates_file() -> Path:
+    """Where measured rates are kept, by the GPU's UUID: a file of this user's, for all folders."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "probegrid" / "gpu_rates.json"
+
+
+def read_rates() -> dict[str, Rates]:
+    """The rates that are kept; none where the file is missing or damaged: they are measured again."""
+    try:
+        kept = json.loads(rates_file().read_text())
+        return {str(uuid): Rates(**values) for uuid, values in kept.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _visible() -> list[_Listed]:
+    listed = _by_index_and_uuid()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [key for key in listed if key.isdecimal()] if visible is None else visible.split(",")
+    return [listed[name.strip()] for name in names if name.strip() in listed]
+
+
+def _by_index_and_uuid() -> Mapping[str, _Listed]:
+    if shutil.which("nvidia-smi") is None:
+        return {}
+    query = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        text = subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    gpus: dict[str, _Listed] = {}
+    for line in text.strip().splitlines():
+        index, uuid, name, free_mib = (part.strip() for part in line.split(","))
+        listed = _Listed(uuid, name, float(free_mib) * _BYTES_PER_MIB / BYTES_PER_GB)
+        gpus |= {index: listed, uuid: listed}
+    return gpus
+
+
+def _gpu(listed: _Listed, rates: Rates | None) -> Gpu:
+    """A GPU by what was measured, else by its name as the driver gives it (``NVIDIA A100-SXM4-80GB``).
+
+    One that the table does not have is taken for the slowest of its memory.
+    """
+    words = set(listed.name.replace("-", " ").split())
+    named = [gpu for name, gpu in GPUS.items() if set(name.split()) <= words or name in listed.name]
+    known = max(named, key=lambda gpu: len(gpu.name), default=assumed_gpu(listed.free_gb))
+    found = replace(known, name=listed.name, memory_gb=listed.free_gb)
+    return replace(found, **asdict(rates)) if rates else found

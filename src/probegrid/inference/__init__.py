@@ -1,0 +1,1 @@
+"""The engine: token ids in, answers, log-probabilities and residual streams out."""

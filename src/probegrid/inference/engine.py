@@ -1,0 +1,153 @@
+"""Answers to batches of prompts by the fastest decoder the model allows, within the memory there is.
+
+Knows decoders, the memory of devices and the settings of decoding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from probegrid.errors import RunError
+from probegrid.hardware.memory import or_none_if_out_of_memory
+from probegrid.inference.generation import Decoder, Generation, Sampling, generate, logprobs_of
+from probegrid.inference.padded import PaddedDecoder
+from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
+from probegrid.inference.stopping import StopRule
+from probegrid.models.blocks import decoder_blocks, execution_device
+from probegrid.models.kv_budget import KVBudget
+from probegrid.planning.workload import PASS_TOKENS, ROWS
+from probegrid.schema import DecodingConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from probegrid.models.load import LoadedModel
+
+FEWEST_PASS_TOKENS = 256
+"""Shortest passes that are tried where memory is short."""
+
+
+class Engine:
+    """Answers batches of prompts that begin with the same tokens."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prefix: Sequence[int],
+        decoding: DecodingConfig,
+        stop: Sequence[str],
+        *,
+        longest: int,
+    ) -> None:
+        """Read the prefix.
+
+        Args:
+            loaded: the model.
+            tokenizer: decodes the answers, to find their end.
+            prefix: token ids that every prompt begins with.
+            decoding: the settings of generation.
+            stop: strings that end an answer.
+            longest: tokens of the longest prompt, the prefix included.
+        """
+        started = time.perf_counter()
+        model = loaded.model
+        eos = sorted({*loaded.eos_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])})
+        self._rule = StopRule(tokenizer, stop, eos, count_stop=decoding.count_stop)
+        self._decoding = decoding
+        self._sampling = Sampling(
+            decoding.num_generations if decoding.do_sample else 0, decoding.temperature, decoding.seed
+        )
+        device_type, limits = execution_device(decoder_blocks(model)[0]).type, loaded.limits
+        self.obstacle = obstacle(model, longest + decoding.max_new_tokens)
+        if self.obstacle is None:
+            pass_tokens = limits.pass_tokens if limits else PASS_TOKENS[device_type]
+            self._decoder: Decoder = _shared_prefix_decoder(model, prefix, pass_tokens)
+            self._held = 0
+        else:
+            model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+            self._decoder = PaddedDecoder(model, prefix)
+            self._held = len(prefix)
+        self._budget = KVBudget.of(model)
+        rows = limits.rows // (1 + self._sampling.count) if limits else ROWS[device_type]
+        self._most_questions = max(1, rows)
+        self._most_tokens = limits.cache_tokens if limits else None
+        self._setup_s = time.perf_counter() - started
+
+    def take_setup_seconds(self) -> float:
+        """Seconds that reading the prefix took; 0 when asked again."""
+        seconds, self._setup_s = self._setup_s, 0.0
+        return seconds
+
+    def lay_out(self, lengths: Mapping[int, int]) -> list[list[int]]:
+        """Divide prompts into batches, longest first, each within the plan and the memory there is.
+
+        Args:
+            lengths: tokens after the prefix, of each prompt by its index.
+        """
+        chosen = None if self._decoding.batch_size == "auto" else int(self._decoding.batch_size)
+        most = chosen or self._most_questions
+        batches: list[list[int]] = []
+        for index in sorted(lengths, key=lambda index: (-lengths[index], index)):
+            if batches and len(batches[-1]) < most:
+                longest = lengths[batches[-1][0]] + self._held + self._decoding.max_new_tokens
+                if chosen or self._fits((len(batches[-1]) + 1) * (1 + self._sampling.count) * longest):
+                    batches[-1].append(index)
+                    continue
+            batches.append([index])
+        return batches
+
+    def _fits(self, tokens: int) -> bool:
+        """Whether the keys and values of so many tokens, over all rows together, have room."""
+        return (self._most_tokens is None or tokens <= self._most_tokens) and self._budget.holds(tokens)
+
+    def answer(self, suffixes: Sequence[Sequence[int]], keys: Sequence[str]) -> list[list[Generation]] | None:
+        """Answer a batch: the greedy answer and the samples of each prompt; None if memory ran out, which is freed."""
+        answers = or_none_if_out_of_memory(
+            lambda: generate(
+                self._decoder,
+                suffixes,
+                keys,
+                self._rule,
+                max_new_tokens=self._decoding.max_new_tokens,
+                sampling=self._sampling,
+            )
+        )
+        if answers is None:
+            self._decoder.reset()
+        return answers
+
+    def next_logprobs(
+        self, suffixes: Sequence[Sequence[int]], token_ids: Sequence[int]
+    ) -> list[list[float]] | None:
+        """Log-probabilities of some tokens after each prompt of a batch; None if memory ran out, which is freed."""
+        found = or_none_if_out_of_memory(
+            lambda: logprobs_of(self._decoder.prefill(suffixes, room=0), token_ids)
+        )
+        self._decoder.reset()
+        return found
+
+
+def _shared_prefix_decoder(
+    model: PreTrainedModel, prefix: Sequence[int], pass_tokens: int
+) -> SharedPrefixDecoder:
+    """Read the prefix, in shorter passes where memory runs out.
+
+    Raises:
+        RunError: not even passes of ``FEWEST_PASS_TOKENS`` fit.
+    """
+    fewest = min(pass_tokens, FEWEST_PASS_TOKENS)
+    while pass_tokens >= fewest:
+        decoder = or_none_if_out_of_memory(
+            partial(SharedPrefixDecoder, model, prefix, chunk_tokens=pass_tokens)
+        )
+        if decoder is not None:
+            return decoder
+        pass_tokens //= 2
+    raise RunError(
+        f"the {len(prefix)} tokens that all prompts share do not fit in memory; lower prompt.num_few_shot, or choose "
+        "another device_map or quantization."
+    )

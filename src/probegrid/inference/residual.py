@@ -1,0 +1,149 @@
+"""The residual stream at chosen layers and tokens, from one forward pass that ends behind the deepest of them.
+
+Layer L is what the first L blocks add up to: what block L (counted from 0) reads, or what the last block
+returns. Hooks pick it up where it is computed, on whatever device that is, so that a whole model and a
+truncated one, dispatched over devices or not, give the same numbers.
+
+Knows transformers' decoders and token ids.
+
+Notation: B rows, T tokens of the longest, d width of the residual stream, n spans of all rows together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from probegrid.errors import ConfigError
+from probegrid.models.blocks import decoder_blocks, execution_device
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+    from transformers import PreTrainedModel
+
+Span = tuple[int, int]
+"""First token and one past the last; what is read of a span is the mean over its tokens."""
+
+Pick = Callable[[int, Tensor], None]
+"""Called with each layer and its hidden states [B, T, d], in the order of the layers."""
+
+
+class ResidualReader:
+    """Reads some layers of a decoder."""
+
+    def __init__(self, model: PreTrainedModel, layers: Sequence[int]) -> None:
+        """Find the layers.
+
+        Args:
+            model: a causal model, or its bare decoder; whole, or truncated behind ``max(layers)`` or later.
+            layers: layers to read, each once.
+
+        Raises:
+            ConfigError: the model has fewer blocks.
+            CheckpointError: its blocks cannot be found.
+        """
+        self.layers = tuple(sorted(layers))
+        self._model: Any = model.base_model  # without the head
+        self._blocks = decoder_blocks(model)
+        if not 0 <= self.layers[0] <= self.layers[-1] <= len(self._blocks):
+            raise ConfigError(
+                f"probe.layers={list(self.layers)}: the model has {len(self._blocks)} blocks, so that its layers are "
+                f"0 (the embeddings) to {len(self._blocks)}."
+            )
+        # One that answered before may have been left with an attention for shared prefixes.
+        model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+
+    def read(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        spans: Sequence[Sequence[Span]],
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> dict[int, Tensor]:
+        """Run one batch.
+
+        Args:
+            token_ids: of each row.
+            spans: what to read of each row; spans may overlap.
+            dtype: of the result; means are taken in float32.
+
+        Returns:
+            For each layer [n, d] on the CPU, row by row and span by span.
+        """
+        width = max(map(len, token_ids))
+        # Padding is on the right and attention is causal: no token sees it, and no mask is needed.
+        inputs = torch.tensor([[*row, *[0] * (width - len(row))] for row in token_ids])
+        picked: dict[int, Tensor] = {}
+        selection = _Selection(spans, dtype)
+
+        def pick(layer: int, hidden: Tensor) -> None:
+            picked[layer] = selection(hidden)
+            if layer == self.layers[-1]:
+                raise _DeepestLayerRead
+
+        with torch.inference_mode(), self._tapped(pick):
+            try:
+                device = execution_device(self._model.get_input_embeddings())
+                self._model(input_ids=inputs.to(device), use_cache=False)
+            except _DeepestLayerRead:
+                pass
+        return {layer: values.cpu() for layer, values in picked.items()}
+
+    @contextmanager
+    def _tapped(self, pick: Pick) -> Iterator[None]:
+        """Hook every layer, and leave no hook behind."""
+        handles = [self._tap(layer, pick) for layer in self.layers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _tap(self, layer: int, pick: Pick) -> RemovableHandle:
+        if layer > 0:
+            return self._blocks[layer - 1].register_forward_hook(
+                lambda _module, _args, output: pick(layer, _hidden_states(output))
+            )
+        # With no block at all the embeddings go straight to what stands for the final norm.
+        reader: nn.Module = self._blocks[0] if len(self._blocks) else self._model.norm
+        return reader.register_forward_pre_hook(
+            lambda _module, args, kwargs: pick(layer, args[0] if args else kwargs["hidden_states"]),
+            with_kwargs=True,
+        )
+
+
+class _Selection:
+    """Picks the spans of a batch out of hidden states, on their own device."""
+
+    def __init__(self, spans: Sequence[Sequence[Span]], dtype: torch.dtype) -> None:
+        cells = [
+            (row, token)
+            for row, of_row in enumerate(spans)
+            for start, end in of_row
+            for token in range(start, end)
+        ]
+        self._cells = torch.tensor(cells).T
+        self._lengths = torch.tensor([end - start for of_row in spans for start, end in of_row])
+        self._dtype = dtype
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """From [B, T, d] to [n, d]."""
+        rows, tokens = self._cells.to(hidden.device)
+        chosen = hidden[rows, tokens]
+        if len(self._lengths) < len(rows):
+            chosen = torch.segment_reduce(
+                chosen.float(), "mean", lengths=self._lengths.to(hidden.device), unsafe=True
+            )
+        return chosen.to(self._dtype)
+
+
+class _DeepestLayerRead(Exception):
+    """Nothing that is asked for comes later in this forward pass."""
+
+
+def _hidden_states(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """What a block returns: the hidden states, or a tuple that begins with them (transformers 4)."""
+    return output if isinstance(output, Tensor) else output[0]

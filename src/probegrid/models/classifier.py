@@ -1,0 +1,129 @@
+"""Sequence classifiers for natural language inference: which of two texts entails the other.
+
+Knows transformers' sequence classification and devices.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from probegrid.errors import CheckpointError
+from probegrid.models.checkpoint import Checkpoint, find_checkpoint
+from probegrid.schema import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
+
+Pair = tuple[str, str]
+WORKING_BYTES = 2 * 10**9
+"""Memory that classifying a batch takes beside the weights, at most about this."""
+
+
+def find_classifier(path: str) -> Checkpoint:
+    """Resolve the hub id or folder of a classifier.
+
+    Raises:
+        CheckpointError: it is missing, or none of its labels is called entailment.
+    """
+    checkpoint = find_checkpoint(ModelConfig(path=path, use_safetensors=False), key="probe.entailment")
+    entailment_label(checkpoint)
+    return checkpoint
+
+
+def entailment_label(checkpoint: Checkpoint) -> int:
+    """The class whose name is entailment, in any case (2 for ``microsoft/deberta-v2-xlarge-mnli``).
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    labels: dict[str, Any] = checkpoint.config.get("label2id") or {
+        name: number for number, name in checkpoint.config.get("id2label", {}).items()
+    }
+    for name, number in labels.items():
+        if name.lower() == "entailment":
+            return int(number)
+    raise CheckpointError(
+        f"probe.entailment={checkpoint.name} has no label 'entailment' (labels: {', '.join(labels) or 'none'}); give a "
+        "classifier for natural language inference such as microsoft/deberta-v2-xlarge-mnli."
+    )
+
+
+@dataclass
+class Classifier:
+    """An entailment model in memory, in float32, on the first GPU if there is one."""
+
+    model: Any
+    tokenizer: Any
+    label: int
+    """The class that means entailment."""
+    longest: int | None
+    """Most tokens of a pair; None is no limit."""
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, make_room: Callable[[torch.device, int], None]) -> Classifier:
+        """Load weights and tokenizer.
+
+        Args:
+            checkpoint: as `find_classifier` gives it.
+            make_room: frees so many bytes on a device, if they are not free; called before the weights are read.
+
+        Raises:
+            CheckpointError: the weights or the tokenizer cannot be read, or weights are missing.
+        """
+        import torch
+        from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+        from probegrid.models.load import loading_errors, refuse_missing
+
+        name, commit = checkpoint.name, checkpoint.commit
+        device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        with loading_errors(checkpoint):
+            tokenizer: Any = AutoTokenizer.from_pretrained(name, revision=commit)
+            config: Any = AutoConfig.from_pretrained(name, revision=commit)
+            with torch.device("meta"):
+                shape = AutoModelForSequenceClassification.from_config(config)
+            make_room(device, 4 * sum(parameter.numel() for parameter in shape.parameters()) + WORKING_BYTES)
+            loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+                name, revision=commit, dtype=torch.float32, output_loading_info=True
+            )
+        model, info = loaded
+        refuse_missing(checkpoint, info)
+        limits = [tokenizer.model_max_length, checkpoint.context]
+        known = [limit for limit in limits if limit is not None and limit < 10**9]  # none: a huge number
+        return cls(model.eval().to(device), tokenizer, entailment_label(checkpoint), min(known, default=None))
+
+    def lengths(self, pairs: Sequence[Pair]) -> list[int]:
+        """Tokens of each pair, before it is cut to ``longest``."""
+        ids = self.tokenizer(*self._columns(pairs), verbose=False)["input_ids"]
+        return [len(row) for row in ids]
+
+    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
+        """Whether, in each pair of a batch, the first text entails the second: entailment is the likeliest class."""
+        import torch
+
+        batch = self.tokenizer(
+            *self._columns(pairs),
+            padding=True,
+            truncation=self.longest is not None,
+            max_length=self.longest,
+            return_tensors="pt",
+        ).to(self.model.device)
+        with torch.inference_mode():
+            found: list[bool] = (self.model(**batch).logits.argmax(-1) == self.label).tolist()
+        return found
+
+    def release(self) -> None:
+        """Free its memory; it is of no use afterwards."""
+        import torch
+
+        self.model = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    @staticmethod
+    def _columns(pairs: Sequence[Pair]) -> tuple[list[str], list[str]]:
+        return [first for first, _ in pairs], [second for _, second in pairs]

@@ -1,0 +1,1 @@
+"""What a cell will need, from facts alone: no torch, no weights."""

@@ -1,0 +1,310 @@
+"""Which part of a decoder lies on which device, and which blocks stream to a GPU when they are needed.
+
+Knows bytes and budgets. Blocks are placed whole. A block that does not fit waits in CPU memory and is copied to its
+GPU ahead of use, into one of two buffers of the size of a block; its keys and values stay on the GPU. The embedding
+is a lookup: where a GPU is too small it waits in CPU memory at next to no cost.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from probegrid.planning.architecture import Parts
+from probegrid.schema import PlacementStrategy
+
+Device = int | Literal["cpu"]
+"""Index of a GPU, or CPU memory."""
+
+Fill = Callable[[Sequence[int], int, int], list[int] | None]
+"""From each GPU's room, a block's cost and the number of blocks to the blocks of each GPU; None: too many."""
+
+BUFFERS = 2
+"""Blocks a streaming GPU holds at once: the one computed with and the one under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What has to find room, in bytes."""
+
+    weights: Parts
+    blocks: int
+    """Blocks to load, from the first."""
+    with_head: bool
+    """Whether the final norm and the head are loaded."""
+    tied: bool
+    """Whether the head is the embedding, and so must lie with it."""
+    kv_block: int = 0
+    """Keys and values of one block, for all rows of a batch and the shared prefix."""
+    activations: int = 0
+    """Working memory of every device that computes."""
+    logits: int = 0
+    """Working memory of the head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one device holds, in bytes."""
+
+    weights: int = 0
+    buffers: int = 0
+    kv: int = 0
+    activations: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it, at the peak."""
+        return self.weights + self.buffers + self.kv + self.activations
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where each part lies."""
+
+    embedding: Device
+    blocks: tuple[Device, ...]
+    """Device that computes each block, from the first."""
+    streamed: tuple[int, ...]
+    """Blocks, in order, that wait in CPU memory and are copied to their GPU for each pass."""
+    head: Device | None
+    """None where no head is loaded."""
+
+    @property
+    def final_norm(self) -> Device:
+        """The device of the last block; the module is there even where its weight is not used."""
+        return self.blocks[-1] if self.blocks else self.embedding
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """Indices of the GPUs that are used."""
+        devices = {self.embedding, self.head, *self.blocks}
+        return tuple(sorted(device for device in devices if isinstance(device, int)))
+
+    def first(self, blocks: int) -> Placement:
+        """The placement of the embedding and the first ``blocks`` blocks, without a head."""
+        streamed = tuple(block for block in self.streamed if block < blocks)
+        return Placement(self.embedding, self.blocks[:blocks], streamed, None)
+
+    def streams(self) -> dict[int, tuple[int, ...]]:
+        """The blocks each GPU is streamed, in the order it computes them."""
+        streams: dict[int, tuple[int, ...]] = {}
+        for block in self.streamed:
+            gpu = self.blocks[block]
+            if isinstance(gpu, int):
+                streams[gpu] = (*streams.get(gpu, ()), block)
+        return streams
+
+    def device_map(self, *, prefix: str = "model.") -> dict[str, int | str]:
+        """Where each module's weights are at rest, in Hugging Face's form; streamed blocks are on ``cpu``.
+
+        Args:
+            prefix: ``model.`` for a causal model, empty for the bare decoder (no head) that activations are
+                read from.
+        """
+        streamed = set(self.streamed)
+        modules: dict[str, int | str] = {f"{prefix}embed_tokens": self.embedding}
+        for block, device in enumerate(self.blocks):
+            modules[f"{prefix}layers.{block}"] = "cpu" if block in streamed else device
+        modules[f"{prefix}norm"] = self.final_norm
+        modules[f"{prefix}rotary_emb"] = self.blocks[0] if self.blocks else self.embedding
+        if self.head is not None:
+            modules["lm_head"] = self.head
+        return modules
+
+    def loads(self, demand: Demand) -> dict[Device, Load]:
+        """What each device holds under ``demand``; devices that hold nothing are left out."""
+        weights: Counter[Device] = Counter()
+        kv: Counter[Device] = Counter()
+        weights[self.embedding] += demand.weights.embedding
+        if self.head is not None:
+            weights[self.head] += demand.weights.head
+            weights[self.final_norm] += demand.weights.final_norm
+        streamed = set(self.streamed)
+        for block, device in enumerate(self.blocks):
+            weights["cpu" if block in streamed else device] += demand.weights.block
+            kv[device] += demand.kv_block
+        streaming, computing = self.streams(), self._computing()
+        return {
+            device: Load(
+                weights=weights[device],
+                buffers=BUFFERS * demand.weights.block if device in streaming else 0,
+                kv=kv[device],
+                activations=(demand.activations if device in computing else 0)
+                + (demand.logits if device == self.head else 0),
+            )
+            for device in sorted({*weights, *computing}, key=lambda device: (device == "cpu", str(device)))
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**asdict(self), "blocks": list(self.blocks), "streamed": list(self.streamed)}
+
+    def _computing(self) -> set[Device]:
+        devices: set[Device] = {*self.blocks, self.final_norm}
+        return devices if self.head is None else devices | {self.head}
+
+
+def placements(
+    demand: Demand, gpu_budgets: Sequence[int], strategy: PlacementStrategy
+) -> Iterator[Placement]:
+    """Every sensible placement that keeps to the budgets, none if there is none.
+
+    Each uses some first GPUs of the list. Blocks stream only where no number of GPUs holds them all, and then
+    on as many GPUs as possible.
+
+    Args:
+        demand: what has to find room.
+        gpu_budgets: bytes each GPU may hold, overhead already taken off.
+        strategy: ``cpu`` or no GPU at all: everything on the CPU. ``single``: the first GPU, nothing streams.
+            ``balanced``: equal bytes on all GPUs, streaming what does not fit. ``auto``: the first GPUs,
+            filled in order, streaming what does not fit.
+    """
+    if strategy is PlacementStrategy.cpu or not gpu_budgets:
+        cpu: Device = "cpu"
+        yield Placement(cpu, (cpu,) * demand.blocks, (), cpu if demand.with_head else None)
+        return
+    if strategy is PlacementStrategy.single:
+        yield from _resident(demand, gpu_budgets[:1], _fill_in_order, embeddings=(0,))
+        return
+    balanced = strategy is PlacementStrategy.balanced
+    fill = _fill_evenly if balanced else _fill_in_order
+    embeddings: tuple[Device, ...] = (0,) if demand.tied and demand.with_head else (0, "cpu")
+    counts = range(len(gpu_budgets) if balanced else 1, len(gpu_budgets) + 1)
+    resident = [
+        placement
+        for count in counts
+        for placement in _resident(demand, gpu_budgets[:count], fill, embeddings)
+    ]
+    if resident:
+        yield from resident
+        return
+    for count in reversed(counts):
+        streaming = list(_streaming(demand, gpu_budgets[:count], embeddings))
+        if streaming:
+            yield from streaming
+            return
+
+
+def _resident(
+    demand: Demand, budgets: Sequence[int], fill: Fill, embeddings: Sequence[Device]
+) -> Iterator[Placement]:
+    """Every block on these GPUs, with the embedding on the first of ``embeddings`` that lets them fit."""
+    for embedding in embeddings:
+        room = _room(demand, budgets, embedding)
+        counts = fill(room, demand.weights.block + demand.kv_block, demand.blocks)
+        if counts is not None:
+            blocks = tuple(gpu for gpu, count in enumerate(counts) for _ in range(count))
+            yield Placement(embedding, blocks, (), _head_device(demand, embedding, len(budgets)))
+            return
+
+
+def _streaming(demand: Demand, budgets: Sequence[int], embeddings: Sequence[Device]) -> Iterator[Placement]:
+    """The fewest streamed blocks, for each number of GPUs that stream and each place of the embedding."""
+    for embedding in embeddings:
+        room = _room(demand, budgets, embedding)
+        roomiest = sorted(range(len(room)), key=lambda gpu: (-room[gpu], gpu))
+        for streaming_gpus in range(1, len(room) + 1):
+            gpus = sorted(roomiest[:streaming_gpus])
+            left = [
+                free - (BUFFERS * demand.weights.block if gpu in gpus else 0) for gpu, free in enumerate(room)
+            ]
+            split = _fewest_streamed(demand, left, gpus)
+            if split is not None:
+                yield _interleave(demand, embedding, gpus, *split, len(budgets))
+
+
+def _head_device(demand: Demand, embedding: Device, gpus: int) -> Device | None:
+    if not demand.with_head:
+        return None
+    return embedding if demand.tied else gpus - 1
+
+
+def _room(demand: Demand, budgets: Sequence[int], embedding: Device) -> list[int]:
+    """Bytes left on each GPU for blocks; negative where even the rest does not fit."""
+    # Whichever GPU computes the last block holds the final norm: every GPU keeps room for it.
+    final_norm = demand.weights.final_norm if demand.with_head else 0
+    room = [budget - demand.activations - final_norm for budget in budgets]
+    if embedding != "cpu":
+        room[embedding] -= demand.weights.embedding
+    head = _head_device(demand, embedding, len(budgets))
+    if isinstance(head, int):
+        room[head] -= demand.weights.head + demand.logits
+    return room
+
+
+def _fill_in_order(room: Sequence[int], cost: int, blocks: int) -> list[int] | None:
+    """Blocks of each GPU, one filled before the next; None if they do not fit or some room is negative."""
+    if min(room) < 0:
+        return None
+    counts: list[int] = []
+    for free in room:
+        counts.append(min(blocks - sum(counts), free // cost))
+    return counts if sum(counts) == blocks else None
+
+
+def _fill_evenly(room: Sequence[int], cost: int, blocks: int) -> list[int] | None:
+    """Blocks of each GPU, the next one always where most room is left; None as in ``_fill_in_order``."""
+    if min(room) < 0:
+        return None
+    counts = [0] * len(room)
+    for _ in range(blocks):
+        gpu = max(range(len(room)), key=lambda gpu: room[gpu] - counts[gpu] * cost)
+        counts[gpu] += 1
+    fits = all(count * cost <= free for count, free in zip(counts, room, strict=True))
+    return counts if fits else None
+
+
+def _fewest_streamed(
+    demand: Demand, room: Sequence[int], streaming: Sequence[int]
+) -> tuple[list[int], list[int]] | None:
+    """Blocks resident on and streamed to each GPU, the fewest streamed; None if there is no room for that.
+
+    The streamed blocks are dealt in turn to the GPUs of ``streaming``. One more streamed block frees at most
+    itself, so the number of blocks that find a place never falls as more stream: a bisection finds the
+    fewest.
+    """
+    if min(room) < 0 or demand.blocks == 0:
+        return None
+    cost = demand.weights.block + demand.kv_block
+
+    def dealt(streamed: int) -> list[int]:
+        turns = [0] * len(room)
+        for position, gpu in enumerate(streaming):
+            turns[gpu] = (streamed - position + len(streaming) - 1) // len(streaming)
+        return turns
+
+    def resident(streamed: int) -> list[int]:
+        return [
+            (free - turns * demand.kv_block) // cost
+            for free, turns in zip(room, dealt(streamed), strict=True)
+        ]
+
+    streamed = 1 + bisect_left(
+        range(1, demand.blocks), demand.blocks, key=lambda count: sum(resident(count)) + count
+    )
+    counts = resident(streamed)
+    if min(counts) < 0 or sum(counts) + streamed < demand.blocks:
+        return None
+    for gpu in range(len(counts)):
+        counts[gpu] = min(counts[gpu], demand.blocks - streamed - sum(counts[:gpu]))
+    return counts, dealt(streamed)
+
+
+def _interleave(
+    demand: Demand,
+    embedding: Device,
+    streaming: Sequence[int],
+    resident: list[int],
+    streamed: list[int],
+    gpus: int,
+) -> Placement:
+    """Spread the streamed blocks over the depth, so that their copies run while resident blocks compute."""
+    count = sum(streamed)
+    positions = [(2 * turn + 1) * demand.blocks // (2 * count) for turn in range(count)]
+    blocks: list[Device] = [gpu for gpu, held in enumerate(resident) for _ in range(held)]
+    for turn, position in enumerate(positions):
+        blocks.insert(position, streaming[turn % len(streaming)])
+    return Placement(embedding, tuple(blocks), tuple(positions), _head_device(demand, embedding, gpus))

@@ -1,0 +1,115 @@
+"""Why a cell cannot work on the hardware given, and the nearest configuration that does.
+
+Knows which single changes of a configuration are worth trying.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, islice
+
+from probegrid.errors import PlanError
+from probegrid.hardware.devices import BYTES_PER_GB, GPUS
+from probegrid.planning.candidates import Option, batches, options
+from probegrid.planning.placement import Placement, placements
+from probegrid.planning.requirements import Facts
+from probegrid.schema import PlacementStrategy, QuantizationMethod
+
+
+def refusal(facts: Facts) -> PlanError:
+    """Why nothing fits, and the two changes nearest to it that do."""
+    working = (
+        f"`{change}` works ({_needs(option)})"
+        for change, changed in chain(_alternatives(facts), _alternatives_in_nf4(facts))
+        if (option := _leanest(changed)) is not None
+    )
+    return PlanError(f"{_reason(facts)}; {' and '.join(islice(working, 2)) or 'nothing near it works'}.")
+
+
+def _leanest(facts: Facts) -> Option | None:
+    """The option with the fewest bytes, at the smallest batch; None if nothing fits."""
+    smallest = replace(facts.workload, batch_size=batches(facts)[0].size)
+    candidates = options(replace(facts, workload=smallest))
+    return min(candidates, key=lambda option: (option.cpu_bytes, option.gpu_bytes), default=None)
+
+
+def _alternatives(facts: Facts) -> Iterator[tuple[str, Facts]]:
+    """Changes of one value: batch, format, strategy, then more memory, then no GPU."""
+    if facts.workload.batch_size is not None:
+        yield "decoding.batch_size=auto", replace(facts, workload=replace(facts.workload, batch_size=None))
+    for method in (QuantizationMethod.int8, QuantizationMethod.nf4):
+        if replace(facts, method=method).weights.block < facts.weights.block:
+            yield f"quantization={method.value}", replace(facts, method=method)
+    if facts.strategy in (PlacementStrategy.single, PlacementStrategy.balanced):
+        yield "device_map=auto", replace(facts, strategy=PlacementStrategy.auto)
+    enough = _leanest(_with_cpu_memory(facts, None))
+    if enough is not None and enough.cpu_bytes > facts.cpu_budget:
+        memory_gb = math.ceil(enough.cpu_bytes / BYTES_PER_GB)
+        yield f"device_map.cpu_memory_gb={memory_gb}", _with_cpu_memory(facts, memory_gb)
+    for memory_gb in sorted({int(gpu.memory_gb) for gpu in GPUS.values()}):
+        larger = _with_gpu_memory(facts, memory_gb)
+        if larger != facts and _leanest(larger) is not None:
+            yield f"device_map.gpu_memory_gb={memory_gb}", larger
+            break
+    if facts.strategy is not PlacementStrategy.cpu:
+        yield "device_map=cpu", replace(facts, strategy=PlacementStrategy.cpu)
+
+
+def _alternatives_in_nf4(facts: Facts) -> Iterator[tuple[str, Facts]]:
+    """The same changes with the smallest format, where that alone is not enough."""
+    smallest = replace(facts, method=QuantizationMethod.nf4)
+    if facts.method is not QuantizationMethod.nf4 and _leanest(smallest) is None:
+        for change, changed in _alternatives(smallest):
+            yield f"quantization=nf4 {change}", changed
+
+
+def _with_gpu_memory(facts: Facts, memory_gb: float) -> Facts:
+    """The same GPUs with at least ``memory_gb`` each."""
+    gpus = tuple(replace(gpu, memory_gb=max(memory_gb, gpu.memory_gb)) for gpu in facts.hardware.gpus)
+    return replace(facts, hardware=replace(facts.hardware, gpus=gpus))
+
+
+def _with_cpu_memory(facts: Facts, memory_gb: float | None) -> Facts:
+    cpu = replace(facts.hardware.cpu, memory_gb=memory_gb)
+    return replace(facts, hardware=replace(facts.hardware, cpu=cpu))
+
+
+def _reason(facts: Facts) -> str:
+    """What is missing, for the smallest batch that was tried."""
+    if not facts.has_format:
+        return "quantization=int8 has no form for a mixture's experts, which are stored as one tensor"
+    smallest = batches(facts)[0]
+    demand = facts.demand(smallest)
+    candidates = list(placements(demand, facts.gpu_budgets, facts.strategy))
+    if candidates:
+        leanest = min(candidates, key=lambda placement: placement.loads(demand)["cpu"].total)
+        what = f" for {len(leanest.streamed)} of {facts.blocks} blocks" if leanest.streamed else ""
+        return (
+            f"This needs {_gb(leanest.loads(demand)['cpu'].total)} of CPU memory{what} "
+            f"and {_gb(facts.cpu_budget)} are given"
+        )
+    usable, memory_gb = min(facts.gpu_budgets), min(gpu.memory_gb for gpu in facts.hardware.gpus)
+    given = f"{_gb(usable)} of a GPU's {memory_gb:g} GB are free after `device_map.overhead_gb`"
+    batch = f"a batch of {smallest.size}" if smallest.size > 1 else "one example at a time"
+    if facts.strategy is PlacementStrategy.single:
+        alone = Placement(0, (0,) * facts.blocks, (), 0 if facts.with_head else None).loads(demand)[0]
+        return f"This needs {_gb(alone.total)} on one GPU for {batch}, and {given}"
+    return (
+        f"Beside {_gb(demand.activations)} of working memory for {batch}, a GPU must hold two blocks of "
+        f"{_gb(demand.weights.block)} and {_gb(demand.kv_block)} of keys and values for each of its blocks, "
+        f"and {given}"
+    )
+
+
+def _needs(option: Option) -> str:
+    gpus = len(option.placement.gpus)
+    needs = [f"{_gb(option.gpu_bytes)} on {gpus} GPU{'s' if gpus > 1 else ''}"] if gpus else []
+    if option.cpu_bytes:
+        needs.append(f"{_gb(option.cpu_bytes)} of CPU memory")
+    return ", ".join(needs)
+
+
+def _gb(count: float) -> str:
+    return f"{count / BYTES_PER_GB:.1f} GB"

@@ -1,0 +1,120 @@
+"""The facts one plan is made from, and what they demand of devices.
+
+Knows how tokens, types and quantization become bytes in a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from probegrid.hardware.devices import BYTES_PER_GB, Hardware
+from probegrid.planning.architecture import (
+    DTYPE_BYTES,
+    Parts,
+    kv_bytes_per_token,
+    parameters,
+    weight_bytes,
+    working_bytes,
+)
+from probegrid.planning.placement import Demand
+from probegrid.planning.workload import Batch, Workload
+from probegrid.schema import Architecture, Dtype, PlacementStrategy, QuantizationMethod
+
+_CHOOSING_ROWS = 128
+"""Rows whose next tokens are chosen at once (``inference.generation``)."""
+_CHOOSING_BYTES, _SAMPLING_BYTES = 16, 32
+"""Of a logit while a token is chosen: its softmax in float32; where samples are drawn, in float64."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A model, how it is stored, the devices it may use and what it will read."""
+
+    architecture: Architecture
+    dtype: Dtype
+    method: QuantizationMethod
+    strategy: PlacementStrategy
+    overhead_gb: float
+    hardware: Hardware
+    workload: Workload
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that are read, from the first."""
+        deepest = self.workload.deepest_layer
+        return self.architecture.layers if deepest is None else deepest
+
+    @property
+    def has_format(self) -> bool:
+        """Whether the method can hold this model: int8 has no form for experts, which are stored as one tensor."""
+        return self.method is not QuantizationMethod.int8 or self.architecture.experts == 1
+
+    @property
+    def with_head(self) -> bool:
+        """Whether the final norm and the head compute."""
+        return self.workload.deepest_layer is None
+
+    @cached_property
+    def parameters(self) -> Parts:
+        """Parameters of each part."""
+        return parameters(self.architecture)
+
+    @cached_property
+    def weights(self) -> Parts:
+        """Bytes of each part."""
+        return weight_bytes(self.architecture, self.dtype, self.method)
+
+    @property
+    def kv_block_bytes_per_token(self) -> int:
+        """Keys and values of one token in one block; 0 where nothing attends to them in a later pass."""
+        if not (self.workload.generates or self.workload.prefix_tokens):
+            return 0
+        return kv_bytes_per_token(self.architecture, self.dtype, blocks=1)
+
+    @property
+    def gpu_budgets(self) -> list[int]:
+        """Bytes each GPU may hold, its overhead taken off."""
+        return [int((gpu.memory_gb - self.overhead_gb) * BYTES_PER_GB) for gpu in self.hardware.gpus]
+
+    @property
+    def cpu_budget(self) -> float:
+        """Bytes of CPU memory that may be held; infinite where no limit is known."""
+        memory_gb = self.hardware.cpu.memory_gb
+        return math.inf if memory_gb is None else memory_gb * BYTES_PER_GB
+
+    def activation_bytes(self, batch: Batch) -> int:
+        """Working memory of each computing device in its largest pass, without logits."""
+        work = self.workload
+        read = max(work.prefix_tokens, batch.size * work.longest_tokens)
+        tokens = max(min(batch.pass_tokens, read), work.longest_tokens, batch.size * work.generations)
+        return working_bytes(self.architecture, self.dtype, self.method, tokens, shares_prefix=work.generates)
+
+    def cache_tokens(self, batch: Batch) -> int:
+        """Tokens whose keys and values a batch keeps beside the shared prefix's: a row is as long as it may grow."""
+        work = self.workload
+        return batch.size * work.generations * (work.longest_tokens + work.new_tokens)
+
+    def demand(self, batch: Batch) -> Demand:
+        """What has to find room for a batch."""
+        cached_tokens = self.workload.prefix_tokens + self.cache_tokens(batch)
+        activations = self.activation_bytes(batch)
+        return Demand(
+            weights=self.weights,
+            blocks=self.blocks,
+            with_head=self.with_head,
+            tied=self.architecture.tied_embeddings,
+            kv_block=cached_tokens * self.kv_block_bytes_per_token,
+            activations=activations,
+            logits=self._logit_bytes(batch, activations) if self.with_head else 0,
+        )
+
+    def _logit_bytes(self, batch: Batch, activations: int) -> int:
+        """Logits of all rows, and what choosing from them takes beyond the working memory that is free by then."""
+        work, vocab = self.workload, self.architecture.vocab
+        rows = batch.size * work.generations
+        held = rows * vocab * DTYPE_BYTES[self.dtype]
+        of_a_logit = _SAMPLING_BYTES if work.generations > 1 else _CHOOSING_BYTES
+        choosing = min(rows, _CHOOSING_ROWS) * vocab * of_a_logit
+        return held + max(0, max(held, choosing) - activations)

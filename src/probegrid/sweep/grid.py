@@ -1,0 +1,92 @@
+"""From a sweeper's overrides to typed cells, each composed once.
+
+Hydra's own sweeper composes every cell to see that it can, throws the configs away, and stops at the first
+mistake. ``Composer`` stands in for the config loader: what was composed is kept, what could not be is listed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, OmegaConf
+
+from probegrid.compose import to_choices, to_config, user_errors
+from probegrid.errors import UserError
+from probegrid.schema import Choices, Config
+
+
+@dataclass(frozen=True)
+class ComposedCell:
+    """A point of the grid: its typed config, or why it has none."""
+
+    overrides: tuple[str, ...]
+    config: Config | None = None
+    choices: Choices | None = None
+    error: UserError | None = None
+
+
+class Composer:
+    """A config loader that remembers the cells it composed; everything else is the loader's own."""
+
+    def __init__(self, loader: Any) -> None:
+        loader.repository = _ReadOnce(loader.repository)
+        self._loader = loader
+        self._cells: dict[tuple[str, ...], ComposedCell] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig:
+        """Compose a cell for whoever needs Hydra's config; a mistake in it is kept for `cell`."""
+        overrides = tuple(sweep_overrides)
+        composed = OmegaConf.create()
+        try:
+            with user_errors():
+                composed = self._loader.load_sweep_config(master_config, list(overrides))
+            cell = ComposedCell(overrides, to_config(composed), to_choices(composed))
+        except UserError as error:
+            cell = ComposedCell(overrides, error=error)
+        self._cells[overrides] = cell
+        return composed
+
+    def cell(self, master_config: DictConfig, overrides: Sequence[str]) -> ComposedCell:
+        """The cell of these overrides, composed now if the sweeper did not."""
+        if tuple(overrides) not in self._cells:
+            self.load_sweep_config(master_config, overrides)
+        return self._cells[tuple(overrides)]
+
+
+class _ReadOnce(CachingConfigRepository):
+    """Reads each YAML file once for all cells, not once a cell; composing takes half the time.
+
+    Hydra's own caching repository lives for one cell, which writes into what it is given: here it gets a copy.
+    """
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """A copy of what the file says."""
+        found = super().load_config(config_path)
+        return found and replace(found, config=copy.deepcopy(found.config))
+
+
+def cell_names(cells: Sequence[ComposedCell]) -> list[str]:
+    """A name for each cell: its choices, and the overrides that the choices do not tell apart."""
+    common = set.intersection(*(set(cell.overrides) for cell in cells)) if cells else set()
+    groups = ("model", "quantization", "device_map", "dataset", "probe")
+    names = []
+    for cell in cells:
+        rest = [
+            override
+            for override in cell.overrides
+            if override not in common and override.partition("=")[0] not in groups
+        ]
+        chosen = cell.choices.name if cell.choices else " ".join(cell.overrides)
+        names.append(" ".join([chosen, *rest]) if cell.choices else chosen)
+    return names

@@ -1,0 +1,259 @@
+"""Everything a sweep keeps on disk, ``results_dir/.sweeps/<id>/``.
+
+    manifest.json        the cells, the command, the code: written at each submission
+    cells.pkl            their typed configs, for the workers
+    uncommitted.diff     what the checkout had beside its commit
+    states/<n>.json      how cell n is doing, written by its worker alone
+    tracebacks/<n>.txt   why it failed
+    submissions/<k>.json the jobs of the k-th submission, ``submissions/<k>/`` their logs
+    summary.csv          the last table
+    report/              tables, figures and page over its cells, where it is tracked
+
+Knows names and formats. Files appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from probegrid.disk import atomic, disk_errors
+from probegrid.errors import StoreError
+from probegrid.schema import Choices, Config, Resources
+from probegrid.tracking.redaction import redact
+
+SWEEPS_FOLDER = ".sweeps"
+
+
+class Phase(StrEnum):
+    """What a worker says of a cell."""
+
+    running = "running"
+    done = "done"
+    failed = "failed"
+
+
+@dataclass(frozen=True)
+class CellState:
+    """How a cell is doing, by the worker that has it; ``states/<n>.json``."""
+
+    phase: Phase
+    submission: int
+    """The submission whose job has the cell."""
+    step: str = ""
+    """What is being counted (``answers``)."""
+    done: int = 0
+    total: int = 0
+    reason: str = ""
+    """Why it failed: the exception's class and message."""
+    is_user_error: bool = False
+    """Whether it failed by the user's mistake."""
+    host: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True)
+class ManifestCell:
+    """A cell of the sweep as it was submitted."""
+
+    name: str
+    """Name for people, different for each cell of the sweep."""
+    overrides: tuple[str, ...]
+    """What it was composed from."""
+    key: str | None = None
+    """Name of its folder below ``results_dir``; None where it cannot work."""
+    was_done: bool = False
+    """Whether it was recorded as done before this submission."""
+    invalid: str | None = None
+    """Why it cannot work."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A sweep as it was last submitted; ``manifest.json``."""
+
+    id: str
+    cells: tuple[ManifestCell, ...]
+    argv: tuple[str, ...]
+    """The command line, secrets removed."""
+    cwd: str
+    host: str
+    git_commit: str | None
+    versions: Mapping[str, str]
+    launcher: Mapping[str, Any]
+    """The launcher's options, as plain values."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a submission."""
+
+    id: str
+    """The scheduler's id."""
+    name: str
+    cells: tuple[int, ...]
+    """Numbers of its cells, in the order they run."""
+    resources: Resources
+    log: str
+    """Path of what it prints."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was submitted at once; ``submissions/<number>.json``."""
+
+    number: int
+    scheduler: str
+    """``local`` or ``slurm``."""
+    host: str
+    jobs: tuple[Job, ...] = field(default=())
+
+
+class SweepFolder:
+    """Reads and writes the files of one sweep."""
+
+    def __init__(self, results_dir: Path | str, sweep: str) -> None:
+        self.results_dir = Path(results_dir)
+        self.id = sweep
+        self.path = self.results_dir / SWEEPS_FOLDER / sweep
+
+    @property
+    def manifest_file(self) -> Path:
+        """``manifest.json``."""
+        return self.path / "manifest.json"
+
+    @property
+    def diff_file(self) -> Path:
+        """``uncommitted.diff``."""
+        return self.path / "uncommitted.diff"
+
+    @property
+    def summary_file(self) -> Path:
+        """``summary.csv``."""
+        return self.path / "summary.csv"
+
+    @property
+    def report_dir(self) -> Path:
+        """``report/``."""
+        return self.path / "report"
+
+    def public_files(self) -> list[Path]:
+        """What is there of the files that MLflow's parent run of the sweep shows."""
+        files = (self.manifest_file, self.diff_file, self.summary_file)
+        report = sorted(path for path in self.report_dir.rglob("*") if path.is_file())
+        return [*(file for file in files if file.exists()), *report]
+
+    def traceback_file(self, cell: int) -> Path:
+        """``tracebacks/<n>.txt``."""
+        return self.path / "tracebacks" / f"{cell}.txt"
+
+    def submission_dir(self, number: int) -> Path:
+        """``submissions/<k>/``, where the jobs of a submission leave their logs."""
+        return self.path / "submissions" / str(number)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write ``manifest.json``, secrets removed."""
+        self._write_json(self.manifest_file, redact(asdict(manifest)))
+
+    def read_manifest(self) -> Manifest:
+        """Read ``manifest.json``.
+
+        Raises:
+            StoreError: there is none, or it is damaged.
+        """
+        values = self._read_json(self.manifest_file)
+        if values is None:
+            raise StoreError(f"{self.path} holds no sweep; run its command again to make it.")
+        cells = tuple(
+            ManifestCell(**cell | {"overrides": tuple(cell["overrides"])}) for cell in values["cells"]
+        )
+        return Manifest(**values | {"cells": cells, "argv": tuple(values["argv"])})
+
+    def write_cells(self, cells: Sequence[tuple[Config, Choices] | None]) -> None:
+        """Write the typed configs for the workers, None where a cell cannot work."""
+        self._write(self.path / "cells.pkl", pickle.dumps(list(cells)))
+
+    def read_cells(self) -> list[tuple[Config, Choices] | None]:
+        """Read the typed configs; they were written by this user's own submission."""
+        cells: list[tuple[Config, Choices] | None] = pickle.loads((self.path / "cells.pkl").read_bytes())  # noqa: S301
+        return cells
+
+    def write_state(self, cell: int, state: CellState) -> None:
+        """Write how a cell is doing."""
+        self._write_json(self.path / "states" / f"{cell}.json", asdict(state))
+
+    def read_state(self, cell: int) -> CellState | None:
+        """Read how a cell is doing; None if no worker had it yet."""
+        values = self._read_json(self.path / "states" / f"{cell}.json")
+        return values and CellState(**values | {"phase": Phase(values["phase"])})
+
+    def read_states(self, count: int) -> list[CellState | None]:
+        """Read how the first ``count`` cells are doing."""
+        return [self.read_state(cell) for cell in range(count)]
+
+    def write_submission(self, submission: Submission) -> None:
+        """Write the jobs of a submission."""
+        self._write_json(self.path / "submissions" / f"{submission.number}.json", asdict(submission))
+
+    def read_submissions(self) -> list[Submission]:
+        """Read all submissions, the earliest first."""
+        numbers = sorted(int(file.stem) for file in (self.path / "submissions").glob("*.json"))
+        return [self._submission(number) for number in numbers]
+
+    def next_submission(self) -> int:
+        """A number whose folder no submission has used, made now."""
+        numbers = [int(path.stem) for path in (self.path / "submissions").glob("*") if path.stem.isdecimal()]
+        number = max(numbers, default=0) + 1
+        with disk_errors(self.path):
+            self.submission_dir(number).mkdir(parents=True)
+        return number
+
+    def write_text(self, file: Path, text: str) -> None:
+        """Write a text file of the sweep, secrets removed."""
+        self._write(file, redact(text).encode())
+
+    def write_json(self, file: Path, values: Any) -> None:
+        """Write a JSON file of the sweep."""
+        self._write_json(file, values)
+
+    def read_json(self, file: Path) -> Any | None:
+        """Read a JSON file of the sweep; None if it was never written."""
+        return self._read_json(file)
+
+    def _submission(self, number: int) -> Submission:
+        values = self._read_json(self.path / "submissions" / f"{number}.json")
+        assert values is not None
+        jobs = tuple(
+            Job(**job | {"cells": tuple(job["cells"]), "resources": Resources(**job["resources"])})
+            for job in values["jobs"]
+        )
+        return Submission(**values | {"jobs": jobs})
+
+    def _write_json(self, file: Path, values: Any) -> None:
+        self._write(file, json.dumps(values, indent=1, ensure_ascii=False).encode())
+
+    def _write(self, file: Path, content: bytes) -> None:
+        with disk_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(file) as temporary:
+            temporary.write_bytes(content)
+
+    def _read_json(self, file: Path) -> Any | None:
+        try:
+            return json.loads(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise StoreError(f"{file} is damaged; delete it and run the same command again.") from error
+
+
+def list_sweeps(results_dir: Path | str) -> list[SweepFolder]:
+    """Every sweep below ``results_dir``, the one that was submitted last at the end."""
+    files = (Path(results_dir) / SWEEPS_FOLDER).glob("*/manifest.json")
+    by_age = sorted(files, key=lambda file: file.stat().st_mtime)
+    return [SweepFolder(results_dir, file.parent.name) for file in by_age]

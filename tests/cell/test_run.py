@@ -1,0 +1,283 @@
+"""A cell from end to end, on a random checkpoint: what it leaves behind, and what makes it another cell."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from sklearn.metrics import roc_auc_score
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import probegrid
+from probegrid.cell.prepare import Cell
+from probegrid.cell.run import Result
+from probegrid.compose import compose_cell
+from probegrid.evaluation.metrics import metric_info
+
+SHORT = ("decoding.max_new_tokens=6",)
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def random_model(checkpoint: Callable[[str], Path]) -> tuple[str, ...]:
+    return ("model=custom", f"model.path={checkpoint('llama')}", "model.dtype=float32")
+
+
+@pytest.fixture(scope="module")
+def mixed(random_model: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A recorded cell with right and wrong answers: every other reference is what the model says."""
+    folder = tmp_path_factory.mktemp("mixed")
+    file = folder / "questions.jsonl"
+    questions = [{"id": f"q{number}", "question": f"What is number {number}?"} for number in range(50)]
+
+    def run_with(references: dict[str, str]) -> Result:
+        rows = [{**question, "answers": [references.get(question["id"], "no")]} for question in questions]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        data = ("dataset=jsonl", f"dataset.path={file}", "prompt.num_few_shot=0", *SHORT)
+        places = (f"store_dir={folder / 'store'}", f"results_dir={folder / 'results'}")
+        return probegrid.run([*random_model, *data, *places, "tracking=none"])
+
+    answers = run_with({}).tables["answers"]
+    known = answers[answers.answer.str.contains("[b-z]{3}")].iloc[::2]
+    assert 5 < len(known) < len(answers) - 5
+    return run_with(dict(zip(known.example_id, known.answer, strict=True)))
+
+
+def test_files_and_columns_are_those_of_the_contract(mixed: Result) -> None:
+    assert mixed.folder.name == mixed.key
+    assert {path.relative_to(mixed.folder).as_posix() for path in mixed.folder.rglob("*.*")} == {
+        "config.yaml",
+        "result.json",
+        "scores.parquet",
+        "other_scores.parquet",
+        "answers.parquet",
+        "figures/roc.png",
+        "figures/risk_coverage.png",
+    }
+    columns = {file.stem: pq.read_schema(file).names for file in mixed.folder.glob("*.parquet")}
+    assert columns["scores"] == ["example_id", "group", "split", "label", "score"]
+    assert columns["answers"] == [
+        *("example_id", "prompt", "answer", "token_ids", "token_logprobs", "n_tokens"),
+        *("references", "em", "f1", "correct"),
+    ]
+
+
+def test_the_result_says_what_it_is_and_the_config_is_whole(mixed: Result) -> None:
+    result = json.loads((mixed.folder / "result.json").read_text())
+    assert (result["cell"], result["status"], result["error"]) == (mixed.key, "done", None)
+    assert result["metrics"] == dict(mixed.metrics)
+    assert {"plan", "versions"} <= result.keys()
+    assert result["plan"]
+    config = yaml.safe_load((mixed.folder / "config.yaml").read_text())
+    assert config["decoding"]["max_new_tokens"] == 6
+    assert config["model"]["dtype"] == "float32"
+
+
+def test_numbers_are_those_of_the_tables(mixed: Result) -> None:
+    scores, answers, metrics = mixed.tables["scores"], mixed.tables["answers"], mixed.metrics
+    assert metrics["auroc"] == pytest.approx(roc_auc_score(scores.label, scores.score), abs=1e-12)
+    assert metrics["auroc_ci_low"] < metrics["auroc"] < metrics["auroc_ci_high"]
+    assert metrics["accuracy"] == pytest.approx(scores.label.mean())
+    assert (metrics["n"], metrics["n_correct"]) == (len(scores), scores.label.sum())
+    assert metrics["f1"] == pytest.approx(answers.f1.mean())
+    assert metrics["nll_mean"] == pytest.approx(-scores.score.mean())
+    assert not mixed.notes.keys() & {"auroc", "auprc"}
+
+
+def test_the_score_is_the_log_likelihood_of_the_answer(mixed: Result) -> None:
+    rows = mixed.tables["answers"].merge(mixed.tables["scores"], on="example_id")
+    assert len(rows) == mixed.metrics["n"]
+    assert rows.score.tolist() == pytest.approx([sum(logprobs) for logprobs in rows.token_logprobs])
+    assert rows.label.tolist() == rows.correct.tolist() == [f1 >= 0.5 for f1 in rows.f1]
+    for column in ("token_ids", "token_logprobs"):
+        assert rows[column].map(len).tolist() == rows.n_tokens.tolist()
+
+
+def test_other_scores_of_the_reading_stand_beside(mixed: Result) -> None:
+    others, answers = mixed.tables["other_scores"], mixed.tables["answers"]
+    assert others.columns.tolist() == [
+        "example_id",
+        "mean_nll",
+        "perplexity",
+        "n_tokens",
+        "first_token_entropy",
+    ]
+    assert others.example_id.tolist() == answers.example_id.tolist()
+    assert (answers.n_tokens == 0).any()
+    means = [sum(logprobs) / len(logprobs) if len(logprobs) else 0.0 for logprobs in answers.token_logprobs]
+    assert others.mean_nll.tolist() == pytest.approx(means)
+    assert others.perplexity.tolist() == pytest.approx([-math.exp(-mean) for mean in means])
+    assert others.n_tokens.tolist() == [-len(ids) for ids in answers.token_ids]
+    for name in others.columns[1:]:
+        area = roc_auc_score(answers.correct, others[name])
+        assert mixed.metrics[f"{name}_auroc"] == pytest.approx(area, abs=1e-12)
+        assert mixed.metrics[f"{name}_auroc_ci_low"] < area < mixed.metrics[f"{name}_auroc_ci_high"]
+        assert metric_info(f"{name}_auroc_ci_low").description
+    assert mixed.metrics["mean_nll_mean"] == pytest.approx(-np.mean(means))
+    assert mixed.metrics["perplexity_mean"] == pytest.approx(np.mean(np.exp(-np.array(means))))
+    assert mixed.metrics["n_tokens_mean"] == pytest.approx(answers.n_tokens.mean())
+
+
+def test_the_first_tokens_entropy_is_that_of_stock_logits(
+    mixed: Result, checkpoint: Callable[[str], Path]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint("llama"), dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint("llama"))
+    rows = mixed.tables["answers"].merge(mixed.tables["other_scores"], on="example_id")
+    for row in rows.iloc[:5].itertuples():
+        with torch.inference_mode():
+            logits = model(**tokenizer(row.prompt, return_tensors="pt")).logits[0, -1]
+        entropy = torch.distributions.Categorical(logits=logits).entropy()
+        assert row.first_token_entropy == pytest.approx(-float(entropy), abs=1e-4)
+
+
+def test_other_references_are_another_cell_but_the_same_answers(mixed: Result) -> None:
+    cells = sorted(path for path in mixed.folder.parent.iterdir())
+    assert len(cells) == 2
+    first, second = (pd.read_parquet(cell / "answers.parquet") for cell in cells)
+    assert first.answer.tolist() == second.answer.tolist()
+
+
+def test_a_finished_cell_is_recognised_and_nothing_is_computed(
+    run: Run, random_model: tuple[str, ...], workdir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = run(*random_model, *SHORT, "dataset.num_samples=5")
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    capfd.readouterr()
+    again = run(*random_model, *SHORT, "dataset.num_samples=5", "decoding.batch_size=2")
+    assert (first.was_done, again.was_done) == (False, True)
+    assert again.key == first.key
+    assert again.metrics == pytest.approx(first.metrics, nan_ok=True)
+    assert again.tables["scores"].equals(first.tables["scores"])
+    assert "is done already, nothing is computed again" in " ".join(capfd.readouterr().err.split())
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+def test_one_class_gives_nan_and_the_reason(run: Run, random_model: tuple[str, ...]) -> None:
+    result = run(*random_model, *SHORT, "dataset.num_samples=5")
+    assert result.metrics["n_correct"] == 0
+    assert math.isnan(result.metrics["auroc"])
+    assert "all 5 answers are wrong" in result.notes["auroc"]
+    assert not (result.folder / "figures" / "roc.png").exists()
+
+
+def test_samples_stand_beside_the_greedy_answers(run: Run, random_model: tuple[str, ...]) -> None:
+    few = (*random_model, *SHORT, "dataset.num_samples=4")
+    greedy = run(*few)
+    sampled = run(*few, "decoding=sample", "decoding.num_generations=3")
+    assert sampled.key != greedy.key
+    assert sampled.tables["answers"].answer.tolist() == greedy.tables["answers"].answer.tolist()
+    samples = sampled.tables["samples"]
+    assert samples.groupby("example_id", sort=False)["sample"].agg(list).tolist() == [[0, 1, 2]] * 4
+    assert samples.answer.nunique() > 4
+
+
+def test_an_architecture_that_cannot_share_a_prefix_works_too(
+    run: Run, checkpoint: Callable[[str], Path]
+) -> None:
+    result = run(
+        "model=custom",
+        f"model.path={checkpoint('gemma2')}",
+        "model.dtype=float32",
+        *SHORT,
+        "dataset.num_samples=3",
+    )
+    assert result.metrics["n"] == 3
+
+
+@pytest.fixture
+def key(workdir: Path, random_model: tuple[str, ...]) -> Callable[..., str]:
+    return lambda *overrides: (
+        Cell.find(*compose_cell([*random_model, "dataset.num_samples=5", *overrides])).key
+    )
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "decoding.batch_size=3",
+        "results_dir=elsewhere",
+        "store_dir=elsewhere",
+        "tracking=none",
+        "tracking.experiment=other",
+        "model.resources.gpus=2",
+        "device_map=cpu",
+        "device_map.overhead_gb=2",
+        "decoding.temperature=0.5",
+        "debug=true",
+        "prompt.max_new_tokens=50",
+    ],
+)
+def test_the_key_ignores_what_does_not_determine_the_result(key: Callable[..., str], override: str) -> None:
+    assert key(override) == key()
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.dtype=bfloat16",
+        "model.chat_template=default",
+        "dataset.num_samples=6",
+        "dataset.seed=1",
+        "prompt.num_few_shot=4",
+        "prompt.seed=1",
+        "prompt.brief_always=true",
+        "prompt.use_context=true",
+        "prompt.instruction=Answer.",
+        "prompt.stop=['\n']",
+        "prompt.max_new_tokens=51",
+        "decoding.max_new_tokens=51",
+        "decoding.count_stop=true",
+        "decoding=sample",
+        "seed=1",
+    ],
+)
+def test_the_key_changes_with_what_determines_the_result(key: Callable[..., str], override: str) -> None:
+    assert key(override) != key()
+
+
+def test_the_settings_of_samples_are_in_the_key_of_samples(key: Callable[..., str]) -> None:
+    settings = ["temperature=0.5", "num_generations=3", "seed=1", "max_new_tokens=51"]
+    keys = [
+        key("decoding=sample", *(f"decoding.{setting}" for setting in one))
+        for one in ([], *([s] for s in settings))
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_key_follows_the_content_of_a_checkpoint_and_not_its_place(
+    key: Callable[..., str], checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    copy = shutil.copytree(checkpoint("llama"), tmp_path / "copy")
+    assert key(f"model.path={copy}") == key()
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    assert key(f"model.path={copy}") != key()
+
+
+def test_the_key_follows_the_content_of_a_dataset_and_of_a_template(
+    key: Callable[..., str], tmp_path: Path
+) -> None:
+    def key_with(name: str, answer: str, template: str) -> str:
+        data, file = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.jinja"
+        rows = [{"question": f"Who is {number}?", "answers": [answer]} for number in range(10)]
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        file.write_text(template)
+        return key(
+            "dataset=jsonl", f"dataset.path={data}", "prompt.num_few_shot=1", f"model.chat_template={file}"
+        )
+
+    base = key_with("one", "me", "{{ messages[0].content }}")
+    assert key_with("other", "me", "{{ messages[0].content }}") == base
+    assert key_with("one", "you", "{{ messages[0].content }}") != base
+    assert key_with("one", "me", "Hello: {{ messages[0].content }}") != base

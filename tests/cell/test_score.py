@@ -1,0 +1,215 @@
+"""``action=score``: a saved probe on other statements, and the folders, models and datasets it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import roc_auc_score
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import probegrid
+from probegrid.cli import main
+from probegrid.compose import compose_cell
+from probegrid.embedded import world
+from probegrid.models.checkpoint import find_checkpoint
+
+LAYER = 5
+UNSEEN = world.statements(1)[:40]
+Invoke = Callable[..., tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Recorded cells and what they share."""
+
+    probe: Path
+    """A logistic probe on the embedded model."""
+    gnll: Path
+    places: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    root = tmp_path_factory.mktemp("scoring")
+    places = (f"store_dir={root / 'store'}", f"results_dir={root / 'results'}", "tracking=none")
+    trained = ("dataset=facts_statements", "probe=logistic", f"probe.layers=[2,{LAYER}]")
+    probe = probegrid.run([*places, *trained])
+    assert probe.metrics["layer"] == LAYER
+    return Folders(probe.folder, probegrid.run([*places, "dataset.num_samples=3"]).folder, places)
+
+
+@pytest.fixture
+def score(workdir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Invoke:
+    """Run ``probegrid action=score`` in this process: (exit status, what it wrote to stderr)."""
+
+    def run_main(*overrides: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["probegrid", "action=score", "tracking=none", *overrides])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it
+        capfd.readouterr()
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, capfd.readouterr().err
+
+    return run_main
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, object]]) -> tuple[str, ...]:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ("dataset=jsonl", f"dataset.path={path}", "dataset.num_samples=1000")
+
+
+@pytest.fixture
+def bare(workdir: Path) -> tuple[str, ...]:
+    """Statements without labels."""
+    rows = [{"id": f"u{number}", "statement": one.text} for number, one in enumerate(UNSEEN)]
+    return (*write_jsonl(workdir / "bare.jsonl", rows), "dataset.labelled=false")
+
+
+@pytest.fixture
+def labelled(workdir: Path) -> tuple[str, ...]:
+    rows = [{"statement": one.text, "label": one.is_true} for one in UNSEEN]
+    return write_jsonl(workdir / "labelled.jsonl", rows)
+
+
+def only_folder(workdir: Path) -> Path:
+    (folder,) = (workdir / "results").iterdir()
+    return folder
+
+
+def by_hand(texts: Sequence[str], probe: Path) -> list[float]:
+    """The probe on the hidden states of stock transformers, a statement at a time."""
+    folder = find_checkpoint(compose_cell([])[0].model).name
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tensors, layers = load_file(probe / "probe.safetensors"), json.loads((probe / "probe.json").read_text())
+    row = layers["layers"].index(LAYER)
+    scores = []
+    for text in texts:
+        rendered = tokenizer.apply_chat_template([{"role": "assistant", "content": text}], tokenize=False)
+        encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
+        last = rendered.rindex(text) + len(text) - 1
+        (at,) = [token for token, (a, b) in enumerate(encoded["offset_mapping"]) if a <= last < b]
+        with torch.no_grad():
+            output = model(torch.tensor([encoded["input_ids"]]), output_hidden_states=True)
+        state = output.hidden_states[LAYER][0, at].bfloat16().double()  # as the store keeps it
+        scores.append(float(state @ tensors["weights"][row].double() + tensors["bias"][row]))
+    return scores
+
+
+def test_each_statement_gets_the_score_of_the_probe(
+    score: Invoke, folders: Folders, bare: tuple[str, ...], workdir: Path
+) -> None:
+    status, stderr = score(f"probe.from={folders.probe}", *bare)
+    assert status == 0, stderr
+    folder = only_folder(workdir)
+    rows = pd.read_parquet(folder / "statements.parquet").sort_values(
+        "example_id", key=lambda ids: ids.str[1:].astype(int)
+    )
+    assert list(rows) == ["example_id", "text", "score", "probability", "called_true"]
+    assert rows.text.tolist() == [one.text for one in UNSEEN]
+    expected = by_hand(rows.text.tolist(), folders.probe)
+    spread = pd.Series(expected).std()
+    assert rows.score.tolist() == pytest.approx(
+        expected, abs=spread / 100
+    )  # bfloat16 may round the other way
+    threshold = json.loads((folders.probe / "probe.json").read_text())["threshold"]
+    assert rows.called_true.tolist() == (rows.score > threshold).tolist()
+    assert (rows.probability.rank() == rows.score.rank()).all()
+    assert rows.probability.between(0, 1).all()
+    assert str(folder.relative_to(workdir)) in " ".join(stderr.split())
+    assert UNSEEN[0].text in stderr
+
+
+def test_without_labels_nothing_is_measured(
+    score: Invoke, folders: Folders, bare: tuple[str, ...], workdir: Path
+) -> None:
+    assert score(f"probe.from={folders.probe}", *bare)[0] == 0
+    metrics = json.loads((only_folder(workdir) / "result.json").read_text())["metrics"]
+    assert metrics["n"] == len(UNSEEN)
+    assert not metrics.keys() & {"auroc", "accuracy", "n_correct"}
+    assert pd.read_parquet(only_folder(workdir) / "scores.parquet").label.isna().all()
+
+
+def test_with_labels_the_metrics_are_those_of_the_scores(
+    score: Invoke, folders: Folders, labelled: tuple[str, ...], workdir: Path
+) -> None:
+    status, stderr = score(f"probe.from={folders.probe}", *labelled)
+    assert status == 0, stderr
+    result = json.loads((only_folder(workdir) / "result.json").read_text())
+    scores = pd.read_parquet(only_folder(workdir) / "scores.parquet")
+    assert list(scores) == ["example_id", "group", "split", "label", "score"]
+    assert (result["status"], result["metrics"]["n"]) == ("done", len(UNSEEN))
+    assert result["metrics"]["n_correct"] == sum(one.is_true for one in UNSEEN) == scores.label.sum()
+    assert result["metrics"]["auroc"] == pytest.approx(roc_auc_score(scores.label, scores.score), abs=1e-12)
+
+
+def test_a_probe_scores_its_own_statements_as_it_did(score: Invoke, folders: Folders, workdir: Path) -> None:
+    status, stderr = score(f"probe.from={folders.probe}", "dataset=facts_statements", folders.places[0])
+    assert status == 0, stderr
+    again, first = (
+        pd.read_parquet(cell / "scores.parquet") for cell in (only_folder(workdir), folders.probe)
+    )
+    assert again.example_id.tolist() == first.example_id.tolist()
+    assert again.score.tolist() == first.score.tolist()
+
+
+def test_a_folder_without_a_probe_is_one_sentence_and_status_2(
+    score: Invoke, folders: Folders, bare: tuple[str, ...], workdir: Path
+) -> None:
+    wrong = {
+        (): "needs probe.from=<folder of a cell with a saved probe>",
+        ("probe.from=nowhere",): "probe.from=nowhere holds no probe.safetensors",
+        (
+            f"probe.from={folders.gnll}",
+        ): "give the folder of a done cell with probe=logistic or probe=mass_mean",
+    }
+    for overrides, words in wrong.items():
+        check_refused(*score(*overrides, *bare), words, workdir)
+
+
+def test_questions_are_refused(score: Invoke, folders: Folders, workdir: Path) -> None:
+    outcome = score(f"probe.from={folders.probe}", "dataset=facts")
+    check_refused(*outcome, "dataset=facts holds questions", workdir)
+
+
+def test_a_changed_checkpoint_is_refused(
+    score: Invoke, checkpoint: Callable[[str], Path], bare: tuple[str, ...], workdir: Path
+) -> None:
+    copy = Path(shutil.copytree(checkpoint("llama"), workdir / "copy"))
+    model = (
+        "model=custom",
+        f"model.path={copy}",
+        "model.dtype=float32",
+        "results_dir=cells",
+        "tracking=none",
+    )
+    few = ("dataset=facts_statements", "dataset.num_samples=30", "probe=mass_mean", "probe.layers=[1]")
+    trained = probegrid.run([*model, *few])
+    assert score(f"probe.from={trained.folder}", *bare, "results_dir=unchanged")[0] == 0
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    check_refused(
+        *score(f"probe.from={trained.folder}", *bare), "score with that checkpoint, or train", workdir
+    )
+
+
+def check_refused(status: int, stderr: str, words: str, workdir: Path) -> None:
+    assert "Traceback" not in stderr
+    last = stderr.strip().splitlines()[-1]
+    assert last.startswith("probegrid: ")
+    assert words in last
+    assert status == 2
+    assert not (workdir / "results").exists()

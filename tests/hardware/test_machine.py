@@ -1,0 +1,67 @@
+"""This machine's GPUs, as a driver lists them and as they were measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from probegrid.hardware.devices import GPUS
+from probegrid.hardware.machine import has_unmeasured_gpu, rates_file, visible_gpus
+
+LISTED = (
+    "0, GPU-aa, NVIDIA H200, 143000\n1, GPU-bb, NVIDIA A100-SXM4-80GB, 81000\n2, GPU-cc, Odd Card, 9000\n"
+)
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that answers as the driver's does, and an empty cache."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{LISTED}END\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def keep(rates: object) -> None:
+    rates_file().parent.mkdir(parents=True)
+    rates_file().write_text(json.dumps(rates))
+
+
+@pytest.mark.usefixtures("driver")
+def test_rates_are_the_table_s_until_they_were_measured() -> None:
+    assert has_unmeasured_gpu()
+    before = visible_gpus()
+    assert [gpu.tflops for gpu in before[:2]] == [GPUS["H200"].tflops, GPUS["A100 80GB"].tflops]
+    assert before[0].memory_gb == pytest.approx(149.9, abs=0.1)
+    measured = {"bandwidth_gb_per_s": 4000.0, "tflops": 700.0, "link_gb_per_s": 50.0}
+    keep({"GPU-aa": measured})
+    first, *others = visible_gpus()
+    assert (first.bandwidth_gb_per_s, first.tflops, first.link_gb_per_s) == (4000.0, 700.0, 50.0)
+    assert first.memory_gb == before[0].memory_gb
+    assert others == list(before[1:])
+    assert has_unmeasured_gpu()
+
+
+@pytest.mark.usefixtures("driver")
+def test_only_visible_gpus_count_in_the_order_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep({"GPU-aa": {"bandwidth_gb_per_s": 1.0, "tflops": 1.0, "link_gb_per_s": 1.0}})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bb,0")
+    assert [gpu.name for gpu in visible_gpus()] == ["NVIDIA A100-SXM4-80GB", "NVIDIA H200"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert not has_unmeasured_gpu()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == ()
+
+
+@pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize("damage", ["", "[]", '{"GPU-aa": {"tflops": 1}}', '{"GPU-aa": 3}'])
+def test_a_damaged_file_is_as_good_as_none(damage: str) -> None:
+    before = visible_gpus()
+    keep({})
+    rates_file().write_text(damage)
+    assert visible_gpus() == before

@@ -1,0 +1,342 @@
+"""Plans: what they promise, what they refuse, and that they need nothing but Python."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import probegrid.conf
+from probegrid.errors import PlanError
+from probegrid.hardware.devices import GPUS, Hardware, hardware_for
+from probegrid.planning.describe import describe, grid_table
+from probegrid.planning.placement import placements
+from probegrid.planning.plan import Plan, plan
+from probegrid.planning.requirements import Facts
+from probegrid.planning.workload import (
+    TOKEN_ESTIMATES,
+    Batch,
+    Workload,
+    activation_workload,
+    question_workload,
+)
+from probegrid.schema import (
+    Architecture,
+    DecodingConfig,
+    DeviceMapConfig,
+    Dtype,
+    PlacementStrategy,
+    PromptConfig,
+    QuantizationMethod,
+)
+
+MODELS = Path(probegrid.conf.__file__).parent / "model"
+NF4, INT8, NONE = QuantizationMethod.nf4, QuantizationMethod.int8, QuantizationMethod.none
+FOUR_11GB = DeviceMapConfig(gpus=4, gpu_memory_gb=11, overhead_gb=0.8)
+TRIVIA = question_workload(400, PromptConfig(), DecodingConfig(), TOKEN_ESTIMATES["trivia_qa"])
+
+
+def facts_of(name: str) -> Architecture:
+    return Architecture(**yaml.safe_load((MODELS / f"{name}.yaml").read_text())["architecture"])
+
+
+def make(
+    model: str | Architecture,
+    device_map: DeviceMapConfig,
+    method: QuantizationMethod = NF4,
+    workload: Workload = TRIVIA,
+    hardware: Hardware | None = None,
+) -> Plan:
+    return plan(
+        facts_of(model) if isinstance(model, str) else model,
+        dtype=Dtype.bfloat16,
+        quantization=method,
+        device_map=device_map,
+        hardware=hardware or hardware_for(device_map),
+        workload=workload,
+    )
+
+
+H200 = Hardware(gpus=(GPUS["H200"],))
+
+
+@pytest.mark.parametrize(("size", "peak_gb"), [(100, 52.8), (200, 61.9), (400, 80.0)])
+def test_the_peak_is_the_one_measured_on_an_h200(size: int, peak_gb: float) -> None:
+    """`benchmarks/answers.py --preset h200`: 130 to 260 own tokens, so that a row may grow to 276."""
+    work = Workload(400, prompt_tokens=260, prefix_tokens=900, new_tokens=16)
+    facts = Facts(facts_of("llama70b"), Dtype.bfloat16, NF4, PlacementStrategy.single, 0.0, H200, work)
+    demand = facts.demand(Batch(size, 16384))
+    (placement,) = placements(demand, facts.gpu_budgets, facts.strategy)
+    assert placement.loads(demand)[0].total / 1e9 == pytest.approx(peak_gb, rel=0.01)
+
+
+def test_the_time_is_the_one_measured_on_an_h200() -> None:
+    workload = Workload(400, prompt_tokens=195, prefix_tokens=900, new_tokens=16, batch_size=400)
+    found = make("llama70b", DeviceMapConfig(gpus=1), NF4, workload, H200)
+    assert found.duration.total_s == pytest.approx(23.7, rel=0.2)
+
+
+def test_layer_22_takes_the_memory_measured_on_an_h200() -> None:
+    """`benchmarks/activations.py --preset h200`: passes of 16384 tokens beside 39.75 GB of weights."""
+    work = activation_workload(500, 22)
+    facts = Facts(facts_of("llama70b"), Dtype.bfloat16, NONE, PlacementStrategy.single, 0.0, H200, work)
+    weights = facts.weights.total(22, with_head=False)
+    assert (weights + facts.activation_bytes(Batch(46, 16384))) / 1e9 == pytest.approx(43.7, rel=0.01)
+
+
+def test_123b_runs_on_four_11gb_cards_in_nf4() -> None:
+    found = make("mistral_large", FOUR_11GB)
+    assert found.gpus == 4
+    assert found.placement.streamed
+    assert found.cpu_bytes >= len(found.placement.streamed) * 0.7e9
+    assert found.batch_size > 1, "a batch pays for the trip"
+    assert found.weight_bytes == pytest.approx(64.5e9, rel=0.01)
+
+
+def test_streaming_at_the_planned_batch_beats_one_by_one() -> None:
+    one_by_one = make("mistral_large", FOUR_11GB, workload=replace(TRIVIA, batch_size=1))
+    assert make("mistral_large", FOUR_11GB).tokens_per_s > 3 * one_by_one.tokens_per_s
+
+
+def test_a_small_model_takes_one_card_and_streams_nothing() -> None:
+    found = make("llama1b", FOUR_11GB, NONE)
+    assert (found.gpus, found.placement.streamed, found.cpu_bytes) == (1, (), 0)
+
+
+def test_layer_22_of_a_70b_fits_one_80gb_card_in_bf16() -> None:
+    two_h100 = DeviceMapConfig(gpus=2, gpu_memory_gb=80)
+    found = make("llama33_70b", two_h100, NONE, activation_workload(500, 22, TOKEN_ESTIMATES["ntml"]))
+    assert (found.gpus, found.blocks, found.placement.head) == (1, 22, None)
+    assert found.loaded_parameters / 1e9 == pytest.approx(19.9, abs=0.05)
+    assert found.download_bytes / 1e9 == pytest.approx(39.8, abs=0.1)
+    assert found.kv_bytes_per_token == 0
+
+
+def test_embeddings_alone_need_no_block() -> None:
+    found = make("llama8b", FOUR_11GB, NONE, activation_workload(10, 0))
+    assert (found.blocks, found.placement.blocks) == (0, ())
+    assert set(found.placement.device_map(prefix="")) == {"embed_tokens", "norm", "rotary_emb"}
+
+
+def test_without_gpus_the_cpu_computes() -> None:
+    found = make("llama1b", DeviceMapConfig(strategy=PlacementStrategy.cpu), NONE)
+    assert (found.gpus, found.gpu_hours) == (0, 0)
+    assert found.cpu_bytes > found.weight_bytes
+
+
+def test_batch_asked_for_is_kept() -> None:
+    assert make("llama8b", FOUR_11GB, workload=replace(TRIVIA, batch_size=7)).batch_size == 7
+
+
+def test_samples_cost_memory_and_time() -> None:
+    sampled = replace(TRIVIA, generations=11, batch_size=8)
+    greedy = replace(sampled, generations=1)
+    assert (
+        make("llama8b", FOUR_11GB, workload=sampled).gpu_bytes
+        > make("llama8b", FOUR_11GB, workload=greedy).gpu_bytes
+    )
+
+
+def test_resources_follow_the_plan() -> None:
+    found = make("mistral_large", FOUR_11GB)
+    resources = found.resources()
+    assert resources.gpus == 4
+    assert resources.mem_gb is not None
+    assert resources.mem_gb * 1e9 > found.cpu_bytes
+    assert resources.timeout_min is not None
+    assert resources.timeout_min > found.hours * 60
+
+
+def test_prompt_past_the_context_is_noted() -> None:
+    (note,) = make(replace(facts_of("llama8b"), context=128), FOUR_11GB).notes
+    assert "num_few_shot" in note
+
+
+REFUSED: list[tuple[str, QuantizationMethod, DeviceMapConfig, str]] = [
+    (
+        "mistral_large",
+        NONE,
+        DeviceMapConfig(gpus=4, gpu_memory_gb=24, cpu_memory_gb=64),
+        r"of CPU memory for \d+ of 88 blocks and 64\.0 GB are given; .*`quantization=nf4` works",
+    ),
+    (
+        "llama70b",
+        NONE,
+        DeviceMapConfig(strategy=PlacementStrategy.single, gpus=1, gpu_memory_gb=80),
+        r"needs 141\.\d GB on one GPU.*`quantization=int8` works .* and `quantization=nf4` works",
+    ),
+    (
+        "qwen72b",
+        NONE,
+        DeviceMapConfig(strategy=PlacementStrategy.cpu, cpu_memory_gb=64),
+        r"needs 145\.\d GB of CPU memory and 64\.0 GB are given; `quantization=nf4` works",
+    ),
+    (
+        "mistral_large",
+        NF4,
+        DeviceMapConfig(gpus=1, gpu_memory_gb=2, cpu_memory_gb=128),
+        r"two blocks of 0\.7 GB.*`device_map\.gpu_memory_gb=11` works",
+    ),
+    (
+        "llama8b",
+        NONE,
+        DeviceMapConfig(strategy=PlacementStrategy.single, gpus=1, gpu_memory_gb=4, cpu_memory_gb=2),
+        r"needs 16\.1 GB on one GPU.*`device_map\.gpu_memory_gb=24` works.*`quantization=nf4 ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "method", "device_map", "message"), REFUSED)
+def test_refusals_say_why_and_what_works(
+    model: str, method: QuantizationMethod, device_map: DeviceMapConfig, message: str
+) -> None:
+    with pytest.raises(PlanError, match=message) as refusal:
+        make(model, device_map, method)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_mixture_in_int8_is_refused_before_its_weights_are_read() -> None:
+    for device_map in (FOUR_11GB, DeviceMapConfig(strategy=PlacementStrategy.cpu)):
+        with pytest.raises(
+            PlanError, match=r"int8 has no form for a mixture's experts.*`quantization=nf4` works"
+        ):
+            make("mixtral8x7b", device_map, INT8)
+
+
+def test_a_batch_too_large_is_refused_with_auto() -> None:
+    with pytest.raises(PlanError, match=r"a batch of 400.*`decoding\.batch_size=auto` works"):
+        make("mistral_large", FOUR_11GB, workload=replace(TRIVIA, prompt_tokens=500, batch_size=400))
+
+
+def test_strategies_that_need_a_gpu_say_so() -> None:
+    for strategy in (PlacementStrategy.single, PlacementStrategy.balanced):
+        with pytest.raises(PlanError, match="needs a GPU and none is given"):
+            make("llama1b", DeviceMapConfig(strategy=strategy))
+
+
+@pytest.mark.parametrize("layer", [-1, 33])
+def test_layers_that_are_not_there_are_refused(layer: int) -> None:
+    with pytest.raises(PlanError, match=r"takes 0 \(the embeddings\) to 32"):
+        make("llama8b", FOUR_11GB, workload=activation_workload(10, layer))
+
+
+@st.composite
+def architectures(draw: st.DrawFn) -> Architecture:
+    kv_heads = draw(st.sampled_from([1, 2, 8]))
+    experts = draw(st.sampled_from([1, 1, 4]))
+    return Architecture(
+        layers=draw(st.integers(1, 60)),
+        hidden=draw(st.sampled_from([512, 4096, 8192])),
+        heads=kv_heads * draw(st.integers(1, 8)),
+        kv_heads=kv_heads,
+        head_dim=draw(st.sampled_from([64, 128])),
+        intermediate=draw(st.sampled_from([1024, 14336, 28672])),
+        vocab=draw(st.sampled_from([32_000, 128_256])),
+        experts=experts,
+        experts_per_token=min(2, experts),
+        tied_embeddings=draw(st.booleans()),
+        context=131_072,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    facts=architectures(),
+    method=st.sampled_from(QuantizationMethod),
+    strategy=st.sampled_from([PlacementStrategy.auto, PlacementStrategy.balanced, PlacementStrategy.single]),
+    gpus=st.integers(1, 4),
+    memory_gb=st.floats(2, 80),
+    more_gb=st.floats(0, 40),
+    cpu_memory_gb=st.none() | st.floats(1, 300),
+)
+def test_plans_keep_to_budgets_and_more_memory_is_never_worse(
+    facts: Architecture,
+    method: QuantizationMethod,
+    strategy: PlacementStrategy,
+    gpus: int,
+    memory_gb: float,
+    more_gb: float,
+    cpu_memory_gb: float | None,
+) -> None:
+    gpu, refusals = GPUS["RTX 3090"], list[str]()
+
+    def attempt(memory_gb: float) -> Plan | None:
+        device_map = DeviceMapConfig(strategy=strategy, gpus=gpus, cpu_memory_gb=cpu_memory_gb)
+        hardware = hardware_for(device_map, visible=[replace(gpu, memory_gb=memory_gb)] * gpus)
+        try:
+            return make(facts, device_map, method, TRIVIA, hardware)
+        except PlanError as refusal:
+            refusals.append(str(refusal))
+            return None
+
+    less, more = attempt(memory_gb), attempt(memory_gb + more_gb)
+    assert all("works" in refusal for refusal in refusals)
+    for found, limit_gb in ((less, memory_gb), (more, memory_gb + more_gb)):
+        if found is None:
+            continue
+        for device, load in found.loads.items():
+            budget_gb = cpu_memory_gb if device == "cpu" else limit_gb - 1.0
+            assert budget_gb is None or load.total <= budget_gb * 1e9 + 1
+        assert sum(load.weights for load in found.loads.values()) == found.weight_bytes
+        assert json.loads(json.dumps(found.as_dict()))["batch_size"] == found.batch_size
+    if less is not None:
+        assert more is not None
+        assert more.largest_batch >= less.largest_batch
+        assert more.duration.total_s <= 1.05 * less.duration.total_s + 1e-9
+
+
+def test_a_plan_as_lines_and_a_grid_as_a_table() -> None:
+    rich_console = pytest.importorskip("rich.console")
+    found = make("mixtral8x7b", FOUR_11GB)
+    text = describe(found)
+    assert "46.70B parameters, 12.88B of them active" in text
+    assert text.count("GPU ") == 4
+    rows: list[tuple[str, Plan | PlanError]] = [
+        ("mixtral8x7b-nf4", found),
+        ("other", PlanError("It is too large.")),
+    ]
+    console = rich_console.Console(width=140, record=True, file=io.StringIO())
+    console.print(grid_table(rows))
+    drawn = console.export_text()
+    assert "1 of 2 work" in drawn
+    assert "It is too large." in drawn
+
+
+WITHOUT_LIBRARIES = """
+import sys, time
+start = time.perf_counter()
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "numpy", "transformers", "accelerate", "bitsandbytes"}:
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Block())
+from probegrid.hardware.devices import hardware_for
+from probegrid.planning.plan import plan
+from probegrid.planning.describe import describe
+from probegrid.planning.workload import question_workload
+from probegrid.schema import *
+facts = Architecture(layers=88, hidden=12288, heads=96, kv_heads=8, head_dim=128, intermediate=28672,
+                     vocab=32768, context=131072)
+devices = DeviceMapConfig(gpus=4, gpu_memory_gb=11)
+for method in (QuantizationMethod.none, QuantizationMethod.int8, QuantizationMethod.nf4):
+    print(describe(plan(facts, dtype=Dtype.bfloat16, quantization=method, device_map=devices,
+                        hardware=hardware_for(devices),
+                        workload=question_workload(400, PromptConfig(), DecodingConfig()))))
+print(time.perf_counter() - start)
+"""
+
+
+def test_planning_imports_no_heavy_library_and_takes_no_time() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_LIBRARIES], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) < 2

@@ -1,0 +1,216 @@
+"""Every YAML and every preset's whole grid composes; what is wrong is said in one sentence; composing is light."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import probegrid
+from probegrid import schema
+from probegrid.compose import CONFIG_MODULE, compose_cell, register
+from probegrid.errors import ConfigError
+from probegrid.schema import Config, Dtype, to_plain
+
+CONF = Path(probegrid.__file__).parent / "conf"
+HEAVY = ("torch", "transformers", "mlflow", "sklearn", "matplotlib", "datasets")
+CONTRACT = {
+    "model": "tiny llama1b qwen1_5b llama8b qwen7b mistral7b mixtral8x7b llama70b llama33_70b qwen72b mistral_large "
+    "custom",
+    "quantization": "none int8 nf4",
+    "device_map": "auto cpu single balanced 4x11gb 2xh100",
+    "dataset": "facts facts_rare facts_statements trivia_qa squad ntml statements jsonl",
+    "prompt": "brief chat",
+    "decoding": "greedy sample",
+    "tracking": "mlflow none",
+    "probe": "gnll semantic_entropy p_true",
+    "experiment": "smoke sizes uncertainty ultra_large",
+}
+
+
+def groups() -> Iterator[tuple[str, str]]:
+    """Every group and name that has a YAML, the presets left out."""
+    for file in sorted(CONF.rglob("*.yaml")):
+        group = file.parent.relative_to(CONF).as_posix()
+        if group not in (".", "experiment"):
+            yield group, file.stem
+
+
+def presets() -> list[str]:
+    return sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+
+
+def grid(preset: str) -> list[list[str]]:
+    """The cells of a preset as overrides, by Hydra's own grammar and sweeper; one without any if it is no grid."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+        composed = compose("config", [f"experiment={preset}"], return_hydra_config=True)
+    params = composed.hydra.sweeper.params or {}
+    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    return list(itertools.chain.from_iterable(BasicSweeper.split_arguments(parsed, max_batch_size=None)))
+
+
+@pytest.mark.parametrize("group", CONTRACT)
+def test_every_name_of_the_contract_exists(group: str) -> None:
+    assert set(CONTRACT[group].split()) <= {file.stem for file in (CONF / group).glob("*.yaml")}
+
+
+@pytest.mark.parametrize(("group", "name"), groups())
+def test_every_choice_composes_and_converts(group: str, name: str) -> None:
+    needed = ["model.path=somewhere"] if (group, name) == ("model", "custom") else []
+    config, choices = compose_cell([f"{group}={name}", *needed])
+    assert getattr(choices, group, name) == name
+    assert yaml.safe_load(yaml.safe_dump(to_plain(config))) == to_plain(config)
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_cell_of_every_preset_composes_and_converts(preset: str) -> None:
+    cells = [compose_cell([f"experiment={preset}", *cell]) for cell in grid(preset)]
+    assert cells
+    for _, choices in cells:
+        assert choices.name.count("-") == 3
+
+
+def test_ultra_large_is_the_grid_of_the_issue() -> None:
+    cells = [compose_cell(["experiment=ultra_large", *cell]) for cell in grid("ultra_large")]
+    names = {choices.name for _, choices in cells}
+    models, datasets = ("llama70b", "qwen72b", "mistral_large"), ("trivia_qa", "squad")
+    assert names == {f"{model}-nf4-{dataset}-gnll" for model in models for dataset in datasets}
+    for config, _ in cells:
+        assert (config.dataset.num_samples, config.prompt.num_few_shot) == (400, 5)
+        assert config.prompt.brief_always
+        assert config.prompt.use_context
+        assert (config.decoding.do_sample, config.decoding.num_generations) == (False, 1)
+
+
+def test_each_seed_follows_the_base_seed_until_it_is_given() -> None:
+    config, _ = compose_cell(["seed=3", "decoding=sample", "prompt.seed=7"])
+    assert (config.dataset.seed, config.prompt.seed, config.decoding.seed) == (3, 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("model=llama80b", "model=llama80b is not known; did you mean 'llama8b'? Allowed: custom, "),
+        ("dataset=squadd", "dataset=squadd is not known; did you mean 'squad'? Allowed: facts, "),
+        ("modle=tiny", "no key modle; did you mean 'model'? Allowed: action, "),
+        ("model.dtpye=float32", "no key model.dtpye; did you mean 'dtype'? Allowed: path, "),
+        ("model.resources.gpu=1", "no key model.resources.gpu; did you mean 'gpus'? Allowed: gpus, cpus, "),
+        ("dataset.num_sample=1", "no key dataset.num_sample; did you mean 'num_samples'? Allowed: path, "),
+        ("+modle=tiny", "no key modle; did you mean 'model'? Allowed: action, "),
+        ("+model.dtpye=float32", "no key model.dtpye; did you mean 'dtype'? Allowed: path, "),
+        ("action=rnu", "action=rnu is not allowed; did you mean 'run'? Allowed: run, plan, "),
+        ("model.dtype=float31", "model.dtype=float31 is not allowed; did you mean 'float32'? Allowed: "),
+        ("decoding.max_new_tokens=many", "decoding.max_new_tokens=many is not allowed"),
+        ("dataset.num_samples=0", "dataset.num_samples=0 asks for no example"),
+        ("prompt.num_few_shot=-1", "prompt.num_few_shot=-1 is negative"),
+        ("prompt.stop=['']", "prompt.stop holds an empty string"),
+        ("decoding.max_new_tokens=0", "decoding.max_new_tokens=0 leaves no room"),
+        ("decoding.num_generations=2", "use decoding=sample"),
+        ("decoding.temperature=0", "decoding.temperature=0.0 is not positive"),
+        ("decoding.batch_size=0", "decoding.batch_size=0 is neither 'auto' nor a number"),
+        ("dataset.path=mine.jsonl", "your own file is dataset=jsonl"),
+        ("model=custom", "model.path must be given"),
+        ("model={", "is not an override"),
+        ("model=null", "a group is chosen by its name"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence_with_the_closest_match(override: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        compose_cell([override])
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@settings(max_examples=25)
+@given(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0$", exclude_categories=["Cs"]), min_size=1),
+    st.sampled_from(Dtype),
+    st.integers(1, 10**6),
+    st.booleans(),
+    st.floats(1e-3, 1e3),
+    st.lists(st.sampled_from(["\n", "Question:", "it's", 'a "quote"', "a, b", "\\", "{x: [y]}"]), max_size=3),
+)
+def test_overrides_come_back_as_they_were_typed(
+    path: str, dtype: Dtype, samples: int, context: bool, temperature: float, stop: list[str]
+) -> None:
+    config, _ = compose_cell(
+        [
+            f"model.path={quoted(path)}",
+            f"model.dtype={dtype.name}",
+            f"dataset.num_samples={samples}",
+            f"prompt.use_context={str(context).lower()}",
+            f"decoding.temperature={temperature!r}",
+            f"prompt.stop=[{','.join(map(quoted, stop))}]",
+        ]
+    )
+    assert (config.model.path, config.model.dtype, config.dataset.num_samples) == (path, dtype, samples)
+    assert (config.prompt.use_context, config.decoding.temperature) == (context, temperature)
+    assert config.prompt.stop == stop
+
+
+def quoted(text: str) -> str:
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--cfg", "job"), ("--help",), ("action=plan", "model=llama70b", "device_map=2xh100")],
+    ids=["composing", "help", "plan"],
+)
+def test_composing_help_and_plan_import_nothing_heavy(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    code = (
+        f"import atexit, sys; atexit.register(lambda: print([m for m in {HEAVY} if m in sys.modules]))\n"
+        "from probegrid.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert not list(tmp_path.iterdir())
+
+
+def classes_with_fields() -> list[ast.ClassDef]:
+    tree = ast.parse(inspect.getsource(schema))
+    return [node for node in tree.body if isinstance(node, ast.ClassDef)]
+
+
+@pytest.mark.parametrize("owner", classes_with_fields(), ids=lambda owner: owner.name)
+def test_every_field_of_the_schema_is_described(owner: ast.ClassDef) -> None:
+    assert ast.get_docstring(owner)
+    described = {
+        field.target.id
+        for field, text in itertools.pairwise(owner.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+    assert described == {field.target.id for field in owner.body if isinstance(field, ast.AnnAssign)}
+
+
+def test_plain_values_hold_no_python_objects() -> None:
+    def leaves(value: object) -> Iterator[object]:
+        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+        if children is None:
+            yield value
+        else:
+            yield from itertools.chain.from_iterable(map(leaves, children))
+
+    config, _ = compose_cell([])
+    assert isinstance(config, Config)
+    assert not [leaf for leaf in leaves(to_plain(config)) if isinstance(leaf, Enum)]
