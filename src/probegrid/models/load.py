@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint, hub_errors
-from probegrid.models.quantization import quantization_config
 from probegrid.planning.placement import Placement
 from probegrid.schema import ModelConfig, QuantizationMethod
 
@@ -131,6 +130,8 @@ def quantization_setting(request: ModelRequest) -> dict[str, Any]:
     Raises:
         CheckpointError: the checkpoint is quantized in another way than asked.
     """
+    from probegrid.models.quantization import quantization_config
+
     config = quantization_config(request.quantization, request.checkpoint)
     return {} if config is None else {"quantization_config": config}
 
