@@ -52,7 +52,7 @@ def ours(checkpoint: str, classifier: str, workload: dict[str, Any], out: Path) 
         *(f"decoding.max_new_tokens={workload['tokens']}", "probe=semantic_entropy"),
         *(f"decoding.num_generations={workload['samples']}", f"probe.entailment={classifier}"),
     ]
-    config, _ = compose_cell(overrides)
+    config = compose_cell(overrides).config
     found = find_checkpoint(config.model)
     loaded = load_model(ModelRequest(found, config.model, QuantizationMethod.none, {"": "cpu"}))
     respondent, questions = Respondent(config, found, lambda: loaded, Progress()), data.load(config.dataset)

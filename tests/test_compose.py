@@ -74,25 +74,25 @@ def test_every_name_of_the_contract_exists(group: str) -> None:
 @pytest.mark.parametrize(("group", "name"), groups())
 def test_every_choice_composes_and_converts(group: str, name: str) -> None:
     needed = ["model.path=somewhere"] if (group, name) == ("model", "custom") else []
-    config, choices = compose_cell([f"{group}={name}", *needed])
-    assert getattr(choices, group, name) == name
-    assert yaml.safe_load(yaml.safe_dump(to_plain(config))) == to_plain(config)
+    spec = compose_cell([f"{group}={name}", *needed])
+    assert getattr(spec.choices, group, name) == name
+    assert yaml.safe_load(yaml.safe_dump(to_plain(spec.config))) == to_plain(spec.config)
 
 
 @pytest.mark.parametrize("preset", presets())
 def test_every_cell_of_every_preset_composes_and_converts(preset: str) -> None:
     cells = [compose_cell([f"experiment={preset}", *cell]) for cell in grid(preset)]
     assert cells
-    for _, choices in cells:
-        assert choices.name.count("-") == 3
+    for cell in cells:
+        assert cell.choices.name.count("-") == 3
 
 
 def test_ultra_large_is_the_grid_of_the_issue() -> None:
     cells = [compose_cell(["experiment=ultra_large", *cell]) for cell in grid("ultra_large")]
-    names = {choices.name for _, choices in cells}
+    names = {cell.choices.name for cell in cells}
     models, datasets = ("llama70b", "qwen72b", "mistral_large"), ("trivia_qa", "squad")
     assert names == {f"{model}-nf4-{dataset}-gnll" for model in models for dataset in datasets}
-    for config, _ in cells:
+    for config in (cell.config for cell in cells):
         assert (config.dataset.num_samples, config.prompt.num_few_shot) == (400, 5)
         assert config.prompt.brief_always
         assert config.prompt.use_context
@@ -100,7 +100,7 @@ def test_ultra_large_is_the_grid_of_the_issue() -> None:
 
 
 def test_each_seed_follows_the_base_seed_until_it_is_given() -> None:
-    config, _ = compose_cell(["seed=3", "decoding=sample", "prompt.seed=7"])
+    config = compose_cell(["seed=3", "decoding=sample", "prompt.seed=7"]).config
     assert (config.dataset.seed, config.prompt.seed, config.decoding.seed) == (3, 7, 3)
 
 
@@ -150,7 +150,7 @@ def test_what_is_wrong_is_said_in_one_sentence_with_the_closest_match(override: 
 def test_overrides_come_back_as_they_were_typed(
     path: str, dtype: Dtype, samples: int, context: bool, temperature: float, stop: list[str]
 ) -> None:
-    config, _ = compose_cell(
+    spec = compose_cell(
         [
             f"model.path={quoted(path)}",
             f"model.dtype={dtype.name}",
@@ -160,6 +160,7 @@ def test_overrides_come_back_as_they_were_typed(
             f"prompt.stop=[{','.join(map(quoted, stop))}]",
         ]
     )
+    config = spec.config
     assert (config.model.path, config.model.dtype, config.dataset.num_samples) == (path, dtype, samples)
     assert (config.prompt.use_context, config.decoding.temperature) == (context, temperature)
     assert config.prompt.stop == stop
@@ -211,6 +212,6 @@ def test_plain_values_hold_no_python_objects() -> None:
         else:
             yield from itertools.chain.from_iterable(map(leaves, children))
 
-    config, _ = compose_cell([])
+    config = compose_cell([]).config
     assert isinstance(config, Config)
     assert not [leaf for leaf in leaves(to_plain(config)) if isinstance(leaf, Enum)]

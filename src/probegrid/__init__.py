@@ -33,4 +33,4 @@ def run(overrides: Sequence[str] = ()) -> Result:
     from probegrid.cell.run import run_cell
     from probegrid.compose import compose_cell
 
-    return run_cell(*compose_cell(overrides))
+    return run_cell(compose_cell(overrides))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from probegrid.errors import ConfigError, PlanError, RunError
 from probegrid.planning.plan import Plan
-from probegrid.schema import Action, Choices, Config, TrackingBackend
+from probegrid.schema import Action, CellSpec, TrackingBackend
 from probegrid.sweep.grid import ComposedCell, cell_names
 from probegrid.sweep.options import LauncherOptions
 from probegrid.tracking.sweep_folder import SweepFolder
@@ -22,25 +22,26 @@ if TYPE_CHECKING:
     from probegrid.sweep.check import Checker
 
 
-def act(config: Config, choices: Choices) -> None:
+def act(spec: CellSpec) -> None:
     """Do what ``config.action`` says."""
-    _ACTIONS[config.action](config, choices)
+    _ACTIONS[spec.config.action](spec)
 
 
-def _run(config: Config, choices: Choices) -> None:
+def _run(spec: CellSpec) -> None:
     from probegrid.cell.run import run_cell
 
-    run_cell(config, choices)
+    run_cell(spec)
 
 
-def _plan(config: Config, choices: Choices) -> None:
+def _plan(spec: CellSpec) -> None:
     from probegrid.cell.plan import plan_cell
     from probegrid.planning.describe import describe
 
-    print(f"{choices.name} on {choices.device_map}\n{describe(plan_cell(config, choices))}")
+    print(f"{spec.choices.name} on {spec.choices.device_map}\n{describe(plan_cell(spec))}")
 
 
-def _sync(config: Config, choices: Choices) -> None:
+def _sync(spec: CellSpec) -> None:
+    config = spec.config
     if config.tracking.backend is TrackingBackend.none:
         raise ConfigError("action=sync has nowhere to send to under tracking=none; use tracking=mlflow.")
     from probegrid.sweep.close import sweep_run
@@ -59,31 +60,31 @@ def _sync(config: Config, choices: Choices) -> None:
         )
 
 
-def _score(config: Config, choices: Choices) -> None:
+def _score(spec: CellSpec) -> None:
     from probegrid.cell.score import score_cell
 
-    score_cell(config, choices)
+    score_cell(spec)
 
 
-def _report(config: Config, choices: Choices) -> None:
+def _report(spec: CellSpec) -> None:
     from probegrid.report.report import show_report
 
-    show_report(Path(config.results_dir), config.report)
+    show_report(Path(spec.config.results_dir), spec.config.report)
 
 
-def _status(config: Config, choices: Choices) -> None:
+def _status(spec: CellSpec) -> None:
     from probegrid.sweep.status import show_sweeps
 
-    show_sweeps(Path(config.results_dir))
+    show_sweeps(Path(spec.config.results_dir))
 
 
-def _cancel(config: Config, choices: Choices) -> None:
+def _cancel(spec: CellSpec) -> None:
     from probegrid.sweep.status import cancel_sweep
 
-    cancel_sweep(Path(config.results_dir))
+    cancel_sweep(Path(spec.config.results_dir))
 
 
-_ACTIONS: dict[Action, Callable[[Config, Choices], None]] = {
+_ACTIONS: dict[Action, Callable[[CellSpec], None]] = {
     Action.run: _run,
     Action.plan: _plan,
     Action.score: _score,
@@ -104,8 +105,8 @@ def act_on_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> N
         UserError: cells that cannot be composed, differing actions, or whatever is wrong with the cells.
         RunError: not every cell is done.
     """
-    cells = [(cell.config, cell.choices) for cell in composed if cell.config and cell.choices]
-    actions = {config.action for config, _ in cells}
+    specs = [cell.spec for cell in composed if cell.spec]
+    actions = {spec.config.action for spec in specs}
     if len(actions) > 1:
         raise ConfigError("action differs between the cells of one grid; give it one value.")
     action = next(iter(actions), Action.run)
@@ -117,12 +118,12 @@ def act_on_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> N
     if action is Action.plan:
         _plan_grid(composed, options)
     elif action is Action.report:
-        _report_grid(composed, *cells[0])
+        _report_grid(composed, specs[0])
     elif action in (Action.status, Action.cancel):
-        _look_or_cancel(action, composed, Path(cells[0][0].results_dir))
+        _look_or_cancel(action, composed, Path(specs[0].config.results_dir))
     else:
-        for config, choices in cells if action in _OF_ONE_CELL else cells[:1]:
-            act(config, choices)
+        for spec in specs if action in _OF_ONE_CELL else specs[:1]:
+            act(spec)
 
 
 def _run_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> None:
@@ -143,9 +144,9 @@ def _plan_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> No
 
     checker = Checker(options)
     rows = [
-        (name, _planned(checker, cell.config, cell.choices))
+        (name, _planned(checker, cell.spec))
         for name, cell in zip(cell_names(composed), composed, strict=True)
-        if cell.config and cell.choices
+        if cell.spec
     ]
     console = Console()
     console = console if console.is_terminal else Console(width=200)
@@ -154,21 +155,21 @@ def _plan_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> No
         raise PlanError("no cell of this grid can work on this hardware; the table has the reasons.")
 
 
-def _planned(checker: Checker, config: Config, choices: Choices) -> Plan | PlanError:
+def _planned(checker: Checker, spec: CellSpec) -> Plan | PlanError:
     try:
-        return checker.plan(config, choices)
+        return checker.plan(spec)
     except PlanError as error:
         return error
 
 
-def _report_grid(composed: Sequence[ComposedCell], config: Config, choices: Choices) -> None:
+def _report_grid(composed: Sequence[ComposedCell], spec: CellSpec) -> None:
     """Report on the grid's own sweep; on everything that is recorded, where it never ran."""
     from probegrid.sweep.launch import sweep_id
 
-    sweep = sweep_id(composed)
+    sweep, config = sweep_id(composed), spec.config
     if config.report.sweep is None and SweepFolder(config.results_dir, sweep).manifest_file.exists():
         config = replace(config, report=replace(config.report, sweep=sweep))
-    act(config, choices)
+    act(replace(spec, config=config))
 
 
 def _look_or_cancel(action: Action, composed: Sequence[ComposedCell], results_dir: Path) -> None:

@@ -10,7 +10,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from probegrid.compose import CONFIG_MODULE, register, spell_out, to_choices, to_config, user_errors
+from probegrid.compose import CONFIG_MODULE, register, spell_out, to_spec, user_errors
 from probegrid.disk import full_disk
 from probegrid.errors import ProbegridError
 
@@ -40,7 +40,7 @@ def _compose_and_act() -> None:
         from probegrid.actions import act
 
         try:
-            act(to_config(composed), to_choices({"hydra": HydraConfig.get()}))
+            act(to_spec(composed, HydraConfig.get()))
         except ProbegridError as error:
             failures.append(error)
 

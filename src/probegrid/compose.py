@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from types import ModuleType
@@ -24,7 +24,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 import probegrid.data
 import probegrid.probes
 from probegrid.errors import ConfigError, closest
-from probegrid.schema import Choices, Config, DatasetConfig, ProbeConfig
+from probegrid.schema import CellSpec, Choices, Config, DatasetConfig, ProbeConfig
 from probegrid.sweep.options import LauncherOptions
 
 CONFIG_MODULE = "probegrid.conf"
@@ -82,10 +82,14 @@ def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
             _refuse_unknown_keys(node[key], f"{path}{key}.")
 
 
-def to_choices(composed: DictConfig | Mapping[str, Any]) -> Choices:
-    """Read the chosen names from a composed config that still has its ``hydra`` node."""
-    chosen = composed["hydra"]["runtime"]["choices"]
-    return Choices(**{part.name: str(chosen[part.name]) for part in fields(Choices)})
+def to_spec(composed: DictConfig, hydra: Any) -> CellSpec:
+    """Convert a composed config, whose ``hydra`` node says what was chosen, to all that a cell is made of.
+
+    Raises:
+        ConfigError: a value of the wrong type, or one that its dataclass refuses.
+    """
+    config, chosen = to_config(composed), hydra["runtime"]["choices"]
+    return CellSpec(config, Choices(**{part.name: str(chosen[part.name]) for part in fields(Choices)}))
 
 
 def spell_out(overrides: Sequence[str]) -> list[str]:
@@ -104,10 +108,10 @@ def compose_dataset(name: str) -> DatasetConfig:
     if GlobalHydra.instance().is_initialized():
         with user_errors():
             return to_config(compose("config", overrides=overrides)).dataset
-    return compose_cell(overrides)[0].dataset
+    return compose_cell(overrides).config.dataset
 
 
-def compose_cell(overrides: Sequence[str]) -> tuple[Config, Choices]:
+def compose_cell(overrides: Sequence[str]) -> CellSpec:
     """Compose one cell from Python, as the command line would.
 
     Raises:
@@ -117,7 +121,7 @@ def compose_cell(overrides: Sequence[str]) -> tuple[Config, Choices]:
     GlobalHydra.instance().clear()
     with user_errors(), initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         composed = compose("config", overrides=spell_out(overrides), return_hydra_config=True)
-    return to_config(composed), to_choices(composed)
+    return to_spec(composed, composed["hydra"])
 
 
 @contextmanager

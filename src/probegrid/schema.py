@@ -6,6 +6,7 @@ Knows names, types, defaults and what each value may be. Datasets and probes wit
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
@@ -395,3 +396,15 @@ def to_plain(config: Config) -> dict[str, Any]:
     plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     assert isinstance(plain, dict)
     return {str(name): value for name, value in plain.items() if name != "report"}
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """What the user composed for one cell: typed, checked, and all that travels to where it runs."""
+
+    config: Config
+    """Every value."""
+    choices: Choices
+    """The names it was composed from."""
+    test_on: Mapping[str, DatasetConfig] = field(default_factory=dict)
+    """The datasets of ``probe.test_on``, by name."""

@@ -30,11 +30,11 @@ def test_one_placement_holds_every_reading_of_a_pack() -> None:
         ("dataset=facts_statements", "probe=logistic", "probe.layers=[2]"),
     ]
     cells = [compose_cell(["model=tiny", *cards(0.016), *each]) for each in overrides]
-    alone = [plan_cell(*cell) for cell in cells]
+    alone = [plan_cell(cell) for cell in cells]
     assert len({plan.placement for plan in alone}) == 3
     pack = plan_pack(cells)
     shared = placement_of(pack)
-    together = [plan_cell(*cell, pack=pack) for cell in cells]
+    together = [plan_cell(cell, pack=pack) for cell in cells]
     assert {plan.placement for plan in together} == {shared}
     assert {plan.blocks for plan in together} == {6}
     assert {plan.weight_bytes for plan in together} == {alone[0].weight_bytes}
@@ -57,7 +57,7 @@ def test_cells_that_cannot_be_planned_say_so_themselves() -> None:
     missing = compose_cell(["model=custom", "model.path=/nowhere/at/all"])
     assert plan_pack([missing]) is None
     with pytest.raises(Exception, match="nowhere"):
-        plan_cell(*missing)
+        plan_cell(missing)
 
 
 def test_a_placement_too_small_for_a_cell_is_left_aside() -> None:
@@ -67,4 +67,4 @@ def test_a_placement_too_small_for_a_cell_is_left_aside() -> None:
     longer = ("decoding.batch_size='8'", "decoding.max_new_tokens=200", "prompt.num_few_shot=40")
     large = compose_cell(["model=tiny", *cards(0.016), *longer])
     pack = plan_pack([small])
-    assert plan_cell(*large, pack=pack).placement != placement_of(pack)
+    assert plan_cell(large, pack=pack).placement != placement_of(pack)

@@ -197,7 +197,7 @@ def test_an_architecture_that_cannot_share_a_prefix_works_too(
 @pytest.fixture
 def key(workdir: Path, random_model: tuple[str, ...]) -> Callable[..., str]:
     return lambda *overrides: (
-        Cell.find(*compose_cell([*random_model, "dataset.num_samples=5", *overrides])).key
+        Cell.find(compose_cell([*random_model, "dataset.num_samples=5", *overrides])).key
     )
 
 

@@ -90,7 +90,7 @@ def only_folder(workdir: Path) -> Path:
 
 def by_hand(texts: Sequence[str], probe: Path) -> list[float]:
     """The probe on the hidden states of stock transformers, a statement at a time."""
-    folder = find_checkpoint(compose_cell([])[0].model).name
+    folder = find_checkpoint(compose_cell([]).config.model).name
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tensors, layers = load_file(probe / "probe.safetensors"), json.loads((probe / "probe.json").read_text())

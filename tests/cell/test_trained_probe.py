@@ -127,7 +127,7 @@ def test_numbers_are_those_of_the_test_rows(logistic: Result) -> None:
 
 def test_no_group_and_no_statement_is_in_two_splits(logistic: Result) -> None:
     scores = logistic.tables["scores"]
-    examples = Cell.find(*compose_cell(STATEMENTS)).examples
+    examples = Cell.find(compose_cell(STATEMENTS)).examples
     assert isinstance(examples, StatementSet)
     texts = {one.id: one.text for talk in examples.conversations for one in talk.statements}
     assert len(scores) == len(texts) == 248 * 6
@@ -141,7 +141,7 @@ def test_no_group_and_no_statement_is_in_two_splits(logistic: Result) -> None:
 def test_the_saved_probe_on_raw_activations_gives_the_scores(
     logistic: Result, places: tuple[str, ...]
 ) -> None:
-    cell = Cell.find(*compose_cell([*places, *STATEMENTS]))
+    cell = Cell.find(compose_cell([*places, *STATEMENTS]))
     assert isinstance(cell.examples, StatementSet)
     source = Source(cell.config, cell.checkpoint, cell.examples, no_model, Progress())
     passages = passages_of(cell.examples, Position.statement_end, cell.checkpoint, cell.config.model)

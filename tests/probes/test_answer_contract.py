@@ -37,13 +37,13 @@ def model() -> LoadedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    folder = find_checkpoint(compose_cell([])[0].model).name
+    folder = find_checkpoint(compose_cell([]).config.model).name
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     return LoadedModel(loaded, load_s=0.0)
 
 
 def scored(choice: str, store: Path, model: LoadedModel, data: QuestionSet | None = None) -> Scores:
-    config, _ = compose_cell([f"probe={choice}", f"dataset.num_samples={N}", f"store_dir={store}"])
+    config = compose_cell([f"probe={choice}", f"dataset.num_samples={N}", f"store_dir={store}"]).config
     assert isinstance(config.probe, AnswerProbe)
     with Progress(Console(file=io.StringIO())) as progress:
         respondent = Respondent(config, find_checkpoint(config.model), lambda: model, progress)
@@ -55,7 +55,7 @@ def scored(choice: str, store: Path, model: LoadedModel, data: QuestionSet | Non
 
 @pytest.mark.parametrize("choice", PROBES)
 def test_contract_holds(choice: str, store: Path, model: LoadedModel) -> None:
-    config, _ = compose_cell([f"probe={choice}"])
+    config = compose_cell([f"probe={choice}"]).config
     assert isinstance(config.probe, AnswerProbe)
     scores = scored(choice, store, model)
     columns = {"own": scores.own, **scores.others}
@@ -70,7 +70,7 @@ def test_contract_holds(choice: str, store: Path, model: LoadedModel) -> None:
 
 @pytest.mark.parametrize("choice", PROBES)
 def test_references_of_what_is_asked_change_no_score(choice: str, store: Path, model: LoadedModel) -> None:
-    data = load(compose_cell([f"dataset.num_samples={N}"])[0].dataset)
+    data = load(compose_cell([f"dataset.num_samples={N}"]).config.dataset)
     assert isinstance(data, QuestionSet)
     changed = tuple(dataclasses.replace(question, references=("no",)) for question in data.questions)
     blind = scored(choice, store, model, dataclasses.replace(data, questions=changed))
@@ -81,7 +81,7 @@ def test_references_of_what_is_asked_change_no_score(choice: str, store: Path, m
 def test_larger_scores_are_of_answers_that_are_more_often_correct(
     choice: str, store: Path, model: LoadedModel
 ) -> None:
-    config, _ = compose_cell([f"dataset.num_samples={N}", f"store_dir={store}", f"probe={choice}"])
+    config = compose_cell([f"dataset.num_samples={N}", f"store_dir={store}", f"probe={choice}"]).config
     data = load(config.dataset)
     assert isinstance(data, QuestionSet)
     with Progress(Console(file=io.StringIO())) as progress:

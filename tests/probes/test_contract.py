@@ -41,7 +41,7 @@ def test_contract_holds(check_probe: Callable[[ActivationProbe], None], probe: A
     [("logistic", Logistic), ("mass_mean", MassMean), ("control", Control), ("text_baseline", TextBaseline)],
 )
 def test_composes_with_the_root_seed(choice: str, kind: type) -> None:
-    config, _ = compose_cell([f"probe={choice}", "seed=3"])
+    config = compose_cell([f"probe={choice}", "seed=3"]).config
     assert type(config.probe) is kind
     assert config.probe.seed == 3
 
@@ -50,7 +50,7 @@ def test_layers_are_written_in_one_way() -> None:
     assert Logistic().layers == "all"
     assert Logistic(layers=[22, 0, 22]).layers == [0, 22]
     assert Logistic(layers=22).layers == [22]
-    config, _ = compose_cell(["probe=logistic", "probe.layers=[3,1]"])
+    config = compose_cell(["probe=logistic", "probe.layers=[3,1]"]).config
     assert isinstance(config.probe, ActivationProbe)
     assert config.probe.layers == [1, 3]
 

@@ -27,18 +27,18 @@ def test_probes_of_both_families_are_one_grid_of_questions(command: Command) -> 
 
 @pytest.mark.parametrize("probe", PROBES)
 def test_a_probe_changes_the_decoding_and_nothing_else(probe: str) -> None:
-    alone, cell = compose_cell([])[0], compose_cell([f"probe={probe}"])[0]
+    alone, cell = compose_cell([]).config, compose_cell([f"probe={probe}"]).config
     samples = probe in ("semantic_entropy", "p_true")
     assert (cell.decoding.do_sample, cell.decoding.num_generations) == (samples, 10 if samples else 1)
     assert (cell.prompt, cell.dataset, cell.model) == (alone.prompt, alone.dataset, alone.model)
-    given = compose_cell([f"probe={probe}", "decoding=sample", "decoding.num_generations=4"])[0]
+    given = compose_cell([f"probe={probe}", "decoding=sample", "decoding.num_generations=4"]).config
     assert given.decoding.num_generations == 4
 
 
 def test_a_preset_may_choose_such_a_probe() -> None:
-    config, choices = compose_cell(["experiment=ultra_large", "probe=p_true", "model=llama70b"])
-    assert choices.probe == "p_true"
-    assert config.decoding.do_sample
+    spec = compose_cell(["experiment=ultra_large", "probe=p_true", "model=llama70b"])
+    assert spec.choices.probe == "p_true"
+    assert spec.config.decoding.do_sample
 
 
 def test_a_sweep_knows_a_cell_by_the_key_it_gets_when_it_runs(workdir: Path) -> None:
@@ -51,10 +51,10 @@ def test_a_sweep_knows_a_cell_by_the_key_it_gets_when_it_runs(workdir: Path) -> 
         ["probe=semantic_entropy"],
         ["probe=semantic_entropy", f"probe.entailment={classifier}"],
     ):
-        config, choices = compose_cell(overrides)
-        checked = Checker(LauncherOptions()).check(ComposedCell(tuple(overrides), config, choices))
+        spec = compose_cell(overrides)
+        checked = Checker(LauncherOptions()).check(ComposedCell(tuple(overrides), spec))
         assert checked.error is None
-        assert checked.key == Cell.find(config, choices).key
+        assert checked.key == Cell.find(spec).key
         keys.add(checked.key)
     assert len(keys) == 4
 

@@ -208,7 +208,7 @@ def test_what_cannot_be_asked_is_refused(cells: Cells) -> None:
 
 
 def test_its_seed_follows_the_base_seed() -> None:
-    config, _ = compose_cell(["probe=p_true", "seed=5"])
+    config = compose_cell(["probe=p_true", "seed=5"]).config
     assert isinstance(config.probe, PTrue)
     assert (config.probe.seed, config.probe.num_few_shot, config.decoding.num_generations) == (5, 20, 10)
 

@@ -136,9 +136,9 @@ SAME_ANSWERS = ("dataset.seed=0", "prompt.seed=0", "decoding.seed=0")
 
 
 def test_it_brings_its_samples_and_refuses_to_go_without() -> None:
-    config, _ = compose_cell(["probe=semantic_entropy"])
+    config = compose_cell(["probe=semantic_entropy"]).config
     assert (config.decoding.do_sample, config.decoding.num_generations) == (True, 10)
-    assert not compose_cell(["probe=gnll"])[0].decoding.do_sample
+    assert not compose_cell(["probe=gnll"]).config.decoding.do_sample
     for wrong, drawn in (("decoding=greedy", 0), ("decoding.num_generations=1", 1)):
         with pytest.raises(
             ConfigError, match=f"probe=semantic_entropy needs 2 or more samples .* and {drawn} are"

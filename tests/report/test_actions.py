@@ -30,7 +30,7 @@ def test_the_keys_of_a_report_are_no_part_of_a_cell(run: Callable[..., Result]) 
 
 def test_the_keys_of_a_report_do_not_change_a_sweep() -> None:
     def identity(*overrides: str) -> str:
-        return sweep_id([ComposedCell(overrides, *compose_cell(overrides))])
+        return sweep_id([ComposedCell(overrides, compose_cell(overrides))])
 
     assert identity("seed=1") == identity("seed=1", "action=report", "report.compare=probe")
     assert identity("seed=1") != identity("seed=2")

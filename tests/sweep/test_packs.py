@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from probegrid.cell.plan import plan_cell
 from probegrid.compose import compose_cell
-from probegrid.schema import Choices, Resources
+from probegrid.schema import Resources
 from probegrid.sweep.check import CheckedCell
 from probegrid.sweep.grid import ComposedCell, cell_names
 from probegrid.sweep.packs import pack
@@ -16,8 +16,8 @@ LARGE = ("model=llama70b", "quantization=nf4", "device_map=2xh100")
 
 
 def checked(*overrides: str) -> CheckedCell:
-    config, choices = compose_cell(overrides)
-    return CheckedCell(ComposedCell(overrides, config, choices), plan_cell(config, choices), key="0")
+    spec = compose_cell(overrides)
+    return CheckedCell(ComposedCell(overrides, spec), plan_cell(spec), key="0")
 
 
 def test_cells_of_one_model_are_one_job_for_the_time_of_all() -> None:
@@ -47,14 +47,14 @@ def test_cells_per_job_splits_a_pack_and_given_resources_stand() -> None:
     given = Resources(gpus=1, mem_gb=7)
     cells = [checked(*LARGE, f"seed={seed}") for seed in range(5)]
     for cell in cells:
-        assert cell.composed.config is not None
-        cell.composed.config.model = replace(cell.composed.config.model, resources=given)
+        assert cell.composed.spec is not None
+        cell.composed.spec.config.model = replace(cell.composed.config.model, resources=given)
     (jobs,) = pack(cells, range(5), 2)
     assert [job.cells for job in jobs] == [(0, 1), (2, 3), (4,)]
     assert {(job.resources.gpus, job.resources.mem_gb, job.resources.cpus) for job in jobs} == {(1, 7, 4)}
 
 
 def test_names_tell_cells_apart() -> None:
-    choices = Choices("tiny", "none", "auto", "facts", "gnll")
-    cells = [ComposedCell(("store_dir=s", f"seed={seed}"), choices=choices) for seed in (0, 1)]
+    spec = compose_cell([])
+    cells = [ComposedCell(("store_dir=s", f"seed={seed}"), spec=spec) for seed in (0, 1)]
     assert cell_names(cells) == ["tiny-none-facts-gnll seed=0", "tiny-none-facts-gnll seed=1"]

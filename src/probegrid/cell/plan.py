@@ -20,7 +20,7 @@ from probegrid.planning.placement import Placement
 from probegrid.planning.plan import Plan, plan
 from probegrid.planning.workload import TOKEN_ESTIMATES, Workload, activation_workload, question_workload
 from probegrid.probes import ActivationProbe, resolve_layers
-from probegrid.schema import Architecture, Choices, Config
+from probegrid.schema import Architecture, CellSpec, Config
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ class PackPlan:
 
 
 def plan_cell(
-    config: Config,
-    choices: Choices,
+    spec: CellSpec,
     checkpoint: Checkpoint | None = None,
     *,
     deepest_layer: int | None = None,
@@ -55,8 +54,7 @@ def plan_cell(
     """Plan a cell from its config alone, or check it against its checkpoint where that is at hand.
 
     Args:
-        config: the cell.
-        choices: the names it was composed from.
+        spec: the cell.
         checkpoint: its checkpoint, where it was found.
         deepest_layer: layer that is read for a saved probe; None: what the cell's own probe reads.
         pack: of the pack the cell belongs to, if any.
@@ -67,8 +65,9 @@ def plan_cell(
         UnknownArchitecture: the architecture is neither given nor known.
         CheckpointError: the facts given are not those of the checkpoint.
     """
+    config = spec.config
     architecture = _architecture(config, checkpoint)
-    workload = _workload(config, choices, architecture.layers, deepest_layer)
+    workload = _workload(spec, architecture.layers, deepest_layer)
     return plan(
         architecture,
         dtype=config.model.dtype,
@@ -81,18 +80,18 @@ def plan_cell(
     )
 
 
-def plan_pack(cells: Sequence[tuple[Config, Choices]]) -> PackPlan | None:
+def plan_pack(cells: Sequence[CellSpec]) -> PackPlan | None:
     """Choose one placement for cells that share a model, a quantization and a device map.
 
     Returns:
         None where no placement holds them all, nothing is known of the architecture, or something else is wrong, which
         each cell will say: each has a placement of its own then.
     """
-    config = cells[0][0]
+    config = cells[0].config
     try:
         hardware = _hardware(config)
         architecture = _architecture(config, find_checkpoint(config.model))
-        works = [_workload(*cell, architecture.layers, None) for cell in cells]
+        works = [_workload(cell, architecture.layers, None) for cell in cells]
         found = plan(
             architecture,
             dtype=config.model.dtype,
@@ -125,9 +124,9 @@ def _hardware(config: Config) -> Hardware:
     return hardware_for(device_map, visible=visible_gpus(), cpu=None if described else this_cpu())
 
 
-def _workload(config: Config, choices: Choices, blocks: int, deepest_layer: int | None) -> Workload:
+def _workload(spec: CellSpec, blocks: int, deepest_layer: int | None) -> Workload:
     """What the cell reads: questions to answer, or conversations as deep as the probe asks."""
-    estimate = TOKEN_ESTIMATES.get(choices.dataset)
+    config, estimate = spec.config, TOKEN_ESTIMATES.get(spec.choices.dataset)
     probe = config.probe
     if deepest_layer is None:
         if config.dataset.holds_questions or not isinstance(probe, ActivationProbe):

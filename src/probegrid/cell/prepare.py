@@ -22,7 +22,7 @@ from probegrid.probes import ActivationProbe, AnswerProbe, TrainedProbe
 from probegrid.readings.identity import describe_answers, describe_model
 from probegrid.readings.identity import template_identity as _template
 from probegrid.readings.store import key_of
-from probegrid.schema import Choices, Config, ProbeConfig
+from probegrid.schema import CellSpec, Choices, Config, ProbeConfig
 
 if TYPE_CHECKING:
     from probegrid.planning.plan import Plan
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 class Cell:
     """A cell that was found possible: what was composed, its checkpoint, its plan, its examples."""
 
-    config: Config
-    choices: Choices
+    spec: CellSpec
     checkpoint: Checkpoint
     plan: Plan | None
     """None where nothing is known of the model's architecture: it is loaded where transformers puts it."""
@@ -44,7 +43,7 @@ class Cell:
     """The entailment model of an answer probe that has one."""
 
     @classmethod
-    def find(cls, config: Config, choices: Choices, pack: PackPlan | None = None) -> Cell:
+    def find(cls, spec: CellSpec, pack: PackPlan | None = None) -> Cell:
         """Look up the checkpoint, plan (where the pack's model lies, if it belongs to one), and load the examples.
 
         No weight is read.
@@ -52,14 +51,15 @@ class Cell:
         Raises:
             UserError: the checkpoint, the plan or the dataset is not possible as asked.
         """
+        config = spec.config
         checkpoint = find_checkpoint(config.model)
         try:
-            plan = plan_cell(config, choices, checkpoint, pack=pack)
+            plan = plan_cell(spec, checkpoint, pack=pack)
         except UnknownArchitecture:
             plan = None
         classifier = probe_classifier(config.probe)
         examples = data.load(config.dataset)
-        return cls(config, choices, checkpoint, plan, examples, transfer_sets(config.probe), classifier)
+        return cls(spec, checkpoint, plan, examples, transfer_sets(config.probe), classifier)
 
     def counted(self, pack: PackPlan | None) -> Cell:
         """The same with a plan for the tokens that its own texts have.
@@ -72,8 +72,18 @@ class Cell:
         from probegrid.cell.plan import lengths_of
 
         lengths = lengths_of(self.config, self.checkpoint, self.examples)
-        plan = plan_cell(self.config, self.choices, self.checkpoint, pack=pack, lengths=lengths)
+        plan = plan_cell(self.spec, self.checkpoint, pack=pack, lengths=lengths)
         return replace(self, plan=plan)
+
+    @property
+    def config(self) -> Config:
+        """Every value."""
+        return self.spec.config
+
+    @property
+    def choices(self) -> Choices:
+        """The names it was composed from."""
+        return self.spec.choices
 
     @property
     def questions(self) -> QuestionSet:

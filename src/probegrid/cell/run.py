@@ -20,8 +20,7 @@ from probegrid.hardware.machine import has_unmeasured_gpu
 from probegrid.probes import AnswerProbe, TrainedProbe
 from probegrid.progress import Progress
 from probegrid.schema import (
-    Choices,
-    Config,
+    CellSpec,
     DeviceMapConfig,
     PlacementStrategy,
     TrackingBackend,
@@ -64,8 +63,7 @@ class Result:
 
 
 def run_cell(
-    config: Config,
-    choices: Choices,
+    spec: CellSpec,
     *,
     pool: ModelPool | None = None,
     pack: PackPlan | None = None,
@@ -75,8 +73,7 @@ def run_cell(
     """Run a cell to its end, or recognise that it was done before.
 
     Args:
-        config: what was composed.
-        choices: the names it was composed from.
+        spec: what was composed.
         pool: holds the model between the cells of a pack; None: a pool of the cell's own.
         pack: where the model of the cell's pack lies; None: the cell has a plan of its own.
         sweep: id of the sweep the cell belongs to, if any.
@@ -87,9 +84,10 @@ def run_cell(
         RunError: something else went wrong; the cell is recorded as failed.
     """
     started = datetime.now(UTC)
+    config, choices = spec.config, spec.choices
     with progress or Progress() as progress:
         measure_gpus(config.device_map, progress)
-        cell = Cell.find(config, choices, pack)
+        cell = Cell.find(spec, pack)
         folder = Path(config.results_dir) / cell.key
         recorded = record.read(folder.parent, folder.name)
         if recorded is not None and recorded.status is Status.done:

@@ -26,7 +26,7 @@ from probegrid.progress import Progress
 from probegrid.readings.identity import describe_model
 from probegrid.readings.session import Meter, Source, ready
 from probegrid.readings.store import key_of
-from probegrid.schema import Choices, Config, ModelConfig, QuantizationConfig, to_plain
+from probegrid.schema import CellSpec, Config, ModelConfig, QuantizationConfig, to_plain
 from probegrid.tracking import record
 from probegrid.tracking.provenance import provenance, versions
 from probegrid.tracking.record import CellRecord, Status
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     pass
 
 
-def score_cell(config: Config, choices: Choices) -> Path:
+def score_cell(spec: CellSpec) -> Path:
     """Score ``dataset`` with the probe that the cell in ``probe.from`` saved, on the model it was trained on.
 
     Returns:
@@ -46,6 +46,7 @@ def score_cell(config: Config, choices: Choices) -> Path:
         CheckpointError: the model is not the one the probe was trained on any more.
     """
     started = datetime.now(UTC)
+    config, choices = spec.config, spec.choices
     folder = _probe_folder(config)
     saved = SavedProbe.from_files(
         {name: (folder / name).read_bytes() for name in (TENSORS_FILE, DESCRIPTION_FILE)}
@@ -61,7 +62,7 @@ def score_cell(config: Config, choices: Choices) -> Path:
     statements = data.load(config.dataset)
     if not isinstance(statements, StatementSet):
         raise ConfigError(f"action=score scores statements, but dataset={choices.dataset} holds questions.")
-    plan = plan_cell(config, choices, checkpoint, deepest_layer=saved.layer)
+    plan = plan_cell(replace(spec, config=config), checkpoint, deepest_layer=saved.layer)
     with Progress() as progress, ModelPool() as pool:
         request, notes = ready(config, checkpoint, plan, pool)
         for note in notes:

@@ -15,7 +15,7 @@ from probegrid.cell.plan import plan_cell
 from probegrid.cell.prepare import Cell, probe_classifier, transfer_sets
 from probegrid.errors import ConfigError, UnknownArchitecture, UserError
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.schema import Choices, Config, DeviceMapConfig
+from probegrid.schema import CellSpec, Config, DeviceMapConfig
 from probegrid.sweep.grid import ComposedCell
 from probegrid.sweep.options import LauncherOptions, SlurmOptions
 from probegrid.tracking import record
@@ -66,38 +66,39 @@ class Checker:
 
     def check(self, composed: ComposedCell) -> CheckedCell:
         """Look at a cell; what is wrong with it is in the result."""
-        if composed.config is None or composed.choices is None:
+        if composed.spec is None:
             return CheckedCell(composed, error=composed.error)
-        config, choices = composed.config, composed.choices
+        config, spec = composed.spec.config, composed.spec
         try:
             checkpoint = self._once(f"checkpoint {config.model}", lambda: find_checkpoint(config.model))
-            plan = self._plan_if_known(config, choices, checkpoint)
+            plan = self._plan_if_known(spec, checkpoint)
             examples = self._examples(config)
             transfer = self._once(f"transfer {config.probe}", lambda: transfer_sets(config.probe))
             classifier = self._once(f"classifier {config.probe}", lambda: probe_classifier(config.probe))
-            key = Cell(config, choices, checkpoint, plan, examples, transfer, classifier).key
+            key = Cell(spec, checkpoint, plan, examples, transfer, classifier).key
         except UserError as error:
             return CheckedCell(composed, error=error)
         return CheckedCell(composed, plan, key, record.is_done(Path(config.results_dir), key))
 
-    def plan(self, config: Config, choices: Choices, checkpoint: Checkpoint | None = None) -> Plan:
+    def plan(self, spec: CellSpec, checkpoint: Checkpoint | None = None) -> Plan:
         """Plan a cell for where its job will run.
 
         Raises:
             UserError: it cannot work there.
         """
-        there = replace(config, device_map=self._device_map(config.device_map))
+        there = replace(spec.config, device_map=self._device_map(spec.config.device_map))
+        moved = replace(spec, config=there)
         found = checkpoint and checkpoint.fingerprint
         return self._once(
-            f"plan {there} {choices.dataset} {found}", lambda: plan_cell(there, choices, checkpoint)
+            f"plan {there} {spec.choices.dataset} {found}", lambda: plan_cell(moved, checkpoint)
         )
 
-    def _plan_if_known(self, config: Config, choices: Choices, checkpoint: Checkpoint) -> Plan | None:
+    def _plan_if_known(self, spec: CellSpec, checkpoint: Checkpoint) -> Plan | None:
         """The plan; None where nothing is known of the architecture and nothing has to be."""
         try:
-            return self.plan(config, choices, checkpoint)
+            return self.plan(spec, checkpoint)
         except UnknownArchitecture as error:
-            needed = [name for name, value in vars(config.model.resources).items() if value is None]
+            needed = [name for name, value in vars(spec.config.model.resources).items() if value is None]
             if needed and isinstance(self._options, SlurmOptions):
                 raise ConfigError(
                     f"{error} Without a plan say what a job asks for: "

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from probegrid.errors import ConfigError, StoreError, TrackingError
-from probegrid.schema import Choices, Config, ReportConfig, TrackingBackend, TrackingConfig, to_plain
+from probegrid.schema import CellSpec, ReportConfig, TrackingBackend, TrackingConfig, to_plain
 from probegrid.sweep.rows import CellRow, Stage
 from probegrid.sweep.table import say
 from probegrid.tracking import record
@@ -34,12 +34,12 @@ def close_sweep(folder: SweepFolder, rows: Sequence[CellRow]) -> None:
     A full disk is said and no more: whoever closes the sweep still has its table to show.
     """
     manifest, configs = folder.read_manifest(), folder.read_cells()
-    config = next((found[0] for found in configs if found is not None), None)
+    config = next((found.config for found in configs if found is not None), None)
     try:
         for row in rows:
             key, found = manifest.cells[row.cell].key, configs[row.cell]
             if key is not None and found is not None and _is_unrecorded(folder, row, key):
-                _record_death(folder, row, key, *found)
+                _record_death(folder, row, key, found)
         folder.write_text(folder.summary_file, summary(folder, manifest, rows))
         if config is not None and config.tracking.backend is not TrackingBackend.none:
             _write_report(folder, config.report)
@@ -91,7 +91,8 @@ def _is_unrecorded(folder: SweepFolder, row: CellRow, key: str) -> bool:
     return row.stage is Stage.failed and record.read(folder.results_dir, key) is None
 
 
-def _record_death(folder: SweepFolder, row: CellRow, key: str, config: Config, choices: Choices) -> None:
+def _record_death(folder: SweepFolder, row: CellRow, key: str, spec: CellSpec) -> None:
+    config, choices = spec.config, spec.choices
     text = row.traceback.read_text(errors="replace") if row.traceback and row.traceback.exists() else ""
     kind = "WorkerDied" if row.stage is Stage.lost else row.detail.partition(":")[0]
     failed = CellRecord(

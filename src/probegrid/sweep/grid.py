@@ -15,18 +15,17 @@ from hydra._internal.config_repository import CachingConfigRepository
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 
-from probegrid.compose import to_choices, to_config, user_errors
+from probegrid.compose import to_spec, user_errors
 from probegrid.errors import UserError
-from probegrid.schema import Choices, Config
+from probegrid.schema import CellSpec
 
 
 @dataclass(frozen=True)
 class ComposedCell:
-    """A point of the grid: its typed config, or why it has none."""
+    """A point of the grid: what its cell is, or why it has none."""
 
     overrides: tuple[str, ...]
-    config: Config | None = None
-    choices: Choices | None = None
+    spec: CellSpec | None = None
     error: UserError | None = None
 
 
@@ -48,7 +47,7 @@ class Composer:
         try:
             with user_errors():
                 composed = self._loader.load_sweep_config(master_config, list(overrides))
-            cell = ComposedCell(overrides, to_config(composed), to_choices(composed))
+            cell = ComposedCell(overrides, to_spec(composed, composed["hydra"]))
         except UserError as error:
             cell = ComposedCell(overrides, error=error)
         self._cells[overrides] = cell
@@ -87,6 +86,6 @@ def cell_names(cells: Sequence[ComposedCell]) -> list[str]:
             for override in cell.overrides
             if override not in common and override.partition("=")[0] not in groups
         ]
-        chosen = cell.choices.name if cell.choices else " ".join(cell.overrides)
-        names.append(" ".join([chosen, *rest]) if cell.choices else chosen)
+        chosen = cell.spec.choices.name if cell.spec else " ".join(cell.overrides)
+        names.append(" ".join([chosen, *rest]) if cell.spec else chosen)
     return names

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from probegrid.disk import disk_errors
 from probegrid.errors import ConfigError, ProbegridError, RunError, UserError
 from probegrid.progress import Progress
-from probegrid.schema import Choices, Config
+from probegrid.schema import Config
 from probegrid.sweep.check import CheckedCell, Checker, refusals
 from probegrid.sweep.close import close_sweep, open_sweep
 from probegrid.sweep.grid import ComposedCell, cell_names
@@ -93,7 +93,7 @@ def sweep_id(composed: Sequence[ComposedCell]) -> str:
         sorted(o for o in cell.overrides if not o.startswith(("action=", "report."))) for cell in composed
     ]
     digest = hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:_ID_LENGTH]
-    preset = next((cell.config.experiment for cell in composed if cell.config), None)
+    preset = next((cell.spec.config.experiment for cell in composed if cell.spec), None)
     return f"{re.sub(r'[^A-Za-z0-9_.]', '_', str(preset))}-{digest}" if preset else digest
 
 
@@ -142,7 +142,7 @@ def _shared(checked: Sequence[CheckedCell]) -> Config:
     Raises:
         ConfigError: cells differ in where they are recorded or sent.
     """
-    configs = [cell.composed.config for cell in checked if cell.composed.config is not None]
+    configs = [cell.composed.spec.config for cell in checked if cell.composed.spec is not None]
     for name in ("results_dir", "store_dir", "tracking"):
         if any(getattr(config, name) != getattr(configs[0], name) for config in configs):
             raise ConfigError(f"{name} differs between the cells of one sweep; give it one value.")
@@ -177,7 +177,7 @@ def _write(sweep: Sweep) -> None:
     )
     launcher = OmegaConf.to_container(OmegaConf.structured(sweep.options), enum_to_str=True)
     assert isinstance(launcher, dict)
-    sweep.folder.write_cells([_typed(cell) for cell in sweep.checked])
+    sweep.folder.write_cells([None if cell.error else cell.composed.spec for cell in sweep.checked])
     sweep.folder.write_text(sweep.folder.diff_file, uncommitted_changes() or "")
     sweep.folder.write_manifest(
         Manifest(
@@ -191,11 +191,6 @@ def _write(sweep: Sweep) -> None:
             launcher={str(name): value for name, value in launcher.items()},
         )
     )
-
-
-def _typed(cell: CheckedCell) -> tuple[Config, Choices] | None:
-    config, choices = cell.composed.config, cell.composed.choices
-    return None if config is None or choices is None or cell.error is not None else (config, choices)
 
 
 def _scheduler(options: LauncherOptions) -> Scheduler:

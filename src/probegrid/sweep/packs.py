@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from probegrid.planning.plan import Plan
-from probegrid.schema import Config, Resources
+from probegrid.schema import CellSpec, Config, Resources
 from probegrid.sweep.check import CheckedCell
 from probegrid.sweep.scheduler import JobRequest
 
@@ -30,7 +30,7 @@ def pack(
     """
     packs: dict[str, list[int]] = {}
     for cell in sorted(cells, key=lambda cell: -_depth(checked[cell].plan)):
-        packs.setdefault(_held_in_memory(_config(checked[cell])), []).append(cell)
+        packs.setdefault(_held_in_memory(_spec(checked[cell]).config), []).append(cell)
     return [_jobs(checked, numbers, cells_per_job or len(numbers)) for numbers in packs.values()]
 
 
@@ -45,8 +45,8 @@ def _held_in_memory(config: Config) -> str:
 
 def _jobs(checked: Sequence[CheckedCell], numbers: Sequence[int], size: int) -> list[JobRequest]:
     chunks = [tuple(numbers[start : start + size]) for start in range(0, len(numbers), size)]
-    config, choices = _config(checked[numbers[0]]), checked[numbers[0]].composed.choices
-    assert choices is not None
+    spec = _spec(checked[numbers[0]])
+    config, choices = spec.config, spec.choices
     asked = [
         _resources(config.model.resources, [plan for cell in chunk if (plan := checked[cell].plan)])
         for chunk in chunks
@@ -70,6 +70,6 @@ def _most(resources: Sequence[Resources]) -> Resources:
     return Resources(**{name: None if None in found else max(found) for name, found in values.items()})
 
 
-def _config(cell: CheckedCell) -> Config:
-    assert cell.composed.config is not None
-    return cell.composed.config
+def _spec(cell: CheckedCell) -> CellSpec:
+    assert cell.composed.spec is not None
+    return cell.composed.spec

@@ -21,7 +21,7 @@ from probegrid.errors import RunError, StoreError, UserError
 from probegrid.models.load import LoadedModel, ModelRequest
 from probegrid.models.pool import ModelPool
 from probegrid.progress import Progress
-from probegrid.schema import Choices, Config
+from probegrid.schema import CellSpec
 from probegrid.sweep.heartbeat import Heartbeat
 from probegrid.sweep.options import OnInterrupt
 from probegrid.tracking.sweep_folder import CellState, Phase, SweepFolder
@@ -59,10 +59,10 @@ def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> Non
         raise RunError(f"{len(failed)} of the {len(cells)} cells of this job failed; see {folder.path}.")
 
 
-def _plan_pack(cells: Sequence[tuple[Config, Choices]]) -> PackPlan | None:
+def _plan_pack(cells: Sequence[CellSpec]) -> PackPlan | None:
     """Choose where the pack's model lies, once, while nothing of it is in memory."""
     with Progress() as progress:
-        measure_gpus(cells[0][0].device_map, progress)
+        measure_gpus(cells[0].config.device_map, progress)
     return plan_pack(cells)
 
 
@@ -114,7 +114,7 @@ def _run(
     folder: SweepFolder,
     submission: int,
     cell: int,
-    found: tuple[Config, Choices],
+    spec: CellSpec,
     pool: ModelPool,
     pack: PackPlan | None,
 ) -> None:
@@ -130,7 +130,7 @@ def _run(
     )
     try:
         with full_disk(folder.path):  # the job's own log may be what has no room
-            run_cell(*found, pool=pool, pack=pack, sweep=folder.id, progress=heartbeat)
+            run_cell(spec, pool=pool, pack=pack, sweep=folder.id, progress=heartbeat)
     except Exception as error:  # noqa: BLE001  # a cell must not take its pack along; the job fails at its end
         text = "".join(traceback.format_exception(error))
         with suppress(OSError):

@@ -24,7 +24,7 @@ from typing import Any
 
 from probegrid.disk import atomic, disk_errors
 from probegrid.errors import StoreError
-from probegrid.schema import Choices, Config, Resources
+from probegrid.schema import CellSpec, Resources
 from probegrid.tracking.redaction import redact
 
 SWEEPS_FOLDER = ".sweeps"
@@ -174,13 +174,13 @@ class SweepFolder:
         )
         return Manifest(**values | {"cells": cells, "argv": tuple(values["argv"])})
 
-    def write_cells(self, cells: Sequence[tuple[Config, Choices] | None]) -> None:
+    def write_cells(self, cells: Sequence[CellSpec | None]) -> None:
         """Write the typed configs for the workers, None where a cell cannot work."""
         self._write(self.path / "cells.pkl", pickle.dumps(list(cells)))
 
-    def read_cells(self) -> list[tuple[Config, Choices] | None]:
+    def read_cells(self) -> list[CellSpec | None]:
         """Read the typed configs; they were written by this user's own submission."""
-        cells: list[tuple[Config, Choices] | None] = pickle.loads((self.path / "cells.pkl").read_bytes())  # noqa: S301
+        cells: list[CellSpec | None] = pickle.loads((self.path / "cells.pkl").read_bytes())  # noqa: S301
         return cells
 
     def write_state(self, cell: int, state: CellState) -> None:
