@@ -48,7 +48,7 @@ def test_cells_per_job_splits_a_pack_and_given_resources_stand() -> None:
     cells = [checked(*LARGE, f"seed={seed}") for seed in range(5)]
     for cell in cells:
         assert cell.composed.spec is not None
-        cell.composed.spec.config.model = replace(cell.composed.config.model, resources=given)
+        cell.composed.spec.config.model = replace(cell.composed.spec.config.model, resources=given)
     (jobs,) = pack(cells, range(5), 2)
     assert [job.cells for job in jobs] == [(0, 1), (2, 3), (4,)]
     assert {(job.resources.gpus, job.resources.mem_gb, job.resources.cpus) for job in jobs} == {(1, 7, 4)}
