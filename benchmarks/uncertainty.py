@@ -40,7 +40,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Debe
 from probegrid.data import facts
 from probegrid.embedded import checkpoint_dir
 from probegrid.models.checkpoint import find_checkpoint
-from probegrid.readings.prompts import build_prompts
+from probegrid.readings.prompts import build_prompts, choose_shots
+from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import ModelConfig, PromptConfig
 from random_models import config, write_checkpoint
 
@@ -96,7 +97,8 @@ def workload(questions: int) -> dict[str, Any]:
     """The embedded questions under the few-shot prompt, as texts."""
     data = facts.load(facts.FactsConfig(num_samples=questions))
     tokenizer = AutoTokenizer.from_pretrained(find_checkpoint(ModelConfig(path="embedded:tiny")).name)
-    prompts = build_prompts(data, PromptConfig(num_few_shot=SHOTS), tokenizer, None)
+    config = PromptConfig(num_few_shot=SHOTS)
+    prompts = build_prompts(data.questions, choose_shots(data, config), config, ChatTemplate(tokenizer, None))
     return {
         "questions": [question.text for question in data.questions],
         "prompts": [prompt.text for prompt in prompts],

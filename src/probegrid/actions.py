@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probegrid.errors import ConfigError, PlanError, RunError
+from probegrid.errors import ConfigError, PlanError, RunError, UserError
 from probegrid.planning.plan import Plan
 from probegrid.schema import Action, CellSpec, TrackingBackend
 from probegrid.sweep.grid import ComposedCell, cell_names
@@ -19,6 +19,7 @@ from probegrid.sweep.options import LauncherOptions
 from probegrid.tracking.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
+    from probegrid.cell.lookup import Lookup
     from probegrid.sweep.check import Checker
 
 
@@ -34,10 +35,13 @@ def _run(spec: CellSpec) -> None:
 
 
 def _plan(spec: CellSpec) -> None:
-    from probegrid.cell.plan import plan_cell
+    from probegrid.cell.lookup import Lookup
+    from probegrid.cell.plan import plan_spec
     from probegrid.planning.describe import describe
 
-    print(f"{spec.choices.name} on {spec.choices.device_map}\n{describe(plan_cell(spec))}")
+    plan, notes = plan_spec(spec, Lookup(fetch=False))
+    lines = [f"{spec.choices.name} on {spec.choices.device_map}", *notes]
+    print("\n".join([*lines, "no model is read" if plan is None else describe(plan)]))
 
 
 def _sync(spec: CellSpec) -> None:
@@ -139,26 +143,30 @@ def _run_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> Non
 def _plan_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> None:
     from rich.console import Console
 
+    from probegrid.cell.lookup import Lookup
     from probegrid.planning.describe import grid_table
     from probegrid.sweep.check import Checker
 
-    checker = Checker(options)
+    lookup = Lookup(fetch=False)
+    checker = Checker(options, lookup)
     rows = [
-        (name, _planned(checker, cell.spec))
+        (name, _planned(checker, lookup, cell.spec))
         for name, cell in zip(cell_names(composed), composed, strict=True)
         if cell.spec
     ]
     console = Console()
     console = console if console.is_terminal else Console(width=200)
     console.print(grid_table(rows))
-    if all(isinstance(outcome, PlanError) for _, outcome in rows):
+    if all(isinstance(outcome, UserError) for _, outcome in rows):
         raise PlanError("no cell of this grid can work on this hardware; the table has the reasons.")
 
 
-def _planned(checker: Checker, spec: CellSpec) -> Plan | PlanError:
+def _planned(checker: Checker, lookup: Lookup, spec: CellSpec) -> Plan | UserError | None:
+    from probegrid.cell.plan import plan_spec
+
     try:
-        return checker.plan(spec)
-    except PlanError as error:
+        return plan_spec(spec, lookup, device_map=checker.device_map(spec.config.device_map))[0]
+    except UserError as error:
         return error
 
 

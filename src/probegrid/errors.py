@@ -6,7 +6,8 @@
     │   │   └── UnknownArchitecture  nothing is known of a model's architecture, so that it cannot be planned
     │   ├── DataError        a dataset that cannot be read as asked
     │   ├── CheckpointError  a model folder or hub id that cannot be loaded as asked
-    │   └── PlanError        a cell that cannot work on the hardware given
+    │   ├── PlanError        a cell that cannot work on the hardware given
+    │   └── NotAtHand        what would have to be fetched where nothing may be; caught by whoever forbade it
     └── RunError             the world's fault: one sentence, exit status 1
         ├── StoreError       a damaged entry, a full disk
         └── TrackingError    MLflow cannot be reached or refuses
@@ -50,6 +51,10 @@ class CheckpointError(UserError):
 
 class PlanError(UserError):
     """A cell that cannot work on the hardware given; the message names what would."""
+
+
+class NotAtHand(UserError):
+    """A checkpoint or a dataset that would have to be fetched, where nothing may be."""
 
 
 class RunError(ProbegridError):

@@ -131,8 +131,11 @@ class ModelConfig:
     use_safetensors: bool = True
     """Load ``.safetensors`` only; false also allows pickled ``.bin`` weights, which can run code when opened."""
     chat_template: str | None = None
-    """null: prompts are plain text; ``default`` (or true): the tokenizer's own template; else the path of a Jinja file.
-    Conversations are rendered by the tokenizer's own template wherever it has one."""
+    """null: plain text for questions, the tokenizer's own template for conversations where it has one; ``none``: plain
+    text always; ``default`` (or true): the tokenizer's own template always; else the path of a Jinja file."""
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """What the template is told besides the messages (``enable_thinking``); ``date_string`` is the date it is told
+    (26 Jul 2024 unless given), so that every day asks the same."""
     architecture: Architecture | None = None
     """Facts for planning with no network; null: read from the checkpoint's own config."""
     resources: Resources = field(default_factory=Resources)
@@ -142,7 +145,7 @@ class ModelConfig:
         if self.chat_template is not None and self.chat_template.lower() in ("true", "auto"):
             self.chat_template = "default"
         if self.chat_template is not None and self.chat_template.lower() in ("false", "none"):
-            self.chat_template = None
+            self.chat_template = "none"
 
 
 @dataclass
@@ -357,6 +360,8 @@ class Config:
     """Folder of the readings, shared by all cells."""
     results_dir: str = "results"
     """Folder of the recorded cells."""
+    force: bool = False
+    """Read and compute again what is done already, and replace it."""
     debug: bool = False
     """Show tracebacks of the user's mistakes too."""
 

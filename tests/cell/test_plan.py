@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from probegrid.cell.plan import PackPlan, plan_cell, plan_pack
+from probegrid.cell.lookup import Lookup
+from probegrid.cell.plan import PackPlan, plan_cell, plan_pack, plan_spec
+from probegrid.cell.prepare import Cell, prepare
 from probegrid.compose import compose_cell
+from probegrid.errors import UserError
 from probegrid.planning.placement import Placement
+from probegrid.planning.plan import Plan
+
+
+def prepared(*overrides: str) -> Cell:
+    return prepare(compose_cell(overrides))
+
+
+def planned(cell: Cell, pack: PackPlan | None = None) -> Plan:
+    plan = plan_cell(cell, pack=pack)
+    assert plan is not None
+    return plan
 
 
 def cards(memory_gb: float) -> tuple[str, ...]:
@@ -29,12 +43,12 @@ def test_one_placement_holds_every_reading_of_a_pack() -> None:
         ("dataset=facts", "prompt.num_few_shot=0", "decoding.batch_size='1'", "decoding.max_new_tokens=4"),
         ("dataset=facts_statements", "probe=logistic", "probe.layers=[2]"),
     ]
-    cells = [compose_cell(["model=tiny", *cards(0.016), *each]) for each in overrides]
-    alone = [plan_cell(cell) for cell in cells]
+    cells = [prepared("model=tiny", *cards(0.016), *each) for each in overrides]
+    alone = [planned(cell) for cell in cells]
     assert len({plan.placement for plan in alone}) == 3
     pack = plan_pack(cells)
     shared = placement_of(pack)
-    together = [plan_cell(cell, pack=pack) for cell in cells]
+    together = [planned(cell, pack) for cell in cells]
     assert {plan.placement for plan in together} == {shared}
     assert {plan.blocks for plan in together} == {6}
     assert {plan.weight_bytes for plan in together} == {alone[0].weight_bytes}
@@ -46,25 +60,57 @@ def test_one_placement_holds_every_reading_of_a_pack() -> None:
 
 def test_a_pack_of_activations_is_as_deep_as_its_deepest_cell() -> None:
     cells = [
-        compose_cell(["model=tiny", "dataset=facts_statements", "probe=logistic", f"probe.layers=[{layer}]"])
+        prepared("model=tiny", "dataset=facts_statements", "probe=logistic", f"probe.layers=[{layer}]")
         for layer in (1, 4, 2)
     ]
     shared = placement_of(plan_pack(cells))
     assert (len(shared.blocks), shared.head) == (4, None)
 
 
-def test_cells_that_cannot_be_planned_say_so_themselves() -> None:
-    missing = compose_cell(["model=custom", "model.path=/nowhere/at/all"])
-    assert plan_pack([missing]) is None
-    with pytest.raises(Exception, match="nowhere"):
-        plan_cell(missing)
+def test_one_cell_alone_needs_no_placement_of_a_pack() -> None:
+    assert plan_pack([prepared("model=tiny")]) is None
 
 
 def test_a_placement_too_small_for_a_cell_is_left_aside() -> None:
-    small = compose_cell(
-        ["model=tiny", *cards(0.016), "decoding.batch_size='1'", "decoding.max_new_tokens=4"]
-    )
+    small = [
+        prepared(
+            "model=tiny",
+            *cards(0.016),
+            *("decoding.batch_size='1'", "decoding.max_new_tokens=4", f"dataset.num_samples={number}"),
+        )
+        for number in (10, 20)
+    ]
     longer = ("decoding.batch_size='8'", "decoding.max_new_tokens=200", "prompt.num_few_shot=40")
-    large = compose_cell(["model=tiny", *cards(0.016), *longer])
-    pack = plan_pack([small])
-    assert plan_cell(large, pack=pack).placement != placement_of(pack)
+    large = prepared("model=tiny", *cards(0.016), *longer)
+    pack = plan_pack(small)
+    assert planned(large, pack).placement != placement_of(pack)
+
+
+def test_a_cell_whose_files_are_not_at_hand_is_planned_by_its_facts() -> None:
+    spec = compose_cell(["model=llama70b", "dataset=squad", "quantization=nf4", "device_map=4x11gb"])
+    plan, notes = plan_spec(spec, Lookup(fetch=False))
+    assert plan is not None
+    assert plan.weight_bytes == pytest.approx(39.5e9, rel=0.01)
+    assert "is on the hub: planned by the architecture" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model=llama70b", "device_map=2xh100", "dataset=ntml", "probe=gnll"], "holds statements"),
+        (
+            ["model=llama70b", "device_map=2xh100", "dataset=ntml", "probe=logistic", "probe.layers=[99]"],
+            "layer 99 and the model has 80 blocks",
+        ),
+        (["model=llama70b", "dataset=facts_statements", "probe=gnll"], "holds statements"),
+        (["model=custom", "model.path=/nowhere/at/all"], "nowhere"),
+    ],
+)
+def test_a_plan_refuses_what_a_run_would(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plan_spec(compose_cell(overrides), Lookup(fetch=False))
+
+
+def test_what_reads_no_model_needs_no_plan_of_one() -> None:
+    spec = compose_cell(["model=llama70b", "dataset=facts_statements", "probe=text_baseline"])
+    assert plan_spec(spec, Lookup(fetch=False))[0] is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,18 +17,11 @@ from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import probegrid
-from probegrid.cell.prepare import Cell
 from probegrid.cell.run import Result
-from probegrid.compose import compose_cell
 from probegrid.evaluation.metrics import metric_info
 
 SHORT = ("decoding.max_new_tokens=6",)
 Run = Callable[..., Result]
-
-
-@pytest.fixture(scope="module")
-def random_model(checkpoint: Callable[[str], Path]) -> tuple[str, ...]:
-    return ("model=custom", f"model.path={checkpoint('llama')}", "model.dtype=float32")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +58,7 @@ def test_files_and_columns_are_those_of_the_contract(mixed: Result) -> None:
     columns = {file.stem: pq.read_schema(file).names for file in mixed.folder.glob("*.parquet")}
     assert columns["scores"] == ["example_id", "group", "split", "label", "score"]
     assert columns["answers"] == [
-        *("example_id", "prompt", "answer", "token_ids", "token_logprobs", "n_tokens"),
+        *("example_id", "question", "prompt", "answer", "token_ids", "token_logprobs", "n_tokens", "ended"),
         *("references", "em", "f1", "correct"),
     ]
 
@@ -192,92 +184,3 @@ def test_an_architecture_that_cannot_share_a_prefix_works_too(
         "dataset.num_samples=3",
     )
     assert result.metrics["n"] == 3
-
-
-@pytest.fixture
-def key(workdir: Path, random_model: tuple[str, ...]) -> Callable[..., str]:
-    return lambda *overrides: (
-        Cell.find(compose_cell([*random_model, "dataset.num_samples=5", *overrides])).key
-    )
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "decoding.batch_size=3",
-        "results_dir=elsewhere",
-        "store_dir=elsewhere",
-        "tracking=none",
-        "tracking.experiment=other",
-        "model.resources.gpus=2",
-        "device_map=cpu",
-        "device_map.overhead_gb=2",
-        "decoding.temperature=0.5",
-        "debug=true",
-        "prompt.max_new_tokens=50",
-    ],
-)
-def test_the_key_ignores_what_does_not_determine_the_result(key: Callable[..., str], override: str) -> None:
-    assert key(override) == key()
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "model.dtype=bfloat16",
-        "model.chat_template=default",
-        "dataset.num_samples=6",
-        "dataset.seed=1",
-        "prompt.num_few_shot=4",
-        "prompt.seed=1",
-        "prompt.brief_always=true",
-        "prompt.use_context=true",
-        "prompt.instruction=Answer.",
-        "prompt.stop=['\n']",
-        "prompt.max_new_tokens=51",
-        "decoding.max_new_tokens=51",
-        "decoding.count_stop=true",
-        "decoding=sample",
-        "seed=1",
-    ],
-)
-def test_the_key_changes_with_what_determines_the_result(key: Callable[..., str], override: str) -> None:
-    assert key(override) != key()
-
-
-def test_the_settings_of_samples_are_in_the_key_of_samples(key: Callable[..., str]) -> None:
-    settings = ["temperature=0.5", "num_generations=3", "seed=1", "max_new_tokens=51"]
-    keys = [
-        key("decoding=sample", *(f"decoding.{setting}" for setting in one))
-        for one in ([], *([s] for s in settings))
-    ]
-    assert len(set(keys)) == len(keys)
-
-
-def test_the_key_follows_the_content_of_a_checkpoint_and_not_its_place(
-    key: Callable[..., str], checkpoint: Callable[[str], Path], tmp_path: Path
-) -> None:
-    copy = shutil.copytree(checkpoint("llama"), tmp_path / "copy")
-    assert key(f"model.path={copy}") == key()
-    weights = bytearray((copy / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (copy / "model.safetensors").write_bytes(weights)
-    assert key(f"model.path={copy}") != key()
-
-
-def test_the_key_follows_the_content_of_a_dataset_and_of_a_template(
-    key: Callable[..., str], tmp_path: Path
-) -> None:
-    def key_with(name: str, answer: str, template: str) -> str:
-        data, file = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.jinja"
-        rows = [{"question": f"Who is {number}?", "answers": [answer]} for number in range(10)]
-        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        file.write_text(template)
-        return key(
-            "dataset=jsonl", f"dataset.path={data}", "prompt.num_few_shot=1", f"model.chat_template={file}"
-        )
-
-    base = key_with("one", "me", "{{ messages[0].content }}")
-    assert key_with("other", "me", "{{ messages[0].content }}") == base
-    assert key_with("one", "you", "{{ messages[0].content }}") != base
-    assert key_with("one", "me", "Hello: {{ messages[0].content }}") != base

@@ -19,17 +19,16 @@ from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
 import probegrid
-from probegrid.cell.prepare import Cell
+from probegrid.cell.prepare import prepare
 from probegrid.cell.run import Result
 from probegrid.cli import main
 from probegrid.compose import compose_cell
 from probegrid.data.example import StatementSet
 from probegrid.embedded import world
 from probegrid.errors import ConfigError
-from probegrid.models.load import LoadedModel
+from probegrid.models.pool import ModelPool
 from probegrid.progress import Progress
-from probegrid.readings.session import Source, passages_of, read_layers
-from probegrid.readings.spans import Position
+from probegrid.readings.session import ModelSession
 
 Run = Callable[..., Result]
 Invoke = Callable[..., tuple[int, str]]
@@ -127,7 +126,7 @@ def test_numbers_are_those_of_the_test_rows(logistic: Result) -> None:
 
 def test_no_group_and_no_statement_is_in_two_splits(logistic: Result) -> None:
     scores = logistic.tables["scores"]
-    examples = Cell.find(compose_cell(STATEMENTS)).examples
+    examples = prepare(compose_cell(STATEMENTS)).examples
     assert isinstance(examples, StatementSet)
     texts = {one.id: one.text for talk in examples.conversations for one in talk.statements}
     assert len(scores) == len(texts) == 248 * 6
@@ -141,12 +140,15 @@ def test_no_group_and_no_statement_is_in_two_splits(logistic: Result) -> None:
 def test_the_saved_probe_on_raw_activations_gives_the_scores(
     logistic: Result, places: tuple[str, ...]
 ) -> None:
-    cell = Cell.find(compose_cell([*places, *STATEMENTS]))
-    assert isinstance(cell.examples, StatementSet)
-    source = Source(cell.config, cell.checkpoint, cell.examples, no_model, Progress())
-    passages = passages_of(cell.examples, Position.statement_end, cell.checkpoint, cell.config.model)
+    cell = prepare(compose_cell([*places, *STATEMENTS]))
+    assert cell.model is not None
+    assert cell.statements is not None
     layer = int(logistic.metrics["layer"])
-    reading = read_layers(source, passages, [layer])
+    session = ModelSession(
+        cell.config, cell.model.checkpoint, cell.model.tokenizer, None, ModelPool(), Progress()
+    )
+    reading = session.activations(cell.statements.passages, [layer])
+    assert session.metrics()["load_s"] == 0
     probe = load_file(logistic.folder / "probe.safetensors")
     row = json.loads((logistic.folder / "probe.json").read_text())["layers"].index(layer)
     expected = reading.values(layer).double() @ probe["weights"][row].double() + probe["bias"][row]

@@ -24,7 +24,8 @@ from probegrid.inference.generation import Decoder, Generation, Sampling, genera
 from probegrid.inference.padded import PaddedDecoder
 from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
 from probegrid.inference.stopping import StopRule
-from probegrid.readings.prompts import build_prompts, shared_prefix
+from probegrid.readings.prompts import build_prompts, choose_shots, shared_prefix
+from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import PromptConfig
 
 MOST = 24
@@ -66,7 +67,9 @@ def subject(checkpoint: Callable[[str], Path]) -> Callable[[str], Subject]:
 def prompts_for(subject: Subject, n: int = 11, chat_template: str | None = None) -> list[tuple[int, ...]]:
     """Few-shot prompts of the embedded questions, as token ids."""
     data = facts.load(facts.FactsConfig(num_samples=n))
-    built = build_prompts(data, PromptConfig(num_few_shot=3), subject.tokenizer, chat_template)
+    config = PromptConfig(num_few_shot=3)
+    template = ChatTemplate(subject.tokenizer, chat_template)
+    built = build_prompts(data.questions, choose_shots(data, config), config, template)
     return [prompt.token_ids for prompt in built]
 
 

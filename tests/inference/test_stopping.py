@@ -56,30 +56,30 @@ def end(
 def test_tokens_before_the_stop_are_kept_and_one_that_holds_text_and_the_stop(
     pieces: list[bytes], kept: int, text: str
 ) -> None:
-    assert end(pieces) == Ending(kept, text)
+    assert end(pieces) == Ending(kept, text, "stop")
 
 
 @pytest.mark.parametrize(
     ("pieces", "text"), [([b" Paris"], "Paris"), ([], ""), ([b" ", b"Paris", b" "], "Paris")]
 )
 def test_the_end_of_the_sequence_is_not_part_of_the_answer(pieces: list[bytes], text: str) -> None:
-    assert end(pieces, eos=True) == Ending(len(pieces), text)
+    assert end(pieces, eos=True) == Ending(len(pieces), text, "eos")
 
 
 def test_count_stop_counts_every_token_of_the_stop() -> None:
-    assert end([b" Paris", b"\n"], count_stop=True) == Ending(2, "Paris")
-    assert end([b" Paris", b" Quest", b"ion:"], count_stop=True) == Ending(3, "Paris")
-    assert end([b" Paris"], eos=True, count_stop=True) == Ending(2, "Paris")
+    assert end([b" Paris", b"\n"], count_stop=True) == Ending(2, "Paris", "stop")
+    assert end([b" Paris", b" Quest", b"ion:"], count_stop=True) == Ending(3, "Paris", "stop")
+    assert end([b" Paris"], eos=True, count_stop=True) == Ending(2, "Paris", "eos")
 
 
 def test_a_stop_that_ends_in_the_bytes_of_a_character_is_found() -> None:
-    assert end([b"Tokyo", b"\xe3\x80", b"\x82"], stops=["。"]) == Ending(1, "Tokyo")
+    assert end([b"Tokyo", b"\xe3\x80", b"\x82"], stops=["。"]) == Ending(1, "Tokyo", "stop")
 
 
 def test_an_answer_without_a_stop_is_cut_short_with_all_its_tokens() -> None:
     rule = StopRule(Pieces([b" one", b" two "]), STOPS, [EOS])
     assert rule.ending([0, 1]) is None
-    assert rule.cut_short([0, 1]) == Ending(2, "one two")
+    assert rule.cut_short([0, 1]) == Ending(2, "one two", "length")
 
 
 def test_the_embedded_tokenizer_ends_at_its_newline_and_at_its_end_of_sequence() -> None:
@@ -88,8 +88,8 @@ def test_the_embedded_tokenizer_ends_at_its_newline_and_at_its_end_of_sequence()
     answer = vocabulary.encode(" zither", add_special_tokens=False)
     newline = vocabulary.encode("\n", add_special_tokens=False)
     assert rule.ending(answer) is None
-    assert rule.ending([*answer, *newline]) == Ending(len(answer), "zither")
-    assert rule.ending([*answer, vocabulary.eos_token_id]) == Ending(len(answer), "zither")
+    assert rule.ending([*answer, *newline]) == Ending(len(answer), "zither", "stop")
+    assert rule.ending([*answer, vocabulary.eos_token_id]) == Ending(len(answer), "zither", "eos")
 
 
 def cut(data: bytes, marks: set[int]) -> list[bytes]:
@@ -113,7 +113,7 @@ def test_any_text_in_any_pieces_ends_at_its_first_stop(text: str, marks: set[int
         assert found is None
         return
     begin = min(place for place in map(last.find, stops) if place >= 0)
-    assert found == Ending(count_kept(pieces, text, begin), text[:begin].strip())
+    assert found == Ending(count_kept(pieces, text, begin), text[:begin].strip(), "stop")
 
 
 def count_kept(pieces: list[bytes], text: str, begin: int) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from classifiers import save_classifier
 
-from probegrid.cell.prepare import Cell
+from probegrid.cell.prepare import prepare
 from probegrid.compose import compose_cell
 from probegrid.sweep.check import Checker
 from probegrid.sweep.grid import ComposedCell
@@ -54,7 +54,7 @@ def test_a_sweep_knows_a_cell_by_the_key_it_gets_when_it_runs(workdir: Path) -> 
         spec = compose_cell(overrides)
         checked = Checker(LauncherOptions()).check(ComposedCell(tuple(overrides), spec))
         assert checked.error is None
-        assert checked.key == Cell.find(spec).key
+        assert checked.key == prepare(spec).key
         keys.add(checked.key)
     assert len(keys) == 4
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,11 +16,14 @@ import probegrid
 from probegrid.cell.run import Result
 from probegrid.compose import compose_cell
 from probegrid.data import facts
-from probegrid.data.example import Question
+from probegrid.data.example import Question, QuestionSet
 from probegrid.errors import ConfigError
 from probegrid.evaluation.correctness import Rule, judge
-from probegrid.probes.p_true import PTrue, draw_shots
-from probegrid.readings.prompts import choose_shots
+from probegrid.probes import Kind
+from probegrid.probes.p_true import NAME, PTrue
+from probegrid.readings.asks import draw_worked
+from probegrid.readings.prompts import build_prompts, choose_shots
+from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import PromptConfig
 
 N = 8
@@ -30,6 +33,11 @@ SMALL = (
     *(f"decoding.num_generations={SAMPLES}", "probe=p_true", "tracking=none"),
 )
 Cells = Callable[..., Result]
+
+
+def draw_shots(data: QuestionSet, prompt: PromptConfig, count: int, seed: int) -> tuple[Question, ...]:
+    ask = PTrue(num_few_shot=count, seed=seed).needs(Kind.questions).asks[NAME]
+    return draw_worked(NAME, ask, data, choose_shots(data, prompt))
 
 
 @pytest.fixture
@@ -98,13 +106,13 @@ def test_a_score_is_the_models_probability_of_true(
     assert (result.folder / "figures" / "reliability.png").exists()
 
 
-def stored_answers(store: Path, n: int) -> list[list[str]]:
-    """Greedy answer and samples of each of n prompts: of the reading in the store that has so many."""
-    for folder in store.glob("answers/*"):
-        rows = pd.concat(map(pd.read_parquet, folder.glob("*.parquet"))).sort_values(["index", "sample"])
-        if rows["index"].nunique() == n:
-            return [group.text.tolist() for _, group in rows.groupby("index")]
-    raise AssertionError(f"no reading of {n} prompts")
+def stored_answers(store: Path, questions: Sequence[Question], folder: Path) -> list[list[str]]:
+    """Greedy answer and samples of each question, by the tokens of the prompt that it was asked with."""
+    data, config = facts.load(facts.FactsConfig(num_samples=N)), PromptConfig(num_few_shot=2)
+    template = ChatTemplate(AutoTokenizer.from_pretrained(folder), None)
+    prompts = build_prompts(questions, choose_shots(data, config), config, template)
+    rows = pd.concat(map(pd.read_parquet, store.glob("answers/*/*.parquet"))).sort_values("sample")
+    return [rows[rows.prompt == prompt.digest].text.tolist() for prompt in prompts]
 
 
 def test_worked_examples_are_the_models_own_answers_with_their_verdicts(
@@ -113,7 +121,9 @@ def test_worked_examples_are_the_models_own_answers_with_their_verdicts(
     result = cells("llama", "probe.num_few_shot=5", "probe.seed=3")
     shots = draw_shots(facts.load(facts.FactsConfig(num_samples=N)), PromptConfig(num_few_shot=2), 5, 3)
     lead = ""
-    for shot, answers in zip(shots, stored_answers(workdir / "store", 5), strict=True):
+    for shot, answers in zip(
+        shots, stored_answers(workdir / "store", shots, checkpoint("llama")), strict=True
+    ):
         right = judge(answers[0], shot.references, Rule.SQUAD).correct
         lead += written_out(shot.text, answers) + (" A\n" if right else " B\n")
     prompts = {example: lead + block for example, block in blocks(result).items()}
@@ -139,7 +149,7 @@ def test_a_pool_that_is_too_small_is_used_up_and_said(cells: Cells, workdir: Pat
     result = cells("llama", "dataset=jsonl", "dataset.path=few.jsonl")
     assert (
         result.notes["scores"]
-        == "p(true) is asked with 2 of 20 worked examples: the few-shot pool has no more"
+        == "p_true is asked with 2 of 20 worked examples: the few-shot pool has no more"
     )
 
 
@@ -184,12 +194,11 @@ def test_a_template_wraps_the_prompt_and_the_choice_opens_the_turn(
         assert score == pytest.approx(1 / (1 + math.exp(false - true)), abs=1e-4)
 
 
-def test_a_killed_reading_goes_on(cells: Cells, workdir: Path) -> None:
+def test_a_lost_part_is_read_again(cells: Cells, workdir: Path) -> None:
     first = cells("llama", "decoding.batch_size=3")
-    parts = sorted(workdir.glob("store/choices/*/*.parquet"))
-    assert len(parts) == 3
-    parts[1].unlink()
-    next(iter(workdir.glob("store/answers/*/part-*.parquet"))).unlink()
+    for kind in ("choices", "answers"):
+        (part,) = workdir.glob(f"store/{kind}/*/part-*.parquet")
+        part.unlink()
     again = cells("llama", "decoding.batch_size=3", "results_dir=again")
     assert not again.was_done
     assert again.tables["scores"].equals(first.tables["scores"])

@@ -55,10 +55,19 @@ def samples_of(result: Result) -> dict[str, pd.DataFrame]:
     return dict(iter(result.tables["samples"].groupby("example_id", sort=False)))
 
 
+def likelihoods(rows: pd.DataFrame) -> tuple[list[float], list[float]]:
+    """Sum and mean log-probability of each sample; of one without tokens, its stop's."""
+    assert (rows.token_logprobs.map(len) == rows.n_tokens.clip(lower=1)).all()
+    return [sum(each) for each in rows.token_logprobs], [
+        sum(each) / len(each) for each in rows.token_logprobs
+    ]
+
+
 def expected_entropy(rows: pd.DataFrame, clusters: list[int]) -> float:
     weights: dict[int, float] = defaultdict(float)
-    for cluster, logprobs in zip(clusters, rows.token_logprobs, strict=True):
-        weights[cluster] += math.exp(sum(logprobs) / len(logprobs)) if len(logprobs) else 1.0
+    for cluster, total, mean in zip(clusters, *likelihoods(rows), strict=True):
+        assert total <= 0
+        weights[cluster] += math.exp(mean)
     total = sum(weights.values())
     return -sum(weight / total * math.log(weight / total) for weight in weights.values())
 
@@ -80,12 +89,12 @@ def test_scores_are_those_of_the_recorded_samples(overrides: list[str]) -> None:
         assert other.discrete_semantic_entropy == pytest.approx(
             sum(p * math.log(p) for p in shares), abs=1e-9
         )
-        sums = [sum(logprobs) for logprobs in rows.token_logprobs]
-        means = [total / max(1, len(ids)) for total, ids in zip(sums, rows.token_ids, strict=True)]
+        sums, means = likelihoods(rows)
         assert other.predictive_entropy == pytest.approx(sum(sums) / SAMPLES, rel=1e-6)
         assert other.length_normalized_entropy == pytest.approx(sum(means) / SAMPLES, rel=1e-6)
     answers = result.tables["answers"].set_index("example_id")
     assert others.gnll.tolist() == pytest.approx([sum(logprobs) for logprobs in answers.token_logprobs])
+    assert (others.gnll < 0).all()
     for name in others.columns:
         assert result.metrics[f"{name}_auroc"] == pytest.approx(roc_auc_score(scores.label, others[name]))
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from probegrid.data import load
 from probegrid.data.example import StatementSet
 from probegrid.data.ntml import NtmlConfig
 from probegrid.errors import ConfigError
+from probegrid.evaluation.checks import BoolArray
 from probegrid.evaluation.ranking import auroc
-from probegrid.evaluation.splits import TEST, TRAIN, VALIDATION, divide
+from probegrid.evaluation.splits import TEST, TRAIN, VALIDATION, StrArray, divide
+from probegrid.probes.fitting.features import Features
 from probegrid.probes.text_baseline import TextBaseline
+
+
+def features(texts: Sequence[str], labels: BoolArray, parts: StrArray) -> Features:
+    return Features(torch.empty(len(texts), 0, 0), (), labels, parts, tuple(texts))
+
 
 LABELS = np.arange(200) % 2 == 0
 PARTS = np.array([TRAIN, TRAIN, VALIDATION, TEST])[np.arange(200) // 2 % 4]
@@ -22,17 +31,20 @@ PARTS = np.array([TRAIN, TRAIN, VALIDATION, TEST])[np.arange(200) // 2 % 4]
 
 def test_words_that_tell_are_found() -> None:
     texts = [f"thing {i % 17} is {'red' if label else 'blue'}" for i, label in enumerate(LABELS)]
-    fitted = TextBaseline().fit(texts, LABELS, PARTS)
-    scores = fitted.scores(texts)
-    assert auroc(LABELS[PARTS == TEST], scores[PARTS == TEST]) == 1
-    assert ((fitted.probabilities(scores) > 0.5) == (scores > 0)).all()
+    known = features(texts, LABELS, PARTS)
+    fitted = TextBaseline().fit(known)
+    scores = fitted.score(known)
+    assert scores.shape == (200, 1)
+    assert auroc(LABELS[PARTS == TEST], scores[PARTS == TEST, 0]) == 1
+    assert (fitted.threshold, fitted.scales) == (0, (1,))  # log-odds, an even chance
 
 
 def test_the_test_split_does_not_matter() -> None:
     texts = [f"thing {i % 17} is {i % 5}" for i in range(200)]
     others = ["something else" if part == TEST else text for text, part in zip(texts, PARTS, strict=True)]
-    fitted, other = (TextBaseline().fit(each, LABELS, PARTS) for each in (texts, others))
-    np.testing.assert_array_equal(fitted.scores(texts), other.scores(texts))
+    fitted, other = (TextBaseline().fit(features(each, LABELS, PARTS)) for each in (texts, others))
+    known = features(texts, LABELS, PARTS)
+    np.testing.assert_array_equal(fitted.score(known), other.score(known))
 
 
 @pytest.mark.parametrize("values", [{"ngrams": 0}, {"C": 0.0}, {"split": "none"}])
@@ -55,6 +67,7 @@ def test_known_numbers_on_3t3l(method: str, expected: float) -> None:
     areas = []
     for seed in range(4):
         parts = divide(method, labels, talks, texts, texts, seed=seed).folds[0].parts
-        scores = TextBaseline().fit(texts, labels, parts).scores(texts)
+        known = features(texts, labels, parts)
+        scores = TextBaseline().fit(known).score(known)[:, 0]
         areas.append(auroc(labels[parts == TEST], scores[parts == TEST]))
     assert np.mean(areas) == pytest.approx(expected, abs=0.025)

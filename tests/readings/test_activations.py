@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from probegrid.data.example import Conversation, Message, Statement, StatementSet
-from probegrid.errors import ConfigError, RunError, StoreError
+from probegrid.errors import ConfigError, RunError
 from probegrid.inference.residual import ResidualReader
 from probegrid.models.checkpoint import find_checkpoint
 from probegrid.models.load import LoadedModel, ModelRequest, load_tokenizer
@@ -33,8 +34,8 @@ from probegrid.progress import Progress
 from probegrid.readings import activations
 from probegrid.readings.activations import ActivationReading, read_activations
 from probegrid.readings.batches import lay_out
-from probegrid.readings.prompts import ChatTemplate
 from probegrid.readings.spans import Example, Passage, Position, statement_passages
+from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
 
 torch.set_num_threads(1)
@@ -92,10 +93,15 @@ class Counting(Progress):
     """Counts instead of showing, and may stop a run as Ctrl-C does."""
 
     def __init__(self, stop_after: int | None = None) -> None:
-        super().__init__(Console(file=io.StringIO()))
+        self._heard = io.StringIO()
+        super().__init__(Console(file=self._heard, width=1000))
         self.started: list[tuple[int, int]] = []
         self.steps: list[tuple[int, int]] = []
         self.stop_after = stop_after
+
+    @property
+    def heard(self) -> str:
+        return self._heard.getvalue()
 
     def start(self, name: str, *, total: int, done: int = 0) -> None:
         assert name == "activations"
@@ -115,6 +121,7 @@ def read(
     passages: Sequence[Passage] = PASSAGES,
     progress: Progress | None = None,
     batch_tokens: int | None = 24,
+    since: float | None = None,
 ) -> ActivationReading:
     return read_activations(
         passages,
@@ -124,6 +131,7 @@ def read(
         open_model=open_model or Opener(),
         progress=progress or Counting(),
         batch_tokens=batch_tokens,
+        since=since,
     )
 
 
@@ -173,11 +181,11 @@ def test_what_is_known_of_the_examples(tmp_path: Path) -> None:
 def test_only_the_layers_and_tokens_that_are_asked_for_are_stored(tmp_path: Path) -> None:
     reading = read(tmp_path)
     entry = tmp_path / "activations" / reading.key
-    assert sorted(path.name for path in entry.iterdir()) == [
-        "batches.json",
+    assert sorted(path.name.partition("-")[0] for path in entry.iterdir()) == [
+        "batches",
         "description.json",
-        "layer-001",
-        "layer-003",
+        "layer",
+        "layer",
     ]
     for folder in entry.glob("layer-*"):
         parts = [load_file(file) for file in folder.iterdir()]
@@ -201,9 +209,38 @@ def test_a_second_reading_needs_no_model_and_labels_change_nothing(tmp_path: Pat
 
 
 @pytest.mark.parametrize("change", [{"spans": ((0, 4), (4, 5))}, {"token_ids": (1, 2, 3, 4, 5)}])
-def test_other_tokens_are_another_reading(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_other_tokens_are_read_and_the_rest_is_not_read_again(tmp_path: Path, change: dict[str, Any]) -> None:
+    first, progress = read(tmp_path), Counting()
     other = (replace(PASSAGES[0], **change), *PASSAGES[1:])
-    assert read(tmp_path, passages=other).key != read(tmp_path).key
+    changed = read(tmp_path, passages=other, progress=progress)
+    assert [examples for examples, _ in progress.steps] == [1]
+    assert changed.key == first.key
+    assert not torch.equal(changed.values(1)[:2], first.values(1)[:2])
+    assert torch.equal(changed.values(1)[2:], first.values(1)[2:])
+    assert same(changed, read(tmp_path / "apart", passages=other))
+
+
+def test_more_passages_read_only_those_that_are_new(tmp_path: Path) -> None:
+    opener, progress = Opener(), Counting()
+    few = read(tmp_path, passages=PASSAGES[:3], open_model=opener)
+    more = read(tmp_path, open_model=opener, progress=progress)
+    assert sum(examples for examples, _ in progress.steps) == len(PASSAGES) - 3
+    assert torch.equal(more.values(3)[:6], few.values(3))
+    again = read(tmp_path, passages=tuple(reversed(PASSAGES)), open_model=opener)
+    assert opener.asked == [3, 3]
+    assert torch.equal(again.values(3).flip(0)[::2], more.values(3)[1::2])
+    assert len(list(tmp_path.rglob("part-*.safetensors"))) == 2  # one a layer, once all is there
+
+
+def test_what_is_older_than_asked_for_is_read_again_once(tmp_path: Path) -> None:
+    opener, now = Opener(), time.time()
+    first = read(tmp_path, open_model=opener)
+    assert same(read(tmp_path, open_model=opener, since=now), first)
+    assert opener.asked == [3]
+    later = time.time()
+    for _ in range(2):
+        assert same(read(tmp_path, open_model=opener, since=later), first)
+    assert opener.asked == [3, 3]
 
 
 def test_a_layer_added_later_reads_only_what_is_missing(tmp_path: Path) -> None:
@@ -233,15 +270,16 @@ def test_killed_between_two_layers_of_a_batch(tmp_path: Path) -> None:
 import importlib.util, os, signal, sys
 spec = importlib.util.spec_from_file_location("own_tests", {str(Path(__file__))!r})
 tests = importlib.util.module_from_spec(spec); sys.modules["own_tests"] = tests; spec.loader.exec_module(tests)
-import safetensors.torch
-save, calls = safetensors.torch.save_file, []
-def save_file(tensors, path, metadata):
-    calls.append(path)
+from pathlib import Path
+write, calls = Path.write_bytes, []
+def write_bytes(path, content):
+    if "layer-" in str(path):
+        calls.append(path)
     if len(calls) == 4:
-        path.write_bytes(b"half a file")
+        write(path, content[: len(content) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
-    save(tensors, path, metadata)
-safetensors.torch.save_file = save_file
+    write(path, content)
+Path.write_bytes = write_bytes
 tests.read(tests.Path({str(tmp_path / "killed")!r}))
 """
     killed = subprocess.run([sys.executable, "-c", script], check=False, env=os.environ, timeout=120)
@@ -319,21 +357,23 @@ def damage(file: Path, how: str) -> None:
         file.write_bytes(content[:-7])
     elif how == "a bit flipped":
         file.write_bytes(content[:-7] + bytes([content[-7] ^ 4]) + content[-6:])
+    elif how == "a bit of the index flipped":
+        place = content.index(b"digests") + 20
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     else:
         file.write_bytes(b"")
 
 
-@pytest.mark.parametrize("how", ["cut short", "a bit flipped", "empty"])
-def test_a_damaged_part_is_named_and_made_again_once_it_is_deleted(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("how", ["cut short", "a bit flipped", "a bit of the index flipped", "empty"])
+def test_a_damaged_part_is_set_aside_and_made_again(tmp_path: Path, how: str) -> None:
     expected = values(read(tmp_path, [1]))[1]
-    file = next(iter(sorted(tmp_path.rglob("part-*.safetensors"))))
+    (file,) = tmp_path.rglob("part-*.safetensors")
     damage(file, how)
-    with pytest.raises(StoreError, match=rf"{file.name} is damaged .* delete it"):
-        values(read(tmp_path, [1]))
-    file.unlink()
     progress = Counting()
     assert torch.equal(values(read(tmp_path, [1], progress=progress))[1], expected)
-    assert len(progress.steps) == 1
+    assert sum(examples for examples, _ in progress.steps) == len(PASSAGES)
+    assert f"{file} is damaged" in progress.heard
+    assert file.with_name(f"{file.name}.damaged").exists()
 
 
 def test_a_layer_that_the_model_does_not_have_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -401,5 +441,6 @@ def test_the_plan_bounds_a_batch(tmp_path: Path) -> None:
 
 
 def written_batches(store: Path, reading: ActivationReading) -> list[list[int]]:
-    written: list[list[int]] = json.loads((store / "activations" / reading.key / "batches.json").read_text())
-    return written
+    (file,) = (store / "activations" / reading.key).glob("batches-*.json")
+    places = {passage.digest: index for index, passage in enumerate(PASSAGES)}
+    return [[places[digest] for digest in batch] for batch in json.loads(file.read_text())]

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from probegrid.data import facts
-from probegrid.errors import RunError, StoreError
+from probegrid.errors import RunError
 from probegrid.inference import engine
 from probegrid.inference.padded import PaddedDecoder
 from probegrid.inference.shared_prefix import SharedPrefixDecoder
@@ -22,7 +27,9 @@ from probegrid.models.load import LoadedModel
 from probegrid.planning.plan import Limits
 from probegrid.progress import Progress
 from probegrid.readings.answers import AnswerReading, read_answers
-from probegrid.readings.prompts import Prompt, build_prompts
+from probegrid.readings.prompts import Prompt, build_prompts, choose_shots
+from probegrid.readings.store import Entry
+from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import DecodingConfig, PromptConfig
 
 N = 13
@@ -37,35 +44,65 @@ class Reader:
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.store = store
         self.opened = 0
+        self.said = ""
+        self.asked = N
         self.limits: Limits | None = None
 
     @property
     def prompts(self) -> list[Prompt]:
-        data = facts.load(facts.FactsConfig(num_samples=N))
-        return build_prompts(data, PromptConfig(num_few_shot=2), self.tokenizer, None)
+        data, config = facts.load(facts.FactsConfig(num_samples=self.asked)), PromptConfig(num_few_shot=2)
+        template = ChatTemplate(self.tokenizer, None)
+        return list(build_prompts(data.questions, choose_shots(data, config), config, template))
 
     def open_model(self) -> LoadedModel:
         self.opened += 1
         return LoadedModel(self.model, load_s=0.0, limits=self.limits)
 
-    def read(self, store: str = "store", batch_size: str = "5", **decoding: object) -> AnswerReading:
-        with Progress(Console(file=io.StringIO())) as progress:
-            return read_answers(
+    def read(
+        self,
+        store: str = "store",
+        batch_size: str = "5",
+        since: float | None = None,
+        **decoding: object,
+    ) -> AnswerReading:
+        heard = io.StringIO()
+        with Progress(Console(file=heard, width=1000)) as progress:
+            reading = read_answers(
                 self.prompts,
                 DecodingConfig(max_new_tokens=12, batch_size=batch_size, **decoding),
                 PromptConfig().stop,
-                description={"model": "random", **decoding},
+                description={"model": "random"},
                 store_dir=str(self.store / store),
                 tokenizer=self.tokenizer,
                 open_model=self.open_model,
                 progress=progress,
+                since=since,
             )
+        self.said = heard.getvalue()
+        return reading
 
     def folder(self, reading: AnswerReading, store: str = "store") -> Path:
         return self.store / store / "answers" / reading.key
 
     def parts(self, reading: AnswerReading, store: str = "store") -> list[Path]:
         return sorted(self.folder(reading, store).glob("*.parquet"))
+
+    def batches(self, reading: AnswerReading, store: str = "store") -> list[list[str]]:
+        (file,) = self.folder(reading, store).glob("batches-*.json")
+        found: list[list[str]] = json.loads(file.read_text())
+        return found
+
+    def forget(self, reading: AnswerReading, digests: Sequence[str]) -> None:
+        """Take some prompts' rows out of the store, as if their batches had never been read."""
+        (part,) = self.parts(reading)
+        table = pq.read_table(part)
+        left = table.filter(pc.invert(pc.is_in(table["prompt"], pa.array(digests))))
+        part.unlink()
+        entry = Entry(
+            self.store / "store", "answers", json.loads((part.parent / "description.json").read_text())
+        )
+        assert entry.folder == part.parent
+        entry.write_part(left)
 
 
 @pytest.fixture
@@ -88,15 +125,62 @@ def test_a_reading_is_made_once(reader: Reader) -> None:
     assert first.prefix_tokens > 20
 
 
-def test_only_what_is_missing_is_made_again_and_it_is_the_same(reader: Reader) -> None:
+def test_only_what_is_missing_is_made_again_and_it_is_the_same(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = reader.read(do_sample=True, num_generations=2)
-    parts = reader.parts(first)
-    assert len(parts) == len(BATCHES_OF_5)
-    untouched = [(part, part.stat().st_mtime_ns) for part in parts[1:]]
-    parts[0].unlink()
+    batches = reader.batches(first)
+    assert list(map(len, batches)) == BATCHES_OF_5
+    reader.forget(first, batches[1])
+    asked: list[int] = []
+    answer = engine.Engine.answer
+    monkeypatch.setattr(
+        engine.Engine, "answer", lambda self, *given: asked.append(len(given[0])) or answer(self, *given)
+    )
     again = reader.read(do_sample=True, num_generations=2)
+    assert asked == [5]
     assert again.generations == first.generations
-    assert [(part, part.stat().st_mtime_ns) for part in parts[1:]] == untouched
+    assert len(reader.parts(again)) == 1
+
+
+def test_more_questions_ask_only_those_that_are_new(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = reader.read("whole")
+    asked: list[int] = []
+    answer = engine.Engine.answer
+    monkeypatch.setattr(
+        engine.Engine, "answer", lambda self, *given: asked.append(len(given[0])) or answer(self, *given)
+    )
+    for reader.asked, new in ((4, [4]), (N, [5, 4]), (4, []), (7, [])):
+        asked.clear()
+        found = reader.read()
+        assert asked == new
+        assert tokens(found) == tokens(whole)[: reader.asked]
+        assert found.key == whole.key
+        assert found.generated_tokens == sum(generation.steps for generation in found.greedy)
+    assert len(reader.parts(found)) == 1
+
+
+def test_two_questions_with_one_prompt_are_asked_once(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = reader.prompts
+    twice = [*prompts, replace(prompts[0], question=replace(prompts[0].question, id="another"))]
+    monkeypatch.setattr(Reader, "prompts", twice)
+    found = reader.read()
+    assert found.generations[0] == found.generations[-1]
+    assert len(found.generations) == N + 1
+    assert found.generated_tokens == sum(generation.steps for generation in found.greedy[:-1])
+
+
+def test_what_is_older_than_asked_for_is_read_again_once(reader: Reader) -> None:
+    first = reader.read()
+    now = time.time()
+    again = reader.read(since=now)
+    assert reader.opened == 2
+    assert tokens(again) == tokens(first)
+    assert again.read_s != first.read_s
+    assert reader.read(since=now) == reader.read() == again
+    assert reader.opened == 2
 
 
 def test_batches_keep_to_the_plan_and_answer_alike(reader: Reader) -> None:
@@ -107,48 +191,52 @@ def test_batches_keep_to_the_plan_and_answer_alike(reader: Reader) -> None:
     }
     for number, (reader.limits, sizes) in enumerate(by_limits.items()):
         planned = reader.read(str(number), batch_size="auto")
-        batches = json.loads((reader.folder(planned, str(number)) / "batches.json").read_text())
-        assert list(map(len, batches)) == sizes
+        assert list(map(len, reader.batches(planned, str(number)))) == sizes
         assert tokens(planned) == tokens(unplanned)
     longest = max(len(prompt.token_ids) for prompt in reader.prompts) - unplanned.prefix_tokens + 12
     reader.limits = Limits(rows=100, pass_tokens=4096, cache_tokens=3 * longest)
     planned = reader.read("few tokens", batch_size="auto")
-    batches = json.loads((reader.folder(planned, "few tokens") / "batches.json").read_text())
-    assert len(batches[0]) == 3
+    assert len(reader.batches(planned, "few tokens")[0]) == 3
     assert tokens(planned) == tokens(unplanned)
 
 
 def test_batches_are_laid_out_once_longest_first_and_kept(reader: Reader) -> None:
     first = reader.read()
-    file = reader.folder(first) / "batches.json"
-    batches = json.loads(file.read_text())
+    batches = reader.batches(first)
+    lengths = {prompt.digest: len(prompt.token_ids) for prompt in reader.prompts}
     assert list(map(len, batches)) == BATCHES_OF_5
-    assert sorted(chain(*batches)) == list(range(N))
-    sizes = [len(reader.prompts[index].token_ids) for index in chain(*batches)]
+    assert sorted(chain(*batches)) == sorted(lengths)
+    sizes = [lengths[digest] for digest in chain(*batches)]
     assert sizes == sorted(sizes, reverse=True)
     for part in reader.parts(first):
         part.unlink()
     again = reader.read(batch_size="2")
-    assert json.loads(file.read_text()) == batches
+    assert reader.batches(again) == batches
     assert again.generations == first.generations
 
 
 def test_the_batch_size_changes_neither_entry_nor_answers(reader: Reader) -> None:
-    readings = [reader.read(store=f"store {size}", batch_size=size) for size in ("1", "4", "auto")]
+    sizes = {"1": N, "4": 4, "auto": 1}
+    readings = [reader.read(store=f"store {size}", batch_size=size) for size in sizes]
     assert len({reading.key for reading in readings}) == 1
-    assert [len(reader.parts(readings[0], f"store {size}")) for size in ("1", "4", "auto")] == [N, 4, 1]
-    for reading in readings[1:]:
+    for reading, (size, count) in zip(readings, sizes.items(), strict=True):
+        assert len(reader.batches(reading, f"store {size}")) == count
+        assert len(reader.parts(reading, f"store {size}")) == 1
         assert tokens(reading) == tokens(readings[0])
 
 
-def test_a_damaged_part_is_named_and_once_it_is_gone_made_again(reader: Reader) -> None:
+@pytest.mark.parametrize("damage", [0, 100, -100])
+def test_a_damaged_part_is_set_aside_and_made_again(reader: Reader, damage: int) -> None:
     first = reader.read()
-    part = reader.parts(first)[1]
-    part.write_bytes(part.read_bytes()[:100])
-    with pytest.raises(StoreError, match=part.name):
-        reader.read()
-    part.unlink()
+    (part,) = reader.parts(first)
+    content = bytearray(part.read_bytes())
+    content[damage] ^= 1
+    part.write_bytes(content)
     assert reader.read().generations == first.generations
+    assert f"{part} is damaged (its checksum differs)" in reader.said
+    assert part.with_name(f"{part.name}.damaged").exists()
+    assert reader.read().generations == first.generations
+    assert reader.opened == 2
 
 
 CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -183,7 +271,6 @@ def test_a_batch_that_does_not_fit_is_halved(
     monkeypatch.setattr(engine, "SharedPrefixDecoder", out_of_memory_above(3, SharedPrefixDecoder, error))
     found = reader.read("tight", **decoding)
     assert tokens(found) == tokens(wanted)
-    assert len(reader.parts(found, "tight")) > len(BATCHES_OF_5)
     assert reader.read("tight", **decoding) == found
 
 
@@ -195,7 +282,6 @@ def test_a_padded_batch_that_does_not_fit_is_halved_too(
     monkeypatch.setattr(engine, "PaddedDecoder", out_of_memory_above(2, PaddedDecoder, CUDA))
     found = reader.read("tight")
     assert tokens(found) == tokens(wanted)
-    assert len(reader.parts(found, "tight")) > len(BATCHES_OF_5)
 
 
 def test_a_question_that_does_not_fit_alone_is_named(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:

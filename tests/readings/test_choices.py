@@ -32,6 +32,7 @@ class Reader:
         self.stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.store = store
         self.opened = 0
+        self.choices = CHOICES
         draw = torch.Generator().manual_seed(0)
         shared = torch.randint(10, 500, (30,), generator=draw).tolist()
         self.prompts = [
@@ -46,7 +47,7 @@ class Reader:
         with Progress(Console(file=io.StringIO())) as progress:
             return read_choices(
                 self.prompts,
-                CHOICES,
+                self.choices,
                 batch_size=batch_size,
                 description={"model": "random"},
                 store_dir=str(self.store / store),
@@ -83,24 +84,38 @@ def test_log_probabilities_are_those_of_a_plain_forward_pass(
     )
 
 
-def test_a_reading_is_made_once_and_what_is_missing_again(reader: Reader) -> None:
-    first = reader.read()
-    assert reader.read() == first
+def test_a_reading_is_made_once_and_what_is_new_alone(reader: Reader) -> None:
+    prompts = reader.prompts
+    reader.prompts = prompts[:4]
+    few = reader.read()
+    assert reader.read() == few
     assert reader.opened == 1
-    parts = sorted(reader.folder(first).glob("*.parquet"))
-    assert len(parts) == 3
-    untouched = [(part, part.stat().st_mtime_ns) for part in parts[1:]]
-    parts[0].unlink()
-    batches = json.loads((reader.folder(first) / "batches.json").read_text())
+    reader.prompts = prompts
+    whole = reader.read()
+    assert whole.key == few.key
+    assert whole.logprobs[:4] == few.logprobs
+    folder = reader.folder(whole)
+    batches = [json.loads(file.read_text()) for file in folder.glob("batches-*.json")]
+    assert sorted(sum(map(len, each)) for each in batches) == [4, N - 4]
+    assert len(list(folder.glob("part-*.parquet"))) == 1
+    assert reader.read().logprobs == whole.logprobs
+    assert reader.opened == 2
+
+
+def test_a_lost_part_is_made_again_in_the_same_batches(reader: Reader) -> None:
+    first = reader.read()
+    (part,) = reader.folder(first).glob("part-*.parquet")
+    (file,) = reader.folder(first).glob("batches-*.json")
+    batches = file.read_text()
+    part.unlink()
     again = reader.read(batch_size="1")
     assert again.logprobs == first.logprobs
-    assert json.loads((reader.folder(first) / "batches.json").read_text()) == batches
-    assert [(part, part.stat().st_mtime_ns) for part in parts[1:]] == untouched
+    assert file.read_text() == batches
 
 
-def test_other_prompts_or_choices_are_another_entry(reader: Reader) -> None:
+def test_other_choices_are_another_entry(reader: Reader) -> None:
     first = reader.read()
-    reader.prompts = reader.prompts[:-1]
+    reader.choices = CHOICES[::-1]
     assert reader.read().key != first.key
 
 
@@ -121,7 +136,6 @@ def test_a_batch_that_does_not_fit_is_halved(reader: Reader, monkeypatch: pytest
     torch.testing.assert_close(
         torch.tensor(found.logprobs), torch.tensor(wanted.logprobs), atol=1e-5, rtol=1e-5
     )
-    assert len(list(reader.folder(found, "tight").glob("*.parquet"))) == N
 
 
 def test_a_prompt_that_does_not_fit_alone_is_said(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:

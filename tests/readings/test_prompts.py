@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
 
 from probegrid.data import facts
 from probegrid.data.example import Question, QuestionSet
@@ -21,6 +22,7 @@ from probegrid.readings.prompts import (
     render,
     shared_prefix,
 )
+from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import PromptConfig
 
 VOCABULARY = tokenizer.build(context=2048)
@@ -28,6 +30,13 @@ LINE = "Answer the following question as briefly as possible.\n"
 SHOT = Question("s", "Who wrote it?", ("Kuhn", "Farquhar"), context="Kuhn wrote it.")
 ASKED = Question("q", "Where?", ("here",), context="It was here.")
 DATA = QuestionSet((ASKED,), (SHOT,), "squad")
+
+
+def prompts_of(
+    data: QuestionSet, config: PromptConfig, vocabulary: PreTrainedTokenizerBase, choice: str | None
+) -> tuple[Prompt, ...]:
+    shots = choose_shots(data, config)
+    return build_prompts(data.questions, shots, config, ChatTemplate(vocabulary, choice))
 
 
 @pytest.mark.parametrize(
@@ -61,20 +70,19 @@ def test_an_empty_context_adds_no_line() -> None:
 
 def test_without_worked_examples_the_question_follows_the_instruction() -> None:
     config = PromptConfig(num_few_shot=0, instruction="In a sentence.\n")
-    (prompt,) = build_prompts(DATA, config, VOCABULARY, None)
+    (prompt,) = prompts_of(DATA, config, VOCABULARY, None)
     assert prompt.text == "In a sentence.\nQuestion: Where?\nAnswer:"
 
 
 def test_plain_text_gets_the_special_tokens_of_the_tokenizer() -> None:
-    (prompt,) = build_prompts(DATA, PromptConfig(num_few_shot=1), VOCABULARY, None)
+    (prompt,) = prompts_of(DATA, PromptConfig(num_few_shot=1), VOCABULARY, None)
     assert prompt.token_ids[0] == VOCABULARY.bos_token_id
     assert VOCABULARY.decode(prompt.token_ids[1:]) == prompt.text
 
 
 def test_a_chat_template_wraps_the_prompt_and_brings_the_only_bos() -> None:
     plain, chat = (
-        build_prompts(DATA, PromptConfig(num_few_shot=1), VOCABULARY, choice)[0]
-        for choice in (None, "default")
+        prompts_of(DATA, PromptConfig(num_few_shot=1), VOCABULARY, choice)[0] for choice in (None, "default")
     )
     assert chat.text == f"<s><|user|>{plain.text}</s><|assistant|>"
     assert VOCABULARY.decode(chat.token_ids) == chat.text
@@ -84,24 +92,24 @@ def test_a_chat_template_wraps_the_prompt_and_brings_the_only_bos() -> None:
 def test_a_chat_template_may_be_a_file(tmp_path: Path) -> None:
     file = tmp_path / "template.jinja"
     file.write_text("[{{ messages[0]['content'] }}]")
-    (prompt,) = build_prompts(DATA, PromptConfig(num_few_shot=0), VOCABULARY, str(file))
+    (prompt,) = prompts_of(DATA, PromptConfig(num_few_shot=0), VOCABULARY, str(file))
     assert prompt.text == f"[{LINE}Question: Where?\nAnswer:]"
 
 
 def test_a_chat_template_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing\.jinja"):
-        build_prompts(DATA, PromptConfig(num_few_shot=0), VOCABULARY, str(tmp_path / "missing.jinja"))
+        prompts_of(DATA, PromptConfig(num_few_shot=0), VOCABULARY, str(tmp_path / "missing.jinja"))
     silent = tokenizer.build(context=64)
     silent.chat_template = None
     with pytest.raises(ConfigError, match="no chat template"):
-        build_prompts(DATA, PromptConfig(num_few_shot=0), silent, "default")
+        prompts_of(DATA, PromptConfig(num_few_shot=0), silent, "default")
 
 
 def test_a_chat_template_that_cannot_be_rendered_is_the_users_mistake(tmp_path: Path) -> None:
     file = tmp_path / "broken.jinja"
     file.write_text("{% for message in messages %}")
     with pytest.raises(ConfigError, match=r"broken\.jinja"):
-        build_prompts(DATA, PromptConfig(num_few_shot=0), VOCABULARY, str(file))
+        prompts_of(DATA, PromptConfig(num_few_shot=0), VOCABULARY, str(file))
 
 
 def test_worked_examples_are_never_asked_and_change_with_their_own_seed_only() -> None:
@@ -117,8 +125,8 @@ def test_worked_examples_are_never_asked_and_change_with_their_own_seed_only() -
 @pytest.mark.parametrize("changes", [{"num_few_shot": 0}, {"num_few_shot": 9}, {"seed": 1}])
 def test_what_is_shown_never_changes_what_is_asked(changes: dict[str, int]) -> None:
     data = facts.load(facts.FactsConfig(num_samples=20))
-    asked = [prompt.question for prompt in build_prompts(data, PromptConfig(**changes), VOCABULARY, None)]
-    assert asked == [prompt.question for prompt in build_prompts(data, PromptConfig(), VOCABULARY, None)]
+    asked = [prompt.question for prompt in prompts_of(data, PromptConfig(**changes), VOCABULARY, None)]
+    assert asked == [prompt.question for prompt in prompts_of(data, PromptConfig(), VOCABULARY, None)]
 
 
 def test_more_worked_examples_than_there_are_is_the_users_mistake() -> None:

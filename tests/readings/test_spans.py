@@ -17,7 +17,7 @@ from probegrid.embedded import tokenizer as embedded
 from probegrid.errors import CheckpointError, ConfigError, DataError
 from probegrid.inference.generation import Generation
 from probegrid.readings.answers import AnswerReading
-from probegrid.readings.prompts import ChatTemplate, Prompt
+from probegrid.readings.prompts import Prompt
 from probegrid.readings.spans import (
     Passage,
     Position,
@@ -26,6 +26,7 @@ from probegrid.readings.spans import (
     statement_passages,
     token_span,
 )
+from probegrid.readings.templates import ChatTemplate
 
 torch.set_num_threads(1)
 
@@ -106,7 +107,7 @@ def test_positions_follow_from_the_span(pieces: list[tuple[str, str]]) -> None:
     assert passage(one, Position.statement_end, source).spans == tuple((end - 1, end) for _, end in spans)
     after = passage(one, Position.next_token, source)
     assert after.spans == tuple((end, end + 1) for _, end in spans)
-    text, _ = render(one, tokenizer(), source)
+    text, _ = render(one, chat(source))
     whole = tokenizer()(text, add_special_tokens=False)["input_ids"]
     last = passage(one, Position.last, source)
     assert list(last.token_ids) == whole
@@ -156,25 +157,25 @@ def test_plain_text_is_the_contents_with_blank_lines_between() -> None:
     one = conversation(
         [("So: ", "it is.")], before=(Message("system", "Be true."), Message("user", "Is it?"))
     )
-    assert render(one, tokenizer(), None) == ("Be true.\n\nIs it?\n\nSo: it is.", 18)
+    assert render(one, chat(None)) == ("Be true.\n\nIs it?\n\nSo: it is.", 18)
 
 
 def test_the_users_words_are_not_taken_for_the_assistants() -> None:
     one = conversation([("", "Rome.")], before=(Message("user", "Rome. Rome."),))
-    text, start = render(one, tokenizer(), LLAMA)
+    text, start = render(one, chat(LLAMA))
     assert text[start:].startswith("Rome.</s>")
     assert "Rome" not in text[start + 5 :]
 
 
 def test_a_reading_is_the_same_every_day() -> None:
-    text, _ = render(conversation([("", "Rome.")]), tokenizer(), DATED)
+    text, _ = render(conversation([("", "Rome.")]), chat(DATED))
     assert text.startswith("26 Jul 2024")
 
 
 def test_content_that_a_template_strips() -> None:
     one = conversation([(" \n ", "Rome is in Italy."), (" ", "No. \n")])
     padded = Conversation(one.id, one.messages, one.statements[:1])
-    text, start = render(padded, tokenizer(), LLAMA)
+    text, start = render(padded, chat(LLAMA))
     assert text[start + 3 :].startswith("Rome is in Italy.")
     assert decoded(passage(padded, Position.statement_mean, LLAMA), 0).strip() == "Rome is in Italy."
 
@@ -242,7 +243,9 @@ def test_positions_of_answers_are_not_positions_of_statements(position: Position
 def reading(*answers: tuple[int, ...]) -> AnswerReading:
     questions = [Question(f"q{index}", "Where?", ("x",), group="g" * index) for index in range(len(answers))]
     prompts = tuple(Prompt(question, "Where?", (5, 6, 7)) for question in questions)
-    generations = tuple((Generation(ids, (0.0,) * len(ids), "there", 1, 0.0),) for ids in answers)
+    generations = tuple(
+        (Generation(ids, (0.0,) * len(ids), "there", 1, 0.0, -0.5, "stop"),) for ids in answers
+    )
     return AnswerReading("key", prompts, generations, 1.0, 1, 0)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from probegrid.cell.plan import plan_cell
+from probegrid.cell.lookup import Lookup
+from probegrid.cell.plan import plan_spec
 from probegrid.compose import compose_cell
 from probegrid.schema import Resources
 from probegrid.sweep.check import CheckedCell
@@ -17,7 +18,7 @@ LARGE = ("model=llama70b", "quantization=nf4", "device_map=2xh100")
 
 def checked(*overrides: str) -> CheckedCell:
     spec = compose_cell(overrides)
-    return CheckedCell(ComposedCell(overrides, spec), plan_cell(spec), key="0")
+    return CheckedCell(ComposedCell(overrides, spec), plan_spec(spec, Lookup(fetch=False))[0], key="0")
 
 
 def test_cells_of_one_model_are_one_job_for_the_time_of_all() -> None:

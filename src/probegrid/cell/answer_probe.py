@@ -1,82 +1,106 @@
-"""The middle of a cell whose probe scores the model's own answers: prompts, answers, verdicts, scores, numbers.
+"""What a cell finds whose probe scores the model's own answers: scores, numbers, tables, pictures.
 
-Knows questions, prompts, answers, correctness and evaluation.
+Knows questions, judged answers and evaluation.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from probegrid.cell.gather import Gathered, JudgedAnswers, entailments_of
 from probegrid.cell.outcome import Outcome
-from probegrid.data.example import Question, QuestionSet
-from probegrid.evaluation.correctness import Judgement, Rule, judge
+from probegrid.data.example import Question
+from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.figures import png, reliability_figure, risk_coverage_figure, roc_figure
 from probegrid.evaluation.summary import Summary, evaluate_answers
-from probegrid.probes import AnswerProbe, Scores, Scoring
-from probegrid.probes.likelihood import mean_logprob, perplexity, sum_logprob
+from probegrid.probes import AnswerProbe, Of, Scores, Scoring
+from probegrid.probes.likelihood import logprobs, mean_logprob, perplexity, sum_logprob
 from probegrid.readings.answers import AnswerReading
-from probegrid.readings.session import Respondent
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import Tensor
+
+    from probegrid.cell.prepare import Cell
+    from probegrid.readings.session import ModelSession
 
 
-@dataclass(frozen=True)
-class JudgedAnswers:
-    """The model's answers to a set of questions, each with its verdict."""
-
-    data: QuestionSet
-    reading: AnswerReading
-    verdicts: Sequence[Judgement]
-
-    @property
-    def correct(self) -> list[bool]:
-        """Whether each answer is correct."""
-        return [verdict.correct for verdict in self.verdicts]
-
-
-def read_judged_answers(respondent: Respondent, data: QuestionSet) -> JudgedAnswers:
-    """Read (or fetch from the store) the answers and hold them against their references."""
-    reading = respondent.answer(data)
-    rule = Rule(data.rule)
-    verdicts = [
-        judge(answer.text, question.references, rule)
-        for question, answer in zip(data.questions, reading.greedy, strict=True)
-    ]
-    return JudgedAnswers(data, reading, verdicts)
-
-
-def answer_outcome(probe: AnswerProbe, respondent: Respondent, data: QuestionSet, *, seed: int) -> Outcome:
-    """Read the answers, score them and evaluate the scores.
+def answer_outcome(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: ModelSession) -> Outcome:
+    """Score the answers and evaluate the scores.
 
     Args:
+        cell: what was read.
         probe: gives the scores.
-        respondent: gives the answers.
-        data: the questions.
-        seed: of the intervals.
+        gathered: everything that its needs named.
+        session: the model, for what entailments are asked while scoring.
     """
-    probe.check(respondent)
-    answers = read_judged_answers(respondent, data)
-    scores = probe.score(Scoring(data, answers.reading, respondent))
-    for note in scores.notes:
-        respondent.progress.say(note)
-    table = ScoreTable(data.questions, answers.correct, scores.own, scores.others)
+    answers = gathered.answers
+    assert answers is not None
+    with entailments_of(cell, session, answers) as entailments:
+        scoring = Scoring(answers.data, answers.reading, gathered.asked, _states(cell, gathered), entailments)
+        scores = probe.score(scoring)
+    notes = [*scores.notes, *(note for replies in gathered.asked.values() for note in replies.notes)]
+    read_s = gathered.read_s
+    if entailments is not None:
+        notes, read_s = [*notes, *entailments.notes], read_s + entailments.read_s
+    for note in notes:
+        session.progress.say(note)
+    return _evaluated(cell, probe, answers, scores, notes, read_s)
+
+
+def _states(cell: Cell, gathered: Gathered) -> Tensor | None:
+    """Hidden states [n, generations, layers, d] as `Scoring` has them."""
+    if gathered.hidden is None or gathered.answers is None or cell.needs.hidden is None:
+        return None
+    reading = gathered.answers.reading
+    each = len(reading.generations[0]) - 1 if cell.needs.hidden.of is Of.samples else 1
+    stacked = gathered.hidden.stack()
+    return stacked.reshape(len(reading.prompts), each, *stacked.shape[1:])
+
+
+def _evaluated(
+    cell: Cell,
+    probe: AnswerProbe,
+    answers: JudgedAnswers,
+    scores: Scores,
+    notes: Sequence[str],
+    read_s: float,
+) -> Outcome:
+    table = ScoreTable(answers.data.questions, answers.correct, scores.own, scores.others)
+    held, seed = table.scored(), cell.config.seed
     summary = evaluate_answers(
-        table.labels,
-        table.scores,
-        table.groups,
+        held.labels,
+        held.scores,
+        held.groups,
         seed=seed,
         probability=probe.is_probability,
-        others=table.others,
+        others=held.others,
     )
+    said = dict(summary.notes) | ({"scores": "; ".join(notes)} if notes else {})
+    metrics = summary.metrics | reading_metrics(answers) | {"read_s": read_s}
+    if len(held.labels) < len(table.labels):
+        metrics |= _of_all(table, seed) | {"n_unscored": len(table.labels) - len(held.labels)}
+    if empty := metrics["n_empty"]:
+        said["n_empty"] = f"{empty:.0f} answers have no text; their likelihood is that of their stop alone"
     return Outcome(
-        metrics=summary.metrics | _reading_metrics(answers, scores),
-        notes=dict(summary.notes) | ({"scores": "; ".join(scores.notes)} if scores.notes else {}),
+        metrics=metrics,
+        notes=said,
         tables={**table.to_tables(), **answer_tables(answers)},
-        figures=_figures(table, summary, seed),
+        figures=_figures(held, summary, seed),
     )
+
+
+def _of_all(table: ScoreTable, seed: int) -> dict[str, float]:
+    """How often the model is right on all questions, those without a score included."""
+    whole = evaluate_answers(table.labels, [0.0] * len(table.labels), table.groups, seed=seed).metrics
+    return {
+        name: whole[name] for name in ("accuracy", "accuracy_ci_low", "accuracy_ci_high", "n", "n_correct")
+    }
 
 
 def answer_tables(answers: JudgedAnswers) -> dict[str, pa.Table]:
@@ -101,10 +125,20 @@ class ScoreTable:
         """Group of each example; one without a group stands alone."""
         return [question.group or question.id for question in self.questions]
 
+    def scored(self) -> ScoreTable:
+        """The examples that have a score."""
+        rows = [row for row, score in enumerate(self.scores) if not math.isnan(score)]
+        return ScoreTable(
+            [self.questions[row] for row in rows],
+            [self.labels[row] for row in rows],
+            [self.scores[row] for row in rows],
+            {name: [values[row] for row in rows] for name, values in self.others.items()},
+        )
+
     def to_tables(self) -> dict[str, pa.Table]:
         """``scores.parquet`` of the probe's own score, and ``other_scores.parquet`` where there are others.
 
-        Answers are never trained on, so that the split of all is ``test``.
+        Answers are never trained on, so that the split of all is ``test``; an example without a score has a null.
         """
         import pyarrow as pa
 
@@ -114,7 +148,7 @@ class ScoreTable:
             "group": pa.array(self.groups, pa.string()),
             "split": pa.array(["test"] * len(self.questions), pa.string()),
             "label": pa.array(self.labels, pa.bool_()),
-            "score": pa.array(self.scores, pa.float64()),
+            "score": pa.array(np.asarray(self.scores, dtype=float), pa.float64(), from_pandas=True),
         }
         others = {name: pa.array(values, pa.float64()) for name, values in self.others.items()}
         tables = {"scores": pa.table(scores)}
@@ -122,18 +156,20 @@ class ScoreTable:
 
 
 def answers_table(reading: AnswerReading, verdicts: Sequence[Judgement]) -> pa.Table:
-    """``answers.parquet``: a row a question, its greedy answer."""
+    """``answers.parquet``: a row a question, its greedy answer; ``token_logprobs`` as the scores have them."""
     import pyarrow as pa
 
     asked, answers = [prompt.question for prompt in reading.prompts], reading.greedy
     return pa.table(
         {
             "example_id": pa.array([question.id for question in asked], pa.string()),
+            "question": pa.array([question.text for question in asked], pa.string()),
             "prompt": pa.array([prompt.text for prompt in reading.prompts], pa.string()),
             "answer": pa.array([answer.text for answer in answers], pa.string()),
             "token_ids": pa.array([answer.token_ids for answer in answers], pa.list_(pa.int32())),
-            "token_logprobs": pa.array([answer.token_logprobs for answer in answers], pa.list_(pa.float32())),
+            "token_logprobs": pa.array([logprobs(answer) for answer in answers], pa.list_(pa.float32())),
             "n_tokens": pa.array([len(answer.token_ids) for answer in answers], pa.int32()),
+            "ended": pa.array([answer.ended for answer in answers], pa.string()),
             "references": pa.array([question.references for question in asked], pa.list_(pa.string())),
             "em": pa.array([verdict.em for verdict in verdicts], pa.float64()),
             "f1": pa.array([verdict.f1 for verdict in verdicts], pa.float64()),
@@ -157,30 +193,33 @@ def samples_table(reading: AnswerReading) -> pa.Table:
             "sample": pa.array([number for _, number, _ in rows], pa.int32()),
             "answer": pa.array([sample.text for _, _, sample in rows], pa.string()),
             "token_ids": pa.array([sample.token_ids for _, _, sample in rows], pa.list_(pa.int32())),
-            "token_logprobs": pa.array(
-                [sample.token_logprobs for _, _, sample in rows], pa.list_(pa.float32())
-            ),
+            "token_logprobs": pa.array([logprobs(sample) for _, _, sample in rows], pa.list_(pa.float32())),
             "n_tokens": pa.array([len(sample.token_ids) for _, _, sample in rows], pa.int32()),
+            "ended": pa.array([sample.ended for _, _, sample in rows], pa.string()),
         }
     )
 
 
-def _reading_metrics(answers: JudgedAnswers, scores: Scores) -> dict[str, float]:
+def reading_metrics(answers: JudgedAnswers) -> dict[str, float]:
+    """What the answers themselves are like, whatever is said of them, and what reading them took."""
     reading, n = answers.reading, len(answers.verdicts)
+    seconds = max(reading.read_s, 1e-9)
     return {
         "f1": sum(verdict.f1 for verdict in answers.verdicts) / n,
         "nll_mean": -sum(map(sum_logprob, reading.greedy)) / n,
         "mean_nll_mean": -sum(map(mean_logprob, reading.greedy)) / n,
         "perplexity_mean": sum(map(perplexity, reading.greedy)) / n,
         "n_tokens_mean": sum(len(answer.token_ids) for answer in reading.greedy) / n,
-        "tokens_per_s": reading.generated_tokens / reading.read_s,
-        "examples_per_s": n / reading.read_s,
-        "read_s": reading.read_s + scores.read_s,
+        "n_empty": sum(answer.ended == "empty" for answer in reading.greedy),
+        "tokens_per_s": reading.generated_tokens / seconds,
+        "examples_per_s": n / seconds,
     }
 
 
 def _figures(table: ScoreTable, summary: Summary, seed: int) -> dict[str, bytes]:
     labels, scores, estimates = table.labels, table.scores, summary.estimates
+    if not labels:
+        return {}
     figures = {
         "risk_coverage": risk_coverage_figure(
             labels, scores, estimates["aurc"], table.groups, title="Risk and coverage", seed=seed

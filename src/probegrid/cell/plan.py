@@ -1,6 +1,6 @@
-"""The plan of a composed cell: its config's groups turned into the facts that ``planning.plan`` needs.
+"""The plan of a cell: its model, its device map and the tokens it has, as the facts that ``planning.plan`` needs.
 
-Knows the config, the checkpoint's own facts and this machine.
+Knows prepared cells, what a config alone says of one, and this machine. Imports no torch.
 """
 
 from __future__ import annotations
@@ -8,29 +8,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from probegrid.data.example import QuestionSet, StatementSet
-from probegrid.errors import CheckpointError, UserError
+from probegrid.cell.prepare import Cell, check_kind, prepare, probe_of
+from probegrid.errors import CheckpointError, NotAtHand, UserError
 from probegrid.hardware.devices import Hardware, hardware_for
 from probegrid.hardware.machine import this_cpu, visible_gpus
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.models.load import load_tokenizer
 from probegrid.planning.families import architecture_from_config, mismatches
 from probegrid.planning.placement import Placement
 from probegrid.planning.plan import Plan, plan
 from probegrid.planning.workload import TOKEN_ESTIMATES, Workload, activation_workload, question_workload
-from probegrid.probes import ActivationProbe, resolve_layers
-from probegrid.schema import Architecture, CellSpec, Config
+from probegrid.probes import Kind, resolve_layers
+from probegrid.readings.prompts import shared_prefix
+from probegrid.schema import Architecture, CellSpec, Config, DeviceMapConfig
 
-
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of a cell's texts."""
-
-    own: tuple[int, ...]
-    """Of each example, those after the shared prefix."""
-    prefix: int = 0
-    """That all prompts begin with."""
+if TYPE_CHECKING:
+    from probegrid.cell.lookup import Lookup
 
 
 @dataclass(frozen=True)
@@ -44,73 +38,132 @@ class PackPlan:
 
 
 def plan_cell(
-    spec: CellSpec,
-    checkpoint: Checkpoint | None = None,
-    *,
-    deepest_layer: int | None = None,
-    pack: PackPlan | None = None,
-    lengths: Lengths | None = None,
-) -> Plan:
-    """Plan a cell from its config alone, or check it against its checkpoint where that is at hand.
+    cell: Cell, *, device_map: DeviceMapConfig | None = None, pack: PackPlan | None = None
+) -> Plan | None:
+    """Plan a prepared cell by the tokens that its own texts have.
 
     Args:
-        spec: the cell.
-        checkpoint: its checkpoint, where it was found.
-        deepest_layer: layer that is read for a saved probe; None: what the cell's own probe reads.
+        cell: what is read.
+        device_map: the hardware where it will run, if that is not this machine's.
         pack: of the pack the cell belongs to, if any.
-        lengths: of its texts, where they were tokenized; None: typical ones of its dataset.
+
+    Returns:
+        None where no model is read.
 
     Raises:
         PlanError: the cell cannot work on this hardware; the message names what would.
         UnknownArchitecture: the architecture is neither given nor known.
         CheckpointError: the facts given are not those of the checkpoint.
     """
-    config = spec.config
-    architecture = _architecture(config, checkpoint)
-    workload = _workload(spec, architecture.layers, deepest_layer)
-    return plan(
+    if cell.model is None:
+        return None
+    checkpoint = cell.model.checkpoint
+    architecture = _architecture(cell.config, checkpoint)
+    return _plan(
+        cell.config,
         architecture,
-        dtype=config.model.dtype,
-        quantization=config.quantization.method,
-        device_map=config.device_map,
-        hardware=pack.hardware if pack else _hardware(config),
-        workload=workload if lengths is None else workload.counted(lengths.own, lengths.prefix),
-        placement=pack.placement if pack else None,
-        is_stored=checkpoint is not None and "quantization_config" in checkpoint.config,
+        workload_of(cell),
+        device_map or cell.config.device_map,
+        pack,
+        is_stored="quantization_config" in checkpoint.config,
     )
 
 
-def plan_pack(cells: Sequence[CellSpec]) -> PackPlan | None:
+def plan_spec(
+    spec: CellSpec, lookup: Lookup, *, device_map: DeviceMapConfig | None = None
+) -> tuple[Plan | None, tuple[str, ...]]:
+    """Plan a cell that may not run here: by its files where they are at hand, else by what its config says of them.
+
+    Args:
+        spec: what was composed.
+        lookup: one that fetches nothing from the hub.
+        device_map: the hardware where it will run, if that is not this machine's.
+
+    Returns:
+        The plan, as of `plan_cell`, and what to know of it.
+
+    Raises:
+        UserError: the cell cannot work, as far as that can be seen without what is not at hand.
+    """
+    try:
+        cell = prepare(spec, lookup)
+    except NotAtHand as missing:
+        said = f"{str(missing).rstrip('.')}: planned by the architecture and by typical lengths of texts"
+        return _plan_by_facts(spec, device_map or spec.config.device_map), (said,)
+    return plan_cell(cell, device_map=device_map), cell.examples.notes
+
+
+def _plan_by_facts(spec: CellSpec, device_map: DeviceMapConfig) -> Plan:
+    config, probe = spec.config, probe_of(spec)
+    kind = Kind.questions if config.dataset.holds_questions else Kind.statements
+    check_kind(spec, probe, kind)
+    architecture, estimate = config.model.architecture, TOKEN_ESTIMATES.get(spec.choices.dataset)
+    if architecture is None:
+        architecture = architecture_from_config(find_checkpoint(config.model).config)
+    hidden = probe.needs(kind).hidden
+    deepest = 0 if hidden is None else resolve_layers(hidden.layers, architecture.layers)[-1]
+    if kind is Kind.questions:
+        work = question_workload(config.dataset.num_samples, config.prompt, config.decoding, estimate)
+    else:
+        work = activation_workload(config.dataset.num_samples, deepest, estimate)
+    return _plan(config, architecture, work, device_map, None, is_stored=False)
+
+
+def plan_pack(cells: Sequence[Cell]) -> PackPlan | None:
     """Choose one placement for cells that share a model, a quantization and a device map.
 
     Returns:
-        None where no placement holds them all, nothing is known of the architecture, or something else is wrong, which
-        each cell will say: each has a placement of its own then.
+        None where one cell alone needs none, no placement holds them all, nothing is known of the architecture, or
+        something else is wrong, which each cell will say: each has a placement of its own then.
     """
-    config = cells[0].config
+    reading = [cell for cell in cells if cell.model is not None]
+    if len(reading) < 2:
+        return None
+    config, model = reading[0].config, reading[0].model
+    assert model is not None
     try:
-        hardware = _hardware(config)
-        architecture = _architecture(config, find_checkpoint(config.model))
-        works = [_workload(cell, architecture.layers, None) for cell in cells]
-        found = plan(
-            architecture,
-            dtype=config.model.dtype,
-            quantization=config.quantization.method,
-            device_map=config.device_map,
+        hardware = _hardware(config.device_map)
+        found = _plan(
+            config,
+            _architecture(config, model.checkpoint),
+            functools.reduce(Workload.beside, map(workload_of, reading)),
+            config.device_map,
+            None,
+            is_stored="quantization_config" in model.checkpoint.config,
             hardware=hardware,
-            workload=functools.reduce(Workload.beside, works),
         )
     except UserError:
         return None
     return PackPlan(hardware, found.placement)
 
 
-def _architecture(config: Config, checkpoint: Checkpoint | None) -> Architecture:
+def _plan(
+    config: Config,
+    architecture: Architecture,
+    workload: Workload,
+    device_map: DeviceMapConfig,
+    pack: PackPlan | None,
+    *,
+    is_stored: bool,
+    hardware: Hardware | None = None,
+) -> Plan:
+    return plan(
+        architecture,
+        dtype=config.model.dtype,
+        quantization=config.quantization.method,
+        device_map=device_map,
+        hardware=pack.hardware if pack else hardware or _hardware(device_map),
+        workload=workload,
+        placement=pack.placement if pack else None,
+        is_stored=is_stored,
+    )
+
+
+def _architecture(config: Config, checkpoint: Checkpoint) -> Architecture:
     facts = config.model.architecture
     if facts is None:
-        found = checkpoint or find_checkpoint(config.model)
-        return architecture_from_config(found.config)
-    if checkpoint is not None and (differences := mismatches(facts, checkpoint.config)):
+        return architecture_from_config(checkpoint.config)
+    if differences := mismatches(facts, checkpoint.config):
         raise CheckpointError(
             f"model.architecture does not describe {checkpoint.name}: {'; '.join(differences)}. "
             "Correct it, or set model.architecture=null."
@@ -118,45 +171,19 @@ def _architecture(config: Config, checkpoint: Checkpoint | None) -> Architecture
     return facts
 
 
-def _hardware(config: Config) -> Hardware:
-    device_map = config.device_map
+def _hardware(device_map: DeviceMapConfig) -> Hardware:
     described = device_map.gpus is not None and device_map.gpu_memory_gb is not None
     return hardware_for(device_map, visible=visible_gpus(), cpu=None if described else this_cpu())
 
 
-def _workload(spec: CellSpec, blocks: int, deepest_layer: int | None) -> Workload:
+def workload_of(cell: Cell) -> Workload:
     """What the cell reads: questions to answer, or conversations as deep as the probe asks."""
-    config, estimate = spec.config, TOKEN_ESTIMATES.get(spec.choices.dataset)
-    probe = config.probe
-    if deepest_layer is None:
-        if config.dataset.holds_questions or not isinstance(probe, ActivationProbe):
-            return question_workload(config.dataset.num_samples, config.prompt, config.decoding, estimate)
-        deepest_layer = resolve_layers(probe.layers, blocks)[-1]
-    return activation_workload(config.dataset.num_samples, deepest_layer, estimate)
-
-
-def lengths_of(
-    config: Config, checkpoint: Checkpoint, examples: QuestionSet | StatementSet
-) -> Lengths | None:
-    """Tokenize what a cell reads first: its prompts, or its conversations as far as they are read.
-
-    Returns:
-        None where nothing is read.
-
-    Raises:
-        UserError: the texts cannot be written for this model, as the reading itself would say.
-    """
-    if isinstance(examples, QuestionSet):
-        from probegrid.readings.prompts import build_prompts, shared_prefix
-
-        tokenizer = load_tokenizer(checkpoint, config.model)
-        prompts = build_prompts(examples, config.prompt, tokenizer, config.model.chat_template)
-        prefix = shared_prefix([prompt.token_ids for prompt in prompts])
-        return Lengths(tuple(len(prompt.token_ids) - prefix for prompt in prompts), prefix)
-    if isinstance(config.probe, ActivationProbe):
-        from probegrid.readings.session import passages_of
-        from probegrid.readings.spans import Position
-
-        passages = passages_of(examples, Position(config.probe.positions), checkpoint, config.model)
-        return Lengths(tuple(len(passage.token_ids) for passage in passages))
-    return None
+    config = cell.config
+    if cell.statements is None:
+        tokens = [prompt.token_ids for prompt in cell.prompts]
+        prefix = shared_prefix(tokens)
+        work = question_workload(len(tokens), config.prompt, config.decoding)
+        return work.counted([len(ids) - prefix for ids in tokens], prefix)
+    read = [cell.statements, *cell.transfer.values()]
+    lengths = [len(passage.token_ids) for statements in read for passage in statements.passages]
+    return activation_workload(len(lengths), cell.layers[-1]).counted(lengths)

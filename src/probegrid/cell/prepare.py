@@ -1,79 +1,82 @@
-"""A cell that was found possible, before anything of it is read: its checkpoint, its plan, its examples, its key.
+"""What a cell is, before a weight is read: its examples, its prompts or passages, its layers, its key.
 
-Knows where each of these comes from.
+``prepare`` refuses whatever cannot work. A run, a sweep's check and ``action=plan`` call it alike, so that what one
+refuses all refuse, with the same words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from probegrid import data
-from probegrid.cell.plan import PackPlan, plan_cell
-from probegrid.compose import compose_dataset
+from probegrid.cell.examples import Divided, examples_of_statements
+from probegrid.cell.identity import cell_key
+from probegrid.cell.lookup import Lookup
 from probegrid.data.example import QuestionSet, StatementSet
-from probegrid.errors import ConfigError, UnknownArchitecture
-from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.models.classifier import find_classifier
-from probegrid.planning.describe import describe
-from probegrid.probes import ActivationProbe, AnswerProbe, TrainedProbe
-from probegrid.readings.identity import describe_answers, describe_model
-from probegrid.readings.identity import template_identity as _template
-from probegrid.readings.store import key_of
-from probegrid.schema import CellSpec, Choices, Config, ProbeConfig
+from probegrid.errors import ConfigError, DataError
+from probegrid.models.checkpoint import Checkpoint
+from probegrid.probes import Kind, Needs, Probe, TrainedProbe, resolve_layers
+from probegrid.readings.asks import check_choices, draw_worked
+from probegrid.readings.prompts import Prompt, build_prompts, check_lengths, choose_shots
+from probegrid.readings.spans import (
+    ANSWER_POSITIONS,
+    STATEMENT_POSITIONS,
+    Passage,
+    Position,
+    check_position,
+    statement_passages,
+)
+from probegrid.readings.templates import ChatTemplate
+from probegrid.schema import CellSpec, Config
 
 if TYPE_CHECKING:
-    from probegrid.planning.plan import Plan
+    from transformers import PreTrainedTokenizerBase
+
+    from probegrid.data.example import Question
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model that a cell reads, known by its files: no weight was read."""
+
+    checkpoint: Checkpoint
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Statements:
+    """Statements as a model reads them."""
+
+    data: StatementSet
+    passages: tuple[Passage, ...] = ()
+    """One a conversation; none where no model reads them."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell that was found possible: what was composed, its checkpoint, its plan, its examples."""
+    """A cell that can work."""
 
     spec: CellSpec
-    checkpoint: Checkpoint
-    plan: Plan | None
-    """None where nothing is known of the model's architecture: it is loaded where transformers puts it."""
+    probe: Probe
+    needs: Needs
     examples: QuestionSet | StatementSet
-    transfer: Mapping[str, StatementSet] = field(default_factory=dict)
+    model: Model | None = None
+    """None where no model is read: a text baseline on statements."""
+    prompts: tuple[Prompt, ...] = ()
+    """One a question."""
+    worked: Mapping[str, tuple[Prompt, ...]] = field(default_factory=dict)
+    """The prompts of the questions in the worked examples of each of the probe's own prompts, by its name."""
+    statements: Statements | None = None
+    """The examples where they are statements."""
+    transfer: Mapping[str, Statements] = field(default_factory=dict)
     """Statements that a trained probe is tested on besides its own, by name."""
+    layers: tuple[int, ...] = ()
+    """Layers of the residual stream that are read."""
     classifier: Checkpoint | None = None
-    """The entailment model of an answer probe that has one."""
-
-    @classmethod
-    def find(cls, spec: CellSpec, pack: PackPlan | None = None) -> Cell:
-        """Look up the checkpoint, plan (where the pack's model lies, if it belongs to one), and load the examples.
-
-        No weight is read.
-
-        Raises:
-            UserError: the checkpoint, the plan or the dataset is not possible as asked.
-        """
-        config = spec.config
-        checkpoint = find_checkpoint(config.model)
-        try:
-            plan = plan_cell(spec, checkpoint, pack=pack)
-        except UnknownArchitecture:
-            plan = None
-        classifier = probe_classifier(config.probe)
-        examples = data.load(config.dataset)
-        return cls(spec, checkpoint, plan, examples, transfer_sets(config.probe), classifier)
-
-    def counted(self, pack: PackPlan | None) -> Cell:
-        """The same with a plan for the tokens that its own texts have.
-
-        Raises:
-            UserError: the texts cannot be written for this model, or do not fit.
-        """
-        if self.plan is None:
-            return self
-        from probegrid.cell.plan import lengths_of
-
-        lengths = lengths_of(self.config, self.checkpoint, self.examples)
-        plan = plan_cell(self.spec, self.checkpoint, pack=pack, lengths=lengths)
-        return replace(self, plan=plan)
+    """The second model."""
+    divided: Divided | None = None
+    """The examples as a trained probe divides them, where their labels are known before anything is read."""
 
     @property
     def config(self) -> Config:
@@ -81,89 +84,205 @@ class Cell:
         return self.spec.config
 
     @property
-    def choices(self) -> Choices:
-        """The names it was composed from."""
-        return self.spec.choices
-
-    @property
-    def questions(self) -> QuestionSet:
-        """The examples of an answer probe.
-
-        Raises:
-            ConfigError: the dataset holds statements.
-        """
-        if not isinstance(self.examples, QuestionSet):
-            raise ConfigError(
-                f"probe={self.choices.probe} scores answers to questions, but dataset={self.choices.dataset} holds "
-                "statements; choose a question-answer dataset (facts, squad, trivia_qa, jsonl)."
-            )
-        return self.examples
-
-    def describe(self) -> str:
-        """What a person should know before the cell runs: its name, notes on the data, and the plan."""
-        plan = "no plan: the architecture is not known" if self.plan is None else describe(self.plan)
-        return "\n".join([self.choices.name, *self.examples.notes, plan])
+    def name(self) -> str:
+        """Name for people: ``model-quantization-dataset-probe``."""
+        return self.spec.choices.name
 
     @property
     def key(self) -> str:
-        """A hash of everything that determines the result, and of nothing that does not."""
-        others = [other.fingerprint for other in self.transfer.values()]
-        if self.classifier is not None:
-            others.append(self.classifier.fingerprint)
-        return cell_key(self.config, self.checkpoint, self.examples, others)
+        """Name of its folder: a hash of everything that determines its result, and of nothing that does not."""
+        return cell_key(self)
 
 
-def probe_classifier(probe: ProbeConfig) -> Checkpoint | None:
-    """The checkpoint of a probe's entailment model, if it has one.
-
-    Raises:
-        CheckpointError: it is missing, or no entailment model.
-    """
-    path = probe.classifier if isinstance(probe, AnswerProbe) else None
-    return None if path is None else find_classifier(path)
-
-
-def transfer_sets(probe: ProbeConfig) -> dict[str, StatementSet]:
-    """The datasets of ``probe.test_on``, by the stem of their path or by their name."""
-    if not isinstance(probe, TrainedProbe) or not probe.test_on:
-        return {}
-    if not isinstance(probe, ActivationProbe):
-        raise ConfigError(
-            "probe.test_on tests activation probes (logistic, mass_mean); drop it for this probe."
-        )
-    sets: dict[str, StatementSet] = {}
-    for name in probe.test_on:
-        loaded = data.load(compose_dataset(name))
-        if not isinstance(loaded, StatementSet):
-            raise ConfigError(f"probe.test_on={name} holds questions; name datasets of statements.")
-        stem = Path(name.partition(":")[2] or name).stem
-        if stem in sets:
-            raise ConfigError(f"probe.test_on names two datasets '{stem}'; give their files different names.")
-        sets[stem] = loaded
-    return sets
-
-
-def cell_key(
-    config: Config, checkpoint: Checkpoint, examples: QuestionSet | StatementSet, others: Sequence[str] = ()
-) -> str:
-    """Name of a cell's folder: a hash of everything that determines its result.
+def prepare(spec: CellSpec, lookup: Lookup | None = None) -> Cell:
+    """Find everything a cell is made of; no weight is read.
 
     Args:
-        config: the cell.
-        checkpoint: its checkpoint.
-        examples: what is read.
-        others: fingerprints of what a trained probe is tested on besides, or of a probe's second model.
+        spec: what was composed.
+        lookup: what other cells have looked up already; None: nothing.
+
+    Raises:
+        UserError: the cell cannot work.
     """
-    probe = config.probe
+    lookup = lookup or Lookup()
+    probe = probe_of(spec)
+    examples = lookup.examples(spec.config.dataset)
+    kind = Kind.questions if isinstance(examples, QuestionSet) else Kind.statements
+    check_kind(spec, probe, kind)
+    needs = probe.needs(kind)
     if isinstance(examples, QuestionSet):
-        probe = probe.on_answers() if isinstance(probe, ActivationProbe) else probe
-        reading = describe_answers(config, checkpoint, examples) | {"rule": examples.rule}
-    else:
-        reading = {
-            **describe_model(checkpoint, config.model, config.quantization.method),
-            "chat_template": _template(config.model.chat_template),
-            "dataset": examples.fingerprint,
-        }
-    described = {"probe": type(probe).__name__, **asdict(probe)}
-    del described["from_cell"]
-    return key_of({"reading": reading, "probe": described, "seed": config.seed, "others": list(others)})
+        return _of_questions(spec, probe, needs, examples, lookup)
+    return _of_statements(spec, probe, needs, examples, lookup)
+
+
+def probe_of(spec: CellSpec) -> Probe:
+    """The probe of a cell.
+
+    Raises:
+        ConfigError: its class is not a probe's.
+    """
+    if not isinstance(spec.config.probe, Probe):
+        raise ConfigError(
+            f"probe={spec.choices.probe} names no probe; let its YAML's defaults start from a probe's schema "
+            "(`- /schema/probe/logistic@_here_`, as in conf/probe/logistic.yaml)."
+        )
+    return spec.config.probe
+
+
+def check_kind(spec: CellSpec, probe: Probe, kind: Kind) -> None:
+    """Refuse examples that the probe is none of.
+
+    Raises:
+        ConfigError: it scores questions and these are statements, or the other way round.
+    """
+    if kind in probe.kinds:
+        return
+    chosen = f"probe={spec.choices.probe}", f"dataset={spec.choices.dataset}"
+    if kind is Kind.statements:
+        raise ConfigError(
+            f"{chosen[0]} scores answers to questions, but {chosen[1]} holds statements; choose a question-answer "
+            "dataset (facts, squad, trivia_qa, jsonl), or a probe of statements (logistic, mass_mean, text_baseline)."
+        )
+    raise ConfigError(
+        f"{chosen[0]} scores statements, but {chosen[1]} holds questions; choose a dataset of statements "
+        "(facts_statements, statements, ntml)."
+    )
+
+
+def _of_questions(spec: CellSpec, probe: Probe, needs: Needs, data: QuestionSet, lookup: Lookup) -> Cell:
+    config = spec.config
+    model = _model(config, lookup)
+    layers = _layers(needs, Kind.questions, model.checkpoint)
+    shots = choose_shots(data, config.prompt)
+    template = ChatTemplate(model.tokenizer, config.model.chat_template, config.model.template_kwargs)
+    prompts = _prompts(config, data.questions, shots, template, model, lookup)
+    worked = {}
+    for name, ask in needs.asks.items():
+        check_choices(ask, template, model.checkpoint, data.questions[0])
+        drawn = draw_worked(name, ask, data, shots)
+        worked[name] = _prompts(config, drawn, shots, template, model, lookup)
+    return Cell(
+        spec,
+        probe,
+        needs,
+        data,
+        model,
+        prompts=prompts,
+        worked=worked,
+        transfer=_transfer(spec, probe, needs, data, model, lookup),
+        layers=layers,
+        classifier=None if needs.classifier is None else lookup.classifier(needs.classifier),
+    )
+
+
+def _of_statements(spec: CellSpec, probe: Probe, needs: Needs, data: StatementSet, lookup: Lookup) -> Cell:
+    divided = None
+    if isinstance(probe, TrainedProbe):
+        if not data.labelled:
+            raise DataError(
+                "these statements have no labels to learn from; set dataset.labelled=true or use action=score."
+            )
+        divided = Divided.of(examples_of_statements(data), probe)
+    if needs.hidden is None:
+        return Cell(
+            spec,
+            probe,
+            needs,
+            data,
+            statements=Statements(data),
+            transfer=_transfer(spec, probe, needs, data, None, lookup),
+            divided=divided,
+        )
+    model = _model(spec.config, lookup)
+    layers = _layers(needs, Kind.statements, model.checkpoint)
+    position = Position(needs.hidden.position)
+    return Cell(
+        spec,
+        probe,
+        needs,
+        data,
+        model,
+        statements=Statements(data, passages_of(data, position, model, spec.config)),
+        transfer=_transfer(spec, probe, needs, data, model, lookup),
+        layers=layers,
+        divided=divided,
+    )
+
+
+def _model(config: Config, lookup: Lookup) -> Model:
+    checkpoint = lookup.checkpoint(config.model)
+    return Model(checkpoint, lookup.tokenizer(config.model, checkpoint))
+
+
+def _layers(needs: Needs, kind: Kind, checkpoint: Checkpoint) -> tuple[int, ...]:
+    """The layers that are read; impossible ones and impossible positions are refused before hours of reading."""
+    if needs.hidden is None:
+        return ()
+    is_asked = kind is Kind.questions
+    allowed, of = (ANSWER_POSITIONS, "answers") if is_asked else (STATEMENT_POSITIONS, "statements")
+    check_position(Position(needs.hidden.position), allowed, of)
+    return resolve_layers(needs.hidden.layers, checkpoint.blocks)
+
+
+def _prompts(
+    config: Config,
+    questions: tuple[Question, ...],
+    shots: tuple[Question, ...],
+    template: ChatTemplate,
+    model: Model,
+    lookup: Lookup,
+) -> tuple[Prompt, ...]:
+    """The prompts of some questions, made once for all cells that ask the same."""
+    description = (
+        f"{model.checkpoint.fingerprint} {template.source} {config.model.template_kwargs} {config.prompt} "
+        f"{hash(questions)} {hash(shots)}"
+    )
+    prompts = lookup.prompts(description, lambda: build_prompts(questions, shots, config.prompt, template))
+    if prompts:
+        check_lengths(prompts, config.decoding.max_new_tokens, model.checkpoint.context)
+    return prompts
+
+
+def passages_of(data: StatementSet, position: Position, model: Model, config: Config) -> tuple[Passage, ...]:
+    """Render, tokenize and locate: conversations use the tokenizer's own template wherever it has one."""
+    template = ChatTemplate.of_conversations(
+        model.tokenizer, config.model.chat_template, config.model.template_kwargs
+    )
+    context = model.checkpoint.context
+    return statement_passages(data, position, model.tokenizer, template, context=context)
+
+
+def _transfer(
+    spec: CellSpec,
+    probe: Probe,
+    needs: Needs,
+    own: QuestionSet | StatementSet,
+    model: Model | None,
+    lookup: Lookup,
+) -> dict[str, Statements]:
+    """The datasets of ``probe.test_on``, as the model reads them.
+
+    Raises:
+        ConfigError: the probe is none of activations, a set holds questions, or is the own one with other content.
+        DataError: a set has no labels.
+    """
+    found: dict[str, Statements] = {}
+    for name, dataset in spec.test_on.items():
+        if needs.hidden is None or model is None or not probe.learns:
+            raise ConfigError(
+                "probe.test_on tests activation probes (logistic, mass_mean); drop it for this probe."
+            )
+        data = lookup.examples(dataset)
+        if not isinstance(data, StatementSet):
+            raise ConfigError(f"probe.test_on={name} holds questions; name datasets of statements.")
+        if not data.labelled:
+            raise DataError(f"probe.test_on={name} has no labels to test on.")
+        if name == spec.choices.dataset and data.fingerprint != own.fingerprint:
+            raise ConfigError(
+                f"probe.test_on names another {name} (file or draw) than the dataset that is trained on, so that "
+                "examples of both could be the same; drop it, or rename its file if it has nothing in common."
+            )
+        position = Position(needs.hidden.position)
+        check_position(position, STATEMENT_POSITIONS, "statements")
+        found[name] = Statements(data, passages_of(data, position, model, spec.config))
+    return found

@@ -1,10 +1,11 @@
-"""The flow of a cell, top to bottom: find, plan, read, score, evaluate, record, send.
+"""The flow of a cell, top to bottom: prepare, plan, read, score, evaluate, record, send.
 
 Knows the order of the steps.
 """
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -13,11 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probegrid.cell.plan import PackPlan
+from probegrid.cell.lookup import Lookup
+from probegrid.cell.pack import Pack
 from probegrid.cell.prepare import Cell
-from probegrid.errors import ConfigError, TrackingError, UserError
+from probegrid.errors import TrackingError, UserError
 from probegrid.hardware.machine import has_unmeasured_gpu
-from probegrid.probes import AnswerProbe, TrainedProbe
+from probegrid.planning.describe import describe
+from probegrid.probes import TrainedProbe
 from probegrid.progress import Progress
 from probegrid.schema import (
     CellSpec,
@@ -35,8 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from probegrid.cell.outcome import Outcome
-    from probegrid.models.pool import ModelPool
-    from probegrid.readings.session import Meter
+    from probegrid.planning.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -65,40 +67,40 @@ class Result:
 def run_cell(
     spec: CellSpec,
     *,
-    pool: ModelPool | None = None,
-    pack: PackPlan | None = None,
+    pack: Pack | None = None,
     sweep: str | None = None,
+    since: float | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Run a cell to its end, or recognise that it was done before.
 
     Args:
         spec: what was composed.
-        pool: holds the model between the cells of a pack; None: a pool of the cell's own.
-        pack: where the model of the cell's pack lies; None: the cell has a plan of its own.
+        pack: the cells it shares its model with; None: it is alone.
         sweep: id of the sweep the cell belongs to, if any.
+        since: under ``force=true``, what was read before (seconds since the epoch) is read again; None: before now.
         progress: told how far the cell is; None: shown on stderr.
 
     Raises:
         UserError: the input asks for what cannot be; outside a sweep nothing is written.
         RunError: something else went wrong; the cell is recorded as failed.
     """
-    started = datetime.now(UTC)
-    config, choices = spec.config, spec.choices
-    with progress or Progress() as progress:
+    started, since = datetime.now(UTC), since or time.time()
+    config = spec.config
+    with progress or Progress() as progress, _own(pack, spec, progress) as pack:
         measure_gpus(config.device_map, progress)
-        cell = Cell.find(spec, pack)
+        cell = pack.prepare(spec)
         folder = Path(config.results_dir) / cell.key
-        recorded = record.read(folder.parent, folder.name)
+        recorded = None if config.force else record.read(folder.parent, folder.name)
         if recorded is not None and recorded.status is Status.done:
-            progress.say(f"{choices.name} is done already, nothing is computed again: {folder}")
+            progress.say(f"{cell.name} is done already, nothing is computed again: {folder}")
             _send(folder, config.tracking, progress)
             return Result(folder.name, folder, recorded.metrics, recorded.notes, was_done=True)
-        cell = cell.counted(pack)
-        progress.say(cell.describe())
-        with _failures_recorded(cell, started, sweep):
-            outcome = _compute(cell, pool, progress)
-        written = CellRecord(**_identity(cell, started, sweep), **_found(outcome), status=Status.done)
+        plan = pack.plan(cell)
+        progress.say(introduce(cell, plan))
+        with _failures_recorded(cell, plan, started, sweep):
+            outcome = _compute(cell, plan, pack, since if config.force else None, progress)
+        written = CellRecord(**_identity(cell, plan, started, sweep), **_found(outcome), status=Status.done)
         record.write(
             folder.parent,
             written,
@@ -112,6 +114,13 @@ def run_cell(
         return Result(folder.name, folder, written.metrics, written.notes, was_done=False)
 
 
+@contextmanager
+def _own(pack: Pack | None, spec: CellSpec, progress: Progress) -> Iterator[Pack]:
+    """The pack of the cell, which is let go at the end where it is the cell's own."""
+    with nullcontext(pack) if pack is not None else Pack([spec], Lookup(say=progress.say)) as held:
+        yield held
+
+
 def measure_gpus(device_map: DeviceMapConfig, progress: Progress) -> None:
     """Measure the GPUs of this machine that were not yet, so that the plan counts on what they reach."""
     if device_map.strategy is PlacementStrategy.cpu or not has_unmeasured_gpu():
@@ -122,72 +131,63 @@ def measure_gpus(device_map: DeviceMapConfig, progress: Progress) -> None:
         progress.say(sentence)
 
 
-def _compute(cell: Cell, pool: ModelPool | None, progress: Progress) -> Outcome:
-    """Read, score and evaluate, model and machine metered; torch is imported here and not before."""
-    from probegrid.hardware.telemetry import Telemetry
-    from probegrid.models.pool import ModelPool
-    from probegrid.readings.session import Meter, ready
+def introduce(cell: Cell, plan: Plan | None) -> str:
+    """What a person should know before the cell runs: its name, notes on the data, and the plan."""
+    reads = "no plan: the architecture is not known" if cell.model is not None else "no model is read"
+    return "\n".join([cell.name, *cell.examples.notes, reads if plan is None else describe(plan)])
 
-    with nullcontext(pool) if pool is not None else ModelPool() as held:
-        request, notes = ready(cell.config, cell.checkpoint, cell.plan, held)
-        for note in notes:
-            progress.say(note)
-        meter = Meter(held, request, None if cell.plan is None else cell.plan.limits)
-        with Telemetry(progress.show_usage) as telemetry:
-            outcome = _outcome(cell, meter, progress)
+
+def _compute(cell: Cell, plan: Plan | None, pack: Pack, since: float | None, progress: Progress) -> Outcome:
+    """Read, score and evaluate, model and machine metered; torch is imported here and not before."""
+    from probegrid.cell.gather import Gathered, gather
+    from probegrid.cell.trained_probe import outcome_of_trained
+    from probegrid.hardware.telemetry import Telemetry
+
+    if cell.model is None:
+        assert isinstance(cell.probe, TrainedProbe)
+        return outcome_of_trained(cell, cell.probe, Gathered(), None)
+    from probegrid.cell.answer_probe import answer_outcome
+    from probegrid.probes import AnswerProbe
+    from probegrid.readings.session import ModelSession
+
+    checkpoint, tokenizer = cell.model.checkpoint, cell.model.tokenizer
+    session = ModelSession(cell.config, checkpoint, tokenizer, plan, pack.pool, progress, since)
+    with Telemetry(progress.show_usage) as telemetry:
+        gathered = gather(cell, session)
+        if isinstance(cell.probe, TrainedProbe):
+            outcome = outcome_of_trained(cell, cell.probe, gathered, session)
+        else:
+            assert isinstance(cell.probe, AnswerProbe)
+            outcome = answer_outcome(cell, cell.probe, gathered, session)
     return replace(
         outcome,
-        metrics={**outcome.metrics, **meter.metrics()},
+        metrics={**outcome.metrics, **session.metrics()},
         steps={**outcome.steps, **telemetry.series()},
     )
 
 
-def _outcome(cell: Cell, meter: Meter, progress: Progress) -> Outcome:
-    """What the probe finds."""
-    config, checkpoint, examples = cell.config, cell.checkpoint, cell.examples
-    match config.probe:
-        case AnswerProbe() as probe:
-            from probegrid.cell.answer_probe import answer_outcome
-            from probegrid.readings.session import Respondent
-
-            respondent = Respondent(config, checkpoint, meter.open_model, progress, meter.make_room)
-            return answer_outcome(probe, respondent, cell.questions, seed=config.seed)
-        case TrainedProbe() as probe:
-            from probegrid.cell.trained_probe import trained_outcome
-            from probegrid.cell.transfer import with_transfer
-            from probegrid.readings.session import Source
-
-            source = Source(config, checkpoint, examples, meter.open_model, progress)
-            outcome = trained_outcome(source, probe)
-            if not cell.transfer:
-                return outcome
-            return with_transfer(outcome, source, cell.transfer, cell.choices.dataset, seed=config.seed)
-        case _:
-            raise ConfigError(f"probe={cell.choices.probe} is neither an answer probe nor a trained one.")
-
-
 @contextmanager
-def _failures_recorded(cell: Cell, started: datetime, sweep: str | None) -> Iterator[None]:
+def _failures_recorded(cell: Cell, plan: Plan | None, started: datetime, sweep: str | None) -> Iterator[None]:
     """The boundary of a cell: whatever goes wrong inside is recorded, sent, and raised again."""
     try:
         yield
     except Exception as error:
         if sweep is not None or not isinstance(error, UserError):
             failure = CellError(type(error).__name__, str(error), "".join(traceback.format_exception(error)))
-            failed = CellRecord(**_identity(cell, started, sweep), status=Status.failed, error=failure)
+            failed = CellRecord(**_identity(cell, plan, started, sweep), status=Status.failed, error=failure)
             folder = record.write(Path(cell.config.results_dir), failed, to_plain(cell.config))
             with Progress() as progress:
                 _send(folder, cell.config.tracking, progress)
         raise
 
 
-def _identity(cell: Cell, started: datetime, sweep: str | None) -> dict[str, Any]:
+def _identity(cell: Cell, plan: Plan | None, started: datetime, sweep: str | None) -> dict[str, Any]:
     """The part of a record that is known whether or not the cell ended well."""
     return {
         "cell": cell.key,
-        "name": cell.choices.name,
-        "choices": asdict(cell.choices),
-        "plan": {} if cell.plan is None else cell.plan.as_dict(),
+        "name": cell.name,
+        "choices": asdict(cell.spec.choices),
+        "plan": {} if plan is None else plan.as_dict(),
         "versions": versions(),
         "provenance": provenance(started),
         "sweep": sweep,

@@ -1,6 +1,6 @@
-"""A saved probe on statements it was not trained on: ``action=score``, and the transfer of ``probe.test_on``.
+"""``action=score``: a saved probe on statements it was not trained on, on the model it was trained on.
 
-Knows saved probes, statements and their activations.
+The folder of the probe may be somebody else's: nothing in it decides what code runs here.
 """
 
 from __future__ import annotations
@@ -9,30 +9,33 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from probegrid import data
+from probegrid.cell.lookup import Lookup
 from probegrid.cell.plan import plan_cell
+from probegrid.cell.prepare import Cell, Model, Statements, passages_of, probe_of
 from probegrid.cell.transfer import Scored, score_statements
 from probegrid.data.example import StatementSet
-from probegrid.errors import CheckpointError, ConfigError
-from probegrid.models.checkpoint import find_checkpoint
+from probegrid.errors import CheckpointError, ConfigError, UnknownArchitecture
 from probegrid.models.pool import ModelPool
+from probegrid.probes import HiddenStates, Needs, Of
 from probegrid.probes.saved import DESCRIPTION_FILE, TENSORS_FILE, SavedProbe
 from probegrid.progress import Progress
-from probegrid.readings.identity import describe_model
-from probegrid.readings.session import Meter, Source, ready
+from probegrid.readings.identity import anywhere, describe_model
+from probegrid.readings.session import ModelSession
+from probegrid.readings.spans import Position
 from probegrid.readings.store import key_of
 from probegrid.schema import CellSpec, Config, ModelConfig, QuantizationConfig, to_plain
 from probegrid.tracking import record
 from probegrid.tracking.provenance import provenance, versions
 from probegrid.tracking.record import CellRecord, Status
 
-if TYPE_CHECKING:
-    pass
+_TRUST = ("trust_remote_code", "use_safetensors")
+"""Keys that decide whether code of a checkpoint runs: the command line alone says so."""
 
 
 def score_cell(spec: CellSpec) -> Path:
@@ -42,54 +45,81 @@ def score_cell(spec: CellSpec) -> Path:
         The folder that was written: ``result.json``, ``scores.parquet`` and ``statements.parquet``.
 
     Raises:
-        ConfigError: no saved probe is named, the folder holds none, or the dataset holds no statements.
+        ConfigError: no saved probe is named, the folder holds none or asks for more trust than was
+            typed, or the dataset holds no statements.
         CheckpointError: the model is not the one the probe was trained on any more.
     """
     started = datetime.now(UTC)
-    config, choices = spec.config, spec.choices
-    folder = _probe_folder(config)
+    folder = _probe_folder(spec.config)
     saved = SavedProbe.from_files(
         {name: (folder / name).read_bytes() for name in (TENSORS_FILE, DESCRIPTION_FILE)}
     )
-    config = _on_its_model(config, folder)
-    checkpoint = find_checkpoint(config.model)
-    described = describe_model(checkpoint, config.model, config.quantization.method)
+    spec = replace(spec, config=_on_its_model(spec.config, folder))
+    with Progress() as progress, ModelPool() as pool:
+        cell = _prepare(spec, saved, folder, Lookup(say=progress.say))
+        assert cell.model is not None and cell.statements is not None
+        try:
+            plan = plan_cell(cell)
+        except UnknownArchitecture:
+            plan = None
+        session = ModelSession(cell.config, cell.model.checkpoint, cell.model.tokenizer, plan, pool, progress)
+        scored = score_statements(session, saved, cell.statements)
+        summary = scored.summary(seed=cell.config.seed)
+        written = CellRecord(
+            cell=key_of(
+                {
+                    "probe": folder.name,
+                    **session.described,
+                    "dataset": cell.examples.fingerprint,
+                    "seed": cell.config.seed,
+                }
+            ),
+            name=f"{folder.name}-on-{spec.choices.dataset}",
+            status=Status.done,
+            choices=asdict(spec.choices),
+            provenance=provenance(started),
+            metrics=(summary.metrics if summary else {"n": len(scored.scores)}) | session.metrics(),
+            notes=dict(summary.notes) if summary else {},
+            plan={} if plan is None else plan.as_dict(),
+            versions=versions(),
+        )
+        target = record.write(
+            Path(cell.config.results_dir), written, to_plain(cell.config), tables=scored.tables()
+        )
+        for text, score, probability in _shown(scored):
+            progress.say(f"  {score:9.3f}  {probability:5.3f}  {text}")
+        progress.say(f"scored {len(scored.scores)} statements (score, p(true), statement): {target}")
+    return target
+
+
+def _prepare(spec: CellSpec, saved: SavedProbe, folder: Path, lookup: Lookup) -> Cell:
+    """The statements as the model reads them for the saved probe."""
+    config = spec.config
+    checkpoint = lookup.checkpoint(config.model)
+    described = anywhere(
+        describe_model(checkpoint, config.model, config.quantization.method, config.device_map)
+    )
     if described != saved.model:
         raise CheckpointError(
             f"the probe in {folder} was trained on {dict(saved.model)}, but {config.model.path} is {described} now; "
             "score with that checkpoint, or train the probe again."
         )
-    statements = data.load(config.dataset)
+    statements = lookup.examples(config.dataset)
     if not isinstance(statements, StatementSet):
-        raise ConfigError(f"action=score scores statements, but dataset={choices.dataset} holds questions.")
-    plan = plan_cell(replace(spec, config=config), checkpoint, deepest_layer=saved.layer)
-    with Progress() as progress, ModelPool() as pool:
-        request, notes = ready(config, checkpoint, plan, pool)
-        for note in notes:
-            progress.say(note)
-        meter = Meter(pool, request, plan.limits)
-        scored = score_statements(
-            Source(config, checkpoint, statements, meter.open_model, progress), saved, statements
+        raise ConfigError(
+            f"action=score scores statements, but dataset={spec.choices.dataset} holds questions."
         )
-        summary = scored.summary(seed=config.seed)
-        written = CellRecord(
-            cell=key_of(
-                {"probe": folder.name, **described, "dataset": statements.fingerprint, "seed": config.seed}
-            ),
-            name=f"{folder.name}-on-{choices.dataset}",
-            status=Status.done,
-            choices=asdict(choices),
-            provenance=provenance(started),
-            metrics=(summary.metrics if summary else {"n": len(scored.scores)}) | meter.metrics(),
-            notes=dict(summary.notes) if summary else {},
-            plan=plan.as_dict(),
-            versions=versions(),
-        )
-        target = record.write(Path(config.results_dir), written, to_plain(config), tables=scored.tables())
-        for text, score, probability in _shown(scored):
-            progress.say(f"  {score:9.3f}  {probability:5.3f}  {text}")
-        progress.say(f"scored {len(scored.scores)} statements (score, p(true), statement): {target}")
-    return target
+    model = Model(checkpoint, lookup.tokenizer(config.model, checkpoint))
+    passages = passages_of(statements, Position(saved.positions), model, config)
+    return Cell(
+        spec,
+        probe_of(spec),
+        Needs(hidden=HiddenStates(Of.statements, [saved.layer], saved.positions)),
+        statements,
+        model,
+        statements=Statements(statements, passages),
+        layers=(saved.layer,),
+    )
 
 
 def _probe_folder(config: Config) -> Path:
@@ -106,17 +136,42 @@ def _probe_folder(config: Config) -> Path:
 
 
 def _on_its_model(config: Config, folder: Path) -> Config:
-    """The config with the model and the quantization of the cell that saved the probe."""
+    """The config with the model and the quantization of the cell that saved the probe.
+
+    Raises:
+        ConfigError: the folder asks for code to run that the command line does not allow, or holds what is no config.
+    """
     stored = record.read_config(folder.parent, folder.name)
+    try:
+        model, quantization = dict(stored["model"]), dict(stored["quantization"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{folder}/config.yaml names no model; give the folder of a done cell.") from error
+    wanted = ModelConfig()
+    for key in _TRUST:
+        if model.get(key, getattr(wanted, key)) not in (getattr(config.model, key), getattr(wanted, key)):
+            raise ConfigError(
+                f"the probe in {folder} was trained with model.{key}={str(model[key]).lower()}, which lets the "
+                f"checkpoint run code; if you trust it, type model.{key}={str(model[key]).lower()}."
+            )
+        model[key] = getattr(config.model, key)
     return replace(
         config,
-        model=_typed(ModelConfig, stored["model"]),
-        quantization=_typed(QuantizationConfig, stored["quantization"]),
+        model=_typed(ModelConfig, model, folder),
+        quantization=_typed(QuantizationConfig, quantization, folder),
     )
 
 
-def _typed(schema: type, values: Mapping[str, Any]) -> Any:
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+def _typed(schema: type, values: Mapping[str, Any], folder: Path) -> Any:
+    if "${" in repr(values):  # resolved, it would read this machine's environment
+        raise ConfigError(
+            f"{folder}/config.yaml holds an interpolation, and those of a folder are not resolved."
+        )
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            f"{folder}/config.yaml is not of this version: {str(error).splitlines()[0]}."
+        ) from error
 
 
 def _shown(scored: Scored, most: int = 20) -> list[tuple[str, float, float]]:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from probegrid.cell.trained_probe import examples_of
-from probegrid.data.example import StatementSet
-from probegrid.errors import ConfigError, DataError
+from probegrid.cell.examples import examples_of_statements
 from probegrid.evaluation.classification import evaluate_classification
 from probegrid.probes.saved import SavedProbe
 from probegrid.probes.training import Examples
-from probegrid.readings.session import Source, passages_of, read_layers
-from probegrid.readings.spans import Position
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from probegrid.cell.outcome import Outcome
+    from probegrid.cell.prepare import Cell, Statements
     from probegrid.evaluation.checks import FloatArray
     from probegrid.evaluation.summary import Summary
+    from probegrid.readings.session import ModelSession
 
 
 @dataclass(frozen=True)
@@ -79,53 +76,41 @@ class Scored:
         return {"scores": pa.table(scores), "statements": pa.table(statements)}
 
 
-def score_statements(source: Source, saved: SavedProbe, statements: StatementSet) -> Scored:
+def score_statements(session: ModelSession, saved: SavedProbe, statements: Statements) -> Scored:
     """Read the saved probe's layer on a set of statements and score each."""
-    passages = passages_of(statements, Position(saved.positions), source.checkpoint, source.config.model)
-    reading = read_layers(source, passages, [saved.layer])
+    reading = session.activations(statements.passages, [saved.layer])
     scores = saved.scores(reading.values(saved.layer))
     return Scored(
-        examples_of(passages), scores, saved.probabilities(scores), saved.threshold, statements.labelled
+        examples_of_statements(statements.data),
+        scores,
+        saved.probabilities(scores),
+        saved.threshold,
+        statements.data.labelled,
     )
 
 
-def with_transfer(
-    outcome: Outcome, source: Source, others: Mapping[str, StatementSet], trained_on: str, *, seed: int
-) -> Outcome:
+def with_transfer(outcome: Outcome, cell: Cell, session: ModelSession) -> Outcome:
     """Test the probe that was just trained on other datasets: a row of the matrix train set x test set.
 
     Args:
         outcome: of the training, with the saved probe.
-        source: the model.
-        others: labelled statements by name.
-        trained_on: name of the dataset that was trained on.
-        seed: of the intervals.
+        cell: with the other datasets, which have labels.
+        session: the model.
 
     Returns:
         The outcome with ``transfer_auroc_<name>`` of each dataset, and ``transfer.parquet``. The probe's own dataset,
         named among the others or not, is a row of the table by its test split.
-
-    Raises:
-        DataError: one of the others has no labels.
-        ConfigError: one of the others has the name of the dataset that was trained on but other content.
     """
     import pyarrow as pa
 
-    own = others.get(trained_on)
-    if own is not None and own.fingerprint != source.data.fingerprint:
-        raise ConfigError(
-            f"probe.test_on names another {trained_on} (file or draw) than the dataset that is trained on, so that "
-            "examples of both could be the same; drop it, or rename its file if it has nothing in common."
-        )
-    saved = SavedProbe.from_files(outcome.files)
+    saved, trained_on = SavedProbe.from_files(outcome.files), cell.spec.choices.dataset
     rows, metrics = [], dict(outcome.metrics)
-    for name in dict.fromkeys([trained_on, *others]):
+    for name in dict.fromkeys([trained_on, *cell.transfer]):
         if name == trained_on:  # by the test split, as in the cell's own numbers
             values = outcome.metrics
         else:
-            summary = score_statements(source, saved, others[name]).summary(seed=seed)
-            if summary is None:
-                raise DataError(f"probe.test_on={name} has no labels to test on.")
+            summary = score_statements(session, saved, cell.transfer[name]).summary(seed=cell.config.seed)
+            assert summary is not None
             values = summary.metrics
             metrics |= {
                 f"transfer_auroc_{name}{end}": values[f"auroc{end}"] for end in ("", "_ci_low", "_ci_high")

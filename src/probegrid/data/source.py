@@ -15,6 +15,10 @@ from probegrid.errors import DataError
 from probegrid.schema import DatasetConfig
 
 
+class PathNotGiven(DataError):
+    """A dataset without data of its own, and no path of any."""
+
+
 def read_splits(
     config: DatasetConfig,
     splits: Iterable[str],
@@ -43,11 +47,11 @@ def required_path(config: DatasetConfig) -> str:
     """``config.path`` of a dataset that has no default.
 
     Raises:
-        DataError: it is null or empty.
+        PathNotGiven: it is null or empty.
     """
     if not config.path:
         name = type(config).__module__.rpartition(".")[2]
-        raise DataError(
+        raise PathNotGiven(
             f"dataset={name} has no data of its own; give yours with dataset.path=<file or folder>."
         )
     return config.path

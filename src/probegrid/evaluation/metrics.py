@@ -56,6 +56,12 @@ METRICS: dict[str, MetricInfo] = {
     ),
     "brier": MetricInfo("mean squared difference of the score as a probability and the label", "1", False),
     "n": MetricInfo("number of examples evaluated", "examples", None),
+    "n_unscored": MetricInfo(
+        "number of examples that the probe gives no score; its AUROC and what else depends on scores is of the others",
+        "examples",
+        False,
+    ),
+    "n_empty": MetricInfo("number of answers without text", "examples", False),
     "n_correct": MetricInfo("number of examples whose label is true", "examples", None),
     "f1": MetricInfo(
         "mean token F1 of the answers, the best over each one's references; of a trained probe, harmonic mean of "

@@ -58,10 +58,14 @@ def has_unmeasured_gpu() -> bool:
     return not {listed.uuid for listed in _visible()} <= read_rates().keys()
 
 
+def cache_dir() -> Path:
+    """The folder of what this user's machine was found to be, for all working folders."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "probegrid"
+
+
 def rates_file() -> Path:
-    """Where measured rates are kept, by the GPU's UUID: a file of this user's, for all folders."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "probegrid" / "gpu_rates.json"
+    """Where measured rates are kept, by the GPU's UUID."""
+    return cache_dir() / "gpu_rates.json"
 
 
 def read_rates() -> dict[str, Rates]:

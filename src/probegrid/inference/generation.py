@@ -53,6 +53,11 @@ class Generation:
     """Tokens generated, those of the stop included."""
     first_entropy: float
     """Shannon entropy in nats of the distribution of the first token, at temperature 1."""
+    first_logprob: float
+    """Natural-log probability of the first token that was generated, were it a stop: all there is of an answer that
+    ends at once."""
+    ended: str
+    """``stop``, ``eos`` or ``length``; ``empty`` for an answer without text, however it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,8 @@ class _Row:
             self.ending.text,
             len(self.ids),
             self.first_entropy,
+            self.logprobs[0],
+            self.ending.by if self.ending.text else "empty",
         )
 
 

@@ -30,6 +30,8 @@ class Ending:
     """Tokens of the answer: those before the stop, and a token that holds text and the stop (``.\\n``)."""
     text: str
     """The answer's text, up to the stop, without surrounding white space."""
+    by: str
+    """``eos``: an end-of-sequence token; ``stop``: a stop string; ``length``: the largest number of tokens."""
 
 
 class StopRule:
@@ -63,7 +65,7 @@ class StopRule:
             The ending, or None if generation goes on.
         """
         if token_ids[-1] in self._eos:
-            return Ending(len(token_ids) - (not self._count_stop), self._text(token_ids[:-1]).strip())
+            return Ending(len(token_ids) - (not self._count_stop), self._text(token_ids[:-1]).strip(), "eos")
         if not self._may_complete(token_ids[-1]):
             return None
         text = self._text(token_ids)
@@ -71,11 +73,11 @@ class StopRule:
         if not begins:
             return None
         kept = len(token_ids) if self._count_stop else self._tokens_before(token_ids, text, min(begins))
-        return Ending(kept, text[: min(begins)].strip())
+        return Ending(kept, text[: min(begins)].strip(), "stop")
 
     def cut_short(self, token_ids: Sequence[int]) -> Ending:
         """The ending of an answer that reached the largest number of tokens without a stop."""
-        return Ending(len(token_ids), self._text(token_ids).strip())
+        return Ending(len(token_ids), self._text(token_ids).strip(), "length")
 
     def _tokens_before(self, token_ids: Sequence[int], text: str, begin: int) -> int:
         """Count the tokens before character ``begin``, where the stop begins, and one that holds text and the stop."""

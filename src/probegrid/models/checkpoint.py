@@ -5,23 +5,21 @@ Knows local folders, the embedded model and the hub.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probegrid.embedded import checkpoint_dir
-from probegrid.errors import CheckpointError
+from probegrid.errors import CheckpointError, NotAtHand
+from probegrid.models.fingerprint import fingerprint
 from probegrid.schema import ModelConfig
 
 EMBEDDED = "embedded:tiny"
-WEIGHTS_INDEX = "model.safetensors.index.json"
-_SAMPLE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Checkpoint:
     commit: str | None
     """Commit of the hub repository; None for a folder."""
     fingerprint: str
-    """What identifies the content: the commit, or a hash over a folder's files."""
+    """What identifies the content: the commit, or a hash over a folder's files (`models.fingerprint`)."""
     config: dict[str, Any]
     """The checkpoint's own config.json."""
 
@@ -58,63 +56,46 @@ class Checkpoint:
         return int(count)
 
 
-def find_checkpoint(model: ModelConfig, *, key: str = "model.path") -> Checkpoint:
+def find_checkpoint(
+    model: ModelConfig,
+    *,
+    key: str = "model.path",
+    fetch: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Checkpoint:
     """Resolve ``model.path`` and ``model.revision``.
 
     Args:
         model: path and revision.
         key: the config's key that holds the path, for messages.
+        fetch: whether the hub may be asked; without it a hub id is not at hand.
+        say: told where reading a folder for the first time takes long.
 
     Raises:
         CheckpointError: a folder that is missing or holds no checkpoint, a hub id that is unknown, gated, or out of
             reach.
+        NotAtHand: a hub id, where the hub may not be asked.
     """
     if model.path == EMBEDDED:
-        return _from_folder(checkpoint_dir(), model.use_safetensors)
+        return _from_folder(checkpoint_dir(), model.use_safetensors, say)
     folder = Path(model.path).expanduser()
     if folder.is_dir():
-        return _from_folder(folder, model.use_safetensors)
+        return _from_folder(folder, model.use_safetensors, say)
     if folder.exists():
         raise CheckpointError(f"{key}={model.path} is a file; give the folder that holds config.json.")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model.path) or model.path.startswith("."):
         raise CheckpointError(
             f"{key}={model.path} is neither a folder that exists nor a hub id (owner/name)."
         )
+    if not fetch:
+        raise NotAtHand(f"{key}={model.path} is on the hub.")
     return _from_hub(model.path, model.revision, key)
 
 
-def _from_folder(folder: Path, use_safetensors: bool) -> Checkpoint:
+def _from_folder(folder: Path, use_safetensors: bool, say: Callable[[str], None] | None) -> Checkpoint:
     config = _read_config(folder / "config.json", str(folder))
-    weights = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
-    if not weights:
-        raise CheckpointError(
-            f"{folder} has a config.json but no weights (*.safetensors); finish its download or copy."
-        )
-    if use_safetensors and not any(file.suffix == ".safetensors" for file in weights):
-        raise CheckpointError(
-            f"{folder} holds pickled weights alone (*.bin), which can run code when they are opened; convert them to "
-            "safetensors, or trust them with model.use_safetensors=false."
-        )
-    digest = hashlib.sha256()
-    for file in sorted(
-        [*weights, *folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("tokenizer.model")]
-    ):
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-        digest.update(_sample(file))
-    return Checkpoint(str(folder), None, digest.hexdigest(), config)
-
-
-def _sample(file: Path, samples: int = 16) -> bytes:
-    """Hash of a file: all of it up to 64 MB, else its first megabyte (a safetensors header) and 15 more."""
-    digest, size = hashlib.sha256(), file.stat().st_size
-    with file.open("rb") as stream:
-        if size <= 64 * _SAMPLE_BYTES:
-            digest.update(stream.read())
-        else:
-            for index in range(samples):
-                stream.seek((size - _SAMPLE_BYTES) * index // (samples - 1))
-                digest.update(stream.read(_SAMPLE_BYTES))
-    return digest.digest()
+    identity = fingerprint(folder, use_safetensors=use_safetensors, say=say)
+    return Checkpoint(str(folder), None, identity, config)
 
 
 def _from_hub(name: str, revision: str | None, key: str) -> Checkpoint:

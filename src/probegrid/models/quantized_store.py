@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from probegrid.disk import atomic, disk_errors
 from probegrid.errors import StoreError
 from probegrid.models.build import Parts
-from probegrid.models.checkpoint import WEIGHTS_INDEX, Checkpoint
+from probegrid.models.checkpoint import Checkpoint
+from probegrid.models.fingerprint import WEIGHTS_INDEX
 from probegrid.models.quantization import Entries, quantization_config
 from probegrid.planning.families import architecture_from_config
 from probegrid.schema import Dtype, QuantizationMethod

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from probegrid.errors import CheckpointError
-from probegrid.models.checkpoint import WEIGHTS_INDEX, Checkpoint
+from probegrid.models.checkpoint import Checkpoint
+from probegrid.models.fingerprint import WEIGHTS_INDEX
 from probegrid.planning.families import CUTTABLE
 
 _SAFETENSORS = (WEIGHTS_INDEX, "model.safetensors")

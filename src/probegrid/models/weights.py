@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from probegrid.errors import CheckpointError
-from probegrid.models.checkpoint import WEIGHTS_INDEX, Checkpoint, hub_errors
+from probegrid.models.checkpoint import Checkpoint, hub_errors
+from probegrid.models.fingerprint import WEIGHTS_INDEX
 
 _SINGLE = "model.safetensors"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from probegrid.errors import PlanError
+from probegrid.errors import UserError
 from probegrid.hardware.devices import BYTES_PER_GB
 from probegrid.planning.placement import Device
 from probegrid.planning.plan import Plan
@@ -58,11 +58,11 @@ def describe(plan: Plan) -> str:
     return "\n".join(f"{name:<9} {text}" for name, text in lines)
 
 
-def grid_table(rows: Sequence[tuple[str, Plan | PlanError]]) -> Table:
+def grid_table(rows: Sequence[tuple[str, Plan | UserError | None]]) -> Table:
     """A grid of plans, a row a cell and a sum of the hours; a refused cell shows its reason.
 
     Args:
-        rows: the name of each cell with its plan or its refusal.
+        rows: the name of each cell with its plan, its refusal, or None where no model is read.
     """
     from rich.table import Table
 
@@ -70,7 +70,7 @@ def grid_table(rows: Sequence[tuple[str, Plan | PlanError]]) -> Table:
     hours, gpu_hours = sum(plan.hours for plan in planned), sum(plan.gpu_hours for plan in planned)
     table = Table(show_footer=True)
     footers = {
-        "cell": f"{len(planned)} of {len(rows)} work",
+        "cell": f"{sum(not isinstance(outcome, UserError) for _, outcome in rows)} of {len(rows)} work",
         "hours": f"{hours:.2f}",
         "GPU-hours": f"{gpu_hours:.2f}",
     }
@@ -82,6 +82,8 @@ def grid_table(rows: Sequence[tuple[str, Plan | PlanError]]) -> Table:
     for name, outcome in rows:
         if isinstance(outcome, Plan):
             table.add_row(name, *_cells(outcome))
+        elif outcome is None:
+            table.add_row(name, "no model is read")
         else:
             table.add_row(name, "refused")
             refusals.append(f"{name}: {outcome}")

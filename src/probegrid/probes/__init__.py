@@ -1,14 +1,22 @@
 """Probes: whatever reads a model on a dataset and gives every example a score.
 
-A probe is its own configuration: a dataclass whose fields are the keys of its group. A new probe is one new module here
-and one YAML in ``conf/probe``; the module's dataclass is found by itself (``compose.register``). Composing a probe
-imports no torch: what needs it is in ``probes.fitting``, imported where a probe is fitted.
+A probe is its own configuration: a dataclass whose fields are the keys of its group. It says as data what it needs
+(`Needs`) and is handed that: it knows no store, engine or device. A new probe is one new module here and one YAML in
+``conf/probe``, or a module of one's own (entry point ``probegrid.probes``, or ``PROBEGRID_PLUGINS``); composing one
+imports no torch.
 """
 
 from probegrid.probes.base import (
     POSITIONS,
     ActivationProbe,
     AnswerProbe,
+    Ask,
+    Fitted,
+    HiddenStates,
+    Kind,
+    Needs,
+    Of,
+    Probe,
     Scores,
     Scoring,
     TrainedProbe,
@@ -19,6 +27,13 @@ __all__ = [
     "POSITIONS",
     "ActivationProbe",
     "AnswerProbe",
+    "Ask",
+    "Fitted",
+    "HiddenStates",
+    "Kind",
+    "Needs",
+    "Of",
+    "Probe",
     "Scores",
     "Scoring",
     "TrainedProbe",

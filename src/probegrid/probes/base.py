@@ -1,83 +1,144 @@
-"""What every probe is: its configuration, what it needs, and how it scores.
+"""What every probe is: its configuration, what it needs of a model, and how it scores or learns.
 
-Knows scores and layers.
+Knows needs as data and what readings hold; nothing of the store, the engine or devices.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from probegrid.errors import ConfigError, closest
+from probegrid.readings.identity import not_default
+from probegrid.readings.needs import Ask, HiddenStates, Kind, Needs, Of, resolve_layers
 from probegrid.schema import ProbeConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from probegrid.data.example import QuestionSet
+    from probegrid.evaluation.checks import FloatArray
     from probegrid.probes.fitting.features import Features
     from probegrid.probes.fitting.fitted import FittedProbe
     from probegrid.readings.answers import AnswerReading
-    from probegrid.readings.session import Respondent
+    from probegrid.readings.asks import Replies
+
+__all__ = [
+    "POSITIONS",
+    "ActivationProbe",
+    "AnswerProbe",
+    "Ask",
+    "Fitted",
+    "HiddenStates",
+    "Kind",
+    "Needs",
+    "Of",
+    "Probe",
+    "Scores",
+    "Scoring",
+    "TrainedProbe",
+    "resolve_layers",
+]
 
 POSITIONS = ("statement_end", "statement_mean", "next_token", "answer_first", "answer_last", "last")
 """Where in a conversation an activation is read."""
 
+_NOT_ITS_OWN = ("from_cell", "test_on")
+"""Fields that name what a probe is used on, not what it is."""
+
+Pair = tuple[str, str]
+Entails = Callable[[Sequence[Pair]], Sequence[bool]]
+"""Whether, in each pair, the first text entails the second."""
+
 
 @dataclass(frozen=True)
 class Scoring:
-    """What an answer probe scores, and whom it may ask besides."""
+    """What an answer probe scores: the questions, and everything that its needs named."""
 
     data: QuestionSet
     """The n questions; their references are not for the probe."""
     reading: AnswerReading
-    """The answers to them, in their order."""
-    respondent: Respondent
-    """The model that gave the answers: it can be asked more."""
+    """The answers to them, in their order: the greedy one of each, then its samples."""
+    asked: Mapping[str, Replies] = field(default_factory=dict)
+    """What the model said to the probe's own prompts, by their names in its needs."""
+    hidden: Tensor | None = None
+    """Hidden states [n, generations, layers, d] bfloat16: of the samples, or (one generation) of the greedy answers."""
+    entails: Entails | None = None
+    """The second model of its needs; it answers many pairs at once, and each pair once a reading."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What an answer probe says of n questions; every score is finite, and larger where correct is more likely."""
+    """What an answer probe says of n questions; a score is larger where correct is more likely."""
 
     own: Sequence[float]
-    """The probe's score of each question."""
+    """The probe's score of each question, finite; not a number where it has none, which is counted and left out."""
     others: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Scores that the same reading gives at no further cost, by name (``evaluation.metrics.OTHER_SCORES``)."""
-    read_s: float = 0.0
-    """Seconds of what was read besides the answers, those of earlier runs included."""
+    """Scores that the same readings give at no further cost, by name (``evaluation.metrics.OTHER_SCORES``)."""
     notes: Sequence[str] = ()
     """What the user should know of how the scores came about."""
 
 
 @dataclass
-class AnswerProbe(ProbeConfig, ABC):
+class Probe(ProbeConfig, ABC):
+    """Whatever reads a model on a dataset and gives every example a score."""
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
+    """Of what examples it can be a probe."""
+    choice: ClassVar[str | None] = None
+    """Name of its choice in the group ``probe``; None: its module's."""
+    learns: ClassVar[bool] = False
+    """Whether it is fitted on labelled examples (`TrainedProbe`) or scores by itself (`AnswerProbe`)."""
+
+    def needs(self, kind: Kind) -> Needs:
+        """What it needs of a model, for examples of this kind."""
+        return Needs(samples=self.fewest_samples)
+
+    @classmethod
+    def declared_name(cls) -> str:
+        """Name of its choice in the group ``probe``, by which its results are known."""
+        return cls.__dict__.get("choice") or cls.__module__.rpartition(".")[2]
+
+    def described(self) -> dict[str, Any]:
+        """The fields that differ from their defaults and decide its result besides its needs."""
+        return not_default(self, without=_NOT_ITS_OWN)
+
+
+@dataclass
+class AnswerProbe(Probe, ABC):
     """Scores the model's own answers; an example's label is whether its answer was correct."""
 
+    kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.questions})
     is_probability: ClassVar[bool] = False
     """Whether a score is a probability of being correct, so that its calibration can be measured."""
-
-    @property
-    def classifier(self) -> str | None:
-        """Hub id or folder of an entailment model that the scores depend on; None: there is none."""
-        return None
-
-    def check(self, respondent: Respondent) -> None:
-        """Refuse a model that cannot be scored, before it is asked anything, which may take hours.
-
-        Raises:
-            ConfigError: it cannot.
-        """
 
     @abstractmethod
     def score(self, scoring: Scoring) -> Scores:
         """Score each question of the reading."""
 
 
+class Fitted(Protocol):
+    """A probe that was fitted: it scores examples, in one way or in several (a column a layer)."""
+
+    @property
+    def threshold(self) -> float | None:
+        """A score above it is called true; None: one is chosen on validation."""
+
+    @property
+    def scales(self) -> Any:
+        """float64[columns], positive: the log-odds of true are ``scale * score``."""
+
+    def score(self, features: Features) -> FloatArray:
+        """Score the n examples: float64[n, columns], larger where true is more likely."""
+
+
 @dataclass
-class TrainedProbe(ProbeConfig, ABC):
+class TrainedProbe(Probe, ABC):
     """Learns from labelled examples; an example's label is a statement's truth, or an answer's correctness."""
 
+    learns: ClassVar[bool] = True
     split: str = "leakfree"
     """How the examples are divided into train, validation and test: ``leakfree``, ``by_conversation``,
     ``leave_one_source_out`` or ``random``."""
@@ -93,6 +154,10 @@ class TrainedProbe(ProbeConfig, ABC):
             raise ConfigError(f"probe.split={self.split} is not known; {closest(self.split, METHODS)}.")
         if self.seed < 0:
             raise ConfigError(f"probe.seed={self.seed} is negative; give 0 or more.")
+
+    @abstractmethod
+    def fit(self, features: Features) -> Fitted:
+        """Fit on the train split; what is chosen, is chosen on the validation split. The test split must not matter."""
 
 
 @dataclass
@@ -115,9 +180,19 @@ class ActivationProbe(TrainedProbe, ABC):
                 f"probe.positions={self.positions} is not known; {closest(self.positions, POSITIONS)}."
             )
 
-    def on_answers(self) -> Self:
-        """The same probe for a model's own answers: ``statement_end`` is called ``answer_last`` there."""
-        return replace(self, positions="answer_last") if self.positions == "statement_end" else self
+    def needs(self, kind: Kind) -> Needs:
+        """Hidden states of the statements, or of the model's own answers."""
+        of = Of.answers if kind is Kind.questions else Of.statements
+        return Needs(hidden=HiddenStates(of, self.layers, self.position(kind)))
+
+    def position(self, kind: Kind) -> str:
+        """Where it is read: ``statement_end`` is called ``answer_last`` where answers are read."""
+        is_end = kind is Kind.questions and self.positions == "statement_end"
+        return "answer_last" if is_end else self.positions
+
+    def described(self) -> dict[str, Any]:
+        """As of every probe; layers and positions are known by what was read."""
+        return not_default(self, without=(*_NOT_ITS_OWN, "layers", "positions"))
 
     @abstractmethod
     def fit(self, features: Features) -> FittedProbe:
@@ -141,19 +216,3 @@ def _check_layers(layers: object) -> str | list[int]:
             f"probe.layers={layers} is neither 'all' nor a list of layers; give, for example, probe.layers=[22]."
         )
     return sorted(set(numbers))
-
-
-def resolve_layers(layers: str | list[int], blocks: int) -> tuple[int, ...]:
-    """The layers a probe asks for, of a model of so many blocks, rising.
-
-    Raises:
-        ConfigError: the model has no such layer.
-    """
-    if isinstance(layers, str):
-        return tuple(range(blocks + 1))
-    if beyond := [layer for layer in layers if layer > blocks]:
-        raise ConfigError(
-            f"probe.layers asks for layer {beyond[0]} and the model has {blocks} blocks; layers go from 0 (the "
-            f"embeddings) to {blocks}."
-        )
-    return tuple(layers)

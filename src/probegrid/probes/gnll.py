@@ -13,7 +13,7 @@ class GNLL(AnswerProbe):
     """Scores an answer by its log-likelihood, minus its G-NLL: in nats, at most 0, not divided by its length."""
 
     def score(self, scoring: Scoring) -> Scores:
-        """Sum the log-probabilities of each greedy answer's tokens; an answer without tokens scores 0.
+        """Sum the log-probabilities of each greedy answer's tokens; one without tokens by its stop's own.
 
         Beside it, each negated so that larger means correct is more likely: the mean negative log-likelihood a token
         (nats), the perplexity, the number of tokens, and the entropy of the first token's distribution (nats).

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from probegrid.errors import ConfigError
-from probegrid.probes.base import AnswerProbe, Scores, Scoring
+from probegrid.probes.base import AnswerProbe, Kind, Needs, Scores, Scoring
 from probegrid.probes.clustering import equal, mutual_entailment
 from probegrid.probes.entropies import discrete_semantic_entropy, monte_carlo_entropy, semantic_entropy
 from probegrid.probes.likelihood import mean_logprob, sum_logprob
@@ -35,21 +35,19 @@ class SemanticEntropy(AnswerProbe):
                 "microsoft/deberta-v2-xlarge-mnli."
             )
 
-    @property
-    def classifier(self) -> str | None:
-        """The entailment model, if there is one."""
-        return None if self.entailment == EXACT else self.entailment
+    def needs(self, kind: Kind) -> Needs:
+        """Samples, and the entailment model if there is one."""
+        classifier = None if self.entailment == EXACT else self.entailment
+        return Needs(samples=self.fewest_samples, classifier=classifier)
 
     def score(self, scoring: Scoring) -> Scores:
         """Cluster the samples of each question, the greedy answer left out, and take the entropy.
 
         Beside it, negated too: the discrete semantic entropy, the predictive entropy and its length-normalized
-        counterpart, all of the same samples; and the log-likelihood of the greedy answer, minus its G-NLL. A sample
-        without tokens has log-likelihood 0.
+        counterpart, all of the same samples; and the log-likelihood of the greedy answer, minus its G-NLL.
         """
         samples = [found[1:] for found in scoring.reading.generations]
-        texts = [[sample.text for sample in found] for found in samples]
-        clusters, read_s, notes = self._clusters(scoring, texts)
+        clusters = self._clusters(scoring, [[sample.text for sample in found] for found in samples])
         sums = [[sum_logprob(sample) for sample in found] for found in samples]
         means = [[mean_logprob(sample) for sample in found] for found in samples]
         return Scores(
@@ -60,23 +58,17 @@ class SemanticEntropy(AnswerProbe):
                 "length_normalized_entropy": [-monte_carlo_entropy(row) for row in means],
                 "gnll": [sum_logprob(answer) for answer in scoring.reading.greedy],
             },
-            read_s=read_s,
-            notes=notes,
         )
 
-    def _clusters(
-        self, scoring: Scoring, texts: Sequence[Sequence[str]]
-    ) -> tuple[list[list[int]], float, Sequence[str]]:
-        """Cluster of each sample, seconds that entailment took, and what to know of it."""
-        if self.classifier is None:
+    def _clusters(self, scoring: Scoring, texts: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Cluster of each sample."""
+        if scoring.entails is None:
             from probegrid.evaluation.correctness import Rule, normalize
 
             rule = Rule(scoring.data.rule)
-            return [equal([normalize(text, rule) for text in found]) for found in texts], 0.0, ()
+            return [equal([normalize(text, rule) for text in found]) for found in texts]
         stated = [
             [f"{question.text} {text}" for text in found]
             for question, found in zip(scoring.data.questions, texts, strict=True)
         ]
-        with scoring.respondent.entailments(self.classifier, scoring.reading.key) as entailments:
-            clusters = mutual_entailment(stated, entailments)
-        return clusters, entailments.read_s, entailments.notes
+        return mutual_entailment(stated, scoring.entails)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from probegrid.errors import ConfigError
 from probegrid.probes.base import TrainedProbe
@@ -12,8 +11,8 @@ from probegrid.probes.base import TrainedProbe
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-    from probegrid.evaluation.checks import BoolArray, FloatArray
-    from probegrid.evaluation.splits import StrArray
+    from probegrid.evaluation.checks import FloatArray
+    from probegrid.probes.fitting.features import Features
 
 
 @dataclass
@@ -36,41 +35,32 @@ class TextBaseline(TrainedProbe):
         if self.C <= 0:
             raise ConfigError(f"probe.C={self.C} is not positive; give, for example, probe.C=10.")
 
-    def fit(self, texts: Sequence[str], labels: BoolArray, parts: StrArray) -> FittedText:
-        """Fit on the train and validation splits.
-
-        Args:
-            texts: the n statements.
-            labels: bool[n].
-            parts: str[n], the split of each, as in `evaluation.splits.Fold`.
-        """
+    def fit(self, features: Features) -> FittedText:
+        """Fit on the train and validation splits."""
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
 
         from probegrid.evaluation.splits import TRAIN, VALIDATION
 
-        seen = [part in (TRAIN, VALIDATION) for part in parts]
+        seen = [part in (TRAIN, VALIDATION) for part in features.parts]
         words = TfidfVectorizer(ngram_range=(1, self.ngrams))
         pipeline = make_pipeline(words, LogisticRegression(C=self.C, max_iter=10_000))
-        pipeline.fit([text for text, keep in zip(texts, seen, strict=True) if keep], labels[seen])
+        pipeline.fit(
+            [text for text, keep in zip(features.texts, seen, strict=True) if keep], features.labels[seen]
+        )
         return FittedText(pipeline)
 
 
 @dataclass(frozen=True)
 class FittedText:
-    """A fitted text baseline."""
+    """A fitted text baseline; its scores are log-odds, and an even chance is its threshold."""
 
+    threshold: ClassVar[float | None] = 0.0
+    scales: ClassVar[tuple[float, ...]] = (1.0,)
     pipeline: Pipeline
 
-    def scores(self, texts: Sequence[str]) -> FloatArray:
-        """Log-odds of true for n statements: float64[n]."""
-        scores: FloatArray = self.pipeline.decision_function(texts)
-        return scores
-
-    def probabilities(self, scores: FloatArray) -> FloatArray:
-        """Probability of true for scores: float64[n]."""
-        from scipy.special import expit
-
-        probabilities: FloatArray = expit(scores)
-        return probabilities
+    def score(self, features: Features) -> FloatArray:
+        """Log-odds of true for the n texts: float64[n, 1]."""
+        scores: FloatArray = self.pipeline.decision_function(features.texts)
+        return scores[:, None]

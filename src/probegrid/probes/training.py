@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
     from probegrid.evaluation.checks import BoolArray, FloatArray
     from probegrid.evaluation.intervals import Estimate
-    from probegrid.probes.base import ActivationProbe
+    from probegrid.probes.base import ActivationProbe, Fitted, TrainedProbe
     from probegrid.probes.fitting.features import Features
-    from probegrid.probes.fitting.fitted import FittedProbe
-    from probegrid.probes.text_baseline import TextBaseline
 
 
 @dataclass(frozen=True)
@@ -50,15 +48,25 @@ class Trained:
 
     Attributes:
         fold: which examples it learned from, was chosen by, and is tested on.
-        scores: float64[n], larger where true is more likely.
-        scale: log-odds of true are ``scale * score``.
-        threshold: a score above it is called true; chosen on validation.
+        fitted: the probe; it may score in several ways, a column a layer.
+        column: the one chosen on validation.
+        by_column: float64[n, columns], larger where true is more likely.
+        scale: log-odds of true are ``scale * score`` at the chosen column.
+        threshold: a score above it is called true.
     """
 
     fold: Fold
-    scores: FloatArray
+    fitted: Fitted
+    column: int
+    by_column: FloatArray
     scale: float
     threshold: float
+
+    @property
+    def scores(self) -> FloatArray:
+        """float64[n], by the chosen column."""
+        chosen: FloatArray = self.by_column[:, self.column]
+        return chosen
 
     @property
     def test_rows(self) -> NDArray[np.intp]:
@@ -66,77 +74,55 @@ class Trained:
         return np.flatnonzero(self.fold.parts == TEST)
 
 
-@dataclass(frozen=True)
-class TrainedOnLayers(Trained):
-    """The same of a probe on activations.
-
-    Attributes:
-        fitted: a direction a layer.
-        layer: the one chosen on validation; ``scores`` are its.
-        by_layer: float64[n, layers], the scores of every layer.
-    """
-
-    fitted: FittedProbe
-    layer: int
-    by_layer: FloatArray
-
-
-def train_on_text(probe: TextBaseline, examples: Examples, fold: Fold) -> Trained:
-    """Fit the text baseline; its score is the log-odds, its threshold an even chance."""
-    scores = probe.fit(examples.texts, examples.labels, fold.parts).scores(examples.texts)
-    return Trained(fold, scores, scale=1.0, threshold=0.0)
-
-
-def train_on_layers(
-    probe: ActivationProbe, examples: Examples, fold: Fold, layers: tuple[int, ...], activations: Tensor
-) -> TrainedOnLayers:
-    """Fit every layer; choose a layer, by its AUROC, and a threshold on validation.
+def train(probe: TrainedProbe, features: Features, fold: Fold) -> Trained:
+    """Fit, choose a column by its AUROC and a threshold on validation.
 
     Args:
         probe: what is fitted.
+        features: the examples, in the splits of the fold.
+        fold: their splits.
+    """
+    fitted = probe.fit(features)
+    by_column, scales = fitted.score(features), np.asarray(fitted.scales)
+    validation = fold.parts == VALIDATION
+    truth = features.labels[validation]
+    column = best_column(truth, (by_column * scales)[validation])
+    threshold = fitted.threshold
+    if threshold is None:
+        threshold = best_threshold(truth, by_column[validation, column])
+    return Trained(fold, fitted, column, by_column, float(scales[column]), threshold)
+
+
+def features_of(
+    examples: Examples, fold: Fold, layers: tuple[int, ...] = (), activations: Tensor | None = None
+) -> Features:
+    """What a probe of one fold is fitted on.
+
+    Args:
         examples: n of them.
         fold: their splits.
         layers: the l layers of the activations, rising.
-        activations: [n, l, d] of any float type, on the device to compute on.
+        activations: [n, l, d] of any float type, on the device to compute on; None where none are needed.
     """
+    import torch
+
     from probegrid.probes.fitting.features import Features
 
-    return _train(probe, Features(activations, layers, examples.labels, fold.parts), fold)
+    held = torch.empty(len(examples.ids), 0, 0) if activations is None else activations
+    return Features(held, layers, examples.labels, fold.parts, examples.texts)
 
 
-def control_auroc(
-    probe: ActivationProbe, examples: Examples, fold: Fold, layers: tuple[int, ...], activations: Tensor
-) -> Estimate:
+def control_auroc(probe: ActivationProbe, examples: Examples, features: Features, fold: Fold) -> Estimate:
     """Test AUROC of the same probe where labels are shuffled within every split, the test's too.
 
     What it reaches above one half is memory, not meaning (Hewitt & Liang 2019, arXiv 1909.03368).
     """
-    from probegrid.probes.fitting.features import Features
-
-    features = Features(activations, layers, examples.labels, fold.parts).with_shuffled_labels(probe.seed)
-    trained = _train(probe, features, fold)
+    shuffled = features.with_shuffled_labels(probe.seed)
+    trained = train(probe, shuffled, fold)
     rows = trained.test_rows
     conversations = [examples.conversations[row] for row in rows]
     scores = trained.scores[rows, np.newaxis]
-    return layer_aurocs(features.labels[rows], scores, conversations, seed=probe.seed)[0]
-
-
-def _train(probe: ActivationProbe, features: Features, fold: Fold) -> TrainedOnLayers:
-    fitted = probe.fit(features)
-    by_layer = fitted.scores(features.activations)
-    scales = fitted.scales.numpy()
-    validation = fold.parts == VALIDATION
-    truth = features.labels[validation]
-    column = best_column(truth, (by_layer * scales)[validation])
-    return TrainedOnLayers(
-        fold=fold,
-        scores=by_layer[:, column],
-        scale=float(scales[column]),
-        threshold=best_threshold(truth, by_layer[validation, column]),
-        fitted=fitted,
-        layer=features.layers[column],
-        by_layer=by_layer,
-    )
+    return layer_aurocs(shuffled.labels[rows], scores, conversations, seed=probe.seed)[0]
 
 
 @dataclass(frozen=True)
@@ -179,12 +165,11 @@ def validation_auroc(trained: Trained, labels: BoolArray) -> float:
 
 
 def layer_course(
-    folds: Sequence[TrainedOnLayers], examples: Examples, division: Division, *, seed: int
+    folds: Sequence[Trained], examples: Examples, division: Division, *, seed: int
 ) -> list[Estimate]:
     """Test AUROC of every layer with its interval, over the test examples of all folds, clustered by group."""
     rows = np.concatenate([trained.test_rows for trained in folds])
-    scales = [trained.fitted.scales.numpy() for trained in folds]
     scores = np.concatenate(
-        [trained.by_layer[trained.test_rows] * scale for trained, scale in zip(folds, scales, strict=True)]
+        [trained.by_column[trained.test_rows] * np.asarray(trained.fitted.scales) for trained in folds]
     )
     return layer_aurocs(examples.labels[rows], scores, [str(division.groups[row]) for row in rows], seed=seed)

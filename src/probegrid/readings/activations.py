@@ -1,16 +1,11 @@
 """The reading *activations*: read once, stored layer by layer, shared by every probe that needs them.
 
-Knows passages, batches and the store.
-
-One forward pass a passage, all its examples and all the layers that are missing from it. Batches are laid out
-once for the whole reading and written down, so that an interrupted reading, or one that adds a layer, goes on with
-the very batches it would have had.
+One forward pass a passage, all its examples and all the layers that are missing from it. An entry of the store is a
+model; its rows are known by the passage's tokens and spans. Knows passages, batches and the store.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +19,7 @@ from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.inference.residual import ResidualReader
 from probegrid.models.blocks import execution_device
 from probegrid.planning.workload import PASS_TOKENS
-from probegrid.readings.batches import lay_out
+from probegrid.readings.batches import lay_out, lay_out_once
 from probegrid.readings.layer_store import LayerStore
 from probegrid.readings.spans import Example, Passage
 from probegrid.readings.store import Entry
@@ -33,7 +28,7 @@ if TYPE_CHECKING:
     from probegrid.models.load import LoadedModel
     from probegrid.progress import Progress
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same description would give other activations than before."""
 
 
@@ -52,17 +47,38 @@ class ActivationReading:
     """Tokens of all passages, padding left out."""
     stores: Mapping[int, LayerStore]
     """Where the values of each layer are."""
-    counts: Mapping[int, int]
-    """Examples of each passage, by its index."""
+    counts: tuple[tuple[str, int], ...]
+    """Of each passage, its digest and its examples."""
 
     def values(self, layer: int) -> Tensor:
         """Activations [n, d] bfloat16 of one layer, from disk.
 
         Raises:
             KeyError: the layer is not one of ``layers``.
-            StoreError: a part is damaged.
         """
         return self.stores[layer].read(self.counts)
+
+    def stack(self) -> Tensor:
+        """Every layer: [n, layers, d] bfloat16, on a GPU if there is one."""
+        import torch
+
+        first = self.values(self.layers[0])
+        stacked = first.new_empty(len(first), len(self.layers), first.shape[1])
+        for column, layer in enumerate(
+            self.layers
+        ):  # one layer after another: they may be all that memory holds
+            stacked[:, column] = self.values(layer)
+            self.stores[layer].forget()
+        return stacked.cuda() if torch.cuda.is_available() else stacked
+
+    def metrics(self) -> dict[str, float]:
+        """``read_s``, ``tokens_per_s`` and ``examples_per_s``."""
+        seconds = max(self.read_s, 1e-9)
+        return {
+            "read_s": self.read_s,
+            "tokens_per_s": self.read_tokens / seconds,
+            "examples_per_s": len(self.examples) / seconds,
+        }
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -99,72 +115,87 @@ def read_activations(
     open_model: Callable[[int], LoadedModel],
     progress: Progress,
     batch_tokens: int | None = None,
+    since: float | None = None,
 ) -> ActivationReading:
     """Read what the store does not hold yet, and return all of it.
 
     Args:
         passages: token ids and what is read of them; their order is the order of the reading.
         layers: layers to read (layer L is the residual stream after L blocks).
-        description: what determines the activations besides the tokens (checkpoint, dtype, quantization).
+        description: what determines what the model makes of tokens (`identity.describe_model`).
         store_dir: the store's folder.
         open_model: loads a model of at least so many blocks; called only if something is missing, with the
             deepest layer that is.
         progress: told how many passages are done.
         batch_tokens: most tokens in a forward pass, padding included; None: by the plan, else by the device.
             Changes speed, never the entry.
+        since: what was read before (seconds since the epoch) is read again; None: nothing is.
 
     Raises:
         ConfigError: the model has fewer blocks than a layer needs.
-        StoreError: a damaged entry or a full disk.
+        StoreError: a file that may not be read, or a full disk.
         RunError: an activation is not a finite number, or one passage alone does not fit in memory.
     """
-    entry = Entry(store_dir, "activations", {"format": FORMAT, **description, "passages": _digest(passages)})
+    entry = entry_of_activations(store_dir, description)
     stores = {layer: LayerStore(entry, layer) for layer in sorted(set(layers))}
-    missing = {layer: set(range(len(passages))) - store.passages() for layer, store in stores.items()}
+    unique = {passage.digest: passage for passage in passages}
+    missing = {layer: unique.keys() - store.stored(since) for layer, store in stores.items()}
     lacking = [layer for layer in stores if missing[layer]]
     if lacking:
-        loaded = open_model(lacking[-1])
-        batches = _batches(entry, passages, loaded, batch_tokens)
-        done = len(passages) - len(set().union(*missing.values()))
-        progress.start("activations", total=len(passages), done=done)
-        _collect(passages, batches, missing, stores, loaded, progress)
+        for sentence in entry.damage:
+            progress.say(sentence)
+        _read_missing(
+            entry, list(unique.values()), missing, stores, open_model(lacking[-1]), batch_tokens, progress
+        )
+        for layer in lacking:
+            stores[layer].stored()
+            stores[layer].merge()
+    digests = [passage.digest for passage in passages]
     return ActivationReading(
         key=entry.key,
         layers=tuple(stores),
         examples=tuple(example for passage in passages for example in passage.examples),
-        read_s=sum(part.seconds for store in stores.values() for part in store.parts()),
-        read_tokens=sum(len(passage.token_ids) for passage in passages),
+        read_s=sum(store.seconds(digests) for store in stores.values()),
+        read_tokens=sum(len(passage.token_ids) for passage in unique.values()),
         stores=stores,
-        counts={index: len(passage.spans) for index, passage in enumerate(passages)},
+        counts=tuple((passage.digest, len(passage.spans)) for passage in passages),
     )
 
 
-def _digest(passages: Sequence[Passage]) -> str:
-    """SHA-256 over every token that is read and every span, and over nothing else: labels change no activation."""
-    digest = hashlib.sha256()
-    for passage in passages:
-        digest.update(json.dumps([passage.token_ids, passage.spans]).encode())
-    return digest.hexdigest()
+def entry_of_activations(store_dir: str, description: Mapping[str, Any]) -> Entry:
+    """The store's entry for the activations of a model."""
+    return Entry(store_dir, "activations", {"format": FORMAT, **description})
 
 
-def _batches(
-    entry: Entry, passages: Sequence[Passage], loaded: LoadedModel, batch_tokens: int | None
-) -> list[list[int]]:
-    """The entry's batches, laid out if this is its first reading."""
-    batches: list[list[int]] | None = entry.read_json("batches.json")
-    if batches is None:
-        embedding: Any = loaded.model.get_input_embeddings()
-        of_device = PASS_TOKENS[execution_device(embedding).type]
-        most = batch_tokens or (loaded.limits.pass_tokens if loaded.limits else of_device)
-        batches = lay_out([len(passage.token_ids) for passage in passages], most)
-        entry.write_json("batches.json", batches)
-    return batches
+def _read_missing(
+    entry: Entry,
+    passages: Sequence[Passage],
+    missing: Mapping[int, set[str]],
+    stores: Mapping[int, LayerStore],
+    loaded: LoadedModel,
+    batch_tokens: int | None,
+    progress: Progress,
+) -> None:
+    embedding: Any = loaded.model.get_input_embeddings()
+    of_device = PASS_TOKENS[execution_device(embedding).type]
+    most = batch_tokens or (loaded.limits.pass_tokens if loaded.limits else of_device)
+    lengths = [len(passage.token_ids) for passage in passages]
+
+    def lay_out_some(indices: Sequence[int]) -> list[list[int]]:
+        batches = lay_out([lengths[index] for index in indices], most)
+        return [[indices[place] for place in batch] for batch in batches]
+
+    anywhere = set().union(*missing.values())
+    wanted = {index for index, passage in enumerate(passages) if passage.digest in anywhere}
+    batches = lay_out_once(entry, [passage.digest for passage in passages], wanted, lay_out_some)
+    progress.start("activations", total=len(passages), done=len(passages) - len(wanted))
+    _collect(passages, batches, missing, stores, loaded, progress)
 
 
 def _collect(
     passages: Sequence[Passage],
     batches: Sequence[Sequence[int]],
-    missing: Mapping[int, set[int]],
+    missing: Mapping[int, set[str]],
     stores: Mapping[int, LayerStore],
     loaded: LoadedModel,
     progress: Progress,
@@ -172,11 +203,10 @@ def _collect(
     """Read and store the layers that are missing from each batch; one that memory cannot hold is halved."""
     most = math.inf
     for batch in batches:
-        layers = [layer for layer, lacking in missing.items() if not lacking.isdisjoint(batch)]
-        if not layers:
-            continue
+        digests = {passages[index].digest for index in batch}
+        layers = [layer for layer, lacking in missing.items() if not lacking.isdisjoint(digests)]
         reader = ResidualReader(loaded.model, layers)
-        pending = [[index for index in batch if any(index in missing[layer] for layer in layers)]]
+        pending = [list(batch)]
         while pending:
             part = pending.pop(0)
             chosen = [passages[index] for index in part]
@@ -192,10 +222,15 @@ def _collect(
                 most = min(most, tokens - 1)
                 pending[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
                 continue
-            seconds = (time.perf_counter() - started) / len(layers)
+            share = (time.perf_counter() - started) / len(layers) / len(part)
             for layer, of_layer in values.items():
                 _check_finite(layer, of_layer, chosen)
-                stores[layer].write(part, of_layer, seconds)
+                stores[layer].write(
+                    [passage.digest for passage in chosen],
+                    [len(passage.spans) for passage in chosen],
+                    of_layer,
+                    [share] * len(part),
+                )
             progress.advance(len(part), tokens=sum(len(passage.token_ids) for passage in chosen))
 
 

@@ -1,20 +1,19 @@
 """The reading *answers*: generated once, stored as they come, shared by every probe that needs them.
 
-Knows prompts, the generation loop and the store.
-
-Batches are laid out once for the whole reading and written down, so that a reading which was interrupted goes on
-with the very batches it would have had: its answers are those of an uninterrupted one.
+An entry of the store is a model and a way of decoding; its rows are known by the prompt's tokens, so that 400 questions
+after 100 ask 300. Knows prompts, the engine and the store.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from probegrid.readings.batches import halving
+from probegrid.readings.batches import halving, lay_out_once
+from probegrid.readings.identity import describe_decoding
 from probegrid.readings.prompts import Prompt, shared_prefix
 from probegrid.readings.store import Entry
 from probegrid.schema import DecodingConfig
@@ -27,8 +26,11 @@ if TYPE_CHECKING:
     from probegrid.models.load import LoadedModel
     from probegrid.progress import Progress
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same description would give other answers than before."""
+
+_OF_GENERATION = ("token_ids", "token_logprobs", "text", "steps", "first_entropy", "first_logprob", "ended")
+_COLUMNS = ("prompt", "sample", *_OF_GENERATION, "seconds", "read_at")
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,12 @@ class AnswerReading:
     """Everything that was generated for a set of prompts."""
 
     key: str
-    """Name of the store's entry."""
+    """Name of the store's entry, which other prompts of the same model and decoding share."""
     prompts: tuple[Prompt, ...]
     generations: tuple[tuple[Generation, ...], ...]
     """For each prompt: the greedy answer, then the samples."""
     read_s: float
-    """Seconds of generation, those of earlier, interrupted runs included."""
+    """Seconds of generation, those of earlier runs included."""
     generated_tokens: int
     """Tokens generated, those of stops and of samples included."""
     prefix_tokens: int
@@ -51,6 +53,14 @@ class AnswerReading:
     def greedy(self) -> tuple[Generation, ...]:
         """The greedy answer to each prompt."""
         return tuple(found[0] for found in self.generations)
+
+
+def entry_of_answers(
+    store_dir: str, description: Mapping[str, Any], decoding: DecodingConfig, stop: Sequence[str]
+) -> Entry:
+    """The store's entry for the answers of a model in one way of decoding."""
+    described = {"format": FORMAT, **description, "decoding": describe_decoding(decoding, stop)}
+    return Entry(store_dir, "answers", described)
 
 
 def read_answers(
@@ -63,6 +73,7 @@ def read_answers(
     tokenizer: PreTrainedTokenizerBase,
     open_model: Callable[[], LoadedModel],
     progress: Progress,
+    since: float | None = None,
 ) -> AnswerReading:
     """Generate what the store does not hold yet, and return all of it.
 
@@ -70,49 +81,63 @@ def read_answers(
         prompts: one a question; their order is the order of the reading.
         decoding: how answers are generated; ``batch_size`` changes speed, never the entry.
         stop: strings that end an answer.
-        description: what else determines the answers (checkpoint, dtype, quantization, dataset, prompt).
+        description: what determines what the model makes of tokens (`identity.describe_model`).
         store_dir: the store's folder.
         tokenizer: decodes the answers.
         open_model: loads the model; called only if something is missing.
         progress: told how many questions are done.
+        since: what was read before (seconds since the epoch) is read again; None: nothing is.
 
     Raises:
-        StoreError: a damaged entry or a full disk.
+        StoreError: a file that may not be read, or a full disk.
         RunError: one question alone does not fit in memory.
     """
-    entry = Entry(store_dir, "answers", {"format": FORMAT, **description})
-    done = _Done.of(entry)
-    missing = set(range(len(prompts))) - done.rows.keys()
+    entry = entry_of_answers(store_dir, description, decoding, stop)
+    wanted = [prompt.digest for prompt in prompts]
+    done = _read(entry, set(wanted), since)
     length = shared_prefix([prompt.token_ids for prompt in prompts])
-    if missing:
-        _generate_missing(entry, prompts, missing, length, decoding, stop, tokenizer, open_model(), progress)
-        done = _Done.of(entry)
-    generations = tuple(done.rows[index] for index in range(len(prompts)))
-    tokens = sum(generation.steps for found in generations for generation in found)
-    return AnswerReading(entry.key, tuple(prompts), generations, done.seconds, tokens, length)
+    if set(wanted) - done.keys():
+        for sentence in entry.damage:
+            progress.say(sentence)
+        missing = {prompt.digest: prompt for prompt in prompts if prompt.digest not in done}
+        _generate(entry, prompts, missing, length, decoding, stop, tokenizer, open_model(), progress)
+        entry.merge(_COLUMNS)
+        done = _read(entry, set(wanted), None)
+    unique = [done[digest] for digest in dict.fromkeys(wanted)]
+    return AnswerReading(
+        entry.key,
+        tuple(prompts),
+        tuple(done[digest].generations for digest in wanted),
+        sum(found.seconds for found in unique),
+        sum(generation.steps for found in unique for generation in found.generations),
+        length,
+    )
 
 
 @dataclass(frozen=True)
 class _Done:
-    """What an entry holds: the generations of each prompt by its index, and the seconds they took."""
+    """What the store holds of a prompt: its generations, and its share of the seconds they took."""
 
-    rows: dict[int, tuple[Generation, ...]]
+    generations: tuple[Generation, ...]
     seconds: float
-
-    @classmethod
-    def of(cls, entry: Entry) -> _Done:
-        rows: dict[int, tuple[Generation, ...]] = {}
-        seconds = 0.0
-        for table in entry.read_parts():
-            rows.update(_from_table(table))
-            seconds += float(table.schema.metadata[b"seconds"])
-        return cls(rows, seconds)
+    read_at: float
 
 
-def _generate_missing(
+def _read(entry: Entry, wanted: set[str], since: float | None) -> dict[str, _Done]:
+    """What there is of each prompt, the newest where it was read several times."""
+    found: dict[str, _Done] = {}
+    for table in entry.read_parts(_COLUMNS):
+        for digest, done in _from_table(table, wanted):
+            is_newer = digest not in found or found[digest].read_at < done.read_at
+            if is_newer and (since is None or done.read_at >= since):
+                found[digest] = done
+    return found
+
+
+def _generate(
     entry: Entry,
     prompts: Sequence[Prompt],
-    missing: set[int],
+    missing: Mapping[str, Prompt],
     prefix_length: int,
     decoding: DecodingConfig,
     stop: Sequence[str],
@@ -122,78 +147,87 @@ def _generate_missing(
 ) -> None:
     from probegrid.inference.engine import Engine
 
-    engine = Engine(
-        loaded, tokenizer, prompts[0].token_ids[:prefix_length], decoding, stop, longest=_longest(prompts)
-    )
+    prefix = prompts[0].token_ids[:prefix_length]
+    longest = max(len(prompt.token_ids) for prompt in prompts)
+    engine = Engine(loaded, tokenizer, prefix, decoding, stop, longest=longest)
     if engine.obstacle is not None:
         progress.say(f"plain batches, the prefix is not shared: {engine.obstacle}")
-    suffixes = {index: prompt.token_ids[prefix_length:] for index, prompt in enumerate(prompts)}
-    keys = {index: prompt.question.id for index, prompt in enumerate(prompts)}
-    batches = entry.read_json("batches.json")
-    if batches is None:
-        batches = engine.lay_out({index: len(suffix) for index, suffix in suffixes.items()})
-        entry.write_json("batches.json", batches)
-    progress.start("answers", total=len(prompts), done=len(prompts) - len(missing))
+    asked = list({prompt.digest: prompt for prompt in prompts}.values())
+    suffixes = [prompt.token_ids[prefix_length:] for prompt in asked]
+    batches = lay_out_once(
+        entry,
+        [prompt.digest for prompt in asked],
+        {index for index, prompt in enumerate(asked) if prompt.digest in missing},
+        lambda indices: engine.lay_out({index: len(suffixes[index]) for index in indices}),
+    )
+    progress.start("answers", total=len(asked), done=len(asked) - len(missing))
 
     def attempt(part: Sequence[int]) -> tuple[list[list[Generation]], float] | None:
         started = time.perf_counter()
-        found = engine.answer([suffixes[index] for index in part], [keys[index] for index in part])
+        found = engine.answer([suffixes[index] for index in part], [asked[index].digest for index in part])
         return None if found is None else (found, time.perf_counter() - started)
 
-    lacking = ([index for index in batch if index in missing] for batch in batches)
-    for part, (generations, seconds) in halving(lacking, attempt, lambda index: _too_large(keys[index])):
+    for part, (generations, seconds) in halving(batches, attempt, lambda index: _too_large(asked[index])):
         seconds += engine.take_setup_seconds()
-        entry.write_part(f"part-{part[0]:06d}", _to_table(part, generations, seconds))
+        entry.write_part(_to_table([asked[index].digest for index in part], generations, seconds))
         progress.advance(len(part), tokens=sum(g.steps for found in generations for g in found))
 
 
-def _too_large(question: str) -> str:
+def _too_large(prompt: Prompt) -> str:
     return (
-        f"question {question} alone does not fit in memory; lower decoding.max_new_tokens or "
+        f"question {prompt.question.id} alone does not fit in memory; lower decoding.max_new_tokens or "
         "decoding.num_generations, or choose another device_map or quantization."
     )
 
 
-def _longest(prompts: Sequence[Prompt]) -> int:
-    return max(len(prompt.token_ids) for prompt in prompts)
-
-
 def _to_table(
-    indices: Sequence[int], generations: Sequence[Sequence[Generation]], seconds: float
+    digests: Sequence[str], generations: Sequence[Sequence[Generation]], seconds: float
 ) -> pa.Table:
+    """Rows of one batch, which share its seconds evenly."""
     import pyarrow as pa
 
     rows = [
-        (index, sample, g)
-        for index, found in zip(indices, generations, strict=True)
+        (digest, sample, g)
+        for digest, found in zip(digests, generations, strict=True)
         for sample, g in enumerate(found)
     ]
-    columns = {
-        "index": pa.array([index for index, _, _ in rows], pa.int32()),
-        "sample": pa.array([sample for _, sample, _ in rows], pa.int32()),
-        "token_ids": pa.array([g.token_ids for _, _, g in rows], pa.list_(pa.int32())),
-        "token_logprobs": pa.array([g.token_logprobs for _, _, g in rows], pa.list_(pa.float32())),
-        "text": pa.array([g.text for _, _, g in rows], pa.string()),
-        "steps": pa.array([g.steps for _, _, g in rows], pa.int32()),
-        "first_entropy": pa.array([g.first_entropy for _, _, g in rows], pa.float32()),
+    types = {
+        "token_ids": pa.list_(pa.int32()),
+        "token_logprobs": pa.list_(pa.float32()),
+        "text": pa.string(),
+        "steps": pa.int32(),
+        "first_entropy": pa.float32(),
+        "first_logprob": pa.float32(),
+        "ended": pa.string(),
     }
-    return pa.table(columns).replace_schema_metadata({"seconds": repr(seconds)})
+    columns = {
+        "prompt": pa.array([digest for digest, _, _ in rows], pa.string()),
+        "sample": pa.array([sample for _, sample, _ in rows], pa.int32()),
+        **{name: pa.array([getattr(g, name) for _, _, g in rows], types[name]) for name in _OF_GENERATION},
+        "seconds": pa.array([seconds / len(rows)] * len(rows), pa.float64()),
+        "read_at": pa.array([time.time()] * len(rows), pa.float64()),
+    }
+    return pa.table(columns)
 
 
-def _from_table(table: pa.Table) -> dict[int, tuple[Generation, ...]]:
+def _from_table(table: pa.Table, wanted: set[str]) -> Iterator[tuple[str, _Done]]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     from probegrid.inference.generation import Generation
 
-    rows = sorted(table.to_pylist(), key=lambda row: (row["index"], row["sample"]))
-    return {
-        index: tuple(
+    chosen = table.filter(pc.is_in(table["prompt"], pa.array(sorted(wanted), pa.string())))
+    rows = sorted(chosen.to_pylist(), key=lambda row: (row["prompt"], row["read_at"], row["sample"]))
+    for (digest, read_at), of_prompt in itertools.groupby(
+        rows, key=lambda row: (str(row["prompt"]), float(row["read_at"]))
+    ):
+        found = list(of_prompt)
+        generations = tuple(
             Generation(
                 tuple(row["token_ids"]),
                 tuple(row["token_logprobs"]),
-                row["text"],
-                row["steps"],
-                row["first_entropy"],
+                *(row[name] for name in _OF_GENERATION[2:]),
             )
             for row in found
         )
-        for index, found in itertools.groupby(rows, key=lambda row: row["index"])
-    }
+        yield digest, _Done(generations, sum(row["seconds"] for row in found), read_at)

@@ -1,6 +1,6 @@
-"""Batches that memory may not hold: halved until they fit.
+"""The batches of a reading: laid out once, the same when it goes on, and halved where memory does not hold them.
 
-Knows indices of examples.
+Knows indices and digests of what is read.
 """
 
 from __future__ import annotations
@@ -9,8 +9,49 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from probegrid.errors import RunError
+from probegrid.readings.store import Entry, key_of
 
 T = TypeVar("T")
+
+
+def lay_out_once(
+    entry: Entry,
+    digests: Sequence[str],
+    missing: set[int],
+    lay_out: Callable[[Sequence[int]], list[list[int]]],
+) -> list[list[int]]:
+    """The batches of what is missing, as they were laid out when exactly this was first asked for.
+
+    A number may depend in its last digits on the batch it is computed in: a reading that was interrupted goes on with
+    the very batches it would have had.
+
+    Args:
+        entry: keeps the layout.
+        digests: of everything that is asked for, in its order.
+        missing: indices of what the entry lacks.
+        lay_out: divides indices into batches.
+
+    Returns:
+        Indices of each batch, those alone that are missing.
+    """
+    name = f"batches-{key_of({'asked': list(digests)})}.json"
+    index_of = {digest: index for index, digest in enumerate(digests)}
+    stored = _as_batches(entry.read_json(name))
+    if stored is None:
+        batches = lay_out(sorted(missing))
+        entry.write_json(name, [[digests[index] for index in batch] for batch in batches])
+    else:
+        batches = [[index_of[digest] for digest in batch if digest in index_of] for batch in stored]
+    batches = [[index for index in batch if index in missing] for batch in batches]
+    forgotten = missing.difference(*batches)  # what another reading had, and lost since
+    return [batch for batch in [*batches, *(lay_out(sorted(forgotten)) if forgotten else [])] if batch]
+
+
+def _as_batches(stored: object) -> list[list[str]] | None:
+    """What a file of batches holds; None where it is none."""
+    if isinstance(stored, list) and all(isinstance(batch, list) for batch in stored):
+        return [[str(digest) for digest in batch] for batch in stored]
+    return None
 
 
 def halving(

@@ -1,20 +1,17 @@
-"""The reading *choices*: how likely each of a few tokens is to come next, after many prompts.
+"""The reading *choices*: how likely each of some tokens is to come next, after every prompt.
 
-Knows token ids, the engine and the store.
-
-What all prompts begin with is read once. Batches are laid out once and written down, as those of answers are.
+Made once, stored as it comes, known by the prompt's tokens. Knows token ids, the engine and the store.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from probegrid.readings.batches import halving
+from probegrid.readings.batches import halving, lay_out_once
+from probegrid.readings.identity import digest_of
 from probegrid.readings.prompts import shared_prefix
 from probegrid.readings.store import Entry
 from probegrid.schema import DecodingConfig
@@ -25,8 +22,10 @@ if TYPE_CHECKING:
     from probegrid.models.load import LoadedModel
     from probegrid.progress import Progress
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same description would give other log-probabilities than before."""
+
+_COLUMNS = ("prompt", "logprobs", "seconds", "read_at")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class ChoiceReading:
     logprobs: tuple[tuple[float, ...], ...]
     """For each prompt, of each choice: natural log-probability at temperature 1, from the raw logits, float32."""
     read_s: float
-    """Seconds of reading, those of earlier, interrupted runs included."""
+    """Seconds of reading, those of earlier runs included."""
 
 
 def read_choices(
@@ -51,6 +50,7 @@ def read_choices(
     tokenizer: PreTrainedTokenizerBase,
     open_model: Callable[[], LoadedModel],
     progress: Progress,
+    since: float | None = None,
 ) -> ChoiceReading:
     """Read what the store does not hold yet, and return all of it.
 
@@ -58,41 +58,47 @@ def read_choices(
         prompts: token ids of each; their order is the order of the reading.
         choices: token ids whose log-probabilities are read.
         batch_size: prompts read together, or ``auto`` for what memory allows; changes speed, never the entry.
-        description: what determines the log-probabilities besides the tokens (checkpoint, dtype, quantization).
+        description: what determines the log-probabilities besides the tokens (`identity.describe_model`).
         store_dir: the store's folder.
         tokenizer: the model's.
         open_model: loads the model; called only if something is missing.
         progress: told how many prompts are done.
+        since: what was read before (seconds since the epoch) is read again; None: nothing is.
 
     Raises:
-        StoreError: a damaged entry or a full disk.
+        StoreError: a file that may not be read, or a full disk.
         RunError: one prompt alone does not fit in memory.
     """
-    digest = hashlib.sha256(json.dumps([list(prompts), list(choices)]).encode()).hexdigest()
-    entry = Entry(store_dir, "choices", {"format": FORMAT, **description, "prompts": digest})
-    done, seconds = _read(entry)
-    if missing := set(range(len(prompts))) - done.keys():
+    entry = Entry(store_dir, "choices", {"format": FORMAT, **description, "choices": list(choices)})
+    digests = [digest_of(prompt) for prompt in prompts]
+    asked = dict(zip(digests, prompts, strict=True))
+    done = _read(entry, since)
+    if missing := asked.keys() - done.keys():
+        for sentence in entry.damage:
+            progress.say(sentence)
         decoding = DecodingConfig(max_new_tokens=1, batch_size=batch_size)
-        _read_missing(entry, prompts, choices, missing, decoding, tokenizer, open_model(), progress)
-        done, seconds = _read(entry)
-    return ChoiceReading(entry.key, tuple(done[index] for index in range(len(prompts))), seconds)
+        _read_missing(entry, asked, choices, missing, decoding, tokenizer, open_model(), progress)
+        entry.merge(_COLUMNS)
+        done = _read(entry, None)
+    seconds = sum(done[digest][1] for digest in asked)
+    return ChoiceReading(entry.key, tuple(done[digest][0] for digest in digests), seconds)
 
 
-def _read(entry: Entry) -> tuple[dict[int, tuple[float, ...]], float]:
-    """What an entry holds: the log-probabilities of each prompt by its index, and the seconds they took."""
-    done: dict[int, tuple[float, ...]] = {}
-    seconds = 0.0
-    for table in entry.read_parts():
-        done |= {row["index"]: tuple(row["logprobs"]) for row in table.to_pylist()}
-        seconds += float(table.schema.metadata[b"seconds"])
-    return done, seconds
+def _read(entry: Entry, since: float | None) -> dict[str, tuple[tuple[float, ...], float]]:
+    """What an entry holds: the newest log-probabilities of each prompt by its digest, and its share of the seconds."""
+    rows = [row for table in entry.read_parts(_COLUMNS) for row in table.to_pylist()]
+    return {
+        row["prompt"]: (tuple(row["logprobs"]), row["seconds"])
+        for row in sorted(rows, key=lambda row: float(row["read_at"]))
+        if since is None or row["read_at"] >= since
+    }
 
 
 def _read_missing(
     entry: Entry,
-    prompts: Sequence[tuple[int, ...]],
+    asked: Mapping[str, tuple[int, ...]],
     choices: Sequence[int],
-    missing: set[int],
+    missing: set[str],
     decoding: DecodingConfig,
     tokenizer: PreTrainedTokenizerBase,
     loaded: LoadedModel,
@@ -102,14 +108,16 @@ def _read_missing(
 
     from probegrid.inference.engine import Engine
 
+    digests, prompts = list(asked), list(asked.values())
     length = shared_prefix(prompts)
-    longest = max(map(len, prompts))
-    engine = Engine(loaded, tokenizer, prompts[0][:length], decoding, (), longest=longest)
-    suffixes = {index: prompt[length:] for index, prompt in enumerate(prompts)}
-    batches = entry.read_json("batches.json")
-    if batches is None:
-        batches = engine.lay_out({index: len(suffix) for index, suffix in suffixes.items()})
-        entry.write_json("batches.json", batches)
+    engine = Engine(loaded, tokenizer, prompts[0][:length], decoding, (), longest=max(map(len, prompts)))
+    suffixes = [prompt[length:] for prompt in prompts]
+    batches = lay_out_once(
+        entry,
+        digests,
+        {index for index, digest in enumerate(digests) if digest in missing},
+        lambda indices: engine.lay_out({index: len(suffixes[index]) for index in indices}),
+    )
     progress.start("choices", total=len(prompts), done=len(prompts) - len(missing))
 
     def attempt(part: Sequence[int]) -> tuple[list[list[float]], float] | None:
@@ -117,15 +125,15 @@ def _read_missing(
         found = engine.next_logprobs([suffixes[index] for index in part], choices)
         return None if found is None else (found, time.perf_counter() - started)
 
-    lacking = ([index for index in batch if index in missing] for batch in batches)
-    for part, (logprobs, seconds) in halving(lacking, attempt, lambda index: _too_large(prompts[index])):
+    for part, (logprobs, seconds) in halving(batches, attempt, lambda index: _too_large(prompts[index])):
         seconds += engine.take_setup_seconds()
         columns = {
-            "index": pa.array(part, pa.int32()),
+            "prompt": pa.array([digests[index] for index in part], pa.string()),
             "logprobs": pa.array(logprobs, pa.list_(pa.float32())),
+            "seconds": pa.array([seconds / len(part)] * len(part), pa.float64()),
+            "read_at": pa.array([time.time()] * len(part), pa.float64()),
         }
-        table = pa.table(columns).replace_schema_metadata({"seconds": repr(seconds)})
-        entry.write_part(f"part-{part[0]:06d}", table)
+        entry.write_part(pa.table(columns))
         progress.advance(len(part), tokens=sum(len(suffixes[index]) for index in part))
 
 

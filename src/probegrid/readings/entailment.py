@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Self
 from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.models.classifier import Classifier, Pair
 from probegrid.readings.batches import halving, lay_out
-from probegrid.readings.store import Entry, key_of
+from probegrid.readings.store import Entry
 
 if TYPE_CHECKING:
     from probegrid.models.checkpoint import Checkpoint
     from probegrid.progress import Progress
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same description would give other answers than before."""
+
+_COLUMNS = ("first", "second", "entails", "seconds", "cut", "read_at")
 
 BATCH_TOKENS = {"cuda": 8192, "cpu": 2048}
 """Most tokens of a batch, padding included: enough to fill the device, few enough to bound its memory. A batch is also
@@ -43,15 +45,17 @@ class Entailments:
         asked_for: str,
         store_dir: str,
         progress: Progress,
+        since: float | None = None,
     ) -> None:
         """Open the store's entry.
 
         Args:
             checkpoint: of the classifier.
             load: loads it.
-            asked_for: what the texts are of, by the key of its reading: an entry holds the pairs of one reading.
+            asked_for: what the texts are of, by the key of the store's entry: its pairs are one entry here.
             store_dir: the store's folder.
             progress: told how many pairs are done.
+            since: what was answered before (seconds since the epoch) is asked again; None: nothing is.
 
         Raises:
             StoreError: a damaged entry.
@@ -63,12 +67,12 @@ class Entailments:
         self._known: dict[Pair, bool] = {}
         self._n_cut = 0
         self.read_s = 0.0
-        for table in self._entry.read_parts():
-            columns = table.to_pydict()
-            pairs = zip(columns["first"], columns["second"], strict=True)
-            self._known |= dict(zip(pairs, columns["entails"], strict=True))
-            self.read_s += float(table.schema.metadata[b"seconds"])
-            self._n_cut += int(table.schema.metadata[b"cut"])
+        rows = [row for table in self._entry.read_parts(_COLUMNS) for row in table.to_pylist()]
+        for row in sorted(rows, key=lambda row: float(row["read_at"])):
+            if since is None or row["read_at"] >= since:
+                self._known[row["first"], row["second"]] = row["entails"]
+                self.read_s += row["seconds"]
+                self._n_cut += row["cut"]
 
     def __enter__(self) -> Self:
         return self
@@ -79,6 +83,7 @@ class Entailments:
         if self._classifier is not None:
             self._classifier.release()
             self._classifier = None
+            self._entry.merge(_COLUMNS)
 
     @property
     def notes(self) -> list[str]:
@@ -115,23 +120,27 @@ class Entailments:
         for part, (entails, seconds) in halving(
             lay_out(lengths, most), attempt, lambda index: _too_large(pairs[index])
         ):
-            n_cut = sum(lengths[index] > (classifier.longest or lengths[index]) for index in part)
-            self._keep([pairs[index] for index in part], entails, seconds, n_cut)
+            cut = [lengths[index] > (classifier.longest or lengths[index]) for index in part]
+            self._keep([pairs[index] for index in part], entails, seconds, cut)
             self._progress.advance(len(part), tokens=sum(lengths[index] for index in part))
 
-    def _keep(self, pairs: Sequence[Pair], entails: Sequence[bool], seconds: float, n_cut: int) -> None:
+    def _keep(
+        self, pairs: Sequence[Pair], entails: Sequence[bool], seconds: float, cut: Sequence[bool]
+    ) -> None:
         import pyarrow as pa
 
         columns = {
             "first": pa.array([first for first, _ in pairs], pa.string()),
             "second": pa.array([second for _, second in pairs], pa.string()),
             "entails": pa.array(entails, pa.bool_()),
+            "seconds": pa.array([seconds / len(pairs)] * len(pairs), pa.float64()),
+            "cut": pa.array(cut, pa.bool_()),
+            "read_at": pa.array([time.time()] * len(pairs), pa.float64()),
         }
-        table = pa.table(columns).replace_schema_metadata({"seconds": repr(seconds), "cut": str(n_cut)})
-        self._entry.write_part(f"part-{key_of({'pairs': pairs})}", table)
+        self._entry.write_part(pa.table(columns))
         self._known |= dict(zip(pairs, entails, strict=True))
         self.read_s += seconds
-        self._n_cut += n_cut
+        self._n_cut += sum(cut)
 
 
 def _too_large(pair: Pair) -> str:

@@ -1,58 +1,73 @@
-"""What determines a reading and a result, and nothing that does not: the store's and the results' keys are its hashes.
+"""What determines a reading, and nothing that does not: the store's keys are its hashes.
 
-Knows the config's fields and which of them matter.
+Knows which of the config's values decide what a model makes of a sequence of tokens. A value that is its field's
+default is left out, so that a field that is added later changes no key.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
-from pathlib import Path
+from array import array
+from collections.abc import Collection, Sequence
+from dataclasses import MISSING, fields
+from enum import Enum
 from typing import Any
 
-from probegrid.data.example import QuestionSet
 from probegrid.models.checkpoint import Checkpoint
-from probegrid.schema import Config, DecodingConfig, ModelConfig, QuantizationMethod
+from probegrid.schema import DecodingConfig, DeviceMapConfig, ModelConfig, QuantizationMethod
+
+_DIGEST_LENGTH = 32
+_NOT_THE_WEIGHTS = ("path", "revision", "chat_template", "template_kwargs", "architecture", "resources")
+"""Fields of a model's config that decide no number but by the checkpoint's fingerprint or the tokens themselves."""
+_OF_SAMPLES = ("do_sample", "num_generations", "temperature", "seed")
 
 
 def describe_model(
-    checkpoint: Checkpoint, model: ModelConfig, quantization: QuantizationMethod
+    checkpoint: Checkpoint,
+    model: ModelConfig,
+    quantization: QuantizationMethod,
+    device_map: DeviceMapConfig,
 ) -> dict[str, Any]:
     """What determines what a model makes of a sequence of tokens."""
     return {
         "checkpoint": checkpoint.fingerprint,
         "dtype": model.dtype.value,
         "quantization": quantization.value,
+        "device_map": not_default(device_map),
+        **not_default(model, without=(*_NOT_THE_WEIGHTS, "dtype")),
     }
 
 
-def describe_answers(config: Config, checkpoint: Checkpoint, data: QuestionSet) -> dict[str, Any]:
-    """What determines a model's answers to a set of questions."""
-    prompt = asdict(config.prompt)
-    del prompt["max_new_tokens"]  # the default of decoding.max_new_tokens, which is what counts
+def anywhere(described: dict[str, Any]) -> dict[str, Any]:
+    """What identifies a model wherever it lies: a probe that was trained on it serves it on any devices."""
+    return {name: value for name, value in described.items() if name != "device_map"}
+
+
+def describe_decoding(decoding: DecodingConfig, stop: Sequence[str]) -> dict[str, Any]:
+    """What determines the answers to a prompt besides the model and the tokens."""
+    without = ("batch_size", *(() if decoding.do_sample else _OF_SAMPLES))
     return {
-        **describe_model(checkpoint, config.model, config.quantization.method),
-        "blocks": "all",
-        "chat_template": template_identity(config.model.chat_template),
-        "dataset": data.fingerprint,
-        "prompt": prompt,
-        "decoding": _decoding(config.decoding),
+        "max_new_tokens": decoding.max_new_tokens,
+        "stop": sorted(set(stop)),
+        **not_default(decoding, without=(*without, "max_new_tokens")),
     }
 
 
-def template_identity(choice: str | None) -> str | None:
-    """A chat template by its content, where it is a file."""
-    if choice is not None and Path(choice).is_file():
-        return hashlib.sha256(Path(choice).read_bytes()).hexdigest()
-    return choice
+def not_default(value: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults, as plain values; an enum by its name."""
+    found: dict[str, Any] = {}
+    for part in fields(value):
+        chosen = getattr(value, part.name)
+        default = part.default_factory() if part.default_factory is not MISSING else part.default
+        if part.name not in without and chosen != default:
+            found[part.name] = chosen.name if isinstance(chosen, Enum) else chosen
+    return found
 
 
-def _decoding(decoding: DecodingConfig) -> dict[str, Any]:
-    values: dict[str, Any] = {"max_new_tokens": decoding.max_new_tokens, "count_stop": decoding.count_stop}
-    if decoding.do_sample:
-        values |= {
-            "temperature": decoding.temperature,
-            "num_generations": decoding.num_generations,
-            "seed": decoding.seed,
-        }
-    return values
+def digest_of(token_ids: Sequence[int], spans: Sequence[tuple[int, int]] = ()) -> str:
+    """What a sequence of tokens, and the spans that are read of it, are known by: 32 hex digits of a SHA-256."""
+    digest = hashlib.sha256(array("q", token_ids).tobytes())
+    if spans:
+        digest.update(b"spans")
+        digest.update(array("q", [edge for span in spans for edge in span]).tobytes())
+    return digest.hexdigest()[:_DIGEST_LENGTH]

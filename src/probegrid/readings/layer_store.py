@@ -1,34 +1,34 @@
-"""One layer's activations on disk: a folder of safetensors, one for each batch that was read.
+"""One layer's activations on disk: a folder of safetensors, one for each batch that was read, merged when all is there.
 
-Knows tensors and files.
+A file is named by its content; its rows are known by the digests of their passages. Knows tensors and files.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probegrid.disk import atomic, disk_errors
-from probegrid.readings.store import Entry, damaged
+from probegrid.readings.store import Entry, content_name, read_verified
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one file holds."""
+class _Part:
+    """What one file holds: of each passage its digest, its number of rows, what it took and when; the rows."""
 
-    file: Path
-    passages: tuple[int, ...]
-    """Indices of the passages."""
-    seconds: float
-    """Of the forward pass, this layer's share of it."""
-    crc32: int
-    """Checksum of the values' bytes."""
+    digests: tuple[str, ...]
+    counts: tuple[int, ...]
+    seconds: tuple[float, ...]
+    read_at: tuple[float, ...]
+    values: Tensor
+    """[n, d] bfloat16, passage by passage."""
 
 
 class LayerStore:
@@ -36,82 +36,129 @@ class LayerStore:
 
     def __init__(self, entry: Entry, layer: int) -> None:
         """Open the folder; the first part makes it."""
+        self._entry = entry
         self.folder = entry.folder / f"layer-{layer:03d}"
+        self._rows: dict[str, Tensor] = {}
+        self._seconds: dict[str, float] = {}
+        self._read_at: dict[str, float] = {}
+        self._read: set[str] = set()
 
-    def write(self, passages: Sequence[int], values: Tensor, seconds: float) -> None:
+    def write(
+        self,
+        digests: Sequence[str],
+        counts: Sequence[int],
+        values: Tensor,
+        seconds: Sequence[float],
+        read_at: Sequence[float] | None = None,
+    ) -> str:
         """Write a part whole or not at all.
 
         Args:
-            passages: indices of its passages.
+            digests: of its passages.
+            counts: rows of each.
             values: [n, d] bfloat16, passage by passage.
-            seconds: that it took.
+            seconds: that each took.
+            read_at: when each was read, in seconds since the epoch; None: now.
+
+        Returns:
+            The file's name.
 
         Raises:
             StoreError: the disk is full or cannot be written.
         """
-        import torch
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         with disk_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
-        tensors = {"passages": torch.tensor(passages), "values": values.contiguous()}
-        metadata = {"seconds": repr(seconds), "crc32": str(_crc32(values))}
-        with atomic(self.folder / f"part-{passages[0]:06d}.safetensors") as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+        index = {
+            "digests": list(digests),
+            "counts": list(counts),
+            "seconds": list(seconds),
+            "read_at": [time.time()] * len(digests) if read_at is None else list(read_at),
+        }
+        content = save({"values": values.contiguous()}, metadata={"index": json.dumps(index)})
+        name = f"part-{content_name(content)}.safetensors"
+        with atomic(self.folder / name) as temporary:
+            temporary.write_bytes(content)
+        return name
 
-    def passages(self) -> set[int]:
-        """Indices of the passages that are stored.
+    def stored(self, since: float | None = None) -> set[str]:
+        """Digests of the passages whose rows are there and whole; a damaged file is set aside.
+
+        Args:
+            since: what was read before (seconds since the epoch) does not count; None: all does.
 
         Raises:
-            StoreError: a part is damaged.
+            StoreError: a file may not be read.
         """
-        return {passage for part in self.parts() for passage in part.passages}
+        for _, part in self._parts(without=self._read):
+            split = part.values.split(list(part.counts))
+            for digest, rows, seconds, at in zip(
+                part.digests, split, part.seconds, part.read_at, strict=True
+            ):
+                if digest not in self._read_at or self._read_at[digest] < at:
+                    self._rows[digest], self._seconds[digest], self._read_at[digest] = rows, seconds, at
+        return {digest for digest, at in self._read_at.items() if since is None or at >= since}
 
-    def parts(self) -> Iterator[Part]:
-        """Every part, without its values.
+    def seconds(self, digests: Sequence[str]) -> float:
+        """What reading these passages took."""
+        return sum(self._seconds[digest] for digest in dict.fromkeys(digests))
 
-        Raises:
-            StoreError: a part is damaged.
-        """
-        from safetensors import SafetensorError, safe_open
-
-        for file in sorted(self.folder.glob("*.safetensors")):
-            try:
-                with safe_open(file, "pt") as tensors:
-                    passages = tensors.get_tensor("passages").tolist()
-                    metadata = tensors.metadata()
-                part = Part(file, tuple(passages), float(metadata["seconds"]), int(metadata["crc32"]))
-            except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-                raise damaged(file, error) from error
-            yield part
-
-    def read(self, counts: Mapping[int, int]) -> Tensor:
+    def read(self, counts: Sequence[tuple[str, int]]) -> Tensor:
         """All values [n, d] bfloat16, passage by passage in the order of ``counts``.
 
         Args:
-            counts: rows of each passage.
+            counts: of each passage, its digest and its rows.
 
         Raises:
-            StoreError: a part is damaged.
+            KeyError: a passage is not stored.
         """
         import torch
+
+        self.stored()
+        return torch.cat([self._rows[digest] for digest, _ in counts])
+
+    def forget(self) -> None:
+        """Free the memory of what was read; it is read again when it is asked for."""
+        self._rows, self._seconds, self._read_at, self._read = {}, {}, {}, set()
+
+    def merge(self) -> None:
+        """Make one part of all, where there are several: inodes are rationed."""
+        import torch
+
+        parts = list(self._parts(without=set()))
+        if len(parts) < 2:
+            return
+        merged = self.write(
+            [digest for _, part in parts for digest in part.digests],
+            [count for _, part in parts for count in part.counts],
+            torch.cat([part.values for _, part in parts]),
+            [second for _, part in parts for second in part.seconds],
+            [at for _, part in parts for at in part.read_at],
+        )
+        self._read.add(merged)
+        for file, _ in parts:
+            file.unlink(missing_ok=True)
+
+    def _parts(self, without: set[str]) -> Iterator[tuple[Path, _Part]]:
+        """The files that were not read yet, by their names."""
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
-        rows: dict[int, Tensor] = {}
-        for part in self.parts():
+        files = [file for file in sorted(self.folder.glob("part-*.safetensors")) if file.name not in without]
+        for file, content in read_verified(self._entry, files):
             try:
-                values = load_file(part.file)["values"]
-                if _crc32(values) != part.crc32:
-                    raise damaged(part.file, ValueError("its checksum differs"))
-                split = values.split([counts[passage] for passage in part.passages])
-            except (SafetensorError, OSError, RuntimeError) as error:
-                raise damaged(part.file, error) from error
-            rows.update(zip(part.passages, split, strict=True))
-        return torch.cat([rows[passage] for passage in counts])
-
-
-def _crc32(values: Tensor) -> int:
-    import torch
-
-    return zlib.crc32(values.contiguous().view(torch.uint8).numpy().tobytes())
+                header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+                index = json.loads(header["__metadata__"]["index"])
+                part = _Part(
+                    tuple(index["digests"]),
+                    tuple(index["counts"]),
+                    tuple(index["seconds"]),
+                    tuple(index["read_at"]),
+                    load(content)["values"],
+                )
+            except (SafetensorError, KeyError, TypeError, ValueError) as error:
+                self._entry.set_aside(file, str(error))
+                continue
+            without.add(file.name)
+            yield file, part

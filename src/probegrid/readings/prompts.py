@@ -1,22 +1,19 @@
 """From questions to the token ids a model reads.
 
-Knows the prompt formats of the field, chat templates and a tokenizer.
+Knows the prompt formats of the field.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from probegrid.data.example import Question, QuestionSet
 from probegrid.errors import ConfigError
+from probegrid.readings.identity import digest_of
+from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import PromptConfig
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +24,11 @@ class Prompt:
     text: str
     """The prompt as text, the chat template included."""
     token_ids: tuple[int, ...]
+    digest: str = field(init=False)
+    """What its tokens are known by in the store (`readings.identity.digest_of`)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", digest_of(self.token_ids))
 
 
 def choose_shots(data: QuestionSet, config: PromptConfig) -> tuple[Question, ...]:
@@ -60,77 +62,23 @@ def _block(config: PromptConfig, question: Question, answer: str | None) -> str:
     return f"{repeated}{context}Question: {question.text}\nAnswer:{end}"
 
 
-class ChatTemplate:
-    """How a prompt is wrapped for a model that was trained on conversations; plain text where there is no template."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, choice: str | None) -> None:
-        """Choose the template: None for plain text, ``default`` for the tokenizer's own, else the path of a Jinja file.
-
-        Raises:
-            ConfigError: the tokenizer has no template of its own, or the file is missing.
-        """
-        self._tokenizer = tokenizer
-        self._choice = choice
-        self.source = self._find(choice)
-
-    def _find(self, choice: str | None) -> str | None:
-        if choice is None:
-            return None
-        if choice == "default":
-            if not self._tokenizer.chat_template:
-                raise ConfigError(
-                    "model.chat_template=default: this tokenizer has no chat template; use null or a file."
-                )
-            return str(self._tokenizer.get_chat_template())
-        if not Path(choice).is_file():
-            raise ConfigError(
-                f"model.chat_template={choice} is not a file; give null, default, or the path of a Jinja file."
-            )
-        return Path(choice).read_text()
-
-    def __call__(self, prompt: str) -> str:
-        """The text the model reads for a user's prompt.
-
-        Raises:
-            ConfigError: the template is not valid, or refuses such a conversation.
-        """
-        if self.source is None:
-            return prompt
-        from jinja2 import TemplateError
-
-        messages = [{"role": "user", "content": prompt}]
-        try:
-            rendered = self._tokenizer.apply_chat_template(
-                messages, chat_template=self.source, add_generation_prompt=True, tokenize=False
-            )
-        except TemplateError as error:
-            raise ConfigError(f"model.chat_template={self._choice} cannot be rendered: {error}") from error
-        return str(rendered)
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of prompts; a rendered template brings its own special tokens, plain text gets the tokenizer's."""
-        ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=self.source is None)[
-            "input_ids"
-        ]
-        return ids
-
-
 def build_prompts(
-    data: QuestionSet, config: PromptConfig, tokenizer: PreTrainedTokenizerBase, chat_template: str | None
-) -> list[Prompt]:
+    questions: Sequence[Question],
+    shots: Sequence[Question],
+    config: PromptConfig,
+    template: ChatTemplate,
+) -> tuple[Prompt, ...]:
     """Render and tokenize the prompt of every question.
 
     Raises:
-        ConfigError: too few examples to show, or a chat template that is not there or cannot be rendered.
+        ConfigError: the chat template cannot be rendered.
     """
-    shots = choose_shots(data, config)
-    template = ChatTemplate(tokenizer, chat_template)
-    texts = [template(render(config, shots, question)) for question in data.questions]
-    token_ids = template.tokenize(texts)
-    return [
+    texts = [template(render(config, shots, question)) for question in questions]
+    token_ids = template.tokenize(texts) if texts else []
+    return tuple(
         Prompt(question, text, tuple(ids))
-        for question, text, ids in zip(data.questions, texts, token_ids, strict=True)
-    ]
+        for question, text, ids in zip(questions, texts, token_ids, strict=True)
+    )
 
 
 def check_lengths(prompts: Sequence[Prompt], max_new_tokens: int, context: int | None) -> None:

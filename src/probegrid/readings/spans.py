@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from probegrid.data.example import Conversation, StatementSet
 from probegrid.errors import CheckpointError, ConfigError, DataError
+from probegrid.readings.identity import digest_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from probegrid.inference.generation import Generation
     from probegrid.readings.answers import AnswerReading
-    from probegrid.readings.prompts import ChatTemplate
-
-TEMPLATE_DATE = "26 Jul 2024"
-"""Today's date, for templates that tell it (Llama 3): their own default, so that every day's reading is the same."""
+    from probegrid.readings.prompts import Prompt
+    from probegrid.readings.templates import ChatTemplate
 
 _PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
 
@@ -74,6 +74,11 @@ class Passage:
     examples: tuple[Example, ...]
     spans: tuple[tuple[int, int], ...]
     """For each example, the first token that is read and one past the last."""
+    digest: str = field(init=False)
+    """What its tokens and spans are known by in the store (`readings.identity.digest_of`)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", digest_of(self.token_ids, self.spans))
 
 
 def statement_passages(
@@ -106,7 +111,7 @@ def statement_passages(
             "its tokens are; statements need one with a tokenizer.json."
         )
     return tuple(
-        _statement_passage(conversation, position, tokenizer, template.source, context)
+        _statement_passage(conversation, position, tokenizer, template, context)
         for conversation in data.conversations
     )
 
@@ -127,67 +132,85 @@ def answer_passages(
         DataError: a prompt and its answer pass the context.
     """
     check_position(position, ANSWER_POSITIONS, "answers")
-    passages: list[Passage] = []
-    for prompt, answer, label in zip(reading.prompts, reading.greedy, labels, strict=True):
-        question = prompt.question
-        first, end = len(prompt.token_ids), len(prompt.token_ids) + len(answer.token_ids)
-        token = first if position is Position.answer_first and first < end else end - 1
-        text = f"{question.text} {answer.text}"
-        example = Example(question.id, question.group or question.id, text, label)
-        ids = (*prompt.token_ids, *answer.token_ids)
-        passages.append(_passage(question.id, ids, (example,), ((token, token + 1),), context))
-    return tuple(passages)
+    return tuple(
+        _answer_passage(prompt, answer, prompt.question.id, label, position, context)
+        for prompt, answer, label in zip(reading.prompts, reading.greedy, labels, strict=True)
+    )
 
 
-def render(
-    conversation: Conversation, tokenizer: PreTrainedTokenizerBase, template: str | None
-) -> tuple[str, int]:
+def sample_passages(
+    reading: AnswerReading, position: Position, *, context: int | None
+) -> tuple[Passage, ...]:
+    """Put each sample behind its prompt, question by question; an example's id is ``<question>/<sample>``.
+
+    Args:
+        reading: the answers, samples among them.
+        position: which token is read.
+        context: most tokens the model takes; None is no limit.
+
+    Raises:
+        ConfigError: ``position`` is one of statements.
+        DataError: a prompt and its sample pass the context.
+    """
+    check_position(position, ANSWER_POSITIONS, "answers")
+    return tuple(
+        _answer_passage(prompt, sample, f"{prompt.question.id}/{number}", False, position, context)
+        for prompt, found in zip(reading.prompts, reading.generations, strict=True)
+        for number, sample in enumerate(found[1:])
+    )
+
+
+def _answer_passage(
+    prompt: Prompt, answer: Generation, name: str, label: bool, position: Position, context: int | None
+) -> Passage:
+    question = prompt.question
+    first, end = len(prompt.token_ids), len(prompt.token_ids) + len(answer.token_ids)
+    token = first if position is Position.answer_first and first < end else end - 1
+    example = Example(name, question.group or question.id, f"{question.text} {answer.text}", label)
+    ids = (*prompt.token_ids, *answer.token_ids)
+    return _passage(name, ids, (example,), ((token, token + 1),), context)
+
+
+def render(conversation: Conversation, template: ChatTemplate) -> tuple[str, int]:
     """The text of a conversation, and where in it the content of the last message begins.
 
     That may be before the text begins, by the spaces that a template strips off the content.
 
     Args:
         conversation: its last message is the assistant's.
-        tokenizer: renders the template.
-        template: Jinja; None for the contents of the messages with a blank line between them.
+        template: where it is plain, the contents of the messages with a blank line between them.
 
     Raises:
         DataError: the template refuses the conversation, or alters the assistant's content.
     """
     messages = [asdict(message) for message in conversation.messages]
     content = conversation.messages[-1].content
-    if template is None:
+    if template.source is None:
         text = "\n\n".join(message["content"] for message in messages)
         return text, len(text) - len(content)
-    text = _apply(template, messages, tokenizer, conversation.id)
+    text = _apply(template, messages, conversation.id)
     marked = [*messages[:-1], {**messages[-1], "content": _PLACEHOLDER}]
-    start = _apply(template, marked, tokenizer, conversation.id).rfind(_PLACEHOLDER)
+    start = _apply(template, marked, conversation.id).rfind(_PLACEHOLDER)
     if start >= 0 and text.startswith(content, start):
         return text, start
     if start >= 0 and text.startswith(content.strip(), start):
         return text, start - (len(content) - len(content.lstrip()))
     raise DataError(
         f"the chat template does not show the assistant's content of conversation {conversation.id} as it is, so that "
-        "its statements cannot be found; set model.chat_template=null or give a template that does."
+        "its statements cannot be found; set model.chat_template=none or give a template that does."
     )
 
 
-def _apply(
-    template: str, messages: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, conversation: str
-) -> str:
+def _apply(template: ChatTemplate, messages: list[dict[str, Any]], conversation: str) -> str:
     from jinja2 import TemplateError
 
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                messages, chat_template=template, tokenize=False, date_string=TEMPLATE_DATE
-            )
-        )
+        return template.render(messages)
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in messages)
         raise DataError(
             f"the chat template refuses conversation {conversation} with its roles {roles} ({error}); "
-            "set model.chat_template=null, or see dataset.system_prompt."
+            "set model.chat_template=none, or see dataset.system_prompt."
         ) from error
 
 
@@ -195,11 +218,13 @@ def _statement_passage(
     conversation: Conversation,
     position: Position,
     tokenizer: PreTrainedTokenizerBase,
-    template: str | None,
+    template: ChatTemplate,
     context: int | None,
 ) -> Passage:
-    text, origin = render(conversation, tokenizer, template)
-    encoded = tokenizer(text, add_special_tokens=template is None, return_offsets_mapping=True, verbose=False)
+    text, origin = render(conversation, template)
+    encoded = tokenizer(
+        text, add_special_tokens=template.source is None, return_offsets_mapping=True, verbose=False
+    )
     ids: list[int] = encoded["input_ids"]
     offsets: list[tuple[int, int]] = encoded["offset_mapping"]
     spans: list[tuple[int, int]] = []
@@ -270,7 +295,8 @@ def _passage(
                 f"{example.id} of {name} is read at token {end}, but the model takes {context} tokens; leave it out of "
                 "the dataset, or shorten what comes before it."
             )
-    return Passage(name, tuple(token_ids[: max(end for _, end in spans)]), examples, tuple(spans))
+    read = tuple(token_ids[: max(end for _, end in spans)])
+    return Passage(name, read, examples, tuple(spans))
 
 
 def check_position(position: Position, allowed: Sequence[Position], of: str) -> None:

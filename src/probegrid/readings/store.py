@@ -1,14 +1,16 @@
-"""Readings on disk: content-addressed folders of parts, each written whole or not at all.
+"""Readings on disk: content-addressed folders of parts, each written whole or not at all and named by its content.
 
-Knows folders, JSON and Arrow tables.
+An entry is everything that was read of one model in one way; its rows are known by what was read (the digest of a
+prompt's or a passage's tokens), so that whoever asks for more of them reads only what is missing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 LEFTOVER_AGE_S = 3600
 """A part is written in seconds; a temporary file of this age belongs to no living writer."""
+DAMAGED_SUFFIX = ".damaged"
+_NAME_LENGTH = 32
 
 
 def key_of(description: Mapping[str, Any]) -> str:
@@ -49,6 +53,8 @@ class Entry:
         """
         self.key = key_of(description)
         self.folder = Path(store_dir) / kind / self.key
+        self.damage: list[str] = []
+        """A sentence for each file that was found damaged and set aside."""
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(self.folder)
@@ -58,57 +64,126 @@ class Entry:
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file whole or not at all."""
         with atomic(self.folder / name) as temporary:
-            temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False))
+            temporary.write_text(json.dumps(value, ensure_ascii=False))
 
     def read_json(self, name: str) -> Any | None:
-        """Read a JSON file; None if it was never written.
-
-        Raises:
-            StoreError: it is damaged.
-        """
+        """Read a JSON file; None if it was never written, or is no JSON, in which case it is set aside."""
         file = self.folder / name
-        if not file.exists():
-            return None
         try:
             return json.loads(file.read_text())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise unreadable(file, error) from error
         except ValueError as error:
-            raise damaged(file, error) from error
+            self.set_aside(file, str(error))
+            return None
 
-    def write_part(self, name: str, table: pa.Table) -> None:
-        """Write a part whole or not at all."""
+    def write_part(self, table: pa.Table) -> None:
+        """Write a part whole or not at all, under the name of its content."""
         import pyarrow.parquet as pq
 
-        with atomic(self.folder / f"{name}.parquet") as temporary:
-            pq.write_table(table, temporary, write_page_checksum=True)
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        content = buffer.getvalue()
+        with atomic(self.folder / f"part-{content_name(content)}.parquet") as temporary:
+            temporary.write_bytes(content)
 
-    def read_parts(self) -> Iterator[pa.Table]:
-        """Read every part, in the order of their names.
+    def read_parts(self, columns: Sequence[str]) -> list[pa.Table]:
+        """Read every part that is whole; one that is damaged is set aside, so that its rows are missing.
+
+        Args:
+            columns: those that a part has; one without them is damaged.
 
         Raises:
-            StoreError: a part is damaged.
+            StoreError: a part may not be read.
         """
+        return [table for _, table in self._parts(columns)]
+
+    def merge(self, columns: Sequence[str]) -> None:
+        """Make one part of all, where there are several: inodes are rationed.
+
+        A reader at work meanwhile finds every row in the old parts or in the new one.
+        """
+        import pyarrow as pa
+
+        parts = list(self._parts(columns))
+        if len(parts) < 2:
+            return
+        self.write_part(pa.concat_tables([table for _, table in parts]))
+        for file, _ in parts:
+            file.unlink(missing_ok=True)
+
+    def set_aside(self, file: Path, reason: str) -> None:
+        """Rename a damaged file, so that what it held is made again, and say so in ``damage``."""
+        with suppress(FileNotFoundError), disk_errors(file):
+            file.replace(file.with_name(file.name + DAMAGED_SUFFIX))
+        self.damage.append(
+            f"{file} is damaged ({reason}); it is set aside as *{DAMAGED_SUFFIX}, and what it held is made again"
+        )
+
+    def _parts(self, columns: Sequence[str]) -> Iterator[tuple[Path, pa.Table]]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        for file in sorted(self.folder.glob("*.parquet")):
+        for file, content in read_verified(self, sorted(self.folder.glob("part-*.parquet"))):
             try:
-                table = pq.read_table(file, page_checksum_verification=True)
+                table = pq.read_table(io.BytesIO(content))
+                missing = set(columns) - set(table.column_names)
             except (pa.ArrowException, OSError, ValueError) as error:
-                raise damaged(file, error) from error
-            yield table
+                self.set_aside(file, _first_line(error))
+                continue
+            if missing:
+                self.set_aside(file, f"it has no column {min(missing)}")
+                continue
+            yield file, table
+
+
+def read_verified(entry: Entry, files: Sequence[Path]) -> Iterator[tuple[Path, bytes]]:
+    """The content of each file whose name says what it holds; one that holds something else is set aside.
+
+    Raises:
+        StoreError: a file may not be read.
+    """
+    for file in files:
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError:  # merged with others meanwhile, which are read in its place
+            continue
+        except OSError as error:
+            raise unreadable(file, error) from error
+        if content_name(content) == file.stem.removeprefix("part-"):
+            yield file, content
+        else:
+            entry.set_aside(file, "its checksum differs")
+
+
+def content_name(content: bytes) -> str:
+    """The name of a part by its content: 32 hex digits of its SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:_NAME_LENGTH]
+
+
+def unreadable(file: Path, error: OSError) -> StoreError:
+    """What to raise where a file may not be read: that is no damage."""
+    return StoreError(
+        f"{file} cannot be read: {error.strerror or error}; ask its owner for the right to read it."
+    )
 
 
 def damaged(file: Path, error: Exception) -> StoreError:
-    """What to raise where a file of an entry cannot be read."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    """What to raise where a file that nothing can take the place of cannot be read."""
     return StoreError(
-        f"{file} is damaged ({reason}); delete it and run the same command: only it is made again."
+        f"{file} is damaged ({_first_line(error)}); delete it and run the same command: only it is made again."
     )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _remove_leftovers(folder: Path) -> None:
     """Remove what killed writers left unfinished: temporary files that are over an hour old."""
-    for file in folder.glob(".*.tmp"):
-        with suppress(FileNotFoundError):
+    for file in folder.glob("**/.*.tmp"):
+        with suppress(OSError):  # gone meanwhile, or a colleague's
             if time.time() - file.stat().st_mtime > LEFTOVER_AGE_S:
                 file.unlink()

@@ -1,30 +1,23 @@
-"""Whether each cell can work, and whether it is done, before anything is submitted.
-
-What cells share is looked up once: a checkpoint, a dataset, a plan. Imports no torch.
-"""
+"""Whether each cell can work, and whether it is done, before anything is submitted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from probegrid import data
-from probegrid.cell.plan import plan_cell
-from probegrid.cell.prepare import Cell, probe_classifier, transfer_sets
+from probegrid.cell.lookup import Lookup
+from probegrid.cell.plan import plan_cell, workload_of
+from probegrid.cell.prepare import Cell, prepare
 from probegrid.errors import ConfigError, UnknownArchitecture, UserError
-from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.schema import CellSpec, Config, DeviceMapConfig
+from probegrid.schema import DeviceMapConfig
 from probegrid.sweep.grid import ComposedCell
 from probegrid.sweep.options import LauncherOptions, SlurmOptions
 from probegrid.tracking import record
 
 if TYPE_CHECKING:
-    from probegrid.data.example import QuestionSet, StatementSet
     from probegrid.planning.plan import Plan
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,80 +31,60 @@ class CheckedCell:
     error: UserError | None = None
 
 
-class Once:
-    """Remembers what was found for a description, mistakes included."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, object] = {}
-
-    def __call__(self, description: str, find: Callable[[], T]) -> T:
-        """What ``find`` returns, or raises, the first time for this description."""
-        if description not in self._found:
-            try:
-                self._found[description] = find()
-            except UserError as error:
-                self._found[description] = error
-        found = self._found[description]
-        if isinstance(found, UserError):
-            raise found
-        return found  # type: ignore[return-value]  # the description names what is looked for
-
-
 class Checker:
-    """Looks at cells one by one."""
+    """Looks at cells one by one; what they share is looked up once."""
 
-    def __init__(self, options: LauncherOptions) -> None:
+    def __init__(self, options: LauncherOptions, lookup: Lookup | None = None) -> None:
         self._options = options
-        self._once = Once()
+        self._lookup = lookup or Lookup()
+        self._plans: dict[str, Plan | UserError | None] = {}
 
     def check(self, composed: ComposedCell) -> CheckedCell:
         """Look at a cell; what is wrong with it is in the result."""
-        if composed.spec is None:
+        spec = composed.spec
+        if spec is None:
             return CheckedCell(composed, error=composed.error)
-        config, spec = composed.spec.config, composed.spec
         try:
-            checkpoint = self._once(f"checkpoint {config.model}", lambda: find_checkpoint(config.model))
-            plan = self._plan_if_known(spec, checkpoint)
-            examples = self._examples(config)
-            transfer = self._once(f"transfer {config.probe}", lambda: transfer_sets(config.probe))
-            classifier = self._once(f"classifier {config.probe}", lambda: probe_classifier(config.probe))
-            key = Cell(spec, checkpoint, plan, examples, transfer, classifier).key
+            cell = prepare(spec, self._lookup)
+            key = cell.key
+            is_done = not spec.config.force and record.is_done(Path(spec.config.results_dir), key)
+            plan = None if is_done else self._plan(cell)
         except UserError as error:
             return CheckedCell(composed, error=error)
-        return CheckedCell(composed, plan, key, record.is_done(Path(config.results_dir), key))
+        return CheckedCell(composed, plan, key, is_done)
 
-    def plan(self, spec: CellSpec, checkpoint: Checkpoint | None = None) -> Plan:
-        """Plan a cell for where its job will run.
+    def _plan(self, cell: Cell) -> Plan | None:
+        """The plan of a cell for where its job will run; None where none can be made and none has to be.
 
         Raises:
-            UserError: it cannot work there.
+            UserError: it cannot work there, or without a plan nothing says what its job asks for.
         """
-        there = replace(spec.config, device_map=self._device_map(spec.config.device_map))
-        moved = replace(spec, config=there)
-        found = checkpoint and checkpoint.fingerprint
-        return self._once(
-            f"plan {there} {spec.choices.dataset} {found}", lambda: plan_cell(moved, checkpoint)
-        )
-
-    def _plan_if_known(self, spec: CellSpec, checkpoint: Checkpoint) -> Plan | None:
-        """The plan; None where nothing is known of the architecture and nothing has to be."""
-        try:
-            return self.plan(spec, checkpoint)
-        except UnknownArchitecture as error:
-            needed = [name for name, value in vars(spec.config.model.resources).items() if value is None]
-            if needed and isinstance(self._options, SlurmOptions):
-                raise ConfigError(
-                    f"{error} Without a plan say what a job asks for: "
-                    f"{', '.join(f'model.resources.{name}' for name in needed)}."
-                ) from error
+        if cell.model is None:
             return None
+        described = (cell.model.checkpoint.fingerprint, cell.config.model, cell.config.quantization)
+        key = f"{described} {cell.config.device_map} {workload_of(cell)}"
+        if key not in self._plans:
+            try:
+                self._plans[key] = plan_cell(cell, device_map=self.device_map(cell.config.device_map))
+            except UnknownArchitecture as error:
+                self._plans[key] = self._without_plan(cell, error)
+            except UserError as error:
+                self._plans[key] = error
+        found = self._plans[key]
+        if isinstance(found, UserError):
+            raise found
+        return found
 
-    def _examples(self, config: Config) -> QuestionSet | StatementSet:
-        return self._once(
-            f"{type(config.dataset).__module__} {config.dataset}", lambda: data.load(config.dataset)
+    def _without_plan(self, cell: Cell, error: UnknownArchitecture) -> UserError | None:
+        needed = [name for name, value in vars(cell.config.model.resources).items() if value is None]
+        if not needed or not isinstance(self._options, SlurmOptions):
+            return None
+        return ConfigError(
+            f"{error} Without a plan say what a job asks for: "
+            f"{', '.join(f'model.resources.{name}' for name in needed)}."
         )
 
-    def _device_map(self, device_map: DeviceMapConfig) -> DeviceMapConfig:
+    def device_map(self, device_map: DeviceMapConfig) -> DeviceMapConfig:
         """The GPUs a cluster profile describes, where the device map leaves them open."""
         if not isinstance(self._options, SlurmOptions):
             return device_map

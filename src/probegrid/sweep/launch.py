@@ -10,6 +10,7 @@ import json
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class Sweep:
     names: list[str]
     checked: list[CheckedCell]
     options: LauncherOptions
+    since: float
+    """When the command began, in seconds since the epoch."""
 
 
 def run_sweep(
@@ -63,10 +66,10 @@ def run_sweep(
     """
     if isinstance(options, SlurmOptions):
         check_options(options)
-    names = cell_names(composed)
+    names, since = cell_names(composed), time.time()
     checked = _check(composed, names, options)
     folder = SweepFolder(_shared(checked).results_dir, sweep_id(composed))
-    sweep = Sweep(folder, names, checked, options)
+    sweep = Sweep(folder, names, checked, options, since)
     with _one_launcher(folder):
         requests = _missing(sweep)
         _write(sweep)
@@ -90,7 +93,8 @@ def sweep_id(composed: Sequence[ComposedCell]) -> str:
     order of the cells counts, for they are known by their numbers.
     """
     overrides = [
-        sorted(o for o in cell.overrides if not o.startswith(("action=", "report."))) for cell in composed
+        sorted(o for o in cell.overrides if not o.startswith(("action=", "report.", "force=")))
+        for cell in composed
     ]
     digest = hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:_ID_LENGTH]
     preset = next((cell.spec.config.experiment for cell in composed if cell.spec), None)
@@ -189,6 +193,7 @@ def _write(sweep: Sweep) -> None:
             git_commit=git_commit(),
             versions=versions(),
             launcher={str(name): value for name, value in launcher.items()},
+            since=sweep.since,
         )
     )
 

@@ -14,17 +14,16 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from probegrid.cell.plan import PackPlan, plan_pack
-from probegrid.cell.run import measure_gpus, run_cell
+from probegrid.cell.pack import Pack
+from probegrid.cell.run import run_cell
 from probegrid.disk import full_disk
 from probegrid.errors import RunError, StoreError, UserError
 from probegrid.models.load import LoadedModel, ModelRequest
 from probegrid.models.pool import ModelPool
-from probegrid.progress import Progress
 from probegrid.schema import CellSpec
 from probegrid.sweep.heartbeat import Heartbeat
 from probegrid.sweep.options import OnInterrupt
-from probegrid.tracking.sweep_folder import CellState, Phase, SweepFolder
+from probegrid.tracking.sweep_folder import CellState, Manifest, Phase, SweepFolder
 
 _MAX_REASON_LENGTH = 400
 
@@ -38,17 +37,16 @@ def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> Non
     manifest, configs = folder.read_manifest(), folder.read_cells()
     sys.argv = list(manifest.argv)  # so that records name the user's command, not this process's
     max_failures = manifest.launcher["max_failures"]
-    pool, pack = ReportingPool(), _plan_pack([found for cell in cells if (found := configs[cell])])
-    for cell in cells:
-        if _ended(folder.read_state(cell), submission):
-            continue
+    left = [cell for cell in cells if not _ended(folder.read_state(cell), submission)]
+    pack = Pack([found for cell in left if (found := configs[cell])], pool=ReportingPool())
+    for cell in left:
         if max_failures is not None and count_failed(folder, submission) >= max_failures:
             raise RunError(
                 f"{max_failures} cells failed, which is hydra.launcher.max_failures; the rest waits."
             )
         found = configs[cell]
         assert found is not None
-        _run(folder, submission, cell, found, pool, pack)
+        _run(folder, manifest, submission, cell, found, pack)
     if manifest.launcher["detach"] or manifest.launcher["on_interrupt"] == OnInterrupt.detach.name:
         _close_if_last(folder)
     states = [folder.read_state(cell) for cell in cells]
@@ -57,13 +55,6 @@ def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> Non
     ]
     if failed:
         raise RunError(f"{len(failed)} of the {len(cells)} cells of this job failed; see {folder.path}.")
-
-
-def _plan_pack(cells: Sequence[CellSpec]) -> PackPlan | None:
-    """Choose where the pack's model lies, once, while nothing of it is in memory."""
-    with Progress() as progress:
-        measure_gpus(cells[0].config.device_map, progress)
-    return plan_pack(cells)
 
 
 def _close_if_last(folder: SweepFolder) -> None:
@@ -112,11 +103,11 @@ def _ended(state: CellState | None, submission: int) -> bool:
 
 def _run(
     folder: SweepFolder,
+    manifest: Manifest,
     submission: int,
     cell: int,
     spec: CellSpec,
-    pool: ModelPool,
-    pack: PackPlan | None,
+    pack: Pack,
 ) -> None:
     """Run one cell and write how it ended; the boundary at which a failure is recorded and the pack goes on.
 
@@ -130,7 +121,7 @@ def _run(
     )
     try:
         with full_disk(folder.path):  # the job's own log may be what has no room
-            run_cell(spec, pool=pool, pack=pack, sweep=folder.id, progress=heartbeat)
+            run_cell(spec, pack=pack, sweep=folder.id, since=manifest.since, progress=heartbeat)
     except Exception as error:  # noqa: BLE001  # a cell must not take its pack along; the job fails at its end
         text = "".join(traceback.format_exception(error))
         with suppress(OSError):

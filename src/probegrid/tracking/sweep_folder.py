@@ -87,6 +87,8 @@ class Manifest:
     versions: Mapping[str, str]
     launcher: Mapping[str, Any]
     """The launcher's options, as plain values."""
+    since: float = 0.0
+    """When it was submitted, in seconds since the epoch: under ``force=true`` what was read before is read again."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What an activation probe is fitted on."""
+"""What a trained probe is fitted on."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from probegrid.evaluation.splits import StrArray
 
 @dataclass(frozen=True)
 class Features:
-    """Activations with their labels and splits.
+    """Examples by what is known of each: activations and text, with their labels and splits.
 
     Attributes:
-        activations: float[n, l, d] of any float type, on the device that the fit is to run on.
+        activations: float[n, l, d] of any float type, on the device that the fit is to run on; with no layer for a
+            probe that needs none.
         layers: the l layers, in the order of the second axis.
         labels: bool[n].
         parts: `str[n]`, the split of each example, as in `evaluation.splits.Fold`.
+        texts: n strings: the statements, or each question with the answer given; empty where they do not matter.
 
     Raises:
         DataError: an activation is not finite.
@@ -32,6 +34,7 @@ class Features:
     layers: tuple[int, ...]
     labels: BoolArray
     parts: StrArray
+    texts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.labels)
@@ -44,6 +47,8 @@ class Features:
             raise ValueError(
                 f"one split an example is needed: {n} examples, splits of shape {self.parts.shape}"
             )
+        if self.texts and len(self.texts) != n:
+            raise ValueError(f"one text an example is needed: {n} examples, {len(self.texts)} texts")
         for column, layer in enumerate(self.layers):
             wrong = ~torch.isfinite(self.activations[:, column]).all(dim=1)
             if wrong.any():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from probegrid.evaluation.checks import FloatArray
+from probegrid.probes.fitting.features import Features
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class FittedProbe:
         history: of a training by gradient descent; `None` where there was none.
     """
 
+    threshold: ClassVar[float | None] = None  # chosen on validation
     layers: tuple[int, ...]
     directions: Tensor
     biases: Tensor
@@ -69,6 +72,10 @@ class FittedProbe:
         directions = (weights / scales[:, None]).float().cpu()
         chosen = tuple(penalties) if penalties is not None else (None,) * len(layers)
         return cls(layers, directions, (biases / scales).cpu(), scales.cpu(), chosen, history)
+
+    def score(self, features: Features) -> FloatArray:
+        """Score the n examples by every layer: float64[n, l]."""
+        return self.scores(features.activations)
 
     def scores(self, activations: Tensor) -> FloatArray:
         """Score raw activations float[n, l, d]: float64[n, l], larger where true is more likely.

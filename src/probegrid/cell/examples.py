@@ -1,0 +1,76 @@
+"""The labelled examples of a trained probe, and how it divides them.
+
+Knows statements, questions with answers, and divisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probegrid.data.example import StatementSet
+from probegrid.evaluation.splits import Division, divide
+from probegrid.probes.training import Examples
+
+if TYPE_CHECKING:
+    from probegrid.probes import TrainedProbe
+    from probegrid.readings.answers import AnswerReading
+
+
+def examples_of_statements(data: StatementSet) -> Examples:
+    """Every statement, in order, with its label."""
+    found = [(talk.id, statement) for talk in data.conversations for statement in talk.statements]
+    return Examples(
+        tuple(statement.id for _, statement in found),
+        tuple(conversation for conversation, _ in found),
+        tuple(statement.text for _, statement in found),
+        tuple(statement.source for _, statement in found),
+        np.array([statement.label for _, statement in found]),
+    )
+
+
+def examples_of_answers(reading: AnswerReading, correct: Sequence[bool]) -> Examples:
+    """Every question with the model's greedy answer; the label is whether it is correct."""
+    questions = [prompt.question for prompt in reading.prompts]
+    return Examples(
+        tuple(question.id for question in questions),
+        tuple(question.group or question.id for question in questions),
+        tuple(
+            f"{question.text} {answer.text}"
+            for question, answer in zip(questions, reading.greedy, strict=True)
+        ),
+        ("",) * len(questions),
+        np.array(correct),
+    )
+
+
+@dataclass(frozen=True)
+class Divided:
+    """Examples and how the probe divides them."""
+
+    examples: Examples
+    division: Division
+
+    @classmethod
+    def of(cls, examples: Examples, probe: TrainedProbe) -> Divided:
+        """Divide as the probe asks.
+
+        Raises:
+            DataError: a split lacks a class, or there is a single source to leave out.
+        """
+        division = divide(
+            probe.split,
+            examples.labels,
+            examples.conversations,
+            examples.texts,
+            examples.sources,
+            seed=probe.seed,
+        )
+        return cls(examples, division)
+
+    def groups_of(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> list[str]:
+        """The group of each of these examples."""
+        return [str(self.division.groups[row]) for row in rows]

@@ -1,0 +1,126 @@
+"""What the needs of a cell's probe name, read: from the store, or from the model.
+
+Knows which reading each need is; nothing of how one is made, nor of what the probe does with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from probegrid.data.example import Question, QuestionSet
+from probegrid.evaluation.correctness import Judgement, Rule, judge
+from probegrid.probes import Of
+from probegrid.readings.asks import Replies, put
+from probegrid.readings.spans import Passage, Position, answer_passages, sample_passages
+
+if TYPE_CHECKING:
+    from probegrid.cell.prepare import Cell
+    from probegrid.inference.generation import Generation
+    from probegrid.readings.activations import ActivationReading
+    from probegrid.readings.answers import AnswerReading
+    from probegrid.readings.entailment import Entailments
+    from probegrid.readings.session import ModelSession
+
+
+@dataclass(frozen=True)
+class JudgedAnswers:
+    """The model's answers to a set of questions, each with its verdict."""
+
+    data: QuestionSet
+    reading: AnswerReading
+    verdicts: Sequence[Judgement]
+
+    @property
+    def correct(self) -> list[bool]:
+        """Whether each answer is correct."""
+        return [verdict.correct for verdict in self.verdicts]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Everything that was read for a cell."""
+
+    answers: JudgedAnswers | None = None
+    """None where the examples are statements."""
+    asked: Mapping[str, Replies] = field(default_factory=dict)
+    """What the model said to the probe's own prompts, by name."""
+    hidden: ActivationReading | None = None
+    """None where no hidden state is needed."""
+
+    @property
+    def read_s(self) -> float:
+        """Seconds of all readings, those of earlier runs included."""
+        answers = 0.0 if self.answers is None else self.answers.reading.read_s
+        hidden = 0.0 if self.hidden is None else self.hidden.read_s
+        return answers + hidden + sum(replies.read_s for replies in self.asked.values())
+
+
+def gather(cell: Cell, session: ModelSession) -> Gathered:
+    """Read what a cell needs.
+
+    Raises:
+        StoreError: a file of the store that may not be read, or a full disk.
+        RunError: one example alone does not fit in memory, or an activation is not finite.
+    """
+    if cell.statements is not None:
+        return Gathered(hidden=session.activations(cell.statements.passages, cell.layers))
+    answers = _answers(cell, session)
+    return Gathered(answers, _asked(cell, session, answers), _hidden(cell, session, answers))
+
+
+@contextmanager
+def entailments_of(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> Iterator[Entailments | None]:
+    """The second model that the needs name, let go at the end; None where they name none."""
+    if cell.classifier is None:
+        yield None
+        return
+    with session.entailments(cell.classifier, answers.reading.key) as entailments:
+        yield entailments
+
+
+def _answers(cell: Cell, session: ModelSession) -> JudgedAnswers:
+    config, data = cell.config, cell.examples
+    assert isinstance(data, QuestionSet)
+    reading = session.answers(cell.prompts, config.decoding, config.prompt.stop)
+    verdicts = [
+        _verdict(data.rule, question, answer)
+        for question, answer in zip(data.questions, reading.greedy, strict=True)
+    ]
+    return JudgedAnswers(data, reading, verdicts)
+
+
+def _verdict(rule: str, question: Question, answer: Generation) -> Judgement:
+    return judge(answer.text, question.references, Rule(rule))
+
+
+def _asked(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> dict[str, Replies]:
+    config, rule = cell.config, answers.data.rule
+    found: dict[str, Replies] = {}
+    for name, ask in cell.needs.asks.items():
+        shown = cell.worked[name]
+        worked = session.answers(shown, config.decoding, config.prompt.stop) if shown else None
+        found[name] = put(
+            session,
+            name,
+            ask,
+            answers.reading,
+            worked,
+            lambda question, answer: _verdict(rule, question, answer).correct,
+        )
+    return found
+
+
+def _hidden(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> ActivationReading | None:
+    hidden = cell.needs.hidden
+    if hidden is None:
+        return None
+    position, context = Position(hidden.position), session.checkpoint.context
+    passages: tuple[Passage, ...]
+    if hidden.of is Of.samples:
+        passages = sample_passages(answers.reading, position, context=context)
+    else:
+        passages = answer_passages(answers.reading, answers.correct, position, context=context)
+    return session.activations(passages, cell.layers)
