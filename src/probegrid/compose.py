@@ -5,13 +5,10 @@ Knows Hydra's config store, its compose API and its errors.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 from hydra import compose, initialize_config_module
@@ -24,6 +21,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 import probegrid.data
 import probegrid.probes
 from probegrid.errors import ConfigError, closest
+from probegrid.plugins import config_classes
 from probegrid.schema import CellSpec, Choices, Config, DatasetConfig, ProbeConfig
 from probegrid.sweep.options import LauncherOptions
 
@@ -38,16 +36,20 @@ def register() -> None:
         ("dataset", probegrid.data, DatasetConfig),
         ("probe", probegrid.probes, ProbeConfig),
     ):
-        for name, config_class in _config_classes(package, base):
-            store.store(group=f"schema/{group}", name=name, node=config_class)
+        for name, owner in config_classes(f"{group}s", package, base):
+            store.store(group=f"schema/{group}", name=name, node=owner)
+            if not owner.__module__.startswith(f"{package.__name__}."):
+                store.store(group=group, name=name, node=_choice(group, name, owner))
 
 
-def _config_classes(package: ModuleType, base: type) -> Iterator[tuple[str, type]]:
-    for found in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"{package.__name__}.{found.name}")
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__:
-                yield found.name, value
+def _choice(group: str, name: str, owner: type[Any]) -> dict[str, Any]:
+    """What a YAML of ours says, for a class from outside: its schema, the root's seed, samples where it needs them."""
+    draws = getattr(owner, "fewest_samples", 0) > 0
+    defaults: list[Any] = [f"/schema/{group}/{name}@_here_"]
+    if draws:
+        defaults.append({"override /decoding@_global_.decoding": "sample"})
+    seed = {"seed": "${seed}"} if "seed" in {part.name for part in fields(owner)} else {}
+    return {"defaults": [*defaults, "_self_"], **seed}
 
 
 def to_config(composed: DictConfig) -> Config:

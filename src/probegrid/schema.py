@@ -204,6 +204,9 @@ class QuestionDatasetConfig(DatasetConfig):
     """Always."""
     shot_split: str = "train"
     """Split the few-shot examples are drawn from; a single local file is divided into two disjoint parts instead."""
+    rule: str | None = None
+    """Rule of correctness by which an answer is judged: ``squad``, ``trivia_qa`` or one of your own; null: the
+    dataset's own."""
 
 
 @dataclass

@@ -77,10 +77,6 @@ def invoke(workdir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     return invoke_main
 
 
-def no_model(deepest_layer: int | None = None) -> LoadedModel:
-    pytest.fail("a model was opened although the store holds everything")
-
-
 def recorded(folder: Path) -> dict[str, object]:
     content: dict[str, object] = json.loads((folder / "result.json").read_text())
     return content

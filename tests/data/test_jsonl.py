@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from probegrid.data import load
 from probegrid.data.example import QuestionSet, StatementSet
-from probegrid.data.jsonl import JsonlConfig, Rule
+from probegrid.data.jsonl import JsonlConfig
 from probegrid.errors import DataError
 
 ROWS = [{"question": f"What is {number}?", "answers": f"Number {number}"} for number in range(30)]
@@ -69,7 +69,7 @@ def test_columns_of_other_names_are_mapped(tmp_path: Path) -> None:
         answers_column="a",
         id_column="key",
         context_column="passage",
-        rule=Rule.trivia_qa,
+        rule="trivia_qa",
     )
     (question,) = loaded.questions
     assert (question.id, question.text, question.references) == ("7", "Who?", ("Ann", "Anna"))

@@ -1,29 +1,36 @@
-"""Every answer probe, on a cell of the embedded model: finite scores, their names known, references never looked at."""
+"""Every answer probe there is, found and not listed: its contract, its names, and that its scores say something."""
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from rich.console import Console
 
+import probegrid.probes
+from probegrid.cell.answer_probe import scoring_of
+from probegrid.cell.gather import entailments_of, gather
+from probegrid.cell.prepare import prepare
 from probegrid.compose import compose_cell
-from probegrid.data import load
-from probegrid.data.example import QuestionSet
 from probegrid.evaluation.metrics import OTHER_SCORES, metric_info
 from probegrid.evaluation.ranking import auroc
-from probegrid.models.checkpoint import find_checkpoint
-from probegrid.models.load import LoadedModel
-from probegrid.probes import AnswerProbe, Scores, Scoring
+from probegrid.models.pool import ModelPool
+from probegrid.plugins import config_classes
+from probegrid.probes import AnswerProbe, Probe, Scores
 from probegrid.progress import Progress
-from probegrid.readings.session import Respondent
+from probegrid.readings.session import ModelSession
+from probegrid.schema import ProbeConfig
+from probegrid.testing import check_probe
 
-PROBES = ("gnll", "semantic_entropy", "p_true")
+OURS = {
+    name: owner
+    for name, owner in config_classes("probes", probegrid.probes, ProbeConfig)
+    if issubclass(owner, Probe)
+}
+ANSWERS = [name for name, owner in OURS.items() if issubclass(owner, AnswerProbe)]
 N = 60
 
 
@@ -32,65 +39,45 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")
 
 
-@pytest.fixture(scope="module")
-def model() -> LoadedModel:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    folder = find_checkpoint(compose_cell([]).config.model).name
-    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    return LoadedModel(loaded, load_s=0.0)
-
-
-def scored(choice: str, store: Path, model: LoadedModel, data: QuestionSet | None = None) -> Scores:
-    config = compose_cell([f"probe={choice}", f"dataset.num_samples={N}", f"store_dir={store}"]).config
-    assert isinstance(config.probe, AnswerProbe)
-    with Progress(Console(file=io.StringIO())) as progress:
-        respondent = Respondent(config, find_checkpoint(config.model), lambda: model, progress)
-        asked = load(config.dataset)
-        assert isinstance(asked, QuestionSet)
-        config.probe.check(respondent)
-        return config.probe.score(Scoring(data or asked, respondent.answer(asked), respondent))
+def scored(choice: str, store: Path) -> tuple[Scores, list[bool]]:
+    """Scores of a composed cell, and whether each answer is correct."""
+    cell = prepare(compose_cell([f"probe={choice}", f"dataset.num_samples={N}", f"store_dir={store}"]))
+    assert cell.model is not None
+    assert isinstance(cell.probe, AnswerProbe)
+    with Progress(Console(file=io.StringIO())) as progress, ModelPool() as pool:
+        model = cell.model
+        session = ModelSession(cell.config, model.checkpoint, model.tokenizer, None, pool, progress)
+        gathered = gather(cell, session)
+        assert gathered.answers is not None
+        with entailments_of(cell, session, gathered.answers) as entails:
+            scores = cell.probe.score(scoring_of(cell, gathered, entails))
+    return scores, gathered.answers.correct
 
 
-@pytest.mark.parametrize("choice", PROBES)
-def test_contract_holds(choice: str, store: Path, model: LoadedModel) -> None:
-    config = compose_cell([f"probe={choice}"]).config
-    assert isinstance(config.probe, AnswerProbe)
-    scores = scored(choice, store, model)
-    columns = {"own": scores.own, **scores.others}
-    assert all(len(column) == N and np.isfinite(column).all() for column in columns.values())
-    assert len(set(scores.own)) > N / 4
-    if config.probe.is_probability:
-        assert all(0 <= score <= 1 for score in scores.own)
+def test_the_probes_that_there_are() -> None:
+    assert {"gnll", "semantic_entropy", "p_true", "verbalized", "eigenscore"} == set(ANSWERS)
+    assert {"logistic", "mass_mean", "control", "text_baseline"} == OURS.keys() - set(ANSWERS)
+
+
+@pytest.mark.parametrize("choice", OURS)
+def test_contract_holds(choice: str) -> None:
+    probe = compose_cell([f"probe={choice}"]).config.probe
+    assert type(probe) is OURS[choice]
+    assert OURS[choice].declared_name() == choice
+    check_probe(probe)
+
+
+@pytest.mark.parametrize("choice", ANSWERS)
+def test_other_scores_are_known_by_their_names(choice: str, store: Path) -> None:
+    scores, _ = scored(choice, store)
     assert scores.others.keys() <= OTHER_SCORES.keys()
     assert all(metric_info(f"{name}_auroc_ci_low").description for name in scores.others)
-    assert scored(choice, store, model) == scores
 
 
-@pytest.mark.parametrize("choice", PROBES)
-def test_references_of_what_is_asked_change_no_score(choice: str, store: Path, model: LoadedModel) -> None:
-    data = load(compose_cell([f"dataset.num_samples={N}"]).config.dataset)
-    assert isinstance(data, QuestionSet)
-    changed = tuple(dataclasses.replace(question, references=("no",)) for question in data.questions)
-    blind = scored(choice, store, model, dataclasses.replace(data, questions=changed))
-    assert blind.own == scored(choice, store, model).own
-
-
-@pytest.mark.parametrize("choice", ["gnll", "semantic_entropy"])
-def test_larger_scores_are_of_answers_that_are_more_often_correct(
-    choice: str, store: Path, model: LoadedModel
-) -> None:
-    config = compose_cell([f"dataset.num_samples={N}", f"store_dir={store}", f"probe={choice}"]).config
-    data = load(config.dataset)
-    assert isinstance(data, QuestionSet)
-    with Progress(Console(file=io.StringIO())) as progress:
-        reading = Respondent(config, find_checkpoint(config.model), lambda: model, progress).answer(data)
-    correct = [
-        answer.text in question.references
-        for answer, question in zip(reading.greedy, data.questions, strict=True)
-    ]
-    scores = scored(choice, store, model)
+@pytest.mark.parametrize("choice", ["gnll", "semantic_entropy", "eigenscore"])
+def test_larger_scores_are_of_answers_that_are_more_often_correct(choice: str, store: Path) -> None:
+    scores, correct = scored(choice, store)
+    assert len(set(scores.own)) > N / 4
     for name, column in {"own": scores.own, **scores.others}.items():
         if name != "n_tokens":  # of one-word answers says nothing
             assert auroc(correct, column) > 0.6, name
@@ -99,7 +86,7 @@ def test_larger_scores_are_of_answers_that_are_more_often_correct(
 def test_composing_them_imports_no_torch() -> None:
     code = (
         "import sys; from probegrid.compose import compose_cell; "
-        f"[compose_cell([f'probe={{p}}']) for p in {PROBES}]; "
+        f"[compose_cell([f'probe={{p}}']) for p in {list(OURS)}]; "
         "assert not {'torch', 'transformers', 'sklearn', 'scipy'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

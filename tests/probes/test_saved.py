@@ -30,7 +30,7 @@ def test_files_hold_a_row_a_layer(files: dict[str, bytes]) -> None:
     torch.testing.assert_close(tensors["weights"].norm(dim=1), torch.ones(3))
     assert tensors["bias"].shape == tensors["scale"].shape == (3,)
     description = json.loads(files[DESCRIPTION_FILE], parse_constant=pytest.fail)
-    assert description["layers"] == [0, 3, 7]
+    assert description["layers"] == [0, 3, 5]
     assert (description["layer"], description["threshold"]) == (3, 0.25)
     assert description["metrics"] == {"auroc": 0.9, "within_conversation_auroc": None}
     assert math.isnan(SavedProbe.from_files(files).metrics["within_conversation_auroc"])

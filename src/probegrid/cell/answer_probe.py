@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from probegrid.cell.prepare import Cell
+    from probegrid.probes.base import Entails
     from probegrid.readings.session import ModelSession
 
 
@@ -42,8 +43,7 @@ def answer_outcome(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: 
     answers = gathered.answers
     assert answers is not None
     with entailments_of(cell, session, answers) as entailments:
-        scoring = Scoring(answers.data, answers.reading, gathered.asked, _states(cell, gathered), entailments)
-        scores = probe.score(scoring)
+        scores = probe.score(scoring_of(cell, gathered, entailments))
     notes = [*scores.notes, *(note for replies in gathered.asked.values() for note in replies.notes)]
     read_s = gathered.read_s
     if entailments is not None:
@@ -51,6 +51,13 @@ def answer_outcome(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: 
     for note in notes:
         session.progress.say(note)
     return _evaluated(cell, probe, answers, scores, notes, read_s)
+
+
+def scoring_of(cell: Cell, gathered: Gathered, entails: Entails | None) -> Scoring:
+    """What the probe of a cell is handed: everything that its needs named."""
+    answers = gathered.answers
+    assert answers is not None
+    return Scoring(answers.data, answers.reading, gathered.asked, _states(cell, gathered), entails)
 
 
 def _states(cell: Cell, gathered: Gathered) -> Tensor | None:

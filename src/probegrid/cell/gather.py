@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from probegrid.data.example import Question, QuestionSet
-from probegrid.evaluation.correctness import Judgement, Rule, judge
+from probegrid.data.example import QuestionSet
+from probegrid.evaluation.correctness import Judgement
+from probegrid.evaluation.rules import find_rule
 from probegrid.probes import Of
 from probegrid.readings.asks import Replies, put
 from probegrid.readings.spans import Passage, Position, answer_passages, sample_passages
 
 if TYPE_CHECKING:
     from probegrid.cell.prepare import Cell
-    from probegrid.inference.generation import Generation
     from probegrid.readings.activations import ActivationReading
     from probegrid.readings.answers import AnswerReading
     from probegrid.readings.entailment import Entailments
@@ -85,19 +85,16 @@ def _answers(cell: Cell, session: ModelSession) -> JudgedAnswers:
     config, data = cell.config, cell.examples
     assert isinstance(data, QuestionSet)
     reading = session.answers(cell.prompts, config.decoding, config.prompt.stop)
+    rule = find_rule(data.rule)
     verdicts = [
-        _verdict(data.rule, question, answer)
+        rule.judge(answer.text, question.references)
         for question, answer in zip(data.questions, reading.greedy, strict=True)
     ]
     return JudgedAnswers(data, reading, verdicts)
 
 
-def _verdict(rule: str, question: Question, answer: Generation) -> Judgement:
-    return judge(answer.text, question.references, Rule(rule))
-
-
 def _asked(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> dict[str, Replies]:
-    config, rule = cell.config, answers.data.rule
+    config, rule = cell.config, find_rule(answers.data.rule)
     found: dict[str, Replies] = {}
     for name, ask in cell.needs.asks.items():
         shown = cell.worked[name]
@@ -108,7 +105,7 @@ def _asked(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> dict[st
             ask,
             answers.reading,
             worked,
-            lambda question, answer: _verdict(rule, question, answer).correct,
+            lambda question, answer: rule.judge(answer.text, question.references).correct,
         )
     return found
 

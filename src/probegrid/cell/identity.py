@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from probegrid.data.example import QuestionSet, StatementSet
+from probegrid.evaluation.rules import find_rule
 from probegrid.readings.identity import describe_decoding, describe_model, not_default
 from probegrid.readings.store import key_of
 
@@ -68,7 +69,7 @@ def _examples(examples: QuestionSet | StatementSet) -> list[Any]:
     """What is scored: ids, texts, groups, and what each is held against."""
     if isinstance(examples, QuestionSet):
         asked = [[each.id, each.text, each.references, each.group] for each in examples.questions]
-        return [examples.rule, *asked]
+        return [examples.rule, source_of(type(find_rule(examples.rule))), *asked]
     return [
         [talk.id, statement.id, statement.text, statement.label, statement.source]
         for talk in examples.conversations

@@ -15,6 +15,7 @@ from probegrid.cell.identity import cell_key
 from probegrid.cell.lookup import Lookup
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.errors import ConfigError, DataError
+from probegrid.evaluation.rules import find_rule
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.probes import Kind, Needs, Probe, TrainedProbe, resolve_layers
 from probegrid.readings.asks import check_choices, draw_worked
@@ -151,6 +152,7 @@ def check_kind(spec: CellSpec, probe: Probe, kind: Kind) -> None:
 
 def _of_questions(spec: CellSpec, probe: Probe, needs: Needs, data: QuestionSet, lookup: Lookup) -> Cell:
     config = spec.config
+    find_rule(data.rule)
     model = _model(config, lookup)
     layers = _layers(needs, Kind.questions, model.checkpoint)
     shots = choose_shots(data, config.prompt)

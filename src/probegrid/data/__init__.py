@@ -7,6 +7,7 @@ for it, so that a new dataset is one new module and touches no other file.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.errors import ConfigError
@@ -29,4 +30,5 @@ def load(config: DatasetConfig) -> QuestionSet | StatementSet:
             "schema (`- /schema/dataset/jsonl@_here_`, as in conf/dataset/jsonl.yaml)."
         )
     loaded: QuestionSet | StatementSet = module.load(config)
-    return loaded
+    rule = getattr(config, "rule", None)
+    return replace(loaded, rule=rule) if rule and isinstance(loaded, QuestionSet) else loaded

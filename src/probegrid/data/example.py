@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Literal
 
-NormalizationRule = Literal["squad", "trivia_qa"]
-
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -35,8 +33,8 @@ class QuestionSet:
 
     questions: tuple[Question, ...]
     shots: tuple[Question, ...]
-    rule: NormalizationRule
-    """The official normalization by which an answer of this dataset is judged."""
+    rule: str
+    """Name of the rule of correctness by which an answer is judged (`evaluation.rules`)."""
     notes: tuple[str, ...] = ()
     """What the user should know of how the set came about ("asked for 400, the file has 120: all of them")."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 
 from probegrid.data.example import Conversation, Question, QuestionSet, StatementSet
@@ -20,12 +19,8 @@ from probegrid.data.table import Row, Table, cell, text, texts, truth
 from probegrid.errors import DataError
 from probegrid.schema import QuestionDatasetConfig
 
-
-class Rule(Enum):
-    """The official normalization by which an answer is judged."""
-
-    squad = "squad"
-    trivia_qa = "trivia_qa"
+OWN_RULE = "squad"
+"""Rule of correctness of a file of one's own, unless another is chosen."""
 
 
 @dataclass
@@ -44,8 +39,6 @@ class JsonlConfig(QuestionDatasetConfig):
     """Column of the id; null: ``id`` where there is one, else the row's place. Statements too."""
     context_column: str | None = None
     """Column of the paragraph that holds the answer; null: ``context`` where there is one, else none."""
-    rule: Rule = Rule.squad
-    """Normalization by which an answer is judged."""
     answerable_only: bool = False
     """Leave out the questions that have no answer; a note says how many."""
     labelled: bool = True
@@ -68,7 +61,7 @@ def load(config: JsonlConfig) -> QuestionSet | StatementSet:
         for field in ("question_column", "answers_column", "id_column", "context_column"):
             if column := getattr(config, field):
                 table.require([column], f"Name yours with dataset.{field}=<column>")
-    return question_set(config, tables, partial(_question, config), config.rule.value, config.answerable_only)
+    return question_set(config, tables, partial(_question, config), OWN_RULE, config.answerable_only)
 
 
 def _question(config: JsonlConfig, row: Row, row_id: str, where: str) -> Question:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from random import Random
 from typing import TypeVar
 
-from probegrid.data.example import NormalizationRule, Question, QuestionSet, content_hash
+from probegrid.data.example import Question, QuestionSet, content_hash
 from probegrid.data.table import Row, Table
 from probegrid.errors import DataError
 from probegrid.schema import DatasetConfig
@@ -56,7 +56,7 @@ def question_set(
     config: DatasetConfig,
     tables: Sequence[Table],
     parse: ParseQuestion,
-    rule: NormalizationRule,
+    rule: str,
     answerable_only: bool = False,
 ) -> QuestionSet:
     """Choose questions from the first table, few-shot examples from the second or, without one, the first.

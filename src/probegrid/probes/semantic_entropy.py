@@ -63,10 +63,10 @@ class SemanticEntropy(AnswerProbe):
     def _clusters(self, scoring: Scoring, texts: Sequence[Sequence[str]]) -> list[list[int]]:
         """Cluster of each sample."""
         if scoring.entails is None:
-            from probegrid.evaluation.correctness import Rule, normalize
+            from probegrid.evaluation.rules import find_rule
 
-            rule = Rule(scoring.data.rule)
-            return [equal([normalize(text, rule) for text in found]) for found in texts]
+            rule = find_rule(scoring.data.rule)
+            return [equal([rule.normalize(text) for text in found]) for found in texts]
         stated = [
             [f"{question.text} {text}" for text in found]
             for question, found in zip(scoring.data.questions, texts, strict=True)
