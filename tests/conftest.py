@@ -131,11 +131,13 @@ def installed(
     ]
     subprocess.run(pip, check=True, capture_output=True, timeout=120)
 
-    def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    def run(
+        program: str, *arguments: str, cwd: str | Path = "/", check: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         command = [folder / "bin" / program, *arguments]
         return subprocess.run(
-            command, cwd="/", env=environment, capture_output=True, text=True, timeout=120, check=True
+            command, cwd=cwd, env=own | environment, capture_output=True, text=True, timeout=300, check=check
         )
 
     return run

@@ -1,14 +1,15 @@
-"""What a person sees while a cell runs: a bar on a terminal, a line now and then in a log.
+"""What a person sees while a cell runs: a bar on a terminal or in a notebook, a line now and then in a log.
 
 Knows numbers and a stream.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -32,6 +33,7 @@ class Progress:
         self._console = console or Console(stderr=True)
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
+        self._notebook_bar: Any = None
         self._name = self._usage = ""
         self._total = self._done = self._tokens = 0
         self._started = self._logged = time.perf_counter()
@@ -67,6 +69,8 @@ class Progress:
             )
             self._bar.start()
             self._task = self._bar.add_task(name, total=total, completed=done, rate="", usage=self._usage)
+        elif in_notebook():
+            self._notebook_bar = _notebook_bar(name, total, done)
 
     def advance(self, examples: int, *, tokens: int = 0) -> None:
         """Count more examples as done, with the tokens they took."""
@@ -76,6 +80,9 @@ class Progress:
         rate = f"{self._tokens / (now - self._started):.0f} tokens/s" if self._tokens else ""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self._done, rate=rate)
+        elif self._notebook_bar is not None:
+            self._notebook_bar.set_postfix_str(rate, refresh=False)
+            self._notebook_bar.update(examples)
         elif now - self._logged > LOG_EVERY_S or self._done == self._total:
             self._logged = now
             line = f"{self._name}: {self._done}/{self._total} {rate} {self._usage}"
@@ -91,3 +98,20 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = self._task = None
+        if self._notebook_bar is not None:
+            self._notebook_bar.close()
+            self._notebook_bar = None
+
+
+def _notebook_bar(name: str, total: int, done: int) -> Any:
+    """A widget where the notebook has widgets, else a line of text that is written over."""
+    from tqdm import notebook, std  # type: ignore[import-untyped]
+
+    bar = std.tqdm if importlib.util.find_spec("ipywidgets") is None else notebook.tqdm
+    return bar(desc=name, total=total, initial=done)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, which is no terminal and yet shows bars."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None

@@ -93,7 +93,8 @@ def run_cell(
         folder = Path(config.results_dir) / cell.key
         recorded = None if config.force else record.read(folder.parent, folder.name)
         if recorded is not None and recorded.status is Status.done:
-            progress.say(f"{cell.name} is done already, nothing is computed again: {folder}")
+            progress.say(f"{cell.name} is done already, nothing is computed again")
+            progress.say(summarize(recorded, folder))
             _send(folder, config.tracking, progress)
             return Result(folder.name, folder, recorded.metrics, recorded.notes, was_done=True)
         plan = pack.plan(cell)
@@ -225,6 +226,9 @@ SUMMARY_METRICS = (
 )
 
 
+TRANSFER = "transfer_auroc_"
+
+
 def summarize(written: CellRecord, folder: Path) -> str:
     """The numbers of a cell in a few lines."""
     metrics, notes = written.metrics, dict(written.notes)
@@ -236,6 +240,13 @@ def summarize(written: CellRecord, folder: Path) -> str:
         interval = "" if None in ends else f"  [{ends[0]:.3f}, {ends[1]:.3f}]"
         note = f"  ({notes[name]})" if name in notes else ""
         lines.append(f"  {name.replace('_', ' '):<26}{metrics[name]:.3f}{interval}{note}")
+    for name in (
+        name for name in metrics if name.startswith(TRANSFER) and not name.endswith(("_low", "_high"))
+    ):
+        low, high = metrics[f"{name}_ci_low"], metrics[f"{name}_ci_high"]
+        lines.append(
+            f"  {'auroc on ' + name.removeprefix(TRANSFER):<26}{metrics[name]:.3f}  [{low:.3f}, {high:.3f}]"
+        )
     if "leakage" in notes:
         lines.append(f"  leakage: {notes['leakage']}")
     if "read_s" in metrics:

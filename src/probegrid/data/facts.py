@@ -35,6 +35,8 @@ class FactsConfig(DatasetConfig):
     """Always."""
     frequency: Frequency = Frequency.all
     """``all``, ``frequent`` or ``rare``."""
+    rule: str | None = None
+    """Rule of correctness by which an answer is judged; null: ``squad``."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
