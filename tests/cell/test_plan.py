@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from probegrid.cell.cell import Cell
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.plan import PackPlan, plan_cell, plan_pack, plan_spec
-from probegrid.cell.prepare import Cell, prepare
+from probegrid.cell.prepare import prepare
 from probegrid.compose import compose_cell
 from probegrid.errors import UserError
 from probegrid.planning.placement import Placement

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-    from probegrid.cell.prepare import Cell
+    from probegrid.cell.cell import Cell
     from probegrid.probes.base import Entails
     from probegrid.readings.session import ModelSession
 

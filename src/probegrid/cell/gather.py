@@ -18,7 +18,7 @@ from probegrid.readings.asks import Replies, put
 from probegrid.readings.spans import Passage, Position, answer_passages, sample_passages
 
 if TYPE_CHECKING:
-    from probegrid.cell.prepare import Cell
+    from probegrid.cell.cell import Cell
     from probegrid.readings.activations import ActivationReading
     from probegrid.readings.answers import AnswerReading
     from probegrid.readings.entailment import Entailments

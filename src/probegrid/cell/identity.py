@@ -18,7 +18,7 @@ from probegrid.readings.identity import describe_decoding, describe_model, not_d
 from probegrid.readings.store import key_of
 
 if TYPE_CHECKING:
-    from probegrid.cell.prepare import Cell, Statements
+    from probegrid.cell.cell import Cell, Statements
 
 RESULT_FORMAT = 2
 """Raised whenever the same readings would give another result than before."""

@@ -18,9 +18,8 @@ from probegrid.models.classifier import find_classifier
 from probegrid.schema import DatasetConfig, ModelConfig, Resources
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from probegrid.data.example import QuestionSet, StatementSet
+    from probegrid.models.load import Tokenizer
     from probegrid.readings.prompts import Prompt
 
 T = TypeVar("T")
@@ -54,7 +53,7 @@ class Lookup:
             lambda: find_checkpoint(model, fetch=self._fetch, say=self._say),
         )
 
-    def tokenizer(self, model: ModelConfig, checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    def tokenizer(self, model: ModelConfig, checkpoint: Checkpoint) -> Tokenizer:
         """The tokenizer of a checkpoint.
 
         Raises:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from probegrid.cell.cell import Cell
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.plan import PackPlan, plan_cell, plan_pack
-from probegrid.cell.prepare import Cell, prepare
+from probegrid.cell.prepare import prepare
 from probegrid.errors import UnknownArchitecture, UserError
 from probegrid.schema import CellSpec
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from probegrid.cell.prepare import Cell, check_kind, prepare, probe_of
+from probegrid.cell.cell import Cell
+from probegrid.cell.prepare import check_kind, prepare, probe_of
 from probegrid.errors import CheckpointError, NotAtHand, UserError
 from probegrid.hardware.devices import Hardware, hardware_for
 from probegrid.hardware.machine import this_cpu, visible_gpus

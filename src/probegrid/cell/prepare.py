@@ -6,10 +6,10 @@ refuses all refuse, with the same words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from probegrid.cell.cell import Cell, Model, Statements
 from probegrid.cell.examples import Divided, examples_of_statements
 from probegrid.cell.identity import cell_key
 from probegrid.cell.lookup import Lookup
@@ -32,67 +32,7 @@ from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import CellSpec, Config
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from probegrid.data.example import Question
-
-
-@dataclass(frozen=True)
-class Model:
-    """The model that a cell reads, known by its files: no weight was read."""
-
-    checkpoint: Checkpoint
-    tokenizer: PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class Statements:
-    """Statements as a model reads them."""
-
-    data: StatementSet
-    passages: tuple[Passage, ...] = ()
-    """One a conversation; none where no model reads them."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell that can work."""
-
-    spec: CellSpec
-    probe: Probe
-    needs: Needs
-    examples: QuestionSet | StatementSet
-    model: Model | None = None
-    """None where no model is read: a text baseline on statements."""
-    prompts: tuple[Prompt, ...] = ()
-    """One a question."""
-    worked: Mapping[str, tuple[Prompt, ...]] = field(default_factory=dict)
-    """The prompts of the questions in the worked examples of each of the probe's own prompts, by its name."""
-    statements: Statements | None = None
-    """The examples where they are statements."""
-    transfer: Mapping[str, Statements] = field(default_factory=dict)
-    """Statements that a trained probe is tested on besides its own, by name."""
-    layers: tuple[int, ...] = ()
-    """Layers of the residual stream that are read."""
-    classifier: Checkpoint | None = None
-    """The second model."""
-    divided: Divided | None = None
-    """The examples as a trained probe divides them, where their labels are known before anything is read."""
-
-    @property
-    def config(self) -> Config:
-        """Every value."""
-        return self.spec.config
-
-    @property
-    def name(self) -> str:
-        """Name for people: ``model-quantization-dataset-probe``."""
-        return self.spec.choices.name
-
-    @property
-    def key(self) -> str:
-        """Name of its folder: a hash of everything that determines its result, and of nothing that does not."""
-        return cell_key(self)
 
 
 def prepare(spec: CellSpec, lookup: Lookup | None = None) -> Cell:
@@ -112,8 +52,10 @@ def prepare(spec: CellSpec, lookup: Lookup | None = None) -> Cell:
     check_kind(spec, probe, kind)
     needs = probe.needs(kind)
     if isinstance(examples, QuestionSet):
-        return _of_questions(spec, probe, needs, examples, lookup)
-    return _of_statements(spec, probe, needs, examples, lookup)
+        cell = _of_questions(spec, probe, needs, examples, lookup)
+    else:
+        cell = _of_statements(spec, probe, needs, examples, lookup)
+    return replace(cell, key=cell_key(cell))
 
 
 def probe_of(spec: CellSpec) -> Probe:

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probegrid.cell.cell import Cell
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.pack import Pack
-from probegrid.cell.prepare import Cell
 from probegrid.errors import TrackingError, UserError
 from probegrid.hardware.machine import has_unmeasured_gpu
 from probegrid.planning.describe import describe

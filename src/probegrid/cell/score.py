@@ -15,9 +15,10 @@ import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from probegrid.cell.cell import Cell, Model, Statements
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.plan import plan_cell
-from probegrid.cell.prepare import Cell, Model, Statements, passages_of, probe_of
+from probegrid.cell.prepare import passages_of, probe_of
 from probegrid.cell.transfer import Scored, score_statements
 from probegrid.data.example import StatementSet
 from probegrid.errors import CheckpointError, ConfigError, UnknownArchitecture

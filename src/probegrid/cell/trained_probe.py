@@ -17,8 +17,8 @@ from probegrid.data.example import StatementSet
 from probegrid.readings.identity import anywhere
 
 if TYPE_CHECKING:
+    from probegrid.cell.cell import Cell
     from probegrid.cell.outcome import Outcome
-    from probegrid.cell.prepare import Cell
     from probegrid.probes import TrainedProbe
     from probegrid.readings.session import ModelSession
 

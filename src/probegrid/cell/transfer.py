@@ -13,8 +13,8 @@ from probegrid.probes.training import Examples
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from probegrid.cell.cell import Cell, Statements
     from probegrid.cell.outcome import Outcome
-    from probegrid.cell.prepare import Cell, Statements
     from probegrid.evaluation.checks import FloatArray
     from probegrid.evaluation.summary import Summary
     from probegrid.readings.session import ModelSession

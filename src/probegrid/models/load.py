@@ -9,7 +9,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint, hub_errors
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from probegrid.planning.plan import Limits
+
+
+Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 
 
 @dataclass(frozen=True)

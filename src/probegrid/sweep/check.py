@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from probegrid.cell.cell import Cell
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.plan import plan_cell, workload_of
-from probegrid.cell.prepare import Cell, prepare
+from probegrid.cell.prepare import prepare
 from probegrid.errors import ConfigError, UnknownArchitecture, UserError
 from probegrid.schema import DeviceMapConfig
 from probegrid.sweep.grid import ComposedCell
