@@ -22,9 +22,10 @@ run: install  ## run the default cell: embedded model, embedded questions, G-NLL
 test: install  ## run all tests
 	$(BIN)/python -m pytest
 
-check: install  ## lint, format and type-check
+check: install  ## lint, format, imports and types
 	$(BIN)/ruff check src launchers tests benchmarks
 	$(BIN)/ruff format --check src launchers tests benchmarks
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 bench: install  ## our engine beside stock generate, in one run

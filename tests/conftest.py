@@ -1,23 +1,41 @@
-"""Small random checkpoints, and probegrid run in this process, as a command of its own, or from its wheel."""
+"""Small random checkpoints, and probegrid run in this process, as a command of its own, or from its wheel.
+
+Tests may be spread over processes (``make test`` does it), a file of tests at a time: what is costly to make and never
+changed is made once for all of them (``once``), and files that wait for real services are started first.
+"""
 
 from __future__ import annotations
 
 import functools
+import gc
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 import probegrid
-from probegrid.cell.run import Result
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here and in the commands the tests run
+if TYPE_CHECKING:
+    from probegrid.cell.run import Result
+
+# Before torch is imported, here and in the commands that tests run: two threads on a core that others use spin.
+os.environ["OMP_NUM_THREADS"] = "1"
+# A warning is an error in those commands too; pyproject.toml says it for this process. Messages are compared literally.
+os.environ["PYTHONWARNINGS"] = ",".join(
+    (
+        "error",
+        "ignore:The ``noload`` loader strategy:DeprecationWarning",  # MLflow's own tables, by SQLAlchemy 2.1
+    )
+)
 settings.register_profile("probegrid", deadline=None)  # the first example pays for imports
 settings.load_profile("probegrid")
 
@@ -41,18 +59,70 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
 }
 """By the names the tests use: the first three can share a prefix, the others cannot."""
 
+SLOW = {"browser", "cluster", "command", "disk", "grid", "installed", "server", "start_server", "wheel"}
+"""Fixtures that start whole programs: a test that asks for one is marked ``slow``."""
+SERVICES = {"browser": "ui", "cluster": "slurm", "server": "server", "start_server": "server"}
+"""Fixtures that start a real service, and how a test that asks for one is marked."""
+FIRST = ("slurm", "ui", "server", "slow")
+"""Marks whose files are started first, in this order, so that nothing long is left for the end."""
+
 Checkpoints = Callable[[str], Path]
+Once = Callable[[str, Callable[[Path], object]], Path]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoints:
-    """The folder of a random float32 checkpoint by its name in ``FAMILIES``, made when it is first asked for.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures they ask for, and put the files first whose tests take long."""
+    for item in items:
+        names = set(getattr(item, "fixturenames", ()))
+        for mark in {SERVICES[name] for name in names & SERVICES.keys()} | (
+            {"slow"} if names & SLOW else set()
+        ):
+            item.add_marker(mark)
+    ranks: dict[Path, int] = {}
+    for item in items:
+        rank = min(
+            (FIRST.index(mark.name) for mark in item.iter_markers() if mark.name in FIRST), default=len(FIRST)
+        )
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    items.sort(key=lambda item: ranks[item.path])  # stable: within a file, and among equals, as collected
 
-    No test may change it.
-    """
-    root = tmp_path_factory.mktemp("checkpoints")
-    return functools.cache(lambda name: save_random_checkpoint(root / name, *FAMILIES[name]))
+
+def pytest_collection_finish() -> None:
+    """Pass over all that was imported whenever garbage is collected, as it is before and after each model: it stays."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Fill a folder once for all processes of a run: ``once("wheel", fill)``. No test may change it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all workers' own folders
+
+    def make_once(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, made = root / "once" / name, root / "once" / f"{name}.made"
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(folder.with_name(f"{name}.lock")):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # what a process that failed has left
+                folder.mkdir()
+                fill(folder)
+                made.touch()
+        return folder
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def checkpoint(once: Once) -> Checkpoints:
+    """The folder of a random float32 checkpoint by its name in ``FAMILIES``, made when it is first asked for."""
+
+    def save(name: str) -> Path:
+        return once(f"checkpoint-{name}", lambda folder: save_random_checkpoint(folder, *FAMILIES[name]))
+
+    return functools.cache(save)
 
 
 def save_random_checkpoint(folder: Path, config_class: str, changes: dict[str, object]) -> Path:
@@ -79,63 +149,52 @@ def save_random_checkpoint(folder: Path, config_class: str, changes: dict[str, o
 
 
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def migrated(once: Once) -> Path:
     """A SQLite file with MLflow's tables, made once: the migrations take seconds."""
-    from probegrid.schema import TrackingConfig
-    from probegrid.tracking.mlflow_session import open_experiment
 
-    path = tmp_path_factory.mktemp("migrated") / "mlflow.db"
-    with open_experiment(TrackingConfig(uri=f"sqlite:///{path}", experiment="made with the tables")):
-        return path
+    def migrate(folder: Path) -> None:
+        from probegrid.schema import TrackingConfig
+        from probegrid.tracking.mlflow_session import open_experiment
+
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        with open_experiment(TrackingConfig(uri=uri, experiment="made with the tables")):
+            pass
+
+    return once("migrated", migrate) / "mlflow.db"
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    build = [
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--outdir",
-        str(folder),
-        str(Path(__file__).parents[1]),
-    ]
-    subprocess.run(build, check=True, capture_output=True, timeout=120)
-    (file,) = folder.glob("*.whl")
+def wheel(once: Once) -> Path:
+    """The wheel of this repository."""
+
+    def build(folder: Path) -> None:
+        how = ("--wheel", "--no-isolation", "--outdir", str(folder), str(Path(__file__).parents[1]))
+        subprocess.run([sys.executable, "-m", "build", *how], check=True, capture_output=True, timeout=120)
+
+    (file,) = once("wheel", build).glob("*.whl")
     return file
 
 
 @pytest.fixture(scope="session")
-def installed(
-    wheel: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., subprocess.CompletedProcess[str]]:
+def installed(wheel: Path, once: Once) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a program of an environment that holds the wheel, from ``/``; dependencies are this environment's own."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=False)
-    python = folder / "bin" / "python"
-    (site_packages,) = folder.glob("lib/python*/site-packages")
-    # a path added by a .pth file has its own .pth files passed over: the editable install stays out of sight
-    (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(python),
-        "install",
-        "--no-deps",
-        "--no-index",
-        str(wheel),
-    ]
-    subprocess.run(pip, check=True, capture_output=True, timeout=120)
+
+    def install(folder: Path) -> None:
+        venv.create(folder, with_pip=False)
+        (site_packages,) = folder.glob("lib/python*/site-packages")
+        # a path added by a .pth file has its own .pth files passed over: the editable install stays out of sight
+        (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+        pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install"]
+        how = ("--no-deps", "--no-index", str(wheel))
+        subprocess.run([*pip, *how], check=True, capture_output=True, timeout=120)
+
+    programs = once("environment", install) / "bin"
 
     def run(
         program: str, *arguments: str, cwd: str | Path = "/", check: bool = True, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        command = [folder / "bin" / program, *arguments]
+        command = [programs / program, *arguments]
         return subprocess.run(
             command, cwd=cwd, env=own | environment, capture_output=True, text=True, timeout=300, check=check
         )

@@ -71,7 +71,7 @@ def test_every_name_of_the_contract_exists(group: str) -> None:
     assert set(CONTRACT[group].split()) <= {file.stem for file in (CONF / group).glob("*.yaml")}
 
 
-@pytest.mark.parametrize(("group", "name"), groups())
+@pytest.mark.parametrize(("group", "name"), list(groups()))
 def test_every_choice_composes_and_converts(group: str, name: str) -> None:
     needed = ["model.path=somewhere"] if (group, name) == ("model", "custom") else []
     spec = compose_cell([f"{group}={name}", *needed])

@@ -400,10 +400,15 @@ class Choices:
 
 
 def to_plain(config: Config) -> dict[str, Any]:
-    """Nested plain values, every enum by its name: what ``config.yaml`` holds; report keys are no part of a cell."""
-    plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    """What ``config.yaml`` holds of a cell: all but the report's keys, which are no part of it."""
+    return {name: value for name, value in plain_values(config).items() if name != "report"}
+
+
+def plain_values(values: object) -> dict[str, Any]:
+    """The fields of a dataclass as nested plain values, every enum by its name."""
+    plain = OmegaConf.to_container(OmegaConf.structured(values), enum_to_str=True)
     assert isinstance(plain, dict)
-    return {str(name): value for name, value in plain.items() if name != "report"}
+    return {str(name): value for name, value in plain.items()}
 
 
 @dataclass(frozen=True)

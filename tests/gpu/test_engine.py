@@ -13,7 +13,10 @@ from probegrid.inference.generation import Sampling, generate
 from probegrid.inference.shared_prefix import SharedPrefixDecoder
 from probegrid.inference.stopping import StopRule
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
 PREFIX = list(range(5, 305))
 SUFFIXES = [

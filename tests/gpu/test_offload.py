@@ -16,7 +16,7 @@ from probegrid.models.offload import page_locked
 from probegrid.planning.placement import Device, Placement
 from probegrid.schema import ModelConfig, QuantizationMethod
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 BLOCKS = 7
 LAST = torch.cuda.device_count() - 1

@@ -10,7 +10,7 @@ import torch
 from probegrid.hardware.machine import has_unmeasured_gpu, read_rates, visible_gpus
 from probegrid.hardware.rates import measure, measure_unknown
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
 
 def test_rates_are_measured_once_and_plans_count_on_them(

@@ -60,7 +60,7 @@ def test_packs_failures_and_the_same_command_again(
     assert "4 cells: 3 done already, 0 on their way, 1 to run" in again.stderr
     assert "4 done (3 of them before)" in again.stdout
     assert {record["status"] for record in grid.records().values()} == {"done"}
-    rows = list(csv.DictReader((grid.sweep() / "summary.csv").open()))
+    rows = list(csv.DictReader((grid.sweep() / "summary.csv").read_text().splitlines()))
     assert [row["state"] for row in rows] == ["done"] * 4
     assert all(row["accuracy"] for row in rows)
     assert grid.numbers_by_draw() == reference

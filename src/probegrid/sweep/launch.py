@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
 
 from probegrid.disk import disk_errors
 from probegrid.errors import ConfigError, ProbegridError, RunError, UserError
 from probegrid.progress import Progress
-from probegrid.schema import Config
+from probegrid.schema import Config, plain_values
 from probegrid.sweep.check import CheckedCell, Checker, refusals
 from probegrid.sweep.close import close_sweep, open_sweep
 from probegrid.sweep.grid import ComposedCell, cell_names
@@ -179,8 +178,6 @@ def _write(sweep: Sweep) -> None:
         )
         for name, cell in zip(sweep.names, sweep.checked, strict=True)
     )
-    launcher = OmegaConf.to_container(OmegaConf.structured(sweep.options), enum_to_str=True)
-    assert isinstance(launcher, dict)
     sweep.folder.write_cells([None if cell.error else cell.composed.spec for cell in sweep.checked])
     sweep.folder.write_text(sweep.folder.diff_file, uncommitted_changes() or "")
     sweep.folder.write_manifest(
@@ -192,7 +189,7 @@ def _write(sweep: Sweep) -> None:
             host=socket.gethostname(),
             git_commit=git_commit(),
             versions=versions(),
-            launcher={str(name): value for name, value in launcher.items()},
+            launcher=plain_values(sweep.options),
             since=sweep.since,
         )
     )
