@@ -1,32 +1,55 @@
-PYTHON ?= python3.11
+# The first of these that can make an environment is taken; `make install PYTHON=...` takes the one it names.
+PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
+CAN_INSTALL := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 VENV := .venv
+CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
+# Three processes keep two cores busy: tests of services wait much. A file's tests run in one process.
+WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench ui tiny wheel clean
+.PHONY: help install run test test-fast check lock bench ui tiny wheel clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 install: $(VENV)/installed  ## make .venv with everything in it, at the versions of constraints.txt
 
-$(VENV)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+$(VENV)/installed: pyproject.toml $(CONSTRAINTS)
+	@for python in $(PYTHONS); do \
+	  if $$python -c '$(CAN_INSTALL)' 2>/dev/null; then echo "$$python -m venv $(VENV)"; exec $$python -m venv $(VENV); fi; \
+	done; \
+	echo 'make: none of $(PYTHONS) is a Python from 3.11 up with venv and pip; name one: make install PYTHON=...' >&2; exit 1
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
 	touch $@
 
 run: install  ## run the default cell: embedded model, embedded questions, G-NLL
 	$(BIN)/probegrid
 
 test: install  ## run all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: install  ## run the tests that take no service and little time, for every commit
+	$(PYTEST) -m 'not slow'
 
 check: install  ## lint, format, imports and types
 	$(BIN)/ruff check src launchers tests benchmarks
 	$(BIN)/ruff format --check src launchers tests benchmarks
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# What is locked stays; `make lock UPGRADE=mlflow` lets go of a package, `make lock UPGRADE=.` of all.
+# What torch brings for CUDA it pins itself, and not every machine takes it.
+UPGRADE ?= nothing
+lock:  ## write constraints.txt anew: every package that a fresh install holds
+	rm -rf build/lock && mkdir -p build
+	grep -vE '^($(UPGRADE))' constraints.txt > build/lock.txt || true
+	$(MAKE) install VENV=build/lock CONSTRAINTS=build/lock.txt
+	{ grep '^#' constraints.txt; build/lock/bin/python -m pip freeze --exclude probegrid \
+	  | grep -vE '^(nvidia|cuda|triton)-?' | sed 's/+[a-z0-9.]*$$//'; } > build/lock.txt
+	mv build/lock.txt constraints.txt
 
 bench: install  ## our engine beside stock generate, in one run
 	$(BIN)/python benchmarks/answers.py

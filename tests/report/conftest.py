@@ -20,16 +20,19 @@ CELLS: tuple[tuple[str, ...], ...] = (
     ("dataset=facts_statements", "dataset.num_samples=120", "probe=text_baseline", "probe.split=random"),
 )
 OTHER_MODEL = ("dataset=facts", *QUESTIONS, "model=custom", "model.dtype=float32")
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
-def results(tmp_path_factory: pytest.TempPathFactory, checkpoint: Callable[[str], Path]) -> Path:
+def results(once: Once, checkpoint: Callable[[str], Path]) -> Path:
     """A ``results_dir`` with a cell for each of ``CELLS``, and the first with a random model of another size."""
-    folder = tmp_path_factory.mktemp("report")
-    places = (f"results_dir={folder / 'results'}", f"store_dir={folder / 'store'}", "tracking=none")
-    for overrides in (*CELLS, (*OTHER_MODEL, f"model.path={checkpoint('llama')}")):
-        probegrid.run([*places, *overrides])
-    return folder / "results"
+
+    def run_all(folder: Path) -> None:
+        places = (f"results_dir={folder / 'results'}", f"store_dir={folder / 'store'}", "tracking=none")
+        for overrides in (*CELLS, (*OTHER_MODEL, f"model.path={checkpoint('llama')}")):
+            probegrid.run([*places, *overrides])
+
+    return once("report", run_all) / "results"
 
 
 @pytest.fixture(scope="session")

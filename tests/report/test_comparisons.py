@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
+from scipy.stats import rankdata
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from probegrid.errors import ConfigError
@@ -33,6 +35,13 @@ def joined(first: RecordedCell, second: RecordedCell) -> pd.DataFrame:
     return tables[0].join(tables[1], how="inner")
 
 
+def mann_whitney(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+    """The AUROC by scipy's ranks: what sklearn's says, in a tenth of the time."""
+    positives = int(labels.sum())
+    wins = rankdata(scores)[labels].sum() - positives * (positives + 1) / 2
+    return float(wins / (positives * (len(labels) - positives)))
+
+
 def test_quantizations_are_compared_on_the_same_examples(cells: Sequence[RecordedCell]) -> None:
     found = compare_cells(cells, "quantization", seed=0, resamples=400)
     one = only(found.made)
@@ -47,13 +56,20 @@ def test_quantizations_are_compared_on_the_same_examples(cells: Sequence[Recorde
     assert one.auroc.difference is not None
     assert one.accuracy.difference.value == pytest.approx(table["label_1"].mean() - table["label_2"].mean())
     areas = [roc_auc_score(table[f"label_{side}"], table[f"score_{side}"]) for side in (1, 2)]
+    assert areas == pytest.approx(
+        [
+            mann_whitney(table[f"label_{side}"].to_numpy(bool), table[f"score_{side}"].to_numpy())
+            for side in (1, 2)
+        ]
+    )
     assert one.auroc.difference.value == pytest.approx(areas[0] - areas[1])
 
     drawn, generator = [], np.random.default_rng(3)
+    sides = [(table[f"label_{side}"].to_numpy(bool), table[f"score_{side}"].to_numpy()) for side in (1, 2)]
     for _ in range(2000):
-        rows = table.iloc[generator.integers(len(table), size=len(table))]
-        if rows["label_1"].nunique() == rows["label_2"].nunique() == 2:
-            each = [roc_auc_score(rows[f"label_{side}"], rows[f"score_{side}"]) for side in (1, 2)]
+        rows = generator.integers(len(table), size=len(table))
+        if all(len(set(labels[rows])) == 2 for labels, _ in sides):
+            each = [mann_whitney(labels[rows], scores[rows]) for labels, scores in sides]
             drawn.append(each[0] - each[1])
     ends = (one.auroc.difference.low, one.auroc.difference.high)
     assert ends == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.02)

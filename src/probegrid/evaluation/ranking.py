@@ -162,7 +162,10 @@ class Ranking:
 
     def _accumulate(self, sorted_weights: FloatArray) -> FloatArray:
         cumulative = np.zeros((len(sorted_weights), len(self._tie_ends) + 1))
-        cumulative[:, 1:] = np.cumsum(sorted_weights, axis=1)[:, self._tie_ends]
+        if len(self._tie_ends) == sorted_weights.shape[1]:  # no ties: nothing to pick, and no copy
+            np.cumsum(sorted_weights, axis=1, out=cumulative[:, 1:])
+        else:
+            cumulative[:, 1:] = np.cumsum(sorted_weights, axis=1)[:, self._tie_ends]
         return cumulative
 
 
