@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,11 @@ def misbehave(file):
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
 """
+_IN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 TIMINGS = ("_s", "_gb", "_gb_0")
 
 
@@ -83,6 +89,8 @@ class Grid:
     folder: Path
     environment: Mapping[str, str]
     tracking: str = "none"
+    prefix: Sequence[str] = ()
+    """What starts the command."""
 
     def __post_init__(self) -> None:
         self.groups = self.folder / "groups"
@@ -118,20 +126,43 @@ class Grid:
         self.add_model(name, folder, **resources)
         return FaultyModel(name, folder, fault_file)
 
-    def start(self, *overrides: str) -> subprocess.Popen[str]:
-        """Start ``probegrid -m`` and return at once."""
-        return self._start("-m", f"tracking={self.tracking}", *overrides)
+    def start(self, *overrides: str, ignoring: signal.Signals | None = None) -> subprocess.Popen[str]:
+        """Start ``probegrid -m`` and return at once; it may ignore a signal from the start, as under ``nohup``."""
+        before = ignoring and signal.signal(ignoring, signal.SIG_IGN)
+        try:
+            return self._start("-m", f"tracking={self.tracking}", *overrides)
+        finally:
+            if ignoring:
+                signal.signal(ignoring, before)
+
+    def start_in(self, terminal: int, *overrides: str) -> subprocess.Popen[bytes]:
+        """Start ``probegrid -m`` in a terminal, by its descriptor."""
+        program = [sys.executable, "-c", _IN_TERMINAL, str(Path(sys.executable).with_name("probegrid"))]
+        words = ["--config-dir", str(self.groups), "-m", f"tracking={self.tracking}", *overrides]
+        return subprocess.Popen(
+            [*program, *words],
+            cwd=self.folder,
+            env=os.environ | dict(self.environment),
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+        )
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run ``probegrid`` without ``-m`` to its end."""
+        return finish(self._start(*words))
 
     def look(self, *words: str) -> str:
         """What ``probegrid`` prints without ``-m``."""
-        ended = finish(self._start(*words))
+        ended = self.command(*words)
         assert ended.returncode == 0
         return ended.stdout
 
     def _start(self, *words: str) -> subprocess.Popen[str]:
         program = Path(sys.executable).with_name("probegrid")
         return subprocess.Popen(
-            [str(program), "--config-dir", str(self.groups), *words],
+            [*self.prefix, str(program), "--config-dir", str(self.groups), *words],
             cwd=self.folder,
             env=os.environ | dict(self.environment),
             stdout=subprocess.PIPE,
@@ -151,6 +182,10 @@ class Grid:
         """Whether a sweep has submitted jobs."""
         return bool(list((self.folder / "results").glob(".sweeps/*/submissions/1.json")))
 
+    def is_closed(self) -> bool:
+        """Whether the last sweep has its summary."""
+        return (self.sweep() / "summary.csv").exists()
+
     def jobs(self) -> list[dict[str, Any]]:
         """Every job of the last sweep, in the order of their submissions."""
         files = sorted(self.sweep().glob("submissions/*.json"), key=lambda file: int(file.stem))
@@ -166,6 +201,13 @@ class Grid:
         """Questions that a cell of the last sweep has read."""
         file = self.sweep() / "states" / f"{cell}.json"
         return int(json.loads(file.read_text())["done"]) if file.exists() else 0
+
+    def worker(self, cell: int) -> int | None:
+        """The process that has or had a cell of the last sweep."""
+        if not self.has_started():
+            return None
+        file = self.sweep() / "states" / f"{cell}.json"
+        return int(json.loads(file.read_text())["pid"]) if file.exists() else None
 
     def records(self) -> dict[str, dict[str, Any]]:
         """The recorded cells by key."""

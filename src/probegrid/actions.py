@@ -15,7 +15,7 @@ from probegrid.errors import ConfigError, PlanError, RunError, UserError
 from probegrid.planning.plan import Plan
 from probegrid.schema import Action, CellSpec, TrackingBackend
 from probegrid.sweep.grid import ComposedCell, cell_names
-from probegrid.sweep.options import LauncherOptions
+from probegrid.sweep.options import LauncherOptions, SlurmOptions
 from probegrid.tracking.sweep_folder import SweepFolder
 
 if TYPE_CHECKING:
@@ -26,6 +26,21 @@ if TYPE_CHECKING:
 def act(spec: CellSpec) -> None:
     """Do what ``config.action`` says."""
     _ACTIONS[spec.config.action](spec)
+
+
+def act_alone(spec: CellSpec, overrides: tuple[str, ...], options: LauncherOptions | None) -> None:
+    """Do what ``action`` says in a command without ``-m``; as a grid of one cell where it asks for a launcher.
+
+    Args:
+        spec: the cell.
+        overrides: what it was composed from.
+        options: those of the launcher; None: the cell runs in this process.
+    """
+    composed = [ComposedCell(overrides, spec)]
+    if options is None or (spec.config.action in _OF_SWEEPS and not _was_submitted(composed, spec)):
+        act(spec)
+    else:
+        act_on_grid(composed, options)
 
 
 def _run(spec: CellSpec) -> None:
@@ -100,6 +115,7 @@ _ACTIONS: dict[Action, Callable[[CellSpec], None]] = {
 
 
 _OF_ONE_CELL = (Action.score,)
+_OF_SWEEPS = (Action.report, Action.sync, Action.status, Action.cancel)
 
 
 def act_on_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> None:
@@ -125,6 +141,8 @@ def act_on_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> N
         _report_grid(composed, specs[0])
     elif action in (Action.status, Action.cancel):
         _look_or_cancel(action, composed, Path(specs[0].config.results_dir))
+    elif action in _OF_ONE_CELL and isinstance(options, SlurmOptions):
+        raise ConfigError(f"action={action.name} runs where it is typed; leave hydra/launcher out.")
     else:
         for spec in specs if action in _OF_ONE_CELL else specs[:1]:
             act(spec)
@@ -135,7 +153,7 @@ def _run_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> Non
     from probegrid.sweep.table import print_table
 
     folder, rows = run_sweep(composed, options)
-    print_table(rows)
+    print_table(folder, rows)
     if not options.detach and (error := failure(rows, folder)) is not None:
         raise error
 
@@ -174,10 +192,17 @@ def _report_grid(composed: Sequence[ComposedCell], spec: CellSpec) -> None:
     """Report on the grid's own sweep; on everything that is recorded, where it never ran."""
     from probegrid.sweep.launch import sweep_id
 
-    sweep, config = sweep_id(composed), spec.config
-    if config.report.sweep is None and SweepFolder(config.results_dir, sweep).manifest_file.exists():
-        config = replace(config, report=replace(config.report, sweep=sweep))
+    config = spec.config
+    if config.report.sweep is None and _was_submitted(composed, spec):
+        config = replace(config, report=replace(config.report, sweep=sweep_id(composed)))
     act(replace(spec, config=config))
+
+
+def _was_submitted(composed: Sequence[ComposedCell], spec: CellSpec) -> bool:
+    """Whether the grid has a sweep of its own."""
+    from probegrid.sweep.launch import sweep_id
+
+    return SweepFolder(spec.config.results_dir, sweep_id(composed)).manifest_file.exists()
 
 
 def _look_or_cancel(action: Action, composed: Sequence[ComposedCell], results_dir: Path) -> None:

@@ -10,16 +10,19 @@ Knows paths and the operating system's errors.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, SoftFileLease
 from safetensors import SafetensorError
 
 from probegrid.errors import StoreError
@@ -74,6 +77,46 @@ def _is_full(error: OSError | SafetensorError) -> bool:
     if isinstance(error, OSError):
         return error.errno in _FULL
     return any(f"os error {number}" in str(error) for number in _FULL)  # all that safetensors says of it
+
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def locked(file: Path, timeout_s: float = -1, *, lease_s: float = 15.0) -> Iterator[None]:
+    """Hold a lock that one process at a time can have, on whatever file system ``file`` would be.
+
+    Where that knows no locks (some network ones), a lease stands for it: a file beside that names its holder's host
+    and process, who touches it every few seconds. It passes on at once where the holder is a dead process of this
+    host, and from another host once it was not touched for ``lease_s``, so that a wait is at least twice as long.
+
+    Args:
+        file: never read; its folder must exist.
+        timeout_s: how long to wait; negative for ever.
+        lease_s: how long a holder may be silent; all must say the same.
+
+    Raises:
+        filelock.Timeout: another process holds it.
+    """
+    lock: FileLock | SoftFileLease
+    if _knows_locks(file.parent):
+        lock = FileLock(file)
+    else:
+        lock = SoftFileLease(file.with_name(f"{file.name}.lease"), lease_duration=lease_s)
+        timeout_s = max(timeout_s, 2 * lease_s) if timeout_s >= 0 else timeout_s
+    with lock.acquire(timeout=timeout_s):
+        yield
+
+
+def _knows_locks(folder: Path) -> bool:
+    with disk_errors(folder), tempfile.TemporaryFile(dir=folder) as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return False
+            raise
+    return True
 
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")

@@ -83,7 +83,7 @@ def test_disturbed_jobs_go_on_where_they_were(
     command = (*ON_SLURM, *profile, *FAST, f"model={','.join(names)}", f"dataset.num_samples={MANY}")
 
     launcher = grid.start(*command)
-    wait_until(grid.has_started)
+    wait_until(lambda: grid.has_started() and len(grid.jobs()) == len(names))
     by_name = dict(zip(names, (job["id"] for job in grid.jobs()), strict=True))
     wait_until(lambda: all(grid.progress(cell) >= 2 for cell in range(len(names))))
     slurm("scancel", by_name["cancelled"])
@@ -100,7 +100,14 @@ def test_disturbed_jobs_go_on_where_they_were(
         ended = finish(launcher)
     assert ended.returncode == 1
     assert grid.states()[1:] == ["done"] * 5
-    assert "CANCELLED" in ended.stdout
+    assert "by scancel" in ended.stdout
+    for name, why in (
+        ("preempted", "preemption"),
+        ("late", "its time limit"),
+        ("moved", "a requeue by SLURM"),
+    ):
+        assert f"job {by_name[name]} ({name}-none-auto) starts again after {why}, restart 1" in ended.stderr
+    assert f"job {by_name['lost']} (lost-none-auto): its job ended: NODE_FAIL" in ended.stderr
     *first, again = grid.jobs()
     assert [job["name"].partition("-")[0] for job in first] == list(names)
     assert again["name"].startswith("lost")  # by the launcher; SLURM itself started the others again
@@ -123,7 +130,7 @@ def test_detach_status_cancel_and_ctrl_c(grid: Grid, checkpoint: Checkpoints, re
     wait_until(lambda: grid.states()[0] == "running")
     assert "1 running, 1 queued" in grid.look("action=status")
     assert "cancelled" in grid.look("action=cancel")
-    wait_until(lambda: "2 lost" in grid.run(*command, "action=status").stdout)
+    wait_until(lambda: "2 cancelled" in grid.run(*command, "action=status").stdout)
 
     launcher = grid.start(*command)
     wait_until(lambda: len(grid.jobs()) == 2 and grid.states()[0] == "running")

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import pty
 import re
 import signal
+import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import no_locks
+import psutil
 import pytest
 from sweep_helpers import Grid, finish, wait_until
 
@@ -81,11 +87,109 @@ def test_a_killed_worker_is_started_again_once(
     assert grid.numbers_by_draw() == reference
 
 
-def test_max_failures_stops_early(grid: Grid, checkpoint: Checkpoints) -> None:
+@pytest.mark.parametrize("detach", ["false", "true"])
+def test_max_failures_stops_early_and_says_so(grid: Grid, checkpoint: Checkpoints, detach: str) -> None:
     grid.add_faulty("sick", checkpoint("llama")).set("raise")
-    ended = grid.run(*FAST, "hydra.launcher.max_failures=1", "model=sick", "seed=0,1,2")
-    assert ended.returncode == 1
-    assert grid.states() == ["failed", None, None]
+    grid.add_model("sound", checkpoint("llama"))
+    options = ("hydra.launcher.max_failures=1", f"hydra.launcher.detach={detach}")
+    command = (*FAST, *options, "model=sick,sound", "seed=0,1")
+    ended = grid.run(*command)
+    wait_until(grid.is_closed)  # by the last job, where nobody waits
+    assert grid.states() == ["failed", None, None, None]
+    rows = list(csv.DictReader((grid.sweep() / "summary.csv").open()))
+    assert [row["state"] for row in rows] == ["failed", "cancelled", "cancelled", "cancelled"]
+    shown = grid.run(*command, "action=status").stdout if detach == "true" else ended.stdout
+    assert "max_failures=1 was reached: no further cell was begun" in " ".join(shown.split())
+    if detach == "false":
+        assert ended.returncode == 1
+        assert "max_failures=1 was reached" in ended.stderr.strip().splitlines()[-1]
+    again = grid.run(
+        *FAST, "model=sick,sound", "seed=0,1"
+    )  # what was not begun is no part of an end any more
+    assert again.returncode == 0
+    assert "was reached" not in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_signals_end_a_sweep_once_and_are_said(
+    grid: Grid, checkpoint: Checkpoints, sent: signal.Signals, status: int
+) -> None:
+    grid.add_faulty("slow", checkpoint("llama")).set("slow 1")
+    launcher = grid.start(*FAST, "model=slow")
+    wait_until(lambda: list((grid.folder / "results").glob(".sweeps/*/states/0.json")))
+    launcher.send_signal(sent)
+    for _ in range(3):  # impatience changes nothing
+        time.sleep(0.05)
+        launcher.send_signal(signal.SIGINT)
+    ended = finish(launcher)
+    assert ended.returncode == status
+    assert "1 cancelled" in ended.stdout
+    assert "Traceback" not in ended.stderr
+    assert (
+        ended.stderr.strip().splitlines()[-1].startswith("probegrid: interrupted; the same command goes on")
+    )
+    runner = json.loads((grid.sweep() / "submissions" / "1" / "runner.json").read_text())
+    wait_until(lambda: not psutil.pid_exists(runner["pid"]))
+
+
+def test_a_closed_terminal_ends_a_sweep_too(grid: Grid, checkpoint: Checkpoints) -> None:
+    grid.add_faulty("slow", checkpoint("llama")).set("slow 1")
+    terminal, inside = pty.openpty()
+    launcher = grid.start_in(inside, *FAST, "model=slow")
+    os.close(inside)
+    wait_until(lambda: list((grid.folder / "results").glob(".sweeps/*/states/0.json")))
+    os.close(terminal)  # what it prints now goes nowhere
+    assert launcher.wait(timeout=60) == 129
+    assert "1 cancelled" in grid.run(*FAST, "model=slow", "action=status").stdout
+
+
+def test_whoever_read_its_output_may_end_first(grid: Grid, checkpoint: Checkpoints) -> None:
+    grid.add_faulty("slow", checkpoint("llama")).set("slow 1")
+    launcher = grid.start(*FAST, "model=slow")
+    wait_until(lambda: list((grid.folder / "results").glob(".sweeps/*/states/0.json")))
+    for stream in (launcher.stdout, launcher.stderr):  # as of `| tee log`, which Ctrl-C ends too
+        assert stream is not None
+        stream.close()
+    launcher.send_signal(signal.SIGINT)
+    assert launcher.wait(timeout=60) == 130
+    assert "1 cancelled" in grid.run(*FAST, "model=slow", "action=status").stdout
+
+
+def test_a_launcher_under_nohup_outlives_its_terminal(grid: Grid, checkpoint: Checkpoints) -> None:
+    slow = grid.add_faulty("slow", checkpoint("llama"))
+    slow.set("slow 1")
+    launcher = grid.start(*FAST, "model=slow", ignoring=signal.SIGHUP)
+    wait_until(lambda: list((grid.folder / "results").glob(".sweeps/*/states/0.json")))
+    launcher.send_signal(signal.SIGHUP)
+    slow.mend()
+    assert finish(launcher).returncode == 0
+
+
+@pytest.mark.skipif(no_locks.FLOCK is None, reason="the filter knows x86_64 and aarch64 alone")
+def test_a_sweep_where_the_file_system_knows_no_locks(grid: Grid, checkpoint: Checkpoints) -> None:
+    grid.prefix = [sys.executable, no_locks.__file__]
+    slow = grid.add_faulty("slow", checkpoint("llama"))
+    slow.set("slow 1")
+    command = (*FAST, "model=slow", "dataset.num_samples=24", "decoding.batch_size='1'")
+    first = grid.start(*command)
+    wait_until(lambda: list((grid.folder / "results").glob(".sweeps/*/states/0.json")))
+    second = grid.run(*command)
+    assert second.returncode == 1
+    assert "another command is at work on this sweep" in second.stderr
+    slow.mend()
+    assert finish(first).returncode == 0
+    wait_until(lambda: not list(grid.sweep().glob(".*.lease")))
+
+
+def test_options_of_a_launcher_are_heeded_without_m(grid: Grid, checkpoint: Checkpoints) -> None:
+    grid.add_model("sound", checkpoint("llama"))
+    ended = grid.command(*FAST, "tracking=none", "model=sound")
+    assert ended.returncode == 0
+    assert "1 done" in ended.stdout
+    assert len(grid.jobs()) == 1
+    assert "1 cells: 1 done already" in grid.command(*FAST, "tracking=none", "model=sound").stderr
 
 
 def test_ctrl_c_then_the_same_command(grid: Grid, checkpoint: Checkpoints, reference: Numbers) -> None:
@@ -98,7 +202,7 @@ def test_ctrl_c_then_the_same_command(grid: Grid, checkpoint: Checkpoints, refer
     ended = finish(launcher)
     assert ended.returncode == 130
     assert "cancelled" in ended.stdout
-    assert "2 lost" in grid.run(*command, "action=status").stdout
+    assert "2 cancelled" in grid.run(*command, "action=status").stdout
     slow.mend()
     assert grid.run(*command).returncode == 0
     assert grid.numbers_by_draw() == reference

@@ -13,6 +13,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 
 from probegrid.sweep.options import LauncherOptions, LocalOptions, SlurmOptions
 
@@ -28,7 +29,10 @@ class GridLauncher(Launcher):
     options_class: type[LauncherOptions]
 
     def __init__(self, **options: Any) -> None:
-        self._values = options
+        self._values: dict[str, Any] = {
+            name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            for name, value in options.items()
+        }
 
     def setup(
         self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig"
@@ -93,5 +97,7 @@ class SlurmProfile(SlurmOptions):
     _target_: str = f"{__name__}.SlurmLauncher"
 
 
-for _name, _profile in (("local", LocalProfile), ("slurm", SlurmProfile)):
-    ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_profile, provider="probegrid")
+_slurm = OmegaConf.structured(SlurmProfile)
+OmegaConf.set_struct(_slurm.extra, False)  # Hydra refuses new keys in a config: `extra` takes any
+for _name, _node in (("local", LocalProfile), ("slurm", _slurm)):
+    ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_node, provider="probegrid")

@@ -77,8 +77,13 @@ class Checker:
         return found
 
     def _without_plan(self, cell: Cell, error: UnknownArchitecture) -> UserError | None:
-        needed = [name for name, value in vars(cell.config.model.resources).items() if value is None]
-        if not needed or not isinstance(self._options, SlurmOptions):
+        options, given = self._options, vars(cell.config.model.resources)
+        needed = [
+            name
+            for name, value in given.items()
+            if value is None and isinstance(options, SlurmOptions) and not options.says(name)
+        ]
+        if not needed:
             return None
         return ConfigError(
             f"{error} Without a plan say what a job asks for: "

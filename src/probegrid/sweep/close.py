@@ -17,7 +17,8 @@ from probegrid.sweep.table import say
 from probegrid.tracking import record
 from probegrid.tracking.provenance import provenance, versions
 from probegrid.tracking.record import CellError, CellRecord, Status
-from probegrid.tracking.sweep_folder import Manifest, SweepFolder
+from probegrid.tracking.sweep_folder import SweepFolder
+from probegrid.tracking.sweep_state import Manifest
 
 if TYPE_CHECKING:
     from probegrid.tracking.mlflow_sweep import SweepRun

@@ -11,18 +11,20 @@ BEAT_S = 1.0
 
 
 class Heartbeat(Progress):
-    """Counts like `Progress` and reports (step, done, total)."""
+    """Counts like `Progress` and reports (step, done, total, seconds left or None)."""
 
-    def __init__(self, report: Callable[[str, int, int], None]) -> None:
+    def __init__(self, report: Callable[[str, int, int, float | None], None]) -> None:
         super().__init__()
         self._report = report
         self._step, self._step_done, self._step_total = "", 0, 0
+        self._first, self._began = 0, time.monotonic()
         self._reported = 0.0
 
     def start(self, name: str, *, total: int, done: int = 0) -> None:
         """Begin to count, and report it at once."""
         super().start(name, total=total, done=done)
         self._step, self._step_done, self._step_total = name, done, total
+        self._first, self._began = done, time.monotonic()
         self._beat()
 
     def advance(self, examples: int, *, tokens: int = 0) -> None:
@@ -34,4 +36,11 @@ class Heartbeat(Progress):
 
     def _beat(self) -> None:
         self._reported = time.monotonic()
-        self._report(self._step, self._step_done, self._step_total)
+        self._report(self._step, self._step_done, self._step_total, self._left_s())
+
+    def _left_s(self) -> float | None:
+        """What the step has left at the speed it had so far; what was there before it began has no speed."""
+        counted = self._step_done - self._first
+        if not counted:
+            return None
+        return (time.monotonic() - self._began) / counted * (self._step_total - self._step_done)

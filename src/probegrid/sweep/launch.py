@@ -8,35 +8,43 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from probegrid.disk import disk_errors
+from probegrid.disk import disk_errors, locked
 from probegrid.errors import ConfigError, ProbegridError, RunError, UserError
 from probegrid.progress import Progress
-from probegrid.schema import Config, plain_values
+from probegrid.schema import Config
 from probegrid.sweep.check import CheckedCell, Checker, refusals
 from probegrid.sweep.close import close_sweep, open_sweep
 from probegrid.sweep.grid import ComposedCell, cell_names
+from probegrid.sweep.interrupts import interruptible, name_of, quietly
 from probegrid.sweep.local import LocalScheduler
-from probegrid.sweep.options import LauncherOptions, OnInterrupt, SlurmOptions
+from probegrid.sweep.options import LauncherOptions, OnInterrupt, SlurmOptions, plain
+from probegrid.sweep.pack_job import PackJob
 from probegrid.sweep.packs import pack
-from probegrid.sweep.rows import CellRow, Stage, cancelled, observe, scheduler_of
+from probegrid.sweep.queued import take_back_changed
+from probegrid.sweep.rows import CellRow, Stage, observe
 from probegrid.sweep.scheduler import JobRequest, Scheduler
-from probegrid.sweep.slurm import SlurmScheduler, check_options
+from probegrid.sweep.slurm import SlurmScheduler
+from probegrid.sweep.slurm_script import check_names, check_options
+from probegrid.sweep.stop import ended_by, stop_sweep
 from probegrid.sweep.table import counts, print_table, say
 from probegrid.sweep.wait import wait
+from probegrid.tracking import record
 from probegrid.tracking.provenance import git_commit, own_argv, uncommitted_changes, versions
-from probegrid.tracking.sweep_folder import Manifest, ManifestCell, SweepFolder
+from probegrid.tracking.sweep_folder import SweepFolder
+from probegrid.tracking.sweep_state import Manifest, ManifestCell
 
 _ID_LENGTH = 10
+_NO_PART_OF_A_SWEEP = ("action=", "report.", "force=", "model.resources.")
+"""Overrides that change what is done with a sweep, or what its jobs ask for, and no cell."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +74,43 @@ def run_sweep(
     if isinstance(options, SlurmOptions):
         check_options(options)
     names, since = cell_names(composed), time.time()
-    checked = _check(composed, names, options)
-    folder = SweepFolder(_shared(checked).results_dir, sweep_id(composed))
-    sweep = Sweep(folder, names, checked, options, since)
-    with _one_launcher(folder):
-        requests = _missing(sweep)
-        _write(sweep)
-        open_sweep(folder, _shared(checked).tracking)
-        if requests:
-            scheduler = _scheduler(options)
-            submission = scheduler.submit(folder, requests)
-            say(f"sweep {folder.id}: {len(submission.jobs)} jobs submitted; {folder.path}")
-        if options.detach:
-            return folder, observe(folder)
-        with _interrupts(folder, options):
-            rows = wait(folder, options, _scheduler(options))
-    close_sweep(folder, rows)
+    with interruptible():
+        checked = _check(composed, names, options)
+        folder = SweepFolder(_shared(checked).results_dir, sweep_id(composed))
+        with _one_launcher(folder), _ended_as_asked(folder, options):
+            rows = _submit_and_wait(Sweep(folder, names, _as_of_now(checked, folder), options, since))
+    if not options.detach:
+        close_sweep(folder, rows)
     return folder, rows
+
+
+def _as_of_now(checked: Sequence[CheckedCell], folder: SweepFolder) -> list[CheckedCell]:
+    """The cells, some of which another command may have finished while this one waited for its turn."""
+    return [
+        replace(cell, is_done=True)
+        if cell.key and not _is_forced(cell) and record.is_done(folder.results_dir, cell.key)
+        else cell
+        for cell in checked
+    ]
+
+
+def _is_forced(cell: CheckedCell) -> bool:
+    return cell.composed.spec is not None and cell.composed.spec.config.force
+
+
+def _submit_and_wait(sweep: Sweep) -> list[CellRow]:
+    folder, options = sweep.folder, sweep.options
+    scheduler, requests = _scheduler(options), _missing(sweep)
+    if isinstance(options, SlurmOptions):
+        check_names(
+            folder.path, [request.name for requests_of_pack in requests for request in requests_of_pack]
+        )
+    _write(sweep)
+    open_sweep(folder, _shared(sweep.checked).tracking)
+    if requests:
+        count = len(scheduler.submit(folder, requests, PackJob).jobs)
+        say(f"sweep {folder.id}: {count} job{'s' * (count != 1)} submitted; {folder.path}")
+    return observe(folder) if options.detach else wait(folder, options, scheduler)
 
 
 def sweep_id(composed: Sequence[ComposedCell]) -> str:
@@ -92,7 +120,7 @@ def sweep_id(composed: Sequence[ComposedCell]) -> str:
     order of the cells counts, for they are known by their numbers.
     """
     overrides = [
-        sorted(o for o in cell.overrides if not o.startswith(("action=", "report.", "force=")))
+        sorted(override for override in cell.overrides if not override.startswith(_NO_PART_OF_A_SWEEP))
         for cell in composed
     ]
     digest = hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:_ID_LENGTH]
@@ -108,8 +136,9 @@ def failure(rows: Sequence[CellRow], folder: SweepFolder) -> ProbegridError | No
     missing = [row for row in rows if row.stage is not Stage.done]
     if not missing:
         return None
+    ended = ended_by(folder, rows)
     sentence = (
-        f"{len(missing)} of {len(rows)} cells are not done ({counts(rows)}); "
+        f"{len(missing)} of {len(rows)} cells are not done ({counts(rows)}); {ended and f'{ended}; '}"
         f"the reasons are in the table and in {folder.path}, and the same command tries them again."
     )
     return UserError(sentence) if all(row.is_user_error for row in missing) else RunError(sentence)
@@ -157,6 +186,7 @@ def _missing(sweep: Sweep) -> list[list[JobRequest]]:
     live: set[int] = set()
     if sweep.folder.manifest_file.exists():
         live = {row.cell for row in observe(sweep.folder) if row.stage in (Stage.running, Stage.queued)}
+        live -= take_back_changed(sweep.folder, sweep.checked, sweep.options)
     cells = [
         number
         for number, cell in enumerate(sweep.checked)
@@ -189,7 +219,7 @@ def _write(sweep: Sweep) -> None:
             host=socket.gethostname(),
             git_commit=git_commit(),
             versions=versions(),
-            launcher=plain_values(sweep.options),
+            launcher=plain(sweep.options),
             since=sweep.since,
         )
     )
@@ -205,7 +235,7 @@ def _one_launcher(folder: SweepFolder) -> Iterator[None]:
     with disk_errors(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder.path / ".lock", timeout=0):
+        with locked(folder.path / ".lock", timeout_s=0):
             yield
     except Timeout as error:
         raise RunError(
@@ -214,25 +244,19 @@ def _one_launcher(folder: SweepFolder) -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts(folder: SweepFolder, options: LauncherOptions) -> Iterator[None]:
-    """While waiting, Ctrl-C, SIGTERM and a closed terminal end the sweep or leave it, as asked."""
-
-    def interrupt(number: int, _frame: object) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+def _ended_as_asked(folder: SweepFolder, options: LauncherOptions) -> Iterator[None]:
+    """On Ctrl-C, SIGTERM and a closed terminal end what was submitted or leave it, as ``on_interrupt`` says."""
     try:
         yield
-    except KeyboardInterrupt:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)
+    except KeyboardInterrupt as interrupt:
+        if not folder.manifest_file.exists():
+            raise
         if options.on_interrupt is OnInterrupt.cancel:
-            for submission in folder.read_submissions():
-                scheduler_of(submission).cancel(folder, submission)
-            print_table(cancelled(observe(folder)))
+            why = name_of(interrupt)
+            quietly(lambda: say(f"{why}: what is on its way is cancelled ..."))
+            rows = stop_sweep(folder, why)
+            quietly(lambda: print_table(folder, rows))
         else:
-            say(f"sweep {folder.id} goes on; `probegrid action=status` shows it, `action=cancel` ends it.")
+            commands = "`probegrid action=status` shows it, `action=cancel` ends it"
+            quietly(lambda: say(f"sweep {folder.id} goes on; {commands}."))
         raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -17,10 +17,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from filelock import FileLock
 
-from probegrid.sweep.scheduler import JobPhase, JobRequest, JobState
-from probegrid.tracking.sweep_folder import Job, Submission, SweepFolder
+from probegrid.disk import locked
+from probegrid.sweep.interrupts import uninterrupted
+from probegrid.sweep.scheduler import Ending, JobPhase, JobRequest, JobState, MakeCall
+from probegrid.tracking.sweep_folder import SweepFolder
+from probegrid.tracking.sweep_state import Job, Submission
 
 _TERM_WAIT_S = 5.0
 
@@ -30,8 +32,10 @@ class LocalScheduler:
 
     name = "local"
 
-    def submit(self, folder: SweepFolder, packs: Sequence[Sequence[JobRequest]]) -> Submission:
-        """Start a runner for all jobs."""
+    def submit(
+        self, folder: SweepFolder, packs: Sequence[Sequence[JobRequest]], make_call: MakeCall
+    ) -> Submission:
+        """Start a runner for all jobs; each is a process of the worker's module, for which no call is pickled."""
         number = folder.next_submission()
         place = folder.submission_dir(number)
         requests = [request for pack in packs for request in pack]
@@ -46,14 +50,15 @@ class LocalScheduler:
             for index, request in enumerate(requests)
         )
         submission = Submission(number, self.name, socket.gethostname(), jobs)
-        folder.write_submission(submission)
         command = [sys.executable, "-m", __name__, str(folder.results_dir), folder.id, str(number)]
-        with (place / "runner.log").open("wb") as log:
-            runner = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        created = psutil.Process(runner.pid).create_time()
-        folder.write_json(place / "runner.json", {"pid": runner.pid, "created": created})
+        with uninterrupted():
+            folder.write_submission(submission)
+            with (place / "runner.log").open("wb") as log:
+                runner = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+            created = psutil.Process(runner.pid).create_time()
+            folder.write_json(place / "runner.json", {"pid": runner.pid, "created": created})
         return submission
 
     def states(self, folder: SweepFolder, submission: Submission) -> dict[str, JobState]:
@@ -62,11 +67,12 @@ class LocalScheduler:
             return {}
         return dict(_states(folder, submission))
 
+    def fill(self, folder: SweepFolder) -> None:
+        """Nothing: the runner starts each job as the one before it ends."""
+
     def cancel(self, folder: SweepFolder, submission: Submission) -> None:
         """End the runner and the job it has."""
-        place = folder.submission_dir(submission.number)
         runner = _runner(folder, submission.number)
-        folder.write_json(place / "cancelled.json", True)
         if runner is None:
             return
         for each in (signal.SIGTERM, signal.SIGKILL):
@@ -76,21 +82,22 @@ class LocalScheduler:
             while _is_alive(runner) and time.monotonic() < deadline:
                 time.sleep(0.05)
 
+    def withdraw(self, folder: SweepFolder, submission: Submission, jobs: Sequence[str]) -> set[str]:
+        """None: what a sweep's `Stop` covers the runner does not start."""
+        return set()
+
 
 def _states(folder: SweepFolder, submission: Submission) -> Iterator[tuple[str, JobState]]:
     place = folder.submission_dir(submission.number)
-    runner = _runner(folder, submission.number)
-    alive = runner is not None
-    cancelled = folder.read_json(place / "cancelled.json") is not None
+    alive = _runner(folder, submission.number) is not None
     running = True  # the first job that has not ended has its turn
     for index, job in enumerate(submission.jobs):
         code = folder.read_json(place / f"{index}.exit.json")
         if code is not None:
-            yield job.id, JobState(JobPhase.ended, _ending(code), died=code < 0)
-        elif cancelled:
-            yield job.id, JobState(JobPhase.ended, "cancelled")
+            ending = Ending.died if code < 0 else Ending.completed
+            yield job.id, JobState(JobPhase.ended, _ending(code), ending)
         elif not alive:
-            yield job.id, JobState(JobPhase.ended, "its runner died", died=True)
+            yield job.id, JobState(JobPhase.ended, "its runner died", Ending.died)
         else:
             yield job.id, JobState(JobPhase.running if running else JobPhase.queued)
             running = False
@@ -126,10 +133,14 @@ def main() -> None:
     """Entry point of the runner: ``python -m probegrid.sweep.local RESULTS_DIR SWEEP SUBMISSION``."""
     results_dir, sweep, number = sys.argv[1:]
     folder = SweepFolder(Path(results_dir), sweep)
-    submission = next(each for each in folder.read_submissions() if each.number == int(number))
+    submission = folder.read_submission(int(number))
     worker = [sys.executable, "-m", "probegrid.sweep.worker", results_dir, sweep, number]
-    with FileLock(folder.path / ".runner.lock"):  # an earlier submission's runner may still be at work
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # it was started while its launcher held signals back
+    with locked(folder.path / ".runner.lock"):  # an earlier submission's runner may still be at work
         for index, job in enumerate(submission.jobs):
+            stop = folder.read_stop()
+            if stop is not None and all(stop.covers(cell, submission.number) for cell in job.cells):
+                continue
             with Path(job.log).open("wb") as log:
                 command = [*worker, *map(str, job.cells)]
                 code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -72,15 +74,18 @@ class SlurmOptions(LauncherOptions):
     max_parallel: int | None = None
     """Most jobs that run at once; null: as many as SLURM lets."""
     setup: list[str] = field(default_factory=list)
-    """Shell lines before the job starts: ``module load cuda``, ``export HF_HOME=...``."""
+    """Lines of bash before the job starts: ``module load cuda``, ``export HF_HOME=...``; one that fails ends it."""
     srun_args: list[str] = field(default_factory=list)
     """More arguments of ``srun``."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """More options of ``sbatch`` by their long names without dashes: ``{nodelist: n1, exclusive: true}``."""
+    """Options of ``sbatch`` by their long names without dashes, which win over what probegrid would say:
+    ``{nodelist: n1, exclusive: true, job_name: mine}``; null leaves one to the cluster: ``{mem: null, time: null}``."""
     signal_delay_s: int = 120
     """Seconds before the time limit at which a job is told to requeue itself."""
     max_timeouts: int = 3
     """How often a job that reached its time limit is requeued."""
+    replace_queued: bool = False
+    """Submit jobs that still wait again where they were submitted with other options; without it they keep theirs."""
     python: str | None = None
     """Command that starts Python on a node; null: this very interpreter."""
 
@@ -90,3 +95,91 @@ class SlurmOptions(LauncherOptions):
             raise ConfigError(
                 f"hydra.launcher.max_parallel={self.max_parallel}: give 1 or more, or null for no limit."
             )
+        for name, value in plain(self).items():
+            for text in _texts(value):
+                refuse_control_characters(
+                    f"hydra.launcher.{name}", text, allowed="\t" if name == "setup" else ""
+                )
+        self.extra = {str(name).replace("-", "_"): value for name, value in self.extra.items()}
+        for name, value in self.extra.items():
+            if name in _RESERVED:
+                raise ConfigError(
+                    f"hydra.launcher.extra.{name} is probegrid's own to say: {_RESERVED[name]}; leave it out."
+                )
+            if not isinstance(value, str | int | float | None):
+                raise ConfigError(f"hydra.launcher.extra.{name}={value}: give text, a number, true or null.")
+
+    def says(self, resource: str) -> bool:
+        """Whether ``extra`` says itself how much of a resource a job asks for, or leaves it to the cluster."""
+        return any(option in self.extra for option in SAID_BY[resource])
+
+
+SAID_BY = {
+    "gpus": ("gpus_per_node", "gpus", "gres", "gpus_per_task"),
+    "cpus": ("cpus_per_task", "cpus_per_gpu"),
+    "mem_gb": ("mem", "mem_per_cpu", "mem_per_gpu"),
+    "timeout_min": ("time",),
+}
+"""By resource the options of sbatch for it, probegrid's own first; sbatch refuses most of them beside each other."""
+
+JOB_OPTIONS = (
+    "partition",
+    "account",
+    "qos",
+    "constraint",
+    "setup",
+    "srun_args",
+    "extra",
+    "signal_delay_s",
+    "max_timeouts",
+    "python",
+)
+"""The options that a job carries from its submission on."""
+
+_ONE_NODE = "a pack runs as one process on one node"
+_RESERVED = {
+    "array": "hydra.launcher.cells_per_job makes arrays",
+    "chdir": "a job runs where the command was typed, for results_dir may be relative",
+    "error": "logs are looked for below results_dir",
+    "nodes": _ONE_NODE,
+    "ntasks": _ONE_NODE,
+    "ntasks_per_node": _ONE_NODE,
+    "output": "logs are looked for below results_dir",
+    "parsable": "it reads what sbatch prints",
+    "signal": "hydra.launcher.signal_delay_s is for that",
+    "test_only": "nothing would be submitted",
+    "wait": "hydra.launcher.detach=false waits",
+    "wrap": "a job's program is the worker",
+}
+
+
+def plain(options: LauncherOptions) -> dict[str, Any]:
+    """The options as plain values, enums by their names."""
+    values = {name: value for name, value in asdict(options).items() if not name.startswith("_")}
+    return {name: value.name if isinstance(value, Enum) else value for name, value in values.items()}
+
+
+def refuse_control_characters(name: str, text: str, allowed: str = "") -> None:
+    """Refuse text that would not stay on its line of a batch script.
+
+    Raises:
+        ConfigError: it holds a line end or another control character.
+    """
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Zl", "Zp") and character not in allowed:
+            raise ConfigError(
+                f"{name}={text!r} holds the control character {character!r}, which a batch script must not get; "
+                "remove it (a list takes one line an item)."
+            )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, names of a mapping included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from (*_texts(name), *_texts(inner))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from probegrid.errors import RunError
 from probegrid.tracking.sweep_folder import SweepFolder
 
 
@@ -18,17 +18,26 @@ class PackJob:
     cells: tuple[int, ...]
 
     def __call__(self) -> None:
-        """Run the cells that have not ended yet.
+        """Run the cells that have not ended yet; then let a job that waits have this one's place.
 
         Raises:
             RunError: a cell failed, so that the scheduler shows the job as failed.
         """
+        from probegrid.sweep.requeue import requeueing
         from probegrid.sweep.worker import run_cells
 
-        run_cells(SweepFolder(self.results_dir, self.sweep), self.submission, self.cells)
+        folder = SweepFolder(self.results_dir, self.sweep)
+        with requeueing(folder, self.submission):
+            try:
+                run_cells(folder, self.submission, self.cells)
+            except RunError:
+                self._leave(folder)
+                raise
+            self._leave(folder)
 
-    def checkpoint(self) -> Any:
-        """What submitit submits when the job is preempted or out of time: the same again, its progress is on disk."""
-        from submitit.helpers import DelayedSubmission
+    def _leave(self, folder: SweepFolder) -> None:
+        from probegrid.sweep import lanes
+        from probegrid.sweep.requeue import job_id
 
-        return DelayedSubmission(self)
+        options = folder.read_submission(self.submission).options
+        lanes.fill(folder, options["max_parallel"], options["extra"].get("dependency") or "", job_id())

@@ -1,14 +1,18 @@
-"""What a sweep asks of whatever runs its jobs: submit, states, cancel."""
+"""What a sweep asks of whatever runs its jobs: submit, states, fill, cancel, withdraw."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from probegrid.schema import Resources
-from probegrid.tracking.sweep_folder import Submission, SweepFolder
+from probegrid.tracking.sweep_folder import SweepFolder
+from probegrid.tracking.sweep_state import Submission
+
+MakeCall = Callable[[str, str, int, tuple[int, ...]], Callable[[], None]]
+"""From (results_dir, sweep, submission, cells) to what a job calls where it runs; it is pickled on the way."""
 
 
 class JobPhase(Enum):
@@ -19,6 +23,19 @@ class JobPhase(Enum):
     ended = "ended"
 
 
+class Ending(Enum):
+    """How a job ended."""
+
+    completed = "completed"
+    """By itself."""
+    cancelled = "cancelled"
+    """Somebody wanted it to."""
+    hopeless = "hopeless"
+    """For a reason that a second try would meet again."""
+    died = "died"
+    """Against everybody's will: what is left of it may be submitted again."""
+
+
 @dataclass(frozen=True)
 class JobState:
     """Where a job is, and why."""
@@ -26,8 +43,12 @@ class JobState:
     phase: JobPhase
     reason: str = ""
     """Why it waits (``Priority``), or how it ended (``NODE_FAIL``, ``signal 9``)."""
-    died: bool = False
-    """Ended against everybody's will: what is left of it may be submitted again."""
+    ending: Ending | None = None
+    """None while it has not ended."""
+    node: str = ""
+    """Where it runs."""
+    left_s: float | None = None
+    """Seconds to its time limit; None: it has none, or it is not known."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +65,27 @@ class Scheduler(Protocol):
 
     name: str
 
-    def submit(self, folder: SweepFolder, packs: Sequence[Sequence[JobRequest]]) -> Submission:
-        """Submit the jobs of each pack, and write the submission.
+    def submit(
+        self, folder: SweepFolder, packs: Sequence[Sequence[JobRequest]], make_call: MakeCall
+    ) -> Submission:
+        """Submit the jobs of each pack, and write the submission as it grows: an interrupt leaves no job unknown.
 
         Raises:
-            ConfigError: the scheduler refuses an option.
+            ConfigError: the scheduler refuses an option; nothing is left of what was submitted.
         """
 
     def states(self, folder: SweepFolder, submission: Submission) -> dict[str, JobState]:
         """Where each job is, by id; a job of which nothing can be learned now is left out."""
 
+    def fill(self, folder: SweepFolder) -> None:
+        """Let a waiting job start where fewer run than may; called now and then while the sweep is on its way."""
+
     def cancel(self, folder: SweepFolder, submission: Submission) -> None:
-        """End what is left of a submission."""
+        """End what is left of a submission.
+
+        Raises:
+            RunError: the scheduler does not answer, so that jobs may go on.
+        """
+
+    def withdraw(self, folder: SweepFolder, submission: Submission, jobs: Sequence[str]) -> set[str]:
+        """Take back jobs that still wait; return the ids of those that had not started meanwhile."""

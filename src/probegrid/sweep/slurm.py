@@ -1,41 +1,30 @@
 """The jobs on a SLURM cluster, submitted through submitit; their states from squeue and sacct.
 
-submitit writes the batch script, pickles the job and requeues it on SIGUSR2 (preemption, time limit). Its results
-and its polling are not used: how cells end is on disk, written by their workers.
+submitit writes the batch script and pickles the job. Its results, its polling and its guess of why a job was told to
+go are not used: how cells end is on disk, written by their workers, and a job asks SLURM how much time it has.
 """
 
 from __future__ import annotations
 
-import getpass
-import re
-import shutil
 import socket
-import subprocess
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
-from probegrid.disk import full_disk
-from probegrid.errors import ConfigError, closest
-from probegrid.schema import Resources
-from probegrid.sweep.options import SlurmOptions
-from probegrid.sweep.pack_job import PackJob
-from probegrid.sweep.scheduler import JobPhase, JobRequest, JobState
-from probegrid.tracking.sweep_folder import Job, Submission, SweepFolder
+from probegrid.disk import full_disk, locked
+from probegrid.errors import ConfigError, ProbegridError, RunError
+from probegrid.sweep import lanes, slurm_queue
+from probegrid.sweep.interrupts import uninterrupted
+from probegrid.sweep.options import SAID_BY, SlurmOptions, plain
+from probegrid.sweep.scheduler import Ending, JobPhase, JobRequest, JobState, MakeCall
+from probegrid.sweep.slurm_queue import Listed
+from probegrid.sweep.slurm_script import parameters
+from probegrid.tracking.sweep_folder import SweepFolder
+from probegrid.tracking.sweep_state import Job, Submission
 
-_COMMAND_TIMEOUT_S = 60
-_QUEUED = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
-_RUNNING = {
-    "RUNNING",
-    "COMPLETING",
-    "CONFIGURING",
-    "RESIZING",
-    "SIGNALING",
-    "STAGE_OUT",
-    "STOPPED",
-    "SUSPENDED",
-}
-_MEANT = {"COMPLETED", "CANCELLED"}
-"""Endings somebody wanted; after any other what is left may be submitted again."""
+_TOO_LITTLE = {"TIMEOUT": "timeout_min", "OUT_OF_MEMORY": "mem_gb"}
+"""The resource of which a job had too little where it ends so."""
+_SILENCE = ("Unable to contact", "timed out", "Connection refused")
+"""Words of sbatch where it is not the job that is wrong."""
 
 
 class SlurmScheduler:
@@ -47,173 +36,135 @@ class SlurmScheduler:
         """Take the options of submitting; None where jobs are only looked at."""
         self._options = options or SlurmOptions()
 
-    def submit(self, folder: SweepFolder, packs: Sequence[Sequence[JobRequest]]) -> Submission:
-        """Submit each pack as a job, or as an array where it has several."""
-        number = folder.next_submission()
-        jobs: list[Job] = []
-        lanes = min(len(packs), self._options.max_parallel or len(packs))
-        last_in_lane: dict[int, str] = {}
-        try:
-            for index, requests in enumerate(packs):
-                after = last_in_lane.get(index % lanes)
-                submitted = self._submit_pack(folder, number, requests, lanes, after)
-                last_in_lane[index % lanes] = submitted[0].id.partition("_")[0]
-                jobs += submitted
-        except BaseException:  # refused, or interrupted: nobody would know of these jobs
-            _scancel([job.id for job in jobs])
-            raise
-        submission = Submission(number, self.name, socket.gethostname(), tuple(jobs))
-        folder.write_submission(submission)
+    def submit(
+        self, folder: SweepFolder, packs: Sequence[Sequence[JobRequest]], make_call: MakeCall
+    ) -> Submission:
+        """Submit each pack as a job or an array; several packs under ``max_parallel`` job by job, in lanes."""
+        submission = Submission(
+            folder.next_submission(), self.name, socket.gethostname(), (), plain(self._options)
+        )
+        with locked(folder.path / lanes.LOCK):
+            most = self._options.max_parallel
+            held = lanes.lanes_of(folder, slurm_queue.queue() or {}, most) if most else None
+            if held and not (held.is_empty and len(packs) == 1):
+                packs = [[request] for requests in packs for request in requests]
+            try:
+                for requests in packs:
+                    after = held.turn() if held else None
+                    with uninterrupted():
+                        jobs = self._sbatch(folder, submission.number, requests, make_call, after)
+                        submission = replace(submission, jobs=(*submission.jobs, *jobs))
+                        folder.write_submission(submission)
+                    if held:
+                        held.add(lanes.array_of(jobs[0].id), after, len(jobs))
+            except ProbegridError:
+                slurm_queue.cancel([job.id for job in submission.jobs])
+                folder.write_submission(replace(submission, jobs=()))
+                raise
         return submission
 
     def states(self, folder: SweepFolder, submission: Submission) -> dict[str, JobState]:
         """Where each job is, by squeue and, for those it forgot, by sacct."""
-        queue = _run("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r")
-        if queue is None:
+        listed = slurm_queue.queue()
+        if listed is None:
             return {}
-        listed = _table(queue)
         forgotten = [job.id for job in submission.jobs if job.id not in listed]
         if forgotten:
-            listed |= _accounted(forgotten)
-        lost = ("GONE", "SLURM no longer knows it")
-        return {job.id: _state(*listed.get(job.id, lost)) for job in submission.jobs}
+            listed |= slurm_queue.accounted(forgotten)
+        return {
+            job.id: _state(folder, submission, job, listed.get(job.id, slurm_queue.GONE))
+            for job in submission.jobs
+        }
+
+    def fill(self, folder: SweepFolder) -> None:
+        """Give free lanes to jobs that wait."""
+        lanes.fill(folder, self._options.max_parallel, self._options.extra.get("dependency") or "")
 
     def cancel(self, folder: SweepFolder, submission: Submission) -> None:
         """Cancel the jobs that have not ended."""
-        _scancel([job.id for job in submission.jobs])
+        ids = [job.id for job in submission.jobs]
+        if not slurm_queue.cancel(ids):
+            raise RunError(
+                f"SLURM does not answer, so that jobs may go on; once it does, `scancel {' '.join(ids)}` ends them."
+            )
 
-    def _submit_pack(
+    def withdraw(self, folder: SweepFolder, submission: Submission, jobs: Sequence[str]) -> set[str]:
+        """Cancel those of the jobs that have not started."""
+        slurm_queue.cancel(jobs, only_queued=True)
+        listed = slurm_queue.queue() or {}
+        return {job for job in jobs if listed.get(job, slurm_queue.GONE).state == "CANCELLED"}
+
+    def _sbatch(
         self,
         folder: SweepFolder,
         number: int,
         requests: Sequence[JobRequest],
-        lanes: int,
+        make_call: MakeCall,
         after: str | None,
     ) -> list[Job]:
+        """Submit a job, or an array where there are several requests."""
         import submitit
 
         options, place = self._options, folder.submission_dir(number)
-        executor = submitit.SlurmExecutor(
-            folder=place, max_num_timeout=options.max_timeouts, python=options.python
+        executor = submitit.SlurmExecutor(folder=place, python=options.python)
+        executor.update_parameters(
+            **parameters(options, requests[0], place, at_once=options.max_parallel, after=after)
         )
-        executor.update_parameters(**self._parameters(requests[0], lanes, after))
-        calls = [PackJob(str(folder.results_dir), folder.id, number, request.cells) for request in requests]
+        calls = [make_call(str(folder.results_dir), folder.id, number, request.cells) for request in requests]
         try:
             with full_disk(place), executor.batch():
                 submitted = [executor.submit(call) for call in calls]
             ids = [job.job_id for job in submitted]
         except submitit.core.utils.FailedJobError as error:
-            raise ConfigError(_refusal(str(error))) from error
+            raise _refusal(str(error)) from error
         return [
             Job(job_id, request.name, request.cells, request.resources, str(place / f"{job_id}_0_log.out"))
             for job_id, request in zip(ids, requests, strict=True)
         ]
 
-    def _parameters(self, request: JobRequest, lanes: int, after: str | None) -> dict[str, Any]:
-        options, asked = self._options, request.resources
-        values = {
-            "job_name": f"probegrid-{request.name}",
-            "partition": options.partition,
-            "account": options.account,
-            "qos": options.qos,
-            "constraint": options.constraint,
-            "setup": options.setup or None,
-            "additional_parameters": options.extra or None,
-            "signal_delay_s": options.signal_delay_s,
-            "stderr_to_stdout": True,
-            "dependency": f"afterany:{after}" if after else None,
-            "array_parallelism": max(1, options.max_parallel // lanes) if options.max_parallel else None,
-            # srun does not inherit sbatch's CPUs since SLURM 22.05, and on a whole node starts a task a CPU
-            "srun_args": ["--ntasks=1", f"--cpus-per-task={asked.cpus}", *options.srun_args],
-            **_asked(asked),
-        }
-        return {name: value for name, value in values.items() if value is not None}
 
-
-def check_options(options: SlurmOptions) -> None:
-    """Refuse what this cluster would refuse, before a cell is looked at.
-
-    Raises:
-        ConfigError: SLURM is missing or does not answer, or a partition or an option of sbatch is unknown.
-    """
-    if shutil.which("sbatch") is None:
-        raise ConfigError(
-            "hydra/launcher=slurm needs sbatch, which is not on this machine; "
-            "run on a login node, or use hydra/launcher=local."
-        )
-    known = set(re.findall(r"--([a-z][a-z-]+)", _run("sbatch", "--help") or ""))
-    for name in options.extra:
-        if known and name.replace("_", "-") not in known:
-            raise ConfigError(
-                f"hydra.launcher.extra.{name} is no option of sbatch; {closest(name, sorted(known))}."
-            )
-    listed = _run("sinfo", "--noheader", "--format=%R")
-    if listed is None:
-        raise ConfigError("SLURM does not answer (sinfo fails); check SLURM_CONF and that slurmctld runs.")
-    partitions = sorted(set(listed.split()))
-    for partition in filter(None, (options.partition or "").split(",")):
-        if partition not in partitions:
-            raise ConfigError(
-                f"hydra.launcher.partition={partition} is not one of this cluster's; "
-                f"{closest(partition, partitions)}."
-            )
-
-
-def _asked(resources: Resources) -> dict[str, Any]:
-    return {
-        "gpus_per_node": resources.gpus or None,
-        "cpus_per_task": resources.cpus,
-        "ntasks_per_node": 1,
-        "mem": f"{round((resources.mem_gb or 0) * 1000)}M",
-        "time": resources.timeout_min,
-    }
-
-
-def _refusal(stderr: str) -> str:
+def _refusal(stderr: str) -> ProbegridError:
     lines = [line for line in stderr.splitlines() if "error:" in line]
     said = "; ".join(line.partition("error:")[2].strip() for line in lines) or stderr.strip()
-    return f"SLURM refuses a job: {said}. Mend it in the hydra.launcher.* options or model.resources.*."
-
-
-def _state(state: str, reason: str) -> JobState:
-    if state in _QUEUED:
-        return JobState(JobPhase.queued, reason)
-    if state in _RUNNING:
-        return JobState(JobPhase.running)
-    return JobState(
-        JobPhase.ended, state if reason in ("", "None") else f"{state} ({reason})", state not in _MEANT
+    if any(words in said for words in _SILENCE):
+        return RunError(f"SLURM does not answer: {said}. Run the same command again later.")
+    return ConfigError(
+        f"SLURM refuses a job: {said}. Mend it in the hydra.launcher.* options or model.resources.*."
     )
 
 
-def _table(text: str) -> dict[str, tuple[str, str]]:
-    """Job id to state and reason, of lines ``id|state|reason``; sacct says ``CANCELLED by 0``."""
-    rows = (line.strip().split("|") for line in text.splitlines() if line.count("|") >= 2)
-    return {row[0]: (row[1].partition(" ")[0], row[2]) for row in rows}
+def _state(folder: SweepFolder, submission: Submission, job: Job, listed: Listed) -> JobState:
+    if listed.is_queued:
+        return JobState(JobPhase.queued, _why_it_waits(folder, submission, job, listed))
+    if listed.is_running:
+        return JobState(JobPhase.running, node=listed.node, left_s=listed.left_s)
+    if listed.state == "COMPLETED":
+        return JobState(JobPhase.ended, ending=Ending.completed)
+    if listed.state == "CANCELLED":
+        return JobState(JobPhase.ended, listed.reason or "by scancel", Ending.cancelled)
+    said = folder.read_end(submission.number, job.id) if listed.state in ("FAILED", "TIMEOUT") else None
+    if said is not None:
+        return JobState(JobPhase.ended, said, Ending.hopeless)
+    reason = f"{listed.state} ({listed.reason})" if listed.reason else listed.state
+    return JobState(JobPhase.ended, reason + _mended_by(submission, job, listed.state), Ending.died)
 
 
-def _accounted(ids: Sequence[str]) -> dict[str, tuple[str, str]]:
-    text = _run(
-        "sacct",
-        "--allocations",
-        "--noheader",
-        "--parsable2",
-        "--format=JobID,State,Reason",
-        f"--jobs={','.join(ids)}",
-    )
-    return _table(text or "")
+def _why_it_waits(folder: SweepFolder, submission: Submission, job: Job, listed: Listed) -> str:
+    restarts = folder.read_note(submission.number, job.id).restarts
+    most = submission.options.get("max_parallel")
+    reason = f"its turn comes later, max_parallel={most}" if listed.after and most else listed.reason
+    return "; ".join(filter(None, (f"to start again after {restarts[-1]}" if restarts else "", reason)))
 
 
-def _scancel(ids: Sequence[str]) -> None:
-    if ids:
-        _run("scancel", "--quiet", f"--user={getpass.getuser()}", *ids)
+def _mended_by(submission: Submission, job: Job, state: str) -> str:
+    """What to raise where a job asked for too little."""
+    return f"; raise {asked_by(submission, job, _TOO_LITTLE[state])}" if state in _TOO_LITTLE else ""
 
 
-def _run(*command: str) -> str | None:
-    """What a program prints; None if it fails or hangs."""
-    try:
-        finished = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=_COMMAND_TIMEOUT_S
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return finished.stdout
+def asked_by(submission: Submission, job: Job, resource: str) -> str:
+    """The key that says how much of a resource a job asks for, and its value."""
+    extra = submission.options.get("extra", {})
+    for option in SAID_BY[resource]:
+        if option in extra:
+            return f"hydra.launcher.extra.{option}={extra[option]}"
+    return f"model.resources.{resource}={getattr(job.resources, resource)}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from probegrid.errors import ConfigError
-from probegrid.sweep.rows import cancelled, observe, scheduler_of
+from probegrid.sweep.rows import observe
+from probegrid.sweep.stop import stop_sweep
 from probegrid.sweep.table import counts, print_table
 from probegrid.tracking.sweep_folder import SweepFolder, list_sweeps
 
@@ -22,7 +23,7 @@ def show_sweeps(results_dir: Path, sweep: str | None = None) -> None:
             print(f"sweep {folder.id}: {counts(observe(folder))}")
     manifest = chosen.read_manifest()
     print(f"sweep {chosen.id}: {' '.join(manifest.argv)}")
-    print_table(observe(chosen))
+    print_table(chosen, observe(chosen))
 
 
 def cancel_sweep(results_dir: Path, sweep: str | None = None) -> None:
@@ -43,10 +44,9 @@ def cancel_sweep(results_dir: Path, sweep: str | None = None) -> None:
             return
         sweep = live[0].id
     folder = _find(results_dir, sweep)
-    for submission in folder.read_submissions():
-        scheduler_of(submission).cancel(folder, submission)
+    rows = stop_sweep(folder, "action=cancel")
     print(f"sweep {folder.id}: cancelled; its own command goes on with it.")
-    print_table(cancelled(observe(folder)))
+    print_table(folder, rows)
 
 
 def _find(results_dir: Path, sweep: str | None) -> SweepFolder:

@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.table import Table
 
 from probegrid.sweep.rows import CellRow, Stage
+from probegrid.sweep.stop import ended_by
+from probegrid.tracking.sweep_folder import SweepFolder
 
 _LOG_EVERY_S = 30.0
 _FEWEST_ROWS = 5
@@ -23,19 +25,22 @@ _COLORS = {
     Stage.failed: "red",
     Stage.invalid: "red",
     Stage.lost: "red",
+    Stage.cancelled: "yellow",
     Stage.running: "cyan",
     Stage.queued: "dim",
 }
 
 
-def cell_table(rows: Sequence[CellRow], hidden: int = 0) -> Table:
+def cell_table(rows: Sequence[CellRow], hidden: int = 0, note: str = "") -> Table:
     """A line a cell: its state, its progress or reason, the file of its traceback or log; the counts below.
 
     Args:
         rows: the cells to show.
         hidden: cells that are left out.
+        note: what the caption says besides.
     """
-    table = Table(caption=f"and {hidden} more cells" if hidden else None)
+    captions = [f"and {hidden} more cells" if hidden else "", _plain(note)]
+    table = Table(caption="\n".join(filter(None, captions)) or None)
     has_tracebacks = any(row.traceback for row in rows)
     for column in ("cell", "state", "job", "", *(("traceback, log",) if has_tracebacks else ())):
         table.add_column(column, overflow="fold")
@@ -56,12 +61,12 @@ def counts(rows: Sequence[CellRow]) -> str:
     return f"{text} ({before} of them before)" if before else text
 
 
-def print_table(rows: Sequence[CellRow]) -> None:
-    """Print the whole table and the counts to stdout."""
+def print_table(folder: SweepFolder, rows: Sequence[CellRow]) -> None:
+    """Print the whole table, with what ended the sweep in its caption, and the counts to stdout."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_LOG_WIDTH)
-    console.print(cell_table(rows))
+    console.print(cell_table(rows, note=ended_by(folder, rows)))
     console.print(counts(rows), highlight=False)
 
 
@@ -94,8 +99,12 @@ class LiveTable:
             running = next((f"; {row.name}: {row.detail}" for row in rows if row.stage is Stage.running), "")
             say(f"{line}{running}")
 
+    def note(self, text: str) -> None:
+        """Print a line that stays, above the table where there is one."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def _fitting(self, rows: Sequence[CellRow]) -> Table:
-        order = (Stage.running, Stage.failed, Stage.lost, Stage.queued)
+        order = (Stage.running, Stage.failed, Stage.lost, Stage.cancelled, Stage.queued)
         first = sorted(rows, key=lambda row: order.index(row.stage) if row.stage in order else len(order))
         room = max(_FEWEST_ROWS, self._console.height - 8)
         table = cell_table(first[:room], max(0, len(rows) - room))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,7 +24,8 @@ from probegrid.models.pool import ModelPool
 from probegrid.schema import CellSpec
 from probegrid.sweep.heartbeat import Heartbeat
 from probegrid.sweep.options import OnInterrupt
-from probegrid.tracking.sweep_folder import CellState, Manifest, Phase, SweepFolder
+from probegrid.tracking.sweep_folder import SweepFolder
+from probegrid.tracking.sweep_state import CellState, Manifest, Phase
 
 _MAX_REASON_LENGTH = 400
 
@@ -32,29 +34,37 @@ def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> Non
     """Run cells one after another, whatever becomes of each, but for those that ended in this submission.
 
     Raises:
-        RunError: a cell failed; all have been tried, or too many of the sweep failed, or the disk is full.
+        RunError: a cell failed, or was not begun, for the sweep was ended; or the disk is full.
     """
     manifest, configs = folder.read_manifest(), folder.read_cells()
     sys.argv = list(manifest.argv)  # so that records name the user's command, not this process's
-    max_failures = manifest.launcher["max_failures"]
     left = [cell for cell in cells if not _ended(folder.read_state(cell), submission)]
     pack = Pack([found for cell in left if (found := configs[cell])], pool=ReportingPool())
     for cell in left:
-        if max_failures is not None and count_failed(folder, submission) >= max_failures:
-            raise RunError(
-                f"{max_failures} cells failed, which is hydra.launcher.max_failures; the rest waits."
-            )
+        if _is_stopped(folder, submission, cell, manifest.launcher["max_failures"]):
+            break
         found = configs[cell]
         assert found is not None
         _run(folder, manifest, submission, cell, found, pack)
     if manifest.launcher["detach"] or manifest.launcher["on_interrupt"] == OnInterrupt.detach.name:
         _close_if_last(folder)
     states = [folder.read_state(cell) for cell in cells]
-    failed = [
-        cell for cell, state in zip(cells, states, strict=True) if state and state.phase is Phase.failed
-    ]
-    if failed:
-        raise RunError(f"{len(failed)} of the {len(cells)} cells of this job failed; see {folder.path}.")
+    failed = sum(state is not None and state.phase is Phase.failed for state in states)
+    waiting = sum(not _ended(state, submission) for state in states)
+    if failed or waiting:
+        raise RunError(
+            f"{failed} of the {len(cells)} cells of this job failed, {waiting} were not begun; see {folder.path}."
+        )
+
+
+def _is_stopped(folder: SweepFolder, submission: int, cell: int, max_failures: int | None) -> bool:
+    """Whether the sweep was ended, by somebody or now by too many failures."""
+    if max_failures is not None and count_failed(folder, submission) >= max_failures:
+        from probegrid.sweep.stop import start_nothing_more
+
+        start_nothing_more(folder, max_failures)
+    stop = folder.read_stop()
+    return stop is not None and stop.covers(cell, submission)
 
 
 def _close_if_last(folder: SweepFolder) -> None:
@@ -114,10 +124,15 @@ def _run(
     Raises:
         StoreError: not even how it ended could be written.
     """
-    state = CellState(Phase.running, submission, host=socket.gethostname(), pid=os.getpid())
+    now = time.time()
+    state = CellState(
+        Phase.running, submission, host=socket.gethostname(), pid=os.getpid(), started=now, beat=now
+    )
     folder.write_state(cell, state)
     heartbeat = Heartbeat(
-        lambda step, done, total: folder.write_state(cell, replace(state, step=step, done=done, total=total))
+        lambda step, done, total, left_s: folder.write_state(
+            cell, replace(state, step=step, done=done, total=total, left_s=left_s, beat=time.time())
+        )
     )
     try:
         with full_disk(folder.path):  # the job's own log may be what has no room

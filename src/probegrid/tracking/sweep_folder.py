@@ -5,7 +5,9 @@
     uncommitted.diff     what the checkout had beside its commit
     states/<n>.json      how cell n is doing, written by its worker alone
     tracebacks/<n>.txt   why it failed
-    submissions/<k>.json the jobs of the k-th submission, ``submissions/<k>/`` their logs
+    submissions/<k>.json the jobs of the k-th submission, ``submissions/<k>/`` their logs and what they say of
+                         themselves: ``<job>.json``, and in ``<job>.end.txt`` why one ended for good
+    stop.json            the last deliberate end
     summary.csv          the last table
     report/              tables, figures and page over its cells, where it is tracked
 
@@ -16,9 +18,8 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,94 +27,18 @@ from probegrid.disk import atomic, disk_errors
 from probegrid.errors import StoreError
 from probegrid.schema import CellSpec, Resources
 from probegrid.tracking.redaction import redact
+from probegrid.tracking.sweep_state import (
+    CellState,
+    Job,
+    JobNote,
+    Manifest,
+    ManifestCell,
+    Phase,
+    Stop,
+    Submission,
+)
 
 SWEEPS_FOLDER = ".sweeps"
-
-
-class Phase(StrEnum):
-    """What a worker says of a cell."""
-
-    running = "running"
-    done = "done"
-    failed = "failed"
-
-
-@dataclass(frozen=True)
-class CellState:
-    """How a cell is doing, by the worker that has it; ``states/<n>.json``."""
-
-    phase: Phase
-    submission: int
-    """The submission whose job has the cell."""
-    step: str = ""
-    """What is being counted (``answers``)."""
-    done: int = 0
-    total: int = 0
-    reason: str = ""
-    """Why it failed: the exception's class and message."""
-    is_user_error: bool = False
-    """Whether it failed by the user's mistake."""
-    host: str = ""
-    pid: int = 0
-
-
-@dataclass(frozen=True)
-class ManifestCell:
-    """A cell of the sweep as it was submitted."""
-
-    name: str
-    """Name for people, different for each cell of the sweep."""
-    overrides: tuple[str, ...]
-    """What it was composed from."""
-    key: str | None = None
-    """Name of its folder below ``results_dir``; None where it cannot work."""
-    was_done: bool = False
-    """Whether it was recorded as done before this submission."""
-    invalid: str | None = None
-    """Why it cannot work."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """A sweep as it was last submitted; ``manifest.json``."""
-
-    id: str
-    cells: tuple[ManifestCell, ...]
-    argv: tuple[str, ...]
-    """The command line, secrets removed."""
-    cwd: str
-    host: str
-    git_commit: str | None
-    versions: Mapping[str, str]
-    launcher: Mapping[str, Any]
-    """The launcher's options, as plain values."""
-    since: float = 0.0
-    """When it was submitted, in seconds since the epoch: under ``force=true`` what was read before is read again."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job of a submission."""
-
-    id: str
-    """The scheduler's id."""
-    name: str
-    cells: tuple[int, ...]
-    """Numbers of its cells, in the order they run."""
-    resources: Resources
-    log: str
-    """Path of what it prints."""
-
-
-@dataclass(frozen=True)
-class Submission:
-    """What was submitted at once; ``submissions/<number>.json``."""
-
-    number: int
-    scheduler: str
-    """``local`` or ``slurm``."""
-    host: str
-    jobs: tuple[Job, ...] = field(default=())
 
 
 class SweepFolder:
@@ -205,7 +130,17 @@ class SweepFolder:
     def read_submissions(self) -> list[Submission]:
         """Read all submissions, the earliest first."""
         numbers = sorted(int(file.stem) for file in (self.path / "submissions").glob("*.json"))
-        return [self._submission(number) for number in numbers]
+        return [self.read_submission(number) for number in numbers]
+
+    def read_submission(self, number: int) -> Submission:
+        """Read one submission, which must be there."""
+        values = self._read_json(self.path / "submissions" / f"{number}.json")
+        assert values is not None
+        jobs = tuple(
+            Job(**job | {"cells": tuple(job["cells"]), "resources": Resources(**job["resources"])})
+            for job in values["jobs"]
+        )
+        return Submission(**values | {"jobs": jobs})
 
     def next_submission(self) -> int:
         """A number whose folder no submission has used, made now."""
@@ -214,6 +149,35 @@ class SweepFolder:
         with disk_errors(self.path):
             self.submission_dir(number).mkdir(parents=True)
         return number
+
+    def write_note(self, number: int, job: str, note: JobNote) -> None:
+        """Write what a job of submission ``number`` says of itself."""
+        self._write_json(self.submission_dir(number) / f"{job}.json", asdict(note))
+
+    def read_note(self, number: int, job: str) -> JobNote:
+        """What a job says of itself; empty if it said nothing."""
+        values = self._read_json(self.submission_dir(number) / f"{job}.json")
+        return JobNote() if values is None else JobNote(tuple(values["restarts"]))
+
+    def end_file(self, number: int, job: str) -> Path:
+        """``submissions/<k>/<job>.end.txt``: why a job ended, where a second try would meet the same."""
+        return self.submission_dir(number) / f"{job}.end.txt"
+
+    def read_end(self, number: int, job: str) -> str | None:
+        """Why a job ended for good, by its own word; None if it said nothing."""
+        try:
+            return self.end_file(number, job).read_text(errors="replace").strip()
+        except FileNotFoundError:
+            return None
+
+    def write_stop(self, stop: Stop) -> None:
+        """Write a deliberate end."""
+        self._write_json(self.path / "stop.json", asdict(stop))
+
+    def read_stop(self) -> Stop | None:
+        """Read the last deliberate end; None if there was none."""
+        values = self._read_json(self.path / "stop.json")
+        return values and Stop(**values | {"cells": tuple(values["cells"])})
 
     def write_text(self, file: Path, text: str) -> None:
         """Write a text file of the sweep, secrets removed."""
@@ -226,15 +190,6 @@ class SweepFolder:
     def read_json(self, file: Path) -> Any | None:
         """Read a JSON file of the sweep; None if it was never written."""
         return self._read_json(file)
-
-    def _submission(self, number: int) -> Submission:
-        values = self._read_json(self.path / "submissions" / f"{number}.json")
-        assert values is not None
-        jobs = tuple(
-            Job(**job | {"cells": tuple(job["cells"]), "resources": Resources(**job["resources"])})
-            for job in values["jobs"]
-        )
-        return Submission(**values | {"jobs": jobs})
 
     def _write_json(self, file: Path, values: Any) -> None:
         self._write(file, json.dumps(values, indent=1, ensure_ascii=False).encode())
