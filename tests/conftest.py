@@ -74,16 +74,14 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the fixtures they ask for, and put the files first whose tests take long."""
     for item in items:
-        names = set(getattr(item, "fixturenames", ()))
-        for mark in {SERVICES[name] for name in names & SERVICES.keys()} | (
-            {"slow"} if names & SLOW else set()
-        ):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        marks = {SERVICES[name] for name in fixtures & SERVICES.keys()}
+        for mark in marks | ({"slow"} if fixtures & SLOW else set()):
             item.add_marker(mark)
     ranks: dict[Path, int] = {}
     for item in items:
-        rank = min(
-            (FIRST.index(mark.name) for mark in item.iter_markers() if mark.name in FIRST), default=len(FIRST)
-        )
+        marks = {mark.name for mark in item.iter_markers()}
+        rank = next((rank for rank, mark in enumerate(FIRST) if mark in marks), len(FIRST))
         ranks[item.path] = min(rank, ranks.get(item.path, rank))
     items.sort(key=lambda item: ranks[item.path])  # stable: within a file, and among equals, as collected
 

@@ -12,11 +12,6 @@ from importlinter.cli import lint_imports
 
 ROOT = Path(__file__).parents[1]
 MOST_AT_THE_ROOT = 9
-CIRCLES = {
-    "probegrid.cell.identity": "probegrid.cell.prepare",
-    "probegrid.sweep.slurm": "probegrid.sweep.pack_job",
-}
-"""What pyproject.toml's contracts pass over too, with the reasons."""
 
 
 def test_at_most_nine_modules_lie_at_the_root() -> None:
@@ -29,8 +24,7 @@ def test_no_import_goes_in_a_circle() -> None:
     """A module at a time, packages' own modules among them; imports for type hints count."""
     graph = grimp.build_graph("probegrid", "hydra_plugins", cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
-    for importer, imported in CIRCLES.items():
-        imports[importer].remove(imported)
+    assert imports["probegrid.cli"]
     order = list(TopologicalSorter(imports).static_order())  # a circle raises CycleError, which names it
     assert order.index("probegrid.errors") < order.index("probegrid.cli")
 

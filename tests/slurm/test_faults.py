@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from alone import numbers_alone
 from slurm_helpers import failed_nodes, node_of, restarts, scontrol, slurm
 from sweep_helpers import Grid, check_mlflow, finish, wait_until
 
@@ -26,12 +27,10 @@ Numbers = Mapping[tuple[int, int], dict[str, str]]
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoints) -> Numbers:
-    """What an undisturbed sweep on this machine says of the cells of this module, by questions and seed."""
-    local = Grid(tmp_path_factory.mktemp("undisturbed"), {"HF_HUB_OFFLINE": "1"})
-    local.add_model("sound", checkpoint("llama"))
-    samples = f"dataset.num_samples=6,{MANY}"
-    assert local.run(*FAST[:2], FAST[3], samples, "model=sound", "seed=0,1").returncode == 0
-    return local.numbers_by_draw()
+    """What the cells of this module say alone, by questions and seed."""
+    folder = tmp_path_factory.mktemp("alone")
+    overrides = (*FAST[:2], FAST[3])
+    return numbers_alone(folder, checkpoint("llama"), overrides, samples=[6, MANY], seeds=[0, 1])
 
 
 def test_eight_packs_end_at_once_on_a_fresh_sqlite_and_their_faults_are_mended_by_the_same_command(

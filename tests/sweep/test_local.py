@@ -16,6 +16,7 @@ from pathlib import Path
 import no_locks
 import psutil
 import pytest
+from alone import numbers_alone
 from sweep_helpers import Grid, finish, wait_until
 
 FAST = (
@@ -30,11 +31,9 @@ Numbers = Mapping[tuple[int, int], dict[str, str]]
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory, checkpoint: Checkpoints) -> Numbers:
-    """What an undisturbed sweep says of this module's cells of the one checkpoint, by questions and seed."""
-    undisturbed = Grid(tmp_path_factory.mktemp("undisturbed"), {"HF_HUB_OFFLINE": "1"})
-    undisturbed.add_model("sound", checkpoint("llama"))
-    assert undisturbed.run(*FAST, "model=sound", "seed=0,1").returncode == 0
-    return undisturbed.numbers_by_draw()
+    """What this module's cells of the one checkpoint say alone, by questions and seed."""
+    folder = tmp_path_factory.mktemp("alone")
+    return numbers_alone(folder, checkpoint("llama"), FAST[1:3], samples=[4], seeds=[0, 1])
 
 
 def test_packs_failures_and_the_same_command_again(
