@@ -6,6 +6,7 @@ its fault file, so that a fault comes and goes while its cells keep their keys.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -185,6 +186,10 @@ class Grid:
     def is_closed(self) -> bool:
         """Whether the last sweep has its summary."""
         return (self.sweep() / "summary.csv").exists()
+
+    def summary(self) -> list[dict[str, str]]:
+        """The lines of the last sweep's summary."""
+        return list(csv.DictReader((self.sweep() / "summary.csv").read_text().splitlines()))
 
     def jobs(self) -> list[dict[str, Any]]:
         """Every job of the last sweep, in the order of their submissions."""

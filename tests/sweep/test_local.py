@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import pty
@@ -65,7 +64,7 @@ def test_packs_failures_and_the_same_command_again(
     assert "4 cells: 3 done already, 0 on their way, 1 to run" in again.stderr
     assert "4 done (3 of them before)" in again.stdout
     assert {record["status"] for record in grid.records().values()} == {"done"}
-    rows = list(csv.DictReader((grid.sweep() / "summary.csv").read_text().splitlines()))
+    rows = grid.summary()
     assert [row["state"] for row in rows] == ["done"] * 4
     assert all(row["accuracy"] for row in rows)
     assert grid.numbers_by_draw() == reference
@@ -95,16 +94,14 @@ def test_max_failures_stops_early_and_says_so(grid: Grid, checkpoint: Checkpoint
     ended = grid.run(*command)
     wait_until(grid.is_closed)  # by the last job, where nobody waits
     assert grid.states() == ["failed", None, None, None]
-    rows = list(csv.DictReader((grid.sweep() / "summary.csv").open()))
+    rows = grid.summary()
     assert [row["state"] for row in rows] == ["failed", "cancelled", "cancelled", "cancelled"]
     shown = grid.run(*command, "action=status").stdout if detach == "true" else ended.stdout
     assert "max_failures=1 was reached: no further cell was begun" in " ".join(shown.split())
     if detach == "false":
         assert ended.returncode == 1
         assert "max_failures=1 was reached" in ended.stderr.strip().splitlines()[-1]
-    again = grid.run(
-        *FAST, "model=sick,sound", "seed=0,1"
-    )  # what was not begun is no part of an end any more
+    again = grid.run(*FAST, "model=sick,sound", "seed=0,1")  # it goes on, and the end is past
     assert again.returncode == 0
     assert "was reached" not in again.stdout
 

@@ -154,7 +154,7 @@ _RESERVED = {
 
 
 def plain(options: LauncherOptions) -> dict[str, Any]:
-    """The options as plain values, enums by their names."""
+    """The options as plain values, enums by their names; OmegaConf would read the ``${HOME%/}`` of a setup line."""
     values = {name: value for name, value in asdict(options).items() if not name.startswith("_")}
     return {name: value.name if isinstance(value, Enum) else value for name, value in values.items()}
 
