@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import signal
 import time
 from collections.abc import Callable
@@ -79,7 +78,7 @@ def test_max_failures_says_that_it_struck_and_the_summary_is_written(
     ended = grid.run(*command)
     wait_until(grid.is_closed)
     wait_until(lambda: not slurm("squeue", "-h").strip())
-    rows = list(csv.DictReader((grid.sweep() / "summary.csv").open()))
+    rows = grid.summary()
     assert [row["state"] for row in rows] == ["failed"] + ["cancelled"] * 5
     assert grid.states() == ["failed"] + [None] * 5
     shown = ended if detach == "false" else grid.run(*command, "action=status")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from slurm_helpers import slurm
-from sweep_helpers import Grid, wait_until
+from sweep_helpers import Grid, finish, wait_until
 
 FAST = (
     "tracking=none",
@@ -63,8 +63,7 @@ def test_free_lanes_are_filled_and_no_more_run(grid: Grid, checkpoint: Checkpoin
     models = f"model=slow,{','.join(names[1:])}"
     launcher = grid.start(*FAST, models, "hydra.launcher.max_parallel=2", f"hydra.launcher.detach={detach}")
     samples = sampled_until_all_ended(5)
-    launcher.wait(timeout=60)
-    assert launcher.returncode == 0
+    assert finish(launcher).returncode == 0
     assert grid.states() == ["done"] * 5
     assert max(len(running) for _, running, _ in samples) == 2
     assert longest_idle_s(samples, 2) < LONGEST_GAP_S
@@ -78,6 +77,6 @@ def test_a_pack_in_several_jobs_is_one_array_with_a_limit(grid: Grid, checkpoint
     limits = ("hydra.launcher.max_parallel=2", "hydra.launcher.cells_per_job=1")
     launcher = grid.start(*FAST, "model=small", "seed=range(4)", *limits)
     samples = sampled_until_all_ended(4)
-    assert launcher.wait(timeout=60) == 0
+    assert finish(launcher).returncode == 0
     assert len({job["id"].partition("_")[0] for job in grid.jobs()}) == 1
     assert max(len(running) for _, running, _ in samples) == 2
