@@ -131,7 +131,7 @@ def _run_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> Non
     from probegrid.sweep.table import print_table
 
     folder, rows = run_sweep(composed, options)
-    print_table(rows)
+    print_table(folder, rows)
     if not options.detach and (error := failure(rows, folder)) is not None:
         raise error
 

@@ -103,7 +103,8 @@ def test_every_form_of_the_table_holds_the_cells_own_numbers(
         "probe",
         "prompt.num_few_shot",
         "n",
-        "accuracy",
+        "answer accuracy",
+        "probe accuracy",
         "AUROC",
     ]
     for row, cell in zip(rows, cells, strict=True):
@@ -166,7 +167,8 @@ def test_the_page_has_every_table_and_every_figure_inside_it(report: Report) -> 
     assert page.images == dict(report.figures)
     assert all(image.startswith(b"\x89PNG") for image in page.images.values())
     assert report.wide_table is not None
-    for table in (report.wide_table, *report.others):
+    assert report.cell_costs is not None
+    for table in (report.wide_table, *report.others, report.cell_costs):
         assert page.cells[table.name] == [text for row in table.rows for text in row]
     assert set(report.figures) == {
         "accuracy_by_parameters",
@@ -177,6 +179,7 @@ def test_the_page_has_every_table_and_every_figure_inside_it(report: Report) -> 
         "risk_coverage",
         "reliability",
         "auroc_by_layer",
+        "seconds",
         "speed",
         "memory",
     }

@@ -185,7 +185,7 @@ def _identity(cell: Cell, started: datetime, sweep: str | None) -> dict[str, Any
     """The part of a record that is known whether or not the cell ended well."""
     return {
         "cell": cell.key,
-        "name": cell.choices.name,
+        "name": cell.spec.name,
         "choices": asdict(cell.choices),
         "plan": {} if cell.plan is None else cell.plan.as_dict(),
         "versions": versions(),

@@ -97,7 +97,7 @@ def _record_death(folder: SweepFolder, row: CellRow, key: str, spec: CellSpec) -
     kind = "WorkerDied" if row.stage is Stage.lost else row.detail.partition(":")[0]
     failed = CellRecord(
         cell=key,
-        name=choices.name,
+        name=spec.name,
         status=Status.failed,
         choices=asdict(choices),
         provenance=provenance(datetime.now(UTC)),

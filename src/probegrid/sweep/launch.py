@@ -24,7 +24,7 @@ from probegrid.progress import Progress
 from probegrid.schema import Config
 from probegrid.sweep.check import CheckedCell, Checker, refusals
 from probegrid.sweep.close import close_sweep, open_sweep
-from probegrid.sweep.grid import ComposedCell, cell_names
+from probegrid.sweep.grid import ComposedCell, cell_names, told_apart
 from probegrid.sweep.local import LocalScheduler
 from probegrid.sweep.options import LauncherOptions, OnInterrupt, SlurmOptions
 from probegrid.sweep.packs import pack
@@ -63,7 +63,7 @@ def run_sweep(
     """
     if isinstance(options, SlurmOptions):
         check_options(options)
-    names = cell_names(composed)
+    composed, names = told_apart(composed), cell_names(composed)
     checked = _check(composed, names, options)
     folder = SweepFolder(_shared(checked).results_dir, sweep_id(composed))
     sweep = Sweep(folder, names, checked, options)
@@ -227,7 +227,7 @@ def _interrupts(folder: SweepFolder, options: LauncherOptions) -> Iterator[None]
         if options.on_interrupt is OnInterrupt.cancel:
             for submission in folder.read_submissions():
                 scheduler_of(submission).cancel(folder, submission)
-            print_table(cancelled(observe(folder)))
+            print_table(folder, cancelled(observe(folder)))
         else:
             say(f"sweep {folder.id} goes on; `probegrid action=status` shows it, `action=cancel` ends it.")
         raise

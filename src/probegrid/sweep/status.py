@@ -22,7 +22,7 @@ def show_sweeps(results_dir: Path, sweep: str | None = None) -> None:
             print(f"sweep {folder.id}: {counts(observe(folder))}")
     manifest = chosen.read_manifest()
     print(f"sweep {chosen.id}: {' '.join(manifest.argv)}")
-    print_table(observe(chosen))
+    print_table(chosen, observe(chosen))
 
 
 def cancel_sweep(results_dir: Path, sweep: str | None = None) -> None:
@@ -46,7 +46,7 @@ def cancel_sweep(results_dir: Path, sweep: str | None = None) -> None:
     for submission in folder.read_submissions():
         scheduler_of(submission).cancel(folder, submission)
     print(f"sweep {folder.id}: cancelled; its own command goes on with it.")
-    print_table(cancelled(observe(folder)))
+    print_table(folder, cancelled(observe(folder)))
 
 
 def _find(results_dir: Path, sweep: str | None) -> SweepFolder:

@@ -21,7 +21,7 @@ def wait(folder: SweepFolder, options: LauncherOptions, scheduler: Scheduler) ->
         How each cell ended.
     """
     tries: Counter[int] = Counter()
-    with LiveTable() as table:
+    with LiveTable(folder) as table:
         while True:
             rows = observe(folder)
             table.show(rows)
