@@ -93,18 +93,23 @@ def contrast_costs(cells: Sequence[RecordedCell], compared: str) -> CostContrast
 def costs_of(cells: Sequence[RecordedCell]) -> dict[str, Costs]:
     """The costs of each cell by its key.
 
-    A reading that two cells share has the same seconds in both, to the last bit: the cell that started first made it.
+    A reading that two cells of one model, quantization and device map share has the same rates in both, to the last
+    bit: the cell that started first made it.
 
     Args:
         cells: those that ended well.
     """
-    rates: set[tuple[float, ...]] = set()
-    readings: set[tuple[float, ...]] = set()
+    rates: set[tuple[object, ...]] = set()
+    readings: set[tuple[object, ...]] = set()
     found: dict[str, Costs] = {}
     for cell in sorted(cells, key=lambda cell: cell.record.provenance.started_at):
         metrics = cell.record.metrics
-        rate = (metrics.get("tokens_per_s", 0.0), metrics.get("examples_per_s", 0.0))
-        whole = (*rate, metrics.get("read_s", 0.0))
+        rate = (
+            *map(cell.value, COMPARED_IN_COST),
+            metrics.get("tokens_per_s"),
+            metrics.get("examples_per_s"),
+        )
+        whole = (*rate, metrics.get("read_s"))
         found[cell.record.cell] = _costs(cell, shares_part=rate in rates, shares_all=whole in readings)
         if "read_s" in metrics:
             rates.add(rate)

@@ -25,12 +25,13 @@ ALL_METRICS = (
 """What a cell says of itself at its end."""
 
 
-def numbers(record: CellRecord, metrics: Sequence[str] = HEADLINES) -> list[str]:
+def numbers(record: CellRecord, metrics: Sequence[str] = HEADLINES, *, with_notes: bool = False) -> list[str]:
     """What a cell found, a text a number: size, metrics with their intervals, transfer, leaks, seconds.
 
     Args:
         record: of the cell.
         metrics: names, in order; those the cell does not have are left out.
+        with_notes: say behind a number what was noted of it.
 
     Returns:
         Of a failed cell, the reason alone.
@@ -39,7 +40,7 @@ def numbers(record: CellRecord, metrics: Sequence[str] = HEADLINES) -> list[str]
         return [reason(record)]
     transfers = [name for name in record.metrics if is_transfer(name)]
     found = [name for name in (*metrics, *transfers) if name in record.metrics]
-    texts = [*_size(record), *(_number(record, name) for name in found)]
+    texts = [*_size(record), *(_number(record, name, with_notes) for name in found)]
     if "leakage" in record.notes:
         texts.append(f"leakage: {record.notes['leakage']}")
     return [*texts, *_seconds(record)]
@@ -63,7 +64,7 @@ def _size(record: CellRecord) -> Iterator[str]:
         yield f"n {record.metrics['n']:.0f}{layer}"
 
 
-def _number(record: CellRecord, name: str) -> str:
+def _number(record: CellRecord, name: str, with_note: bool) -> str:
     """``answer accuracy 0.583 [0.536, 0.632]``; where it is not a number, the reason that was noted."""
     value, note = record.metrics[name], record.notes.get(name)
     title = metric_title(name, of_probe=is_of_probe(record.metrics))
@@ -71,7 +72,7 @@ def _number(record: CellRecord, name: str) -> str:
         return f"{title} undefined{f': {note}' if note else ''}"
     low, high = (record.metrics.get(f"{name}_ci_{end}", float("nan")) for end in ("low", "high"))
     interval = f" [{low:.3f}, {high:.3f}]" if low == low else ""
-    return f"{title} {value:.3f}{interval}{f' ({note})' if note else ''}"
+    return f"{title} {value:.3f}{interval}{f' ({note})' if note and with_note else ''}"
 
 
 def _seconds(record: CellRecord) -> Iterator[str]:
