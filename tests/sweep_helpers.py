@@ -314,6 +314,7 @@ def check_mlflow(grid: Grid, uri: str, *, failed: int = 0) -> dict[str, str]:
         copy = client.download_artifacts(parent.info.run_id, name)
         assert Path(copy).read_bytes() == (grid.sweep() / name).read_bytes()
     assert sorted(run.data.tags["probegrid.cell"] for run in children) == sorted(grid.records())
+    assert len({run.info.run_name for run in children}) == len(children)
     for run in children:
         _check_cell(client, run, grid)
     return {"sweep": parent.info.run_id} | {
@@ -328,6 +329,7 @@ def _check_cell(client: Any, run: Any, grid: Grid) -> None:
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert run.info.status == {"done": "FINISHED", "failed": "FAILED"}[record["status"]]
     assert run.data.tags["probegrid.sweep"] == grid.sweep().name
+    assert run.info.run_name == record["name"]
     last = {name: pairs[-1][1] for name, pairs in record["steps"].items()}
     assert {name: repr(value) for name, value in run.data.metrics.items()} == {
         name: repr(float(value)) for name, value in (record["metrics"] | last).items()

@@ -24,6 +24,7 @@ from probegrid.errors import ConfigError, closest
 from probegrid.plugins import config_classes
 from probegrid.schema import CellSpec, Choices, Config, DatasetConfig, ProbeConfig
 from probegrid.sweep.options import LauncherOptions
+from probegrid.tracking.naming import telling
 
 CONFIG_MODULE = "probegrid.conf"
 
@@ -91,7 +92,8 @@ def to_spec(composed: DictConfig, hydra: Any) -> CellSpec:
         ConfigError: a value of the wrong type, or one that its dataclass refuses.
     """
     config, chosen = to_config(composed), hydra["runtime"]["choices"]
-    return CellSpec(config, Choices(**{part.name: str(chosen[part.name]) for part in fields(Choices)}))
+    choices = Choices(**{part.name: str(chosen[part.name]) for part in fields(Choices)})
+    return CellSpec(config, choices, overrides=telling(hydra["overrides"]["task"], choices))
 
 
 def spell_out(overrides: Sequence[str]) -> list[str]:

@@ -313,6 +313,8 @@ class ReportConfig:
     """Choices of ``model`` that are shown."""
     quantization: Any = None
     """Choices of ``quantization`` that are shown."""
+    device_map: Any = None
+    """Choices of ``device_map`` that are shown."""
     dataset: Any = None
     """Choices of ``dataset`` that are shown."""
     probe: Any = None
@@ -395,7 +397,7 @@ class Choices:
 
     @property
     def name(self) -> str:
-        """The name of the cell's run: ``model-quantization-dataset-probe``."""
+        """What the name of the cell's run begins with: ``model-quantization-dataset-probe``."""
         return "-".join((self.model, self.quantization, self.dataset, self.probe))
 
 
@@ -421,3 +423,10 @@ class CellSpec:
     """The names it was composed from."""
     test_on: Mapping[str, DatasetConfig] = field(default_factory=dict)
     """The datasets of ``probe.test_on``, by name."""
+    overrides: tuple[str, ...] = ()
+    """What was typed besides the choices in its name and tells it apart; in a sweep, from the sweep's other cells."""
+
+    @property
+    def name(self) -> str:
+        """The name of the cell's run: its choices, and its overrides."""
+        return " ".join((self.choices.name, *self.overrides))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from recorder import Recorder
 
 import probegrid
 from probegrid.report.cells import RecordedCell, load_cells
@@ -39,3 +40,9 @@ def results(once: Once, checkpoint: Callable[[str], Path]) -> Path:
 def cells(results: Path) -> Sequence[RecordedCell]:
     """The cells in the order of ``CELLS``, the other model's last."""
     return load_cells(results)
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Recorder:
+    """An empty ``results_dir`` to record cells in."""
+    return Recorder(tmp_path / "recorded")

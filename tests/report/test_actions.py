@@ -84,7 +84,7 @@ def test_a_grids_command_reports_on_its_own_sweep_alone(grid: Grid) -> None:
     condition = f"tags.`probegrid.kind` = 'sweep' and tags.`probegrid.sweep` = '{grid.sweep().name}'"
     (parent,) = client.search_runs([experiment.experiment_id], condition)
     note = parent.data.tags["mlflow.note.content"]
-    assert "| prompt.num_few_shot | n | accuracy | AUROC |" in note
+    assert "| prompt.num_few_shot | n | answer accuracy | AUROC |" in note
     assert "prompt.num_few_shot compared on the same examples" in note
     found = {item.path for item in client.list_artifacts(parent.info.run_id, "report")}
     assert {"report/index.html", "report/table.csv", "report/comparisons.md", "report/figures"} <= found

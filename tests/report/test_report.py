@@ -23,7 +23,7 @@ from probegrid.report.cells import RecordedCell
 from probegrid.report.columns import label, varying
 from probegrid.report.figures import probabilities
 from probegrid.report.panels import panels
-from probegrid.report.report import Report, make_report, show_report
+from probegrid.report.report import Report, make_report, report_on, show_report
 from probegrid.report.select import select_cells
 from probegrid.report.tables import Table, latex_text
 from probegrid.schema import ReportConfig
@@ -103,7 +103,8 @@ def test_every_form_of_the_table_holds_the_cells_own_numbers(
         "probe",
         "prompt.num_few_shot",
         "n",
-        "accuracy",
+        "answer accuracy",
+        "probe accuracy",
         "AUROC",
     ]
     for row, cell in zip(rows, cells, strict=True):
@@ -166,7 +167,8 @@ def test_the_page_has_every_table_and_every_figure_inside_it(report: Report) -> 
     assert page.images == dict(report.figures)
     assert all(image.startswith(b"\x89PNG") for image in page.images.values())
     assert report.wide_table is not None
-    for table in (report.wide_table, *report.others):
+    assert report.cell_costs is not None
+    for table in (report.wide_table, *report.others, report.cell_costs):
         assert page.cells[table.name] == [text for row in table.rows for text in row]
     assert set(report.figures) == {
         "accuracy_by_parameters",
@@ -177,6 +179,7 @@ def test_the_page_has_every_table_and_every_figure_inside_it(report: Report) -> 
         "risk_coverage",
         "reliability",
         "auroc_by_layer",
+        "seconds",
         "speed",
         "memory",
     }
@@ -246,10 +249,48 @@ def test_the_folder_is_replaced_whole_and_nothing_else_is(
         show_report(results, replace(config, folder=str(tmp_path / "other")))
 
 
+def test_from_python_a_report_is_frames_and_a_folder_and_prints_nothing(
+    results: Path, cells: Sequence[RecordedCell], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "report"
+    config = ReportConfig(folder=str(folder), compare="quantization", resamples=50)
+    report = report_on(results, config)
+    assert capsys.readouterr() == ("", "")
+    assert (folder / "index.html").read_bytes() == report.files["index.html"]
+    assert {file.name for file in folder.iterdir()} == {name.partition("/")[0] for name in report.files}
+    table = report.frames["table"].set_index("key")
+    for cell in cells:
+        assert table.loc[cell.record.cell, "auroc"] == pytest.approx(
+            cell.record.metrics["auroc"], nan_ok=True
+        )
+        assert table.loc[cell.record.cell, "device_map"] == "auto"
+    (row,) = report.frames["comparisons"].to_dict("records")
+    assert (row["first"], row["second"], row["accuracy_of"]) == ("nf4", "none", "answers")
+    assert row["accuracy_value"] == pytest.approx(
+        cells[1].record.metrics["accuracy"] - cells[0].record.metrics["accuracy"]
+    )
+    assert (row["first_cell"], row["second_cell"]) == (cells[1].record.cell, cells[0].record.cell)
+
+
+def test_an_accuracy_says_what_it_is_of(report: Report, cells: Sequence[RecordedCell]) -> None:
+    """Answers and a probe's calls are two quantities: two columns, and a column of the file says which."""
+    header, *rows = parsed_markdown(report.files["table.md"].decode())
+    at = {name: header.index(name) for name in ("answer accuracy", "probe accuracy")}
+    raw = list(csv.DictReader(io.StringIO(report.files["table.csv"].decode())))
+    for row, cell, line in zip(rows, cells, raw, strict=True):
+        assert (row[at["answer accuracy"]] == "-") is cell.is_trained
+        assert (row[at["probe accuracy"]] == "-") is not cell.is_trained
+        assert line["accuracy_of"] == ("the probe's calls" if cell.is_trained else "answers")
+    for table in (report.table, report.wide_table, *report.others):
+        assert table is not None
+        assert len({*table.columns}) == len(table.columns)
+
+
 def test_filters(results: Path, cells: Sequence[RecordedCell]) -> None:
     assert select_cells(results, ReportConfig()) == list(cells)
     assert len(select_cells(results, ReportConfig(probe=["logistic", "text_baseline"]))) == 2
     assert len(select_cells(results, ReportConfig(model="tiny", dataset="facts"))) == 4
+    assert len(select_cells(results, ReportConfig(device_map="auto"))) == len(cells)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +298,7 @@ def test_filters(results: Path, cells: Sequence[RecordedCell]) -> None:
     [
         (ReportConfig(probe="gnl"), "report.probe=gnl matches no recorded cell; did you mean 'gnll'?"),
         (ReportConfig(sweep="x"), "report.sweep=x is no sweep"),
+        (ReportConfig(device_map="cpu"), "report.device_map=cpu matches no recorded cell"),
         (ReportConfig(compare="quantisation"), "did you mean 'quantization'?"),
         (ReportConfig(compare="dataset.seed"), "all 7 recorded cells have the same"),
     ],

@@ -18,12 +18,29 @@ import pytest
 from alone import numbers_alone
 from sweep_helpers import Grid, finish, wait_until
 
+from probegrid.report.summary import numbers
+from probegrid.tracking import record
+
 FAST = (
     "dataset.num_samples=4",
     "decoding.max_new_tokens=4",
     "prompt.num_few_shot=0",
     "hydra.launcher.poll_s=0.3",
 )
+
+
+def said(grid: Grid, key: str) -> list[str]:
+    """What a sweep says of a done cell, by its record; nothing of one that failed."""
+    found = record.read(grid.folder / "results", key)
+    assert found is not None
+    return [] if found.error else numbers(found)
+
+
+def last_column(table: str) -> str:
+    """What stands in the last column of a printed table, its lines joined."""
+    return " ".join(line.split("│")[-2].strip() for line in table.splitlines() if line.startswith("│"))
+
+
 Checkpoints = Callable[[str], Path]
 Numbers = Mapping[tuple[int, int], dict[str, str]]
 
@@ -53,8 +70,12 @@ def test_packs_failures_and_the_same_command_again(
     )
     assert "RuntimeError: this cell fails" in first.stdout
     assert grid.states() == ["failed", "done", "done", "done"]
-    failed = [record for record in grid.records().values() if record["status"] == "failed"]
-    assert [record["error"]["type"] for record in failed] == ["RuntimeError"]
+    done = [texts for key in grid.records() if (texts := said(grid, key))]
+    for shown in (first.stderr, last_column(first.stdout), last_column(grid.look("action=status"))):
+        assert [", ".join(texts) in shown for texts in done] == [True] * 3
+    assert len({found["name"] for found in grid.records().values()}) == 4
+    failed = [found for found in grid.records().values() if found["status"] == "failed"]
+    assert [found["error"]["type"] for found in failed] == ["RuntimeError"]
     assert "this cell fails" in (grid.sweep() / "tracebacks" / "0.txt").read_text()
     logs = [Path(grid.folder / job["log"]).read_text() for job in grid.jobs()]
     assert [log.count("loaded ") for log in logs] == [1, 1]
@@ -63,7 +84,7 @@ def test_packs_failures_and_the_same_command_again(
     assert again.returncode == 0
     assert "4 cells: 3 done already, 0 on their way, 1 to run" in again.stderr
     assert "4 done (3 of them before)" in again.stdout
-    assert {record["status"] for record in grid.records().values()} == {"done"}
+    assert {found["status"] for found in grid.records().values()} == {"done"}
     rows = grid.summary()
     assert [row["state"] for row in rows] == ["done"] * 4
     assert all(row["accuracy"] for row in rows)

@@ -59,7 +59,7 @@ def test_times_are_milliseconds(record: CellRecord) -> None:
 def test_a_note_begins_with_the_numbers_and_a_failure_with_its_reason(record: CellRecord) -> None:
     ends = {"accuracy_ci_low": 0.5776, "accuracy_ci_high": 0.672}
     note = content.cell_note(replace(record, metrics=record.metrics | ends))
-    assert note.startswith("### accuracy 0.625 [0.578, 0.672], AUROC 0.875 on 400 examples\n")
+    assert note.startswith("### answer accuracy 0.625 [0.578, 0.672], AUROC 0.875 on 400 examples\n")
     assert "probe **gnll**" in note
     assert "the score is no probability" in note
     assert "_ci_low" not in note

@@ -68,5 +68,5 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name for people: ``model-quantization-dataset-probe``."""
-        return self.spec.choices.name
+        """Name for people: its choices, and what else tells it apart."""
+        return self.spec.name

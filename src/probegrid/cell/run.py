@@ -186,7 +186,7 @@ def _identity(cell: Cell, plan: Plan | None, started: datetime, sweep: str | Non
     """The part of a record that is known whether or not the cell ended well."""
     return {
         "cell": cell.key,
-        "name": cell.name,
+        "name": cell.spec.name,
         "choices": asdict(cell.spec.choices),
         "plan": {} if plan is None else plan.as_dict(),
         "versions": versions(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -108,6 +109,22 @@ METRICS: dict[str, MetricInfo] = {
 """By metric name, in order of report. `peak_gpu_gb_` and `transfer_auroc_` are prefixes: a GPU's index or a dataset's
 name follows."""
 
+_TITLES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "aurc": "AURC",
+    "ece": "ECE",
+    "text_auroc": "AUROC of text",
+    "control_auroc": "AUROC of control",
+    "within_conversation_auroc": "AUROC within conversation",
+    "load_s": "load s",
+    "read_s": "read s",
+    "tokens_per_s": "tokens/s",
+    "peak_ram_gb": "peak RAM GB",
+}
+_OF_ANSWERS = {"accuracy": "answer accuracy", "f1": "answer F1"}
+_OF_PROBE = {"accuracy": "probe accuracy", "f1": "probe F1"}
+
 _INTERVAL_ENDS = {"_ci_low": "lower", "_ci_high": "upper"}
 
 
@@ -129,3 +146,21 @@ def metric_info(name: str) -> MetricInfo:
         close = get_close_matches(name, METRICS) or list(METRICS)
         raise KeyError(f"no metric is called {name!r}; close: {', '.join(close)}")
     return METRICS[name]
+
+
+def is_of_probe(metrics: Collection[str]) -> bool:
+    """Whether the accuracy and F1 among these metrics are those of a trained probe's calls, and not of answers."""
+    return "precision" in metrics
+
+
+def metric_title(name: str, *, of_probe: bool) -> str:
+    """What a metric is called where cells of different probes stand side by side.
+
+    Args:
+        name: of the metric.
+        of_probe: as `is_of_probe` of the cell; its accuracy is another quantity than that of answers, and so is its F1.
+    """
+    if name.startswith("transfer_auroc_"):
+        return f"AUROC on {name.removeprefix('transfer_auroc_')}"
+    titles = _TITLES | (_OF_PROBE if of_probe else _OF_ANSWERS)
+    return titles.get(name, name.replace("_", " "))

@@ -6,9 +6,12 @@ Knows cells and metric names.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from probegrid.evaluation.metrics import metric_title
 from probegrid.report.cells import GROUPS, RecordedCell
 from probegrid.report.columns import common, shown
+from probegrid.report.summary import is_transfer, reason
 from probegrid.report.tables import MISSING, Table, estimate_text
 
 LEAKY = "†"
@@ -17,45 +20,66 @@ LEAKY = "†"
 MAIN_METRICS = ("accuracy", "auroc")
 """What the terminal shows."""
 MORE_METRICS = ("auprc", "aurc", "ece", "text_auroc", "control_auroc")
-"""What the files show besides, where any cell has it."""
-
-TITLES = {
-    "accuracy": "accuracy",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "aurc": "AURC",
-    "ece": "ECE",
-    "text_auroc": "AUROC of text",
-    "control_auroc": "AUROC of control",
-}
+"""What the page shows besides, where any cell has it."""
+ACCURACY_OF = {False: "answers", True: "the probe's calls"}
+"""What `accuracy` and `f1` are of in the files, where both kinds have one key; by whether a probe was trained."""
 
 
-def cells_table(cells: Sequence[RecordedCell], metrics: Sequence[str]) -> Table:
+def cells_table(cells: Sequence[RecordedCell], *, is_wide: bool = False) -> Table:
     """A row a cell that ended well: what varies, the number of examples, each metric with its interval.
 
     Args:
         cells: those that ended well, at least one.
-        metrics: names; one that no cell has is left out.
+        is_wide: with more metrics, and transfer.
     """
-    columns = shown(cells)
-    metrics = [name for name in metrics if any(cell.metric(name) is not None for cell in cells)]
+    names = shown(cells)
+    metrics = _metric_columns(
+        cells, (*MAIN_METRICS, *MORE_METRICS, *_transfers(cells)) if is_wide else MAIN_METRICS
+    )
     rows = [
         [
-            *map(cell.value, columns),
+            *map(cell.value, names),
             f"{cell.record.metrics['n']:.0f}",
-            *(_number(cell, name) for name in metrics),
+            *(_number(cell, column) for column in metrics),
         ]
         for cell in cells
     ]
+    titles = [metric_title(column.metric, of_probe=bool(column.of_probe)) for column in metrics]
     return Table(
         name="table",
-        caption=_caption(cells, columns),
-        columns=[*columns, "n", *(TITLES[name] for name in metrics)],
+        caption=_caption(cells, names),
+        columns=[*names, "n", *titles],
         rows=rows,
-        n_names=len(columns),
-        records=[_identity(cell, columns) | dict(cell.record.metrics) for cell in cells],
-        notes=_leaks(cells),
+        n_names=len(names),
+        records=[_record(cell, names) for cell in cells],
+        notes=[*_leaks(cells), *_versions(cells)],
     )
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A metric, and whether it is of cells whose probe was trained, or not, or of both."""
+
+    metric: str
+    of_probe: bool | None
+
+
+def _metric_columns(cells: Sequence[RecordedCell], metrics: Sequence[str]) -> list[_Column]:
+    """A column a metric that any cell has; accuracy is one of answers and one of a probe's calls."""
+    columns = [
+        _Column(metric, of_probe)
+        for metric in metrics
+        for of_probe in ((False, True) if metric == "accuracy" else (None,))
+    ]
+    return [column for column in columns if any(_has(cell, column) for cell in cells)]
+
+
+def _has(cell: RecordedCell, column: _Column) -> bool:
+    return cell.metric(column.metric) is not None and column.of_probe in (None, cell.is_trained)
+
+
+def _transfers(cells: Sequence[RecordedCell]) -> list[str]:
+    return [*dict.fromkeys(name for cell in cells for name in cell.record.metrics if is_transfer(name))]
 
 
 def other_scores_table(cells: Sequence[RecordedCell]) -> Table | None:
@@ -79,7 +103,7 @@ def other_scores_table(cells: Sequence[RecordedCell]) -> Table | None:
         ],
         n_names=len(columns) + 1,
         records=[
-            _identity(cell, columns) | {"score": name} | _ends(cell, f"{name}_auroc") for cell, name in pairs
+            identity(cell, columns) | {"score": name} | _ends(cell, f"{name}_auroc") for cell, name in pairs
         ],
     )
 
@@ -89,30 +113,30 @@ def failed_table(cells: Sequence[RecordedCell]) -> Table | None:
     if not cells:
         return None
     columns = shown(cells)
-    reasons = [
-        f"{cell.record.error.type}: {cell.record.error.message.strip().partition(chr(10))[0]}"
-        if cell.record.error
-        else MISSING
-        for cell in cells
-    ]
+    reasons = [reason(cell.record) or MISSING for cell in cells]
     return Table(
         name="failed",
         caption=f"{len(cells)} cells failed.",
         columns=[*columns, "reason"],
-        rows=[[*map(cell.value, columns), reason] for cell, reason in zip(cells, reasons, strict=True)],
+        rows=[[*map(cell.value, columns), why] for cell, why in zip(cells, reasons, strict=True)],
         n_names=len(columns) + 1,
-        records=[
-            _identity(cell, columns) | {"reason": reason} for cell, reason in zip(cells, reasons, strict=True)
-        ],
+        records=[identity(cell, columns) | {"reason": why} for cell, why in zip(cells, reasons, strict=True)],
     )
 
 
-def _number(cell: RecordedCell, name: str) -> str:
-    text = estimate_text(cell.estimate(name))
-    return f"{text} {LEAKY}" if cell.leakage and text != MISSING else text
+def _number(cell: RecordedCell, column: _Column) -> str:
+    if not _has(cell, column):
+        return MISSING
+    return f"{estimate_text(cell.estimate(column.metric))}{f' {LEAKY}' if cell.leakage else ''}"
 
 
-def _identity(cell: RecordedCell, columns: Sequence[str]) -> dict[str, object]:
+def _record(cell: RecordedCell, columns: Sequence[str]) -> dict[str, object]:
+    of = {"accuracy_of": ACCURACY_OF[cell.is_trained]} if "accuracy" in cell.record.metrics else {}
+    return identity(cell, columns) | of | dict(cell.record.metrics)
+
+
+def identity(cell: RecordedCell, columns: Sequence[str]) -> dict[str, object]:
+    """What names a cell, for programs: all its choices, the columns that are shown, its key."""
     named = {name: cell.value(name) for name in dict.fromkeys((*GROUPS, *columns))}
     return {**named, "key": cell.record.cell}
 
@@ -132,3 +156,13 @@ def _caption(cells: Sequence[RecordedCell], columns: Sequence[str]) -> str:
 def _leaks(cells: Sequence[RecordedCell]) -> list[str]:
     reasons = dict.fromkeys(cell.leakage for cell in cells if cell.leakage)
     return [f"{LEAKY} too good, for something leaks: {'; '.join(reasons)}"] if reasons else []
+
+
+def _versions(cells: Sequence[RecordedCell]) -> list[str]:
+    """What to know of cells that were not all made with the same packages."""
+    by_package: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for package, version in cell.record.versions.items():
+            by_package.setdefault(package, {})[version] = None
+    mixed = [f"{package} {', '.join(found)}" for package, found in by_package.items() if len(found) > 1]
+    return [f"The cells were made with different versions: {'; '.join(mixed)}."] if mixed else []

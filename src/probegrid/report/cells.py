@@ -16,6 +16,7 @@ import numpy as np
 
 from probegrid.evaluation.checks import BoolArray, FloatArray
 from probegrid.evaluation.intervals import Estimate
+from probegrid.evaluation.metrics import is_of_probe
 from probegrid.evaluation.ranking import auroc
 from probegrid.tracking import record
 from probegrid.tracking.mlflow_content import flatten
@@ -48,7 +49,7 @@ class RecordedCell:
     @property
     def is_trained(self) -> bool:
         """Whether its probe was trained, so that its accuracy is that of the probe's calls and not of answers."""
-        return "precision" in self.record.metrics
+        return is_of_probe(self.record.metrics)
 
     @property
     def leakage(self) -> str | None:
@@ -91,19 +92,31 @@ class RecordedCell:
             return None
         return (load_s + read_s) * max(1, self.gpus) / 3600
 
-    @property
-    def peak_memory_gb(self) -> float | None:
-        """Highest memory in GB: of all GPUs together, else of the process."""
-        gpus = [value for name, value in self.record.metrics.items() if name.startswith("peak_gpu_gb_")]
-        return sum(gpus) if gpus else self.metric("peak_ram_gb")
+    @cached_property
+    def _all_scores(self) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / "scores.parquet").set_index("example_id")
 
     @cached_property
     def scores(self) -> pd.DataFrame:
         """The test examples of ``scores.parquet`` by example_id: group, label, score."""
+        return self._all_scores[self._all_scores["split"] == "test"]
+
+    @cached_property
+    def read_ids(self) -> frozenset[str]:
+        """Ids of all examples that were read, those of a probe's training too."""
+        return frozenset(self._all_scores.index)
+
+    def read_prompts(self) -> dict[str, str] | None:
+        """The prompt of each question by example_id; None where the cell has no answers. Read anew at each call."""
         import pandas as pd
 
-        table = pd.read_parquet(self.folder / "scores.parquet")
-        return table[table["split"] == "test"].set_index("example_id")
+        file = self.folder / "answers.parquet"
+        if not file.exists():
+            return None
+        table = pd.read_parquet(file, columns=["example_id", "prompt"])
+        return dict(zip(table["example_id"], table["prompt"], strict=True))
 
     @cached_property
     def answers(self) -> pd.DataFrame | None:

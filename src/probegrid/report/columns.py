@@ -8,28 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from probegrid.report.cells import GROUPS, RecordedCell
+from probegrid.tracking.naming import has_effect
 
 _LONG = (
     24  # characters; a key with longer values is shown only where no shorter one tells the same cells apart
 )
-_WITHOUT_EFFECT = (
-    "action",
-    "debug",
-    "decoding.batch_size",
-    "device_map.",
-    "experiment",
-    "model.resources.",
-    "quantization.keep",
-    "report.",
-    "results_dir",
-    "store_dir",
-    "tracking.",
-)
-
-
-def has_effect(key: str) -> bool:
-    """Whether a key of the config can change a cell's numbers, and not only its speed or its place."""
-    return not key.startswith(_WITHOUT_EFFECT)
 
 
 def varying(cells: Sequence[RecordedCell]) -> tuple[str, ...]:

@@ -5,51 +5,70 @@ Knows comparisons.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from probegrid.report.cell_tables import LEAKY
-from probegrid.report.cells import RecordedCell
-from probegrid.report.columns import label, varying
+from probegrid.evaluation.agreement import Agreement
+from probegrid.evaluation.metrics import metric_title
+from probegrid.report.cell_tables import ACCURACY_OF, LEAKY
 from probegrid.report.comparisons import Comparison, Comparisons, Contrast
+from probegrid.report.costs import is_compared_in_cost
+from probegrid.report.pairing import context_of, context_values, not_compared, pair_names
 from probegrid.report.tables import MISSING, Table, difference_text, p_text
 
 
 def comparisons_table(comparisons: Comparisons) -> Table:
     """A row a comparison; what could not be compared stands below, with the reason."""
     made = comparisons.made
-    cells = [cell for one in made for cell in (one.pair.first, one.pair.second)]
-    context = [name for name in varying(cells) if not _belongs(name, comparisons.compared)]
-    with_answers = any(one.answers is not None and one.answers.same_text < 1 for one in made)
-    header = [*context, "first", "second", "n", "accuracy", "p (Holm)", "AUROC", "p (Holm)"]
+    context = context_of([one.pair for one in made], comparisons.compared)
+    with_answers = any(_is_worth_showing(one.answers, comparisons.compared) for one in made)
+    accuracies = [kind for kind in (False, True) if any(_is_of_probe(one) is kind for one in made)]
+    titles = [*(metric_title("accuracy", of_probe=kind) for kind in accuracies), "AUROC"]
     return Table(
         name="comparisons",
-        caption=f"{comparisons.compared} compared on the same examples: first minus second, 95% intervals, "
-        f"p-values after Holm over {comparisons.n_tests} tests.",
-        columns=[*header, *(["same text", "same verdict", "kappa"] if with_answers else [])],
-        rows=[[*_row(one, context), *(_agreement(one) if with_answers else [])] for one in made],
+        caption=f"{comparisons.compared} compared on the same examples: first minus second with its 95% interval, and "
+        f"p after Holm over {comparisons.n_tests} tests.",
+        columns=[
+            *(*context, "first", "second", "n"),
+            *titles,
+            *(["same text", "same verdict", "kappa"] if with_answers else []),
+        ],
+        rows=[[*_row(one, context, accuracies), *(_agreement(one) if with_answers else [])] for one in made],
         n_names=len(context) + 2,
         records=[_record(one, context) for one in made],
-        notes=_notes(comparisons),
+        notes=not_compared(comparisons.not_made, [one.pair for one in made]),
     )
 
 
-def _belongs(name: str, compared: str) -> bool:
-    return name == compared or name.startswith(f"{compared}.")
+def _is_worth_showing(answers: Agreement | None, compared: str) -> bool:
+    """Whether to show how far answers agree: always where that is the question, else where they do not."""
+    return answers is not None and (is_compared_in_cost(compared) or answers.same_text < 1)
 
 
-def _row(one: Comparison, context: Sequence[str]) -> list[str]:
+def _is_of_probe(one: Comparison) -> bool | None:
+    """Whether the accuracies are those of probes' calls; None where one is and the other is of answers."""
+    kinds = {one.pair.first.is_trained, one.pair.second.is_trained}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _row(one: Comparison, context: Sequence[str], accuracies: Sequence[bool]) -> list[str]:
     leaky = f" {LEAKY}" if one.pair.first.leakage or one.pair.second.leakage else ""
-    numbers = [
-        text
-        for contrast in (one.accuracy, one.auroc)
-        for text in (
-            difference_text(contrast.difference) + leaky if contrast.difference else contrast.note,
-            p_text(contrast.p_holm),
-        )
-    ]
+    kind = _is_of_probe(one)
+    shown = [one.accuracy if kind is None or kind is column else None for column in accuracies]
+    numbers = [_difference(contrast, leaky) for contrast in (*shown, one.auroc)]
     names = [one.pair.first_name, one.pair.second_name]
-    return [*map(one.pair.first.value, context), *names, str(one.n), *numbers]
+    return [*context_values(one.pair, context), *names, str(one.n), *numbers]
+
+
+def _difference(contrast: Contrast | None, mark: str) -> str:
+    """The difference with its interval and p-value, or why there is none."""
+    if contrast is None:
+        return MISSING
+    if contrast.difference is None:
+        return contrast.note
+    p_value = "" if math.isnan(contrast.p_holm) else f" p {p_text(contrast.p_holm)}"
+    return f"{difference_text(contrast.difference)}{p_value}{mark}"
 
 
 def _agreement(one: Comparison) -> list[str]:
@@ -63,14 +82,11 @@ def _agreement(one: Comparison) -> list[str]:
 
 
 def _record(one: Comparison, context: Sequence[str]) -> dict[str, object]:
-    pair = one.pair
+    kind = _is_of_probe(one)
     return {
-        **{name: pair.first.value(name) for name in context},
-        "first": pair.first_name,
-        "second": pair.second_name,
-        "first_cell": pair.first.record.cell,
-        "second_cell": pair.second.record.cell,
+        **pair_names(one.pair, context),
         "n": one.n,
+        "accuracy_of": None if kind is None else ACCURACY_OF[kind],
         **_numbers("accuracy", one.accuracy),
         **_numbers("auroc", one.auroc),
         **(asdict(one.answers) if one.answers else {}),
@@ -86,17 +102,3 @@ def _numbers(name: str, contrast: Contrast) -> dict[str, object]:
         f"{name}_{end}": value
         for end, value in (values | {"p_holm": contrast.p_holm, "note": contrast.note}).items()
     }
-
-
-def _notes(comparisons: Comparisons) -> list[str]:
-    cells = [cell for unpaired in comparisons.not_made for cell in unpaired.cells]
-    cells += [cell for one in comparisons.made for cell in (one.pair.first, one.pair.second)]
-    columns = varying(cells)
-    return [
-        f"Not compared: {_names(unpaired.cells, columns)}: {unpaired.reason}."
-        for unpaired in comparisons.not_made
-    ]
-
-
-def _names(cells: Sequence[RecordedCell], columns: Sequence[str]) -> str:
-    return " and ".join(label(cell, columns) or cell.record.name for cell in cells)

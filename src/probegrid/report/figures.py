@@ -14,17 +14,15 @@ import numpy as np
 from probegrid.evaluation.calibration import Calibration, ece
 from probegrid.evaluation.checks import FloatArray
 from probegrid.evaluation.figures import (
-    BLUE,
     FIRST_COVERAGE_IN_VIEW,
     GRAY,
-    ORANGE,
     interval_text,
     new_panels,
     png,
 )
 from probegrid.evaluation.ranking import risk_coverage_curve, roc_curve
 from probegrid.report.cells import RecordedCell
-from probegrid.report.columns import label, shown
+from probegrid.report.cost_figures import cost_figures
 from probegrid.report.panels import Panel, Series, only, panels
 
 if TYPE_CHECKING:
@@ -33,11 +31,15 @@ if TYPE_CHECKING:
 
     Draw = Callable[[Axes, Series], None]
 
-_TRADED = (("accuracy", "Accuracy"), ("auroc", "AUROC"))
+_TRADED: dict[str, tuple[str, str, Callable[[RecordedCell], bool]]] = {
+    "accuracy": ("accuracy", "Accuracy of answers", lambda cell: not cell.is_trained),
+    "probe_accuracy": ("accuracy", "Accuracy of the probe's calls", lambda cell: cell.is_trained),
+    "auroc": ("auroc", "AUROC", lambda _: True),
+}
+"""By figure: the metric, its axis, and the cells that have it."""
 _ROUNDING = 1e-9
 _FEWEST_POINTS = 2
 _FEW_HOURS = 0.1
-_BAR_INCHES = 0.27
 
 
 def draw_figures(cells: Sequence[RecordedCell]) -> dict[str, bytes]:
@@ -58,8 +60,7 @@ def draw_figures(cells: Sequence[RecordedCell]) -> dict[str, bytes]:
         ),
         "reliability": _reliability(only(divided, lambda cell: probabilities(cell) is not None)),
         "auroc_by_layer": _auroc_by_layer(only(divided, lambda cell: "layer_auroc" in cell.record.steps)),
-        "speed": _speed([cell for cell in cells if cell.metric("tokens_per_s") is not None]),
-        "memory": _memory([cell for cell in cells if cell.peak_memory_gb is not None]),
+        **cost_figures(cells),
     }
     return {name: png(figure) for name, figure in drawn.items() if figure is not None}
 
@@ -94,12 +95,7 @@ def _from_log_odds(cell: RecordedCell) -> FloatArray:
 def _size_figures(cells: Sequence[RecordedCell]) -> dict[str, Figure]:
     """Accuracy and AUROC against parameters, where models differ in size."""
     sized = [cell for cell in cells if cell.parameters]
-    if len({cell.parameters for cell in sized}) < 2:
-        return {}
-    return {
-        f"{metric}_by_parameters": _scatter(sized, metric, title, "Parameters", lambda cell: cell.parameters)
-        for metric, title in _TRADED
-    }
+    return _traded(sized, "parameters", "Parameters", lambda cell: cell.parameters)
 
 
 def _hours_figures(cells: Sequence[RecordedCell]) -> dict[str, Figure]:
@@ -111,12 +107,19 @@ def _hours_figures(cells: Sequence[RecordedCell]) -> dict[str, Figure]:
     device, name = ("GPU", "gpu_hours") if all(cell.gpus for cell in timed) else ("Device", "device_hours")
     unit, factor = ("hours", 1) if max(hours.values()) > _FEW_HOURS else ("seconds", 3600)
     x_label = f"{device}-{unit}, loading and reading"
-    return {
-        f"{metric}_by_{name}": _scatter(
-            timed, metric, title, x_label, lambda cell: factor * hours[cell.record.cell]
-        )
-        for metric, title in _TRADED
-    }
+    return _traded(timed, name, x_label, lambda cell: factor * hours[cell.record.cell])
+
+
+def _traded(
+    cells: Sequence[RecordedCell], name: str, x_label: str, x_of: Callable[[RecordedCell], float | None]
+) -> dict[str, Figure]:
+    """A figure a metric, over one and the same axis; none where all cells that have the metric stand at one place."""
+    figures = {}
+    for figure, (metric, title, has) in _TRADED.items():
+        kept = [cell for cell in cells if has(cell)]
+        if len({x_of(cell) for cell in kept}) >= _FEWEST_POINTS:
+            figures[f"{figure}_by_{name}"] = _scatter(kept, metric, title, x_label, x_of)
+    return figures
 
 
 def _scatter(
@@ -242,37 +245,6 @@ def _auroc_by_layer(divided: Sequence[Panel]) -> Figure | None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     return _overlaid(divided, "Layer (blocks read; 0: embeddings)", "Test AUROC", draw, frame)
-
-
-def _speed(cells: Sequence[RecordedCell]) -> Figure | None:
-    return _bars(cells, "Tokens a second while reading", BLUE, lambda cell: cell.metric("tokens_per_s"))
-
-
-def _memory(cells: Sequence[RecordedCell]) -> Figure | None:
-    on_gpus = all(cell.gpus for cell in cells)
-    axis = (
-        "Peak GPU memory (GB, all GPUs)" if on_gpus else "Peak memory (GB: of the GPUs, else of the process)"
-    )
-    return _bars(cells, axis, ORANGE, lambda cell: cell.peak_memory_gb)
-
-
-def _bars(
-    cells: Sequence[RecordedCell], x_label: str, color: str, of: Callable[[RecordedCell], float | None]
-) -> Figure | None:
-    if not cells:
-        return None
-    names = [label(cell, shown(cells)) for cell in cells]
-    values = [of(cell) or 0.0 for cell in cells]
-    figure, (axes,) = new_panels([""], x_label, "", height=1.2 + _BAR_INCHES * len(cells))
-    bars = axes.barh(range(len(cells)), values, color=color, height=0.7)
-    axes.bar_label(
-        bars, [f"{value:,.3g}" if value < 1000 else f"{value:,.0f}" for value in values], padding=3
-    )
-    axes.set_yticks(range(len(cells)), names)
-    axes.set(xlim=(0, 1.15 * max(values, default=1) or 1))
-    axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
-    return figure
 
 
 def _overlaid(

@@ -13,22 +13,28 @@ from probegrid.report.tables import Table
 _HEADINGS = {
     "table": "Cells",
     "comparisons": "Paired comparisons",
+    "costs": "Time and memory compared",
+    "cell_costs": "Time and memory of each cell",
     "other_scores": "Other scores",
     "failed": "Failed cells",
 }
 _FIGURES = {
-    "accuracy_by_parameters": "Accuracy against the model's size",
+    "accuracy_by_parameters": "Accuracy of answers against the model's size",
+    "probe_accuracy_by_parameters": "Accuracy of the probe's calls against the model's size",
     "auroc_by_parameters": "AUROC against the model's size",
-    "accuracy_by_gpu_hours": "Accuracy against GPU time",
+    "accuracy_by_gpu_hours": "Accuracy of answers against GPU time",
+    "probe_accuracy_by_gpu_hours": "Accuracy of the probe's calls against GPU time",
     "auroc_by_gpu_hours": "AUROC against GPU time",
-    "accuracy_by_device_hours": "Accuracy against device time",
+    "accuracy_by_device_hours": "Accuracy of answers against device time",
+    "probe_accuracy_by_device_hours": "Accuracy of the probe's calls against device time",
     "auroc_by_device_hours": "AUROC against device time",
     "roc": "ROC: correct against wrong, true against false",
     "risk_coverage": "Risk and coverage",
     "reliability": "Reliability of scores that are probabilities",
     "auroc_by_layer": "AUROC by layer",
+    "seconds": "Seconds of loading and reading",
     "speed": "Tokens a second",
-    "memory": "Peak memory",
+    "memory": "Peak memory by device",
 }
 """Headings of the figures by name."""
 

@@ -6,14 +6,15 @@ Knows choices and flattened configs.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from probegrid.errors import ConfigError, closest
 from probegrid.report.cells import GROUPS, RecordedCell
-from probegrid.report.columns import has_effect, label, varying
+from probegrid.report.columns import label, varying
 from probegrid.schema import QuantizationMethod
+from probegrid.tracking.naming import has_effect
 
 _CONFIG_GROUPS = (*GROUPS, "prompt", "decoding")
 _COMES_WITH = {
@@ -21,6 +22,8 @@ _COMES_WITH = {
     "prompt": ("decoding.max_new_tokens",),
 }
 """Keys that a choice in a group sets elsewhere: samples come with a probe, the longest answer with a prompt."""
+
+_A_PAIR = 2
 
 Level = tuple[int, float, str]
 
@@ -30,14 +33,20 @@ class Pair:
     """Two cells that differ in what is compared alone; their difference is first - second.
 
     Attributes:
-        first, second: the cells; the second is the baseline (the smaller model, fewer shots, no quantization).
-        first_name, second_name: the value of what is compared.
+        first, second: the cells; the second is the baseline (the smaller model, fewer shots, no quantization, fewer
+            GPUs).
+        first_name, second_name: the value of what is compared; where they ran too, if that differs.
     """
 
     first: RecordedCell
     second: RecordedCell
     first_name: str
     second_name: str
+
+    @property
+    def same_place(self) -> bool:
+        """Whether both have one device map."""
+        return _place(self.first) == _place(self.second)
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,9 @@ class Unpaired:
 def find_pairs(cells: Sequence[RecordedCell], compared: str) -> tuple[list[Pair], list[Unpaired]]:
     """Every pair of cells that differ in ``compared`` alone, and the cells that have no counterpart.
 
+    Where weights lie should not change what a model says: a cell that has no counterpart on its own device map (70B in
+    bf16 does not fit where 4 bits do) is paired with such a cell on another, and both names say where.
+
     Args:
         cells: those that ended well.
         compared: a group, with all its keys, or one key.
@@ -59,16 +71,28 @@ def find_pairs(cells: Sequence[RecordedCell], compared: str) -> tuple[list[Pair]
         ConfigError: no such group or key, or all cells have the same.
     """
     _check(cells, compared)
+    blocks = _blocks(cells, lambda cell: _all_else(cell, compared))
+    pairs = [pair for block in blocks for pair in _pairs(block, compared)]
+    lone = [block[0] for block in blocks if len(block) == 1]
+    pairs += [
+        _with_places(pair)
+        for block in _blocks(lone, lambda cell: _all_else(cell, compared) - _place(cell))
+        for pair in _pairs(block, compared)
+        if {*_own(pair.first, compared)} != {*_own(pair.second, compared)}
+    ]
+    paired = {id(cell) for pair in pairs for cell in (pair.first, pair.second)}
+    reason = f"no other cell differs from it in {compared} alone"
+    return pairs, [Unpaired((cell,), reason) for cell in lone if id(cell) not in paired]
+
+
+def _blocks(
+    cells: Sequence[RecordedCell], key: Callable[[RecordedCell], frozenset[tuple[str, str]]]
+) -> list[list[RecordedCell]]:
+    """Cells of equal key together, in the order they first occur."""
     blocks = defaultdict(list)
     for cell in cells:
-        blocks[_all_else(cell, compared)].append(cell)
-    pairs: list[Pair] = []
-    alone: list[Unpaired] = []
-    for block in blocks.values():
-        pairs += _pairs(block, compared)
-        if len(block) == 1:
-            alone.append(Unpaired((block[0],), f"no other cell differs from it in {compared} alone"))
-    return pairs, alone
+        blocks[key(cell)].append(cell)
+    return list(blocks.values())
 
 
 def _check(cells: Sequence[RecordedCell], compared: str) -> None:
@@ -95,17 +119,32 @@ def _own(cell: RecordedCell, compared: str) -> Iterator[tuple[str, str]]:
 
 
 def _all_else(cell: RecordedCell, compared: str) -> frozenset[tuple[str, str]]:
-    """Everything that has an effect and is not compared. Where a cell ran (``device_map``) has none."""
-    aside = {*_own(cell, compared)}
+    """Everything that has an effect and is not compared."""
     followers = _COMES_WITH.get(compared, ())
-    everything = [(group, choice) for group, choice in cell.record.choices.items() if group != "device_map"]
+    everything = [*cell.record.choices.items()]
     everything += [
         (key, value) for key, value in cell.config.items() if has_effect(key) and key not in followers
     ]
-    return frozenset(everything) - aside
+    return frozenset(everything) - {*_own(cell, compared)}
+
+
+def _place(cell: RecordedCell) -> frozenset[tuple[str, str]]:
+    """The device map, by name and by value."""
+    return frozenset(_own(cell, "device_map"))
+
+
+def _with_places(pair: Pair) -> Pair:
+    """The same pair, named with the device map that each cell has to itself."""
+    named = (
+        f"{name} on {cell.value('device_map')}"
+        for name, cell in ((pair.first_name, pair.first), (pair.second_name, pair.second))
+    )
+    return Pair(pair.first, pair.second, *named)
 
 
 def _pairs(block: Sequence[RecordedCell], compared: str) -> Iterator[Pair]:
+    if len(block) < _A_PAIR:
+        return
     names = _level_names(block, compared)
     rising = sorted(range(len(block)), key=lambda index: _level(block[index], compared, names[index]))
     for low, high in combinations(rising, 2):
@@ -121,7 +160,8 @@ def _level_names(block: Sequence[RecordedCell], compared: str) -> list[str]:
     ):
         names = [cell.value(compared) for cell in block]
     else:  # a group whose choice is not recorded by name
-        names = [label(cell, varying(block)) for cell in block]
+        columns = varying(block)
+        names = [label(cell, columns) for cell in block]
     if len({*names}) < len(names):
         keys = [key for key in varying(block) if key != compared]
         names = [
@@ -132,9 +172,14 @@ def _level_names(block: Sequence[RecordedCell], compared: str) -> list[str]:
 
 
 def _level(cell: RecordedCell, compared: str, name: str) -> Level:
-    """What is smaller is the baseline: fewer parameters, no quantization, fewer shots; else by name."""
+    """What is smaller is the baseline: fewer parameters, no quantization, fewer GPUs or shots; else by name.
+
+    Of device maps the CPU alone stands last: whatever of a model is not on a GPU is what the others are spared.
+    """
     if compared == "model":
         return 0, cell.parameters or float("inf"), name
+    if compared == "device_map":
+        return 0, cell.gpus or float("inf"), name
     methods = [method.value for method in QuantizationMethod]
     if compared == "quantization" and name in methods:
         return 0, methods.index(name), name
@@ -142,3 +187,37 @@ def _level(cell: RecordedCell, compared: str, name: str) -> Level:
         return 0, float(name), name
     except ValueError:
         return 1, 0.0, name
+
+
+def context_of(pairs: Sequence[Pair], compared: str) -> list[str]:
+    """The columns besides what is compared that tell pairs apart."""
+    cells = [cell for pair in pairs for cell in (pair.first, pair.second)]
+    return [name for name in varying(cells) if name != compared and not name.startswith(f"{compared}.")]
+
+
+def context_values(pair: Pair, context: Sequence[str]) -> list[str]:
+    """What a pair has in each of these columns; both values where they differ."""
+    values = ((pair.first.value(name), pair.second.value(name)) for name in context)
+    return [first if first == second else f"{first} / {second}" for first, second in values]
+
+
+def pair_names(pair: Pair, context: Sequence[str]) -> dict[str, object]:
+    """What names a pair, for programs."""
+    return {
+        **dict(zip(context, context_values(pair, context), strict=True)),
+        "first": pair.first_name,
+        "second": pair.second_name,
+        "first_cell": pair.first.record.cell,
+        "second_cell": pair.second.record.cell,
+    }
+
+
+def not_compared(unpaired: Sequence[Unpaired], pairs: Sequence[Pair]) -> list[str]:
+    """A sentence for each that is not compared; names tell apart the cells of these and of the pairs."""
+    cells = [cell for each in unpaired for cell in each.cells]
+    columns = varying([*cells, *(cell for pair in pairs for cell in (pair.first, pair.second))])
+    return [
+        "Not compared: "
+        f"{' and '.join(label(cell, columns) or cell.record.name for cell in each.cells)}: {each.reason}."
+        for each in unpaired
+    ]

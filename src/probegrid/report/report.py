@@ -9,24 +9,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from probegrid.disk import remove_leftovers, write_folder
 from probegrid.errors import ConfigError
-from probegrid.report.cell_tables import (
-    MAIN_METRICS,
-    MORE_METRICS,
-    cells_table,
-    failed_table,
-    other_scores_table,
-)
+from probegrid.report.cell_tables import cells_table, failed_table, other_scores_table
 from probegrid.report.cells import RecordedCell
 from probegrid.report.comparison_table import comparisons_table
 from probegrid.report.comparisons import compare_cells
+from probegrid.report.cost_table import cell_costs_table, costs_table
+from probegrid.report.costs import contrast_costs, is_compared_in_cost
 from probegrid.report.figures import draw_figures
 from probegrid.report.page import page
 from probegrid.report.select import select_cells
 from probegrid.report.tables import Table
 from probegrid.schema import ReportConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PAGE_FILE = "index.html"
 _ENDINGS = {".csv", ".md", ".tex", ".html"}
@@ -41,7 +41,8 @@ class Report:
         period: when the cells were started.
         table: every cell with the metrics that fit a terminal; None where no cell ended well.
         wide_table: the same with more metrics, for the page.
-        others: comparisons, other scores, failed cells; as far as there are any.
+        cell_costs: what each cell took, for the page and the files; None where nothing was read.
+        others: comparisons, costs, other scores, failed cells; as far as there are any.
         figures: PNG images by name.
     """
 
@@ -49,6 +50,7 @@ class Report:
     period: str
     table: Table | None
     wide_table: Table | None
+    cell_costs: Table | None
     others: Sequence[Table]
     figures: Mapping[str, bytes]
 
@@ -57,14 +59,28 @@ class Report:
         """All tables that a terminal shows."""
         return [*([self.table] if self.table else []), *self.others]
 
+    @property
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """Every table's rows with their raw values by the table's name: ``frames["comparisons"]``.
+
+        ``table``: the cells that ended well, every metric of each. ``comparisons`` and ``costs``: pairs, where
+        something was compared. ``cell_costs``, ``other_scores``, ``failed``: where there are any.
+        """
+        return {table.name: table.frame() for table in self._filed}
+
+    @property
+    def _filed(self) -> list[Table]:
+        """All tables that are files."""
+        return [*self.tables, *([self.cell_costs] if self.cell_costs else [])]
+
     @cached_property
     def files(self) -> dict[str, bytes]:
         """Everything by relative path: three forms of each table, ``figures/*.png``, and ``index.html``."""
         files: dict[str, bytes] = {}
-        for table in self.tables:
+        for table in self._filed:
             files |= table.files()
         files |= {f"figures/{name}.png": image for name, image in self.figures.items()}
-        shown = [*([self.wide_table] if self.wide_table else []), *self.others]
+        shown = [table for table in (self.wide_table, *self.others, self.cell_costs) if table is not None]
         return files | {PAGE_FILE: page(self.title, self.period, shown, self.figures).encode()}
 
 
@@ -88,12 +104,15 @@ def make_report(
     if done:
         others.insert(0, other_scores_table(done))
     if compare is not None:
-        others.insert(0, comparisons_table(compare_cells(done, compare, seed=seed, resamples=resamples)))
+        compared = comparisons_table(compare_cells(done, compare, seed=seed, resamples=resamples))
+        costs = costs_table(contrast_costs(done, compare)) if is_compared_in_cost(compare) else None
+        others[:0] = [compared, costs]
     return Report(
         title=title,
         period=_period(cells),
-        table=cells_table(done, MAIN_METRICS) if done else None,
-        wide_table=cells_table(done, (*MAIN_METRICS, *MORE_METRICS)) if done else None,
+        table=cells_table(done) if done else None,
+        wide_table=cells_table(done, is_wide=True) if done else None,
+        cell_costs=cell_costs_table(done),
         others=[table for table in others if table is not None],
         figures=draw_figures(done) if done else {},
     )
@@ -104,8 +123,15 @@ def _period(cells: Sequence[RecordedCell]) -> str:
     return f"{len(cells)} cells, started {first[:16].replace('T', ' ')} to {last[:16].replace('T', ' ')} UTC"
 
 
-def show_report(results_dir: Path, config: ReportConfig) -> None:
-    """Print the tables of the cells that ``config`` selects, and write the report's folder.
+def report_on(results_dir: Path | str, config: ReportConfig) -> Report:
+    """Report on the cells that ``config`` selects: write the report's folder, print nothing.
+
+    Args:
+        results_dir: folder of the recorded cells.
+        config: which cells, what to compare, and the folder to write.
+
+    Returns:
+        What was written; its tables as frames in `Report.frames`.
 
     Raises:
         ConfigError: a filter or ``report.compare`` matches nothing, or the folder holds what is no report's.
@@ -113,13 +139,22 @@ def show_report(results_dir: Path, config: ReportConfig) -> None:
     """
     folder = Path(config.folder)
     _check_folder(folder)
-    cells = select_cells(results_dir, config)
     report = make_report(
-        cells, title="probegrid report", compare=config.compare, seed=config.seed, resamples=config.resamples
+        select_cells(Path(results_dir), config),
+        title="probegrid report",
+        compare=config.compare,
+        seed=config.seed,
+        resamples=config.resamples,
     )
-    _print(report)
     write_report(folder, report)
-    print(f"{folder}: {PAGE_FILE}, {len(report.tables)} tables, {len(report.figures)} figures")
+    return report
+
+
+def show_report(results_dir: Path, config: ReportConfig) -> None:
+    """Do as `report_on`, and print the tables."""
+    report = report_on(results_dir, config)
+    _print(report)
+    print(f"{config.folder}: {PAGE_FILE}, {len(report.frames)} tables, {len(report.figures)} figures")
 
 
 def write_report(folder: Path, report: Report) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from probegrid.errors import ConfigError, closest
-from probegrid.report.cells import RecordedCell, load_cells
+from probegrid.report.cells import GROUPS, RecordedCell, load_cells
 from probegrid.schema import ReportConfig
 from probegrid.tracking.sweep_folder import SweepFolder, list_sweeps
 
-_FILTERS = ("model", "quantization", "dataset", "probe")
+_FILTERS = GROUPS
 
 
 def select_cells(results_dir: Path, report: ReportConfig) -> list[RecordedCell]:

@@ -16,10 +16,12 @@ from probegrid.evaluation.figures import interval_text
 from probegrid.evaluation.intervals import Estimate
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table as RichTable
 
 MISSING = "-"
 """What stands where a cell has no value."""
+_FOUR_DIGITS = 999.5  # what rounds to four digits
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -36,6 +38,7 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "†": r"\textsuperscript{\textdagger}",
+    "‡": r"\textsuperscript{\textdaggerdbl}",
 }
 _LATEX_TABLE = r"""\begin{{table}}
 \centering
@@ -114,6 +117,12 @@ class Table:
             table.add_row(*map(Text, row))
         return table
 
+    def frame(self) -> pd.DataFrame:
+        """The records as a frame, a column a name; `None` where a row has no value."""
+        import pandas as pd
+
+        return pd.DataFrame.from_records([dict(record) for record in self.records])
+
     def files(self) -> dict[str, bytes]:
         """The three forms by file name."""
         forms = {"csv": self.csv(), "md": self.markdown(), "tex": self.latex()}
@@ -132,6 +141,16 @@ def difference_text(estimate: Estimate) -> str:
     if math.isnan(estimate.low):
         return f"{estimate.value:+.3f} (no interval)"
     return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def amount_text(value: float) -> str:
+    """A measurement to three digits, without a power of ten: ``0.139``, ``15,517``."""
+    return f"{value:.3g}" if abs(value) < _FOUR_DIGITS else f"{value:,.0f}"
+
+
+def ratio_text(value: float) -> str:
+    """A ratio to two places where three digits have room for them: ``1.80x``, ``0.0432x``, ``150x``."""
+    return f"{value:.2f}x" if 0.1 <= abs(value) < 100 else f"{amount_text(value)}x"
 
 
 def p_text(p_value: float | None) -> str:

@@ -98,7 +98,7 @@ def _record_death(folder: SweepFolder, row: CellRow, key: str, spec: CellSpec) -
     kind = "WorkerDied" if row.stage is Stage.lost else row.detail.partition(":")[0]
     failed = CellRecord(
         cell=key,
-        name=choices.name,
+        name=spec.name,
         status=Status.failed,
         choices=asdict(choices),
         provenance=provenance(datetime.now(UTC)),
@@ -138,7 +138,7 @@ def _write_report(folder: SweepFolder, config: ReportConfig) -> None:
 
 def _tables(folder: SweepFolder) -> list[str]:
     """The tables of the sweep's report as Markdown."""
-    files = (folder.report_dir / f"{name}.md" for name in ("table", "comparisons", "failed"))
+    files = (folder.report_dir / f"{name}.md" for name in ("table", "comparisons", "costs", "failed"))
     return [file.read_text() for file in files if file.exists()]
 
 

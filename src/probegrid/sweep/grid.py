@@ -7,7 +7,7 @@ mistake. ``Composer`` stands in for the config loader: what was composed is kept
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from probegrid.compose import to_spec, user_errors
 from probegrid.errors import UserError
 from probegrid.schema import CellSpec
+from probegrid.tracking.naming import NAMED_GROUPS, key_of_override
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,21 @@ class _ReadOnce(CachingConfigRepository):
         return found and replace(found, config=copy.deepcopy(found.config))
 
 
-def cell_names(cells: Sequence[ComposedCell]) -> list[str]:
-    """A name for each cell: its choices, and the overrides that the choices do not tell apart."""
+def told_apart(cells: Sequence[ComposedCell]) -> list[ComposedCell]:
+    """The same cells, each named by its choices and by the overrides that not all of them share."""
     common = set.intersection(*(set(cell.overrides) for cell in cells)) if cells else set()
-    groups = ("model", "quantization", "device_map", "dataset", "probe")
-    names = []
-    for cell in cells:
-        rest = [
-            override
-            for override in cell.overrides
-            if override not in common and override.partition("=")[0] not in groups
-        ]
-        chosen = cell.spec.choices.name if cell.spec else " ".join(cell.overrides)
-        names.append(" ".join([chosen, *rest]) if cell.spec else chosen)
-    return names
+    return [cell if cell.spec is None else _named(cell, cell.spec, common) for cell in cells]
+
+
+def cell_names(cells: Sequence[ComposedCell]) -> list[str]:
+    """A name for each cell of a grid, different for each; what could not be composed goes by its overrides."""
+    return [" ".join(cell.overrides) if cell.spec is None else cell.spec.name for cell in told_apart(cells)]
+
+
+def _named(cell: ComposedCell, spec: CellSpec, common: Collection[str]) -> ComposedCell:
+    rest = tuple(
+        override
+        for override in cell.overrides
+        if override not in common and key_of_override(override) not in NAMED_GROUPS
+    )
+    return replace(cell, spec=replace(spec, overrides=rest))

@@ -23,7 +23,7 @@ from probegrid.progress import Progress
 from probegrid.schema import Config
 from probegrid.sweep.check import CheckedCell, Checker, refusals
 from probegrid.sweep.close import close_sweep, open_sweep
-from probegrid.sweep.grid import ComposedCell, cell_names
+from probegrid.sweep.grid import ComposedCell, cell_names, told_apart
 from probegrid.sweep.interrupts import interruptible, name_of, quietly
 from probegrid.sweep.local import LocalScheduler
 from probegrid.sweep.options import LauncherOptions, OnInterrupt, SlurmOptions, plain
@@ -73,7 +73,7 @@ def run_sweep(
     """
     if isinstance(options, SlurmOptions):
         check_options(options)
-    names, since = cell_names(composed), time.time()
+    composed, names, since = told_apart(composed), cell_names(composed), time.time()
     with interruptible():
         checked = _check(composed, names, options)
         folder = SweepFolder(_shared(checked).results_dir, sweep_id(composed))

@@ -62,7 +62,9 @@ class LocalScheduler:
             )
             created = psutil.Process(runner.pid).create_time()
             folder.write_json(place / "runner.json", {"pid": runner.pid, "created": created})
-        runner.returncode = 0  # it outlives this command, and who looks for it goes by its id: nobody waits for it here
+        runner.returncode = (
+            0  # it outlives this command, and who looks for it goes by its id: nobody waits for it here
+        )
         return submission
 
     def states(self, folder: SweepFolder, submission: Submission) -> dict[str, JobState]:

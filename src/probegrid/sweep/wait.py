@@ -25,7 +25,7 @@ def wait(folder: SweepFolder, options: LauncherOptions, scheduler: Scheduler) ->
     """
     tries: Counter[int] = Counter()
     restarts = _Restarts(folder)
-    with LiveTable() as table:
+    with LiveTable(folder) as table:
         while True:
             rows = observe(folder)
             table.show(rows)

@@ -32,6 +32,7 @@ VIEW_KEY = "probegrid"
 _VIEW_COLUMNS = {
     "params.`model`": 120,
     "params.`quantization`": 110,
+    "params.`device_map`": 110,
     "params.`dataset`": 150,
     "params.`probe`": 150,
     "metrics.`accuracy`": 90,
@@ -45,10 +46,10 @@ _VIEW_COLUMNS = {
 _HOW_TO_COMPARE = (
     "[**Runs with their numbers**](#/experiments/{experiment_id}/runs?workflowType=machine_learning"
     "&viewStateShareKey={view}) (or *Model training*, top left; *Views*, top right). One run a cell, "
-    "`model-quantization-dataset-probe`; the cells of a sweep are the children of one run, whose description holds the "
-    "grid's table and whose artifacts hold its report. To compare: select runs, press *Compare*, switch *Show diff "
-    "only* on. Metrics end in `_ci_low` and `_ci_high` for their 95% intervals. Paired comparisons: `probegrid "
-    "action=report report.compare=quantization`."
+    "`model-quantization-dataset-probe` and what else tells it from others; a sweep's cells are the children "
+    "of one run, whose description holds the grid's table and whose artifacts hold its report. To compare: select "
+    "runs, press *Compare*, switch *Show diff only* on. Metrics end in `_ci_low` and `_ci_high` for their 95% "
+    "intervals. Paired comparisons: `probegrid action=report report.compare=quantization`."
 )
 
 
@@ -143,7 +144,9 @@ def sweep_note(argv: Sequence[str], tables: Sequence[str]) -> str:
 
 
 def _headline(metrics: Mapping[str, float], name: str) -> str:
-    title = {"auroc": "AUROC"}.get(name, name)
+    from probegrid.evaluation.metrics import is_of_probe, metric_title
+
+    title = metric_title(name, of_probe=is_of_probe(metrics))
     ends = [metrics.get(f"{name}_ci_{end}") for end in ("low", "high")]
     return f"{title} {metrics[name]:.3f}" + ("" if None in ends else f" [{ends[0]:.3f}, {ends[1]:.3f}]")
 

@@ -1,0 +1,86 @@
+"""A recorded cell in a few short texts: the numbers it found, or why it failed.
+
+Knows records and metric names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from probegrid.evaluation.metrics import is_of_probe, metric_title
+from probegrid.tracking.record import CellRecord
+
+HEADLINES = ("accuracy", "auroc")
+"""What a line of a sweep's table has room for."""
+ALL_METRICS = (
+    "accuracy",
+    "f1",
+    "auroc",
+    "auprc",
+    "aurc",
+    "within_conversation_auroc",
+    "text_auroc",
+    "control_auroc",
+)
+"""What a cell says of itself at its end."""
+
+
+def numbers(record: CellRecord, metrics: Sequence[str] = HEADLINES, *, with_notes: bool = False) -> list[str]:
+    """What a cell found, a text a number: size, metrics with their intervals, transfer, leaks, seconds.
+
+    Args:
+        record: of the cell.
+        metrics: names, in order; those the cell does not have are left out.
+        with_notes: say behind a number what was noted of it.
+
+    Returns:
+        Of a failed cell, the reason alone.
+    """
+    if record.error is not None:
+        return [reason(record)]
+    transfers = [name for name in record.metrics if is_transfer(name)]
+    found = [name for name in (*metrics, *transfers) if name in record.metrics]
+    texts = [*_size(record), *(_number(record, name, with_notes) for name in found)]
+    if "leakage" in record.notes:
+        texts.append(f"leakage: {record.notes['leakage']}")
+    return [*texts, *_seconds(record)]
+
+
+def reason(record: CellRecord) -> str:
+    """Why a cell failed, in one line; empty where it did not."""
+    if record.error is None:
+        return ""
+    return f"{record.error.type}: {record.error.message.strip().partition(chr(10))[0]}"
+
+
+def is_transfer(metric: str) -> bool:
+    """Whether a metric is the AUROC on another dataset, and not an end of its interval."""
+    return metric.startswith("transfer_auroc_") and not metric.endswith(("_ci_low", "_ci_high"))
+
+
+def _size(record: CellRecord) -> Iterator[str]:
+    if "n" in record.metrics:
+        layer = f", layer {record.metrics['layer']:.0f}" if "layer" in record.metrics else ""
+        yield f"n {record.metrics['n']:.0f}{layer}"
+
+
+def _number(record: CellRecord, name: str, with_note: bool) -> str:
+    """``answer accuracy 0.583 [0.536, 0.632]``; where it is not a number, the reason that was noted."""
+    value, note = record.metrics[name], record.notes.get(name)
+    title = metric_title(name, of_probe=is_of_probe(record.metrics))
+    if value != value:
+        return f"{title} undefined{f': {note}' if note else ''}"
+    low, high = (record.metrics.get(f"{name}_ci_{end}", float("nan")) for end in ("low", "high"))
+    interval = f" [{low:.3f}, {high:.3f}]" if low == low else ""
+    return f"{title} {value:.3f}{interval}{f' ({note})' if note and with_note else ''}"
+
+
+def _seconds(record: CellRecord) -> Iterator[str]:
+    """The seconds of loading (where the cell itself loaded) and reading, the rate, and the cell's own in all."""
+    metrics = record.metrics
+    parts = [f"load {metrics['load_s']:.1f} s"] if metrics.get("load_s") else []
+    if "read_s" in metrics:
+        parts.append(f"read {metrics['read_s']:.1f} s")
+    if "tokens_per_s" in metrics:
+        parts.append(f"{metrics['tokens_per_s']:.0f} tokens/s")
+    yield ", ".join([*parts, f"{record.provenance.seconds:.1f} s in all"])
