@@ -22,6 +22,7 @@ from probegrid.hardware.machine import has_unmeasured_gpu
 from probegrid.planning.describe import describe
 from probegrid.probes import TrainedProbe
 from probegrid.progress import Progress
+from probegrid.report.summary import ALL_METRICS, numbers
 from probegrid.schema import (
     CellSpec,
     DeviceMapConfig,
@@ -214,42 +215,7 @@ def _send(folder: Path, tracking: TrackingConfig, progress: Progress) -> None:
         )
 
 
-SUMMARY_METRICS = (
-    "accuracy",
-    "f1",
-    "auroc",
-    "auprc",
-    "aurc",
-    "within_conversation_auroc",
-    "text_auroc",
-    "control_auroc",
-)
-
-
-TRANSFER = "transfer_auroc_"
-
-
 def summarize(written: CellRecord, folder: Path) -> str:
     """The numbers of a cell in a few lines."""
-    metrics, notes = written.metrics, dict(written.notes)
-    lines = [f"{written.name}: n {metrics['n']:.0f}"]
-    if "layer" in metrics:
-        lines[0] += f", layer {metrics['layer']:.0f}"
-    for name in (name for name in SUMMARY_METRICS if name in metrics):
-        ends = [metrics.get(f"{name}_ci_{end}") for end in ("low", "high")]
-        interval = "" if None in ends else f"  [{ends[0]:.3f}, {ends[1]:.3f}]"
-        note = f"  ({notes[name]})" if name in notes else ""
-        lines.append(f"  {name.replace('_', ' '):<26}{metrics[name]:.3f}{interval}{note}")
-    for name in (
-        name for name in metrics if name.startswith(TRANSFER) and not name.endswith(("_low", "_high"))
-    ):
-        low, high = metrics[f"{name}_ci_low"], metrics[f"{name}_ci_high"]
-        lines.append(
-            f"  {'auroc on ' + name.removeprefix(TRANSFER):<26}{metrics[name]:.3f}  [{low:.3f}, {high:.3f}]"
-        )
-    if "leakage" in notes:
-        lines.append(f"  leakage: {notes['leakage']}")
-    if "read_s" in metrics:
-        times = f"load {metrics['load_s']:.1f} s, read {metrics['read_s']:.1f} s"
-        lines.append(f"  {times}, {metrics['tokens_per_s']:.0f} tokens/s")
-    return "\n".join([*lines, f"  {folder}"])
+    size, *found = numbers(written, ALL_METRICS, with_notes=True)
+    return "\n".join([f"{written.name}: {size}", *(f"  {text}" for text in found), f"  {folder}"])
