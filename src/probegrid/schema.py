@@ -17,15 +17,15 @@ from probegrid.errors import ConfigError
 
 
 class Action(Enum):
-    """What the command does."""
+    """What the command does; each value says it in a line."""
 
-    run = "run"
-    plan = "plan"
-    score = "score"
-    report = "report"
-    sync = "sync"
-    status = "status"
-    cancel = "cancel"
+    run = "Run the cell, or every cell of the grid; what is recorded as done is not computed again."
+    plan = "Say what it needs: blocks, bytes on each device, batch, time; no weight is read."
+    score = "Score the statements of dataset with the saved probe in probe.from=<folder of a cell>."
+    report = "Put recorded cells side by side: tables, paired comparisons, figures, one page."
+    sync = "Send to MLflow what is recorded on disk and is not there yet."
+    status = "Show the sweeps of results_dir: what is queued, running, done, failed and why."
+    cancel = "End the jobs of a sweep that is running; what is done stays."
 
 
 class Dtype(Enum):

@@ -1,4 +1,4 @@
-"""Hydra's launchers for grids: ``hydra/launcher=local`` (the default of ``-m``) and ``hydra/launcher=slurm``.
+"""Hydra's plugins for grids: ``hydra/launcher=local`` (the default of ``-m``), ``=slurm``, and ``hydra/sweeper=grid``.
 
 Hydra imports this module at every start and takes plugins only where they are defined: here is the door,
 everything behind it is in ``probegrid.sweep`` and imported when a grid is launched. (Annotations are evaluated:
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.launcher import Launcher
@@ -33,12 +34,17 @@ class GridLauncher(Launcher):
     def setup(
         self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig"
     ) -> None:
-        """Stand in for the config loader, so that each cell is composed once and every mistake is listed."""
-        from probegrid.sweep.grid import Composer
+        """Remember what composes the cells.
 
-        self._config = config
-        self._composer = Composer(hydra_context.config_loader)
-        hydra_context.config_loader = self._composer  # type: ignore[assignment]  # delegates all else
+        Raises:
+            ConfigError: it is another program's.
+        """
+        from probegrid.door.loader import CellLoader
+        from probegrid.errors import ConfigError
+
+        if not isinstance(hydra_context.config_loader, CellLoader):
+            raise ConfigError("this launcher runs the grids of the command probegrid alone.")
+        self._loader, self._config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> "Sequence[JobReturn]":
         """Act on the whole grid; what a cell found is on disk, so that only its end is returned.
@@ -49,10 +55,32 @@ class GridLauncher(Launcher):
         from hydra.core.utils import JobReturn, JobStatus
 
         from probegrid.actions import act_on_grid
+        from probegrid.sweep.grid import compose_cells
 
-        cells = [self._composer.cell(self._config, overrides) for overrides in job_overrides]
+        cells = compose_cells(self._loader, self._config, job_overrides)
         act_on_grid(cells, self.options_class(**self._values))
         return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's own sweeper, which composes no cell before its launcher does and writes nothing.
+
+    Hydra's composes every cell to see that it can, throws the configs away, stops at the first mistake, and
+    leaves ``multirun.yaml`` behind whatever comes of the grid.
+    """
+
+    def sweep(self, arguments: list[str]) -> "list[Sequence[JobReturn]]":
+        """Launch the product of all values, those of a preset's ``hydra.sweeper.params`` included."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        from probegrid.door.overrides import in_grammar
+
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        words = [in_grammar(word, grid=True) for word in (*self._parse_config(), *arguments)]
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        batches = self.split_arguments(parser.parse_overrides(words), self.max_batch_size)
+        return [self.launcher.launch(batch, initial_job_idx=0) for batch in batches]
 
 
 class UsersGroupsFirst(SearchPathPlugin):
@@ -81,17 +109,28 @@ class SlurmLauncher(GridLauncher):
 
 @dataclass
 class LocalProfile(LocalOptions):
-    """``hydra/launcher=local``."""
+    """The packs one after another on this machine, each in a process of its own."""
 
     _target_: str = f"{__name__}.LocalLauncher"
 
 
 @dataclass
 class SlurmProfile(SlurmOptions):
-    """``hydra/launcher=slurm``."""
+    """The packs as SLURM jobs; what each asks for comes from its own model and plan."""
 
     _target_: str = f"{__name__}.SlurmLauncher"
 
 
-for _name, _profile in (("local", LocalProfile), ("slurm", SlurmProfile)):
-    ConfigStore.instance().store(group="hydra/launcher", name=_name, node=_profile, provider="probegrid")
+@dataclass
+class GridSweeperProfile(BasicSweeperConf):
+    """``hydra/sweeper=grid``."""
+
+    _target_: str = f"{__name__}.GridSweeper"
+
+
+for _group, _name, _profile in (
+    ("hydra/launcher", "local", LocalProfile),
+    ("hydra/launcher", "slurm", SlurmProfile),
+    ("hydra/sweeper", "grid", GridSweeperProfile),
+):
+    ConfigStore.instance().store(group=_group, name=_name, node=_profile, provider="probegrid")
