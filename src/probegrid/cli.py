@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
     from omegaconf import DictConfig
 
+    from probegrid.door.loader import CellLoader
+
 
 def main() -> None:
     """Entry point of the console command ``probegrid``; exits with 0, 1 or 2 as the README says."""
@@ -55,7 +57,8 @@ def _compose_and_act(arguments: Namespace) -> None:
     register()
     name, words = arguments.config_name or ROOT, arguments.overrides
     with hydra_1_3():
-        hydra = Hydra("probegrid", CellLoader(search_path(arguments.config_dir)))
+        loader = CellLoader(search_path(arguments.config_dir))
+        hydra = Hydra("probegrid", loader)
         GlobalHydra.instance().initialize(hydra)
         try:
             if arguments.cfg is not None:
@@ -65,12 +68,12 @@ def _compose_and_act(arguments: Namespace) -> None:
             elif arguments.hydra_help:
                 hydra.hydra_help(name, hydra_parser(), arguments)
             else:
-                _run(hydra, name, words, is_grid=arguments.multirun)
+                _run(hydra, loader, name, words, is_grid=arguments.multirun)
         finally:
             GlobalHydra.instance().clear()
 
 
-def _run(hydra: Hydra, name: str, words: list[str], *, is_grid: bool) -> None:
+def _run(hydra: Hydra, loader: CellLoader, name: str, words: list[str], *, is_grid: bool) -> None:
     """Run one cell, or a grid: where one is asked for, or a preset is one."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -85,7 +88,7 @@ def _run(hydra: Hydra, name: str, words: list[str], *, is_grid: bool) -> None:
         from probegrid.actions import act
 
         try:
-            act(to_spec(composed, HydraConfig.get().runtime.choices, hydra.config_loader))
+            act(to_spec(composed, HydraConfig.get().runtime.choices, loader))
         except ProbegridError as error:
             failures.append(error)
 

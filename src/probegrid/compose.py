@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 import probegrid.data
 import probegrid.probes
 from probegrid.data.jsonl import JsonlConfig
+from probegrid.door.keys import is_text_list
 from probegrid.door.loader import ROOT, CellLoader, hydra_1_3, search_path
 from probegrid.door.mistakes import no_such_key, user_errors
 from probegrid.door.places import PLACED, is_place, short_name
@@ -48,9 +49,7 @@ def _config_classes(package: ModuleType, base: type) -> Iterator[tuple[str, type
                 yield found.name, value
 
 
-def compose_cell(
-    overrides: Sequence[str], config_dir: str | os.PathLike[str] | None = None
-) -> CellSpec:
+def compose_cell(overrides: Sequence[str], config_dir: str | os.PathLike[str] | None = None) -> CellSpec:
     """Compose one cell from Python, as the command line would; a Hydra application around it is left as it is.
 
     Args:
@@ -104,7 +103,10 @@ def to_config(composed: DictConfig) -> Config:
 
 
 def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
-    """Refuse what was added with ``+`` and is no field: it would be ignored."""
+    """Refuse what was added with ``+`` and is no field, which would be ignored, and a list in a list of texts.
+
+    The latter OmegaConf finds when it writes the config, after all has been computed.
+    """
     owner = OmegaConf.get_type(node)
     if owner is None or not is_dataclass(owner):  # a plain dict takes any key
         return
@@ -112,8 +114,12 @@ def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
     for key in map(str, node):
         if key not in names and f"{path}{key}" != "hydra":
             raise ConfigError(no_such_key(f"{path}{key}", names))
-        if key in names and not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+        if key not in names or OmegaConf.is_missing(node, key):
+            continue
+        if isinstance(node[key], DictConfig):
             _refuse_unknown_keys(node[key], f"{path}{key}.")
+        if is_text_list(f"{path}{key}") and any(map(OmegaConf.is_config, node[key])):
+            raise ConfigError(f"{path}{key} holds a list or a mapping where it takes texts: {node[key]}.")
 
 
 def _name(group: str, choice: str, part: ModelConfig | DatasetConfig, loader: CellLoader) -> str:
@@ -155,7 +161,9 @@ def _test_sets(config: Config, loader: CellLoader) -> dict[str, DatasetConfig]:
 def _test_set(asked: str, loader: CellLoader) -> tuple[str, str]:
     """The choice and the path of ``statements``, ``statements:cities.csv`` or ``cities.csv``; empty: its own path."""
     known = loader.get_group_options("dataset")
-    choice, _, path = asked.partition(":")
+    choice, colon, path = asked.partition(":")
+    if choice in known and colon and not path:
+        raise ConfigError(f"probe.test_on={asked} names no file after its colon; give {choice}:<file>.")
     if choice in known:
         return choice, path
     if is_place("dataset", asked):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.launcher import Launcher
@@ -30,6 +30,15 @@ class GridLauncher(Launcher):
 
     def __init__(self, **options: Any) -> None:
         self._values = options
+
+    @property
+    def options(self) -> LauncherOptions:
+        """What was typed for it, checked.
+
+        Raises:
+            ConfigError: a value that cannot be.
+        """
+        return self.options_class(**self._values)
 
     def setup(
         self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig"
@@ -58,7 +67,7 @@ class GridLauncher(Launcher):
         from probegrid.sweep.grid import compose_cells
 
         cells = compose_cells(self._loader, self._config, job_overrides)
-        act_on_grid(cells, self.options_class(**self._values))
+        act_on_grid(cells, self.options)
         return [JobReturn(overrides=overrides, status=JobStatus.COMPLETED) for overrides in job_overrides]
 
 
@@ -69,18 +78,17 @@ class GridSweeper(BasicSweeper):
     leaves ``multirun.yaml`` behind whatever comes of the grid.
     """
 
+    def __init__(self, params: "dict[str, str] | None" = None) -> None:
+        super().__init__(max_batch_size=None, params=params)
+
     def sweep(self, arguments: list[str]) -> "list[Sequence[JobReturn]]":
         """Launch the product of all values, those of a preset's ``hydra.sweeper.params`` included."""
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
-        from probegrid.door.overrides import in_grammar
+        from probegrid.sweep.grid import product
 
         assert self.launcher is not None
         assert self.hydra_context is not None
-        words = [in_grammar(word, grid=True) for word in (*self._parse_config(), *arguments)]
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        batches = self.split_arguments(parser.parse_overrides(words), self.max_batch_size)
-        return [self.launcher.launch(batch, initial_job_idx=0) for batch in batches]
+        grid = product(self.hydra_context.config_loader, [*self._parse_config(), *arguments])
+        return [self.launcher.launch(grid, initial_job_idx=0)]
 
 
 class UsersGroupsFirst(SearchPathPlugin):
@@ -122,9 +130,10 @@ class SlurmProfile(SlurmOptions):
 
 
 @dataclass
-class GridSweeperProfile(BasicSweeperConf):
+class GridSweeperProfile:
     """``hydra/sweeper=grid``."""
 
+    params: dict[str, str] | None = None
     _target_: str = f"{__name__}.GridSweeper"
 
 

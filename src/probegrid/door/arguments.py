@@ -14,7 +14,6 @@ from hydra._internal.utils import get_args_parser
 from probegrid import __version__
 from probegrid.errors import ConfigError, closest
 
-
 _NOT_OURS = {
     "experimental_rerun": "the same command again goes on where it stopped",
     "config_path": "it would take the place of all groups; add yours with --config-dir FOLDER",
@@ -44,15 +43,16 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
 def hydra_parser() -> argparse.ArgumentParser:
     """Hydra's parser with probegrid's own version; what it refuses, it refuses in one sentence."""
     parser: argparse.ArgumentParser = get_args_parser()
-    for action in parser._actions:  # noqa: SLF001  # argparse offers no other way to them
+    for action in parser._actions:  # argparse offers no other way to them
         if "--version" in action.option_strings:
             action.version = f"probegrid {__version__}"  # type: ignore[attr-defined]
-    flags = [flag for action in parser._actions for flag in action.option_strings]  # noqa: SLF001
+    offered = [action.option_strings for action in parser._actions if action.dest not in _NOT_OURS]
+    flags = [flag for strings in offered for flag in strings if flag.startswith("--")]
 
     def refuse(message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
-            raise ConfigError(f"{unknown} is no flag; {closest(unknown, [f for f in flags if f[:2] == '--'])}.")
+            raise ConfigError(f"{unknown} is no flag; {closest(unknown, flags)}.")
         raise ConfigError(f"{message}; `probegrid --help` shows how.")
 
     parser.error = refuse  # type: ignore[method-assign]  # Hydra makes the parser, of argparse's own class

@@ -117,9 +117,8 @@ def _first_comment(file: Path) -> str:
             text = line.strip()
             if text and not text.startswith("#"):
                 break
-            if comment := text.lstrip("# "):
-                if not comment.startswith("@"):
-                    return comment
+            if (comment := text.lstrip("# ")) and not comment.startswith("@"):
+                return comment
     return ""
 
 
@@ -132,7 +131,10 @@ def _defaults(root: Path) -> dict[str, str]:
 
 def _in_order(groups: dict[str, dict[str, str]], defaults: dict[str, str]) -> list[str]:
     """The groups in the order of the root config; a user's own after them."""
-    return [*(group for group in defaults if group in groups), *(group for group in groups if group not in defaults)]
+    return [
+        *(group for group in defaults if group in groups),
+        *(group for group in groups if group not in defaults),
+    ]
 
 
 def _section(title: str, lines: dict[str, str], default: str | None = None) -> str:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.override_parser.types import Override
@@ -26,8 +26,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from probegrid.door import keys
-from probegrid.door.mistakes import missing_key, no_such_key, user_errors
-from probegrid.door.overrides import in_grammar, parse, quoted, refuse_repeated
+from probegrid.door.mistakes import composing, missing_key, no_such_key, user_errors
+from probegrid.door.overrides import in_grammar, parse, quoted, refuse_slips
 from probegrid.door.places import PLACED, is_place
 from probegrid.door.yaml_files import ReadOnce
 from probegrid.errors import ConfigError
@@ -88,12 +88,16 @@ def hydra_1_3() -> Iterator[None]:
 
 
 class CellLoader(ConfigLoaderImpl):
-    """Hydra's config loader for probegrid's groups."""
+    """Hydra's config loader for probegrid's groups.
+
+    What a list of choices comes to is composed once for all cells of a grid that share it, each of which sets its
+    values in a copy: composing takes most of the time of a submission, and nearly all of it goes to the choices.
+    """
 
     def __init__(self, path: ConfigSearchPath) -> None:
         super().__init__(path)
         self.repository = ReadOnce(self.repository)  # type: ignore[assignment]  # all that is asked of it
-        self._lacking: dict[tuple[str, ...], dict[str, str]] = {}
+        self._chosen: dict[tuple[str, ...], bytes] = {}
         self._datasets: dict[tuple[str, ...], Any] = {}
         self._own_paths: dict[tuple[str, str], str | None] = {}
 
@@ -111,17 +115,18 @@ class CellLoader(ConfigLoaderImpl):
             ConfigError: an override or a file is wrong.
         """
         is_grid = run_mode is RunMode.MULTIRUN
+        refuse_slips(overrides, self.repository.group_exists)
         words = [in_grammar(word, grid=is_grid) for word in overrides]
-        refuse_repeated(overrides, self.repository.group_exists)
-        with user_errors(self.get_sources()):
-            if not is_grid:
-                return self._load(config_name, words, run_mode, validate_sweep_overrides)
-            master = self._load_what_applies(config_name, words, run_mode, validate_sweep_overrides)
-            if not self._sweeps_a_group(words, master.config):
-                for key, owner in master.lacking.items():
-                    raise ConfigError(no_such_key(key, keys.fields_of(owner)))
-            master.config.hydra.overrides.task = [word for word in words if not _is_hydras(word)]
-            return master.config
+        with user_errors(self.get_sources(), words):
+            if validate_sweep_overrides:
+                self.validate_sweep_overrides_legal([parse(word) for word in words], run_mode, from_shell)
+            loaded = self._load(config_name, words, run_mode)
+            if not is_grid or not self._sweeps_a_group(words, loaded.config):
+                for key, owner in loaded.lacking.items():
+                    raise ConfigError(no_such_key(key, keys.keys_of(owner)))
+        if is_grid:  # for the sweeper, whose cells may have what the master config lacks
+            loaded.config.hydra.overrides.task = [word for word in words if not _is_hydras(word)]
+        return loaded.config
 
     def load_cell(self, master: DictConfig, overrides: Sequence[str]) -> ComposedConfig:
         """Compose a cell of a grid; keys that its choices lack are left out.
@@ -133,14 +138,12 @@ class CellLoader(ConfigLoaderImpl):
         Raises:
             ConfigError: an override or a file is wrong.
         """
-        shared = OmegaConf.to_container(master.hydra.overrides.hydra)
-        assert isinstance(shared, list)
-        with user_errors(self.get_sources()):
-            words = [*map(str, shared), *overrides]
-            loaded = self._load_what_applies(master.hydra.job.config_name, words, RunMode.RUN, True)
+        shared = [str(word) for word in master.hydra.overrides.hydra]
+        words = [*shared, *overrides]
+        with user_errors(self.get_sources(), words):
+            loaded = self._load(master.hydra.job.config_name, words, RunMode.RUN, is_one_of_many=True)
             OmegaConf.copy_cache(from_config=master, to_config=loaded.config)
-        kept = tuple(word for word in loaded.overrides if word not in shared)
-        return ComposedConfig(loaded.config, kept, loaded.lacking)
+        return replace(loaded, overrides=tuple(word for word in loaded.overrides if word not in shared))
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Compose a cell for whoever needs Hydra's config alone."""
@@ -155,7 +158,9 @@ class CellLoader(ConfigLoaderImpl):
         words = (f"dataset={choice}", f"seed={seed}", *([f"dataset.path={quoted(path)}"] if path else []))
         with user_errors(self.get_sources()):
             if words not in self._datasets:
-                self._datasets[words] = OmegaConf.to_object(self._load(ROOT, words, RunMode.RUN).dataset)
+                self._datasets[words] = OmegaConf.to_object(
+                    self._load(ROOT, words, RunMode.RUN).config.dataset
+                )
         return copy.copy(self._datasets[words])
 
     def written_path(self, group: str, choice: str) -> str | None:
@@ -168,85 +173,112 @@ class CellLoader(ConfigLoaderImpl):
         """The path that a choice has by itself; None for none."""
         if (group, choice) not in self._own_paths:
             with user_errors(self.get_sources()):
-                part = self._load(ROOT, [f"{group}={choice}"], RunMode.RUN)[group]
+                part = self._load(ROOT, [f"{group}={choice}"], RunMode.RUN).config[group]
                 own = None if OmegaConf.is_missing(part, "path") else part.path
             self._own_paths[group, choice] = own
         return self._own_paths[group, choice]
 
-    def _load_what_applies(
-        self, config_name: str | None, words: Sequence[str], run_mode: RunMode, validate: bool
+    def _load(
+        self,
+        config_name: str | None,
+        words: Sequence[str],
+        run_mode: RunMode,
+        *,
+        is_one_of_many: bool = False,
     ) -> ComposedConfig:
-        choices = tuple(word for word in words if self.repository.group_exists(_key(word)))
-        lacking = dict(self._lacking.get(choices, {}))  # the same choices lack the same keys
-        while True:
-            kept = [word for word in words if _key(word) not in lacking]
+        """Compose the choices, then set the values; those of keys that the choices lack are left out."""
+        parts = [(word, [parse(part) for part in self._placed(word, words)]) for word in words]
+        choices = [one for _, overrides in parts for one in overrides if self._is_choice(one)]
+        config = self._load_choices(config_name, choices, run_mode, is_one_of_many)
+        lacking: dict[str, str] = {}
+        kept, applied = [], []
+        for word, overrides in parts:
             try:
-                config = self._load(config_name, kept, run_mode, validate)
+                for one in overrides:
+                    self._set(one, config)
             except ConfigCompositionException as error:
                 missing = missing_key(error)
-                if missing is None or missing[0] in lacking or not _may_apply_elsewhere(missing[0]):
+                if missing is None or not _may_apply_elsewhere(missing[0]):
                     raise
                 lacking[missing[0]] = missing[1]
             else:
-                self._lacking[choices] = lacking
-                typed = {_key(word) for word in words}
-                return ComposedConfig(
-                    config, tuple(kept), {key: owner for key, owner in lacking.items() if key in typed}
-                )
+                kept.append(word)
+                applied += overrides
+        _note(applied, config)
+        _expand_home(config)
+        return ComposedConfig(config, tuple(kept), lacking)
 
-    def _load(
-        self, config_name: str | None, words: Sequence[str], run_mode: RunMode, validate: bool = True
+    def _load_choices(
+        self, config_name: str | None, choices: Sequence[Override], run_mode: RunMode, is_one_of_many: bool
     ) -> DictConfig:
-        placed = [part for word in words for part in self._placed(word, words)]
-        composed = super().load_configuration(
-            config_name, placed, run_mode, validate_sweep_overrides=validate
-        )
-        _expand_home(composed)
-        return composed
+        words = [str(one.input_line) for one in choices]
+        known = self._chosen.get(tuple(words)) if is_one_of_many else None
+        if known is not None:
+            copied: DictConfig = pickle.loads(known)  # noqa: S301  # written below
+            return copied
+        with composing():
+            config = super().load_configuration(config_name, words, run_mode, validate_sweep_overrides=False)
+        if is_one_of_many:
+            self._chosen[tuple(words)] = pickle.dumps(config)
+        return config
+
+    def _is_choice(self, override: Override) -> bool:
+        """Whether it decides which files are read, and not what is set in them."""
+        is_group = self.repository.group_exists(override.key_or_group)
+        return (is_group and not isinstance(override.value(), dict)) or _key(override) == "hydra.searchpath"
+
+    def _set(self, override: Override, config: DictConfig) -> None:
+        if not self._is_choice(override) and not override.is_sweep_override():
+            with composing():
+                self._apply_overrides_to_config([override], config)
 
     def _placed(self, word: str, words: Sequence[str]) -> Iterator[str]:
         """An override; where it has a path or a hub id for a name, the choice that reads it, and the path."""
-        group = _key(word)
+        group = word.partition("=")[0]
         value = parse(word).value() if group in PLACED else None
         if not isinstance(value, str) or not self._is_place(group, value):
             yield word
             return
-        if given := next((other for other in words if _key(other) == f"{group}.path"), None):
+        if given := next((other for other in words if other.startswith(f"{group}.path=")), None):
             raise ConfigError(f"{word} and {given} both say where the {group} is; give one of them.")
         yield f"{group}={PLACED[group]}"
         yield f"{group}.path={quoted(value)}"
 
     def _is_place(self, group: str, value: str) -> bool:
-        is_choice = not value.startswith((".", "/", "~")) and self.repository.config_exists(f"{group}/{value}")
+        is_choice = not value.startswith((".", "/", "~")) and self.repository.config_exists(
+            f"{group}/{value}"
+        )
         return is_place(group, value) and not is_choice
 
     def _sweeps_a_group(self, words: Sequence[str], master: DictConfig) -> bool:
         """Whether cells of the grid can differ in the keys they have."""
-        swept = [_key(word) for word in words if parse(word).is_sweep_override()]
+        swept = [parse(word).key_or_group for word in words if parse(word).is_sweep_override()]
         preset = OmegaConf.select(master, "hydra.sweeper.params") or ()
         return any(self.repository.group_exists(key) for key in (*swept, *map(str, preset)))
 
-    def _parse_overrides_and_create_caching_repo(
-        self, config_name: str | None, overrides: list[str]
-    ) -> tuple[list[Override], CachingConfigRepository]:
-        """As Hydra's own, but words that many cells share are parsed once."""
-        parsed = [parse(word) for word in overrides]
-        repository = CachingConfigRepository(self.repository)
-        self._process_config_searchpath(config_name, parsed, repository)
-        return parsed, repository
 
-
-def _key(word: str) -> str:
-    return word.partition("=")[0]
+def _key(override: Override) -> str:
+    return str(override.get_key_element())
 
 
 def _is_hydras(word: str) -> bool:
-    return _key(word).lstrip("+~").startswith(("hydra.", "hydra/"))
+    return parse(word).is_hydra_override()
 
 
 def _may_apply_elsewhere(key: str) -> bool:
     """Whether other choices of the key's group may have it."""
     return key.partition(".")[0] in keys.GROUPS and keys.is_known(key)
+
+
+def _note(overrides: Sequence[Override], config: DictConfig) -> None:
+    """Write down what was typed, where Hydra does."""
+    ours = [one for one in overrides if not one.is_hydra_override()]
+    config.hydra.overrides.hydra = [one.input_line for one in overrides if one.is_hydra_override()]
+    config.hydra.overrides.task = [one.input_line for one in ours]
+    named = config.hydra.job.config.override_dirname
+    config.hydra.job.override_dirname = get_overrides_dirname(
+        ours, named.exclude_keys, item_sep=named.item_sep, kv_sep=named.kv_sep
+    )
 
 
 def _expand_home(config: DictConfig) -> None:
@@ -259,3 +291,5 @@ def _expand_home(config: DictConfig) -> None:
         value = part[name]
         if isinstance(value, str) and value.startswith("~"):
             part[name] = os.path.expanduser(value)
+            if part[name].startswith("~"):
+                raise ConfigError(f"{key}={value} is in no user's home folder; ./{value} is a file called so.")

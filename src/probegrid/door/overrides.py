@@ -1,8 +1,8 @@
 """What a person typed, in the grammar of Hydra's overrides.
 
-Hydra's grammar has no unquoted ``=``, ``#``, ``&``, ``~`` or letter beyond ASCII, and takes ``1e5`` for a number wherever it
-stands. Where the schema says that a value is a text, it is quoted here if Hydra would refuse it or read another
-type in it; what Hydra reads as a text (a quoted value, an interpolation, an escape) is let be.
+Hydra's grammar has no unquoted ``=``, ``#``, ``&``, ``~`` or letter beyond ASCII, and takes ``1e5`` for a number
+wherever it stands. Where the schema says that a value is a text, it is quoted here if Hydra would refuse it or read
+another type in it; what Hydra reads as a text (a quoted value, an interpolation, an escape) is let be.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import HydraException
+from omegaconf import MISSING
 
-from probegrid.door.keys import is_anything, is_text, is_text_list
+from probegrid.door.keys import GROUPS, SPELLED, is_anything, is_known, is_of_mapping, is_text, is_text_list
+from probegrid.door.mistakes import not_an_override
 from probegrid.door.places import PLACED
 from probegrid.errors import ConfigError
 
@@ -48,10 +50,14 @@ def in_grammar(word: str, *, grid: bool) -> str:
         word: as it was typed.
         grid: whether a comma separates the values of a grid; else it is a part of a text.
     """
-    key, equals, value = re.sub(r"^probe\.from=", "probe.from_cell=", word).partition("=")
+    key, equals, value = word.partition("=")
+    for field, typed in SPELLED.items():
+        key = re.sub(rf"^(\+*probe)\.{typed}$", rf"\1.{field}", key)
+    name = key.lstrip("+").partition("@")[0]
+    if is_of_mapping(name):  # where Hydra takes a new key with a plus only
+        key = f"++{name}"
     if not equals or not value:
         return key + equals
-    name = key.lstrip("+").partition("@")[0]
     parts = _split(value) if grid else [value]
     if name in PLACED and not grid and len(_split(value)) > 1 and not Path(value).exists():
         return f"{key}={value}"  # no path but a list of names, which Hydra refuses without -m
@@ -120,22 +126,34 @@ def _split(value: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-def refuse_repeated(words: Sequence[str], is_group: Callable[[str], bool]) -> None:
-    """Refuse a group that is chosen twice, of which Hydra would forget the first.
+def refuse_slips(words: Sequence[str], is_group: Callable[[str], bool]) -> None:
+    """Refuse what Hydra would take, but not as it was meant, or would refuse in words of its own.
+
+    A word without a key, a group chosen twice (of which Hydra forgets the first), by a list or by ``???``, a part of
+    every cell that is removed (``~seed``) or added again (``+seed=1``).
 
     Args:
         words: as they were typed.
         is_group: whether a key is a group's name.
 
     Raises:
-        ConfigError: one is.
+        ConfigError: one of these.
     """
     typed: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
-        name = key.lstrip("+")
-        if not equals or not name or not is_group(name):
+        name = key.lstrip("+~")
+        if not name:
+            raise ConfigError(not_an_override(word))
+        if (name in GROUPS or is_known(name)) and key != name and not key.startswith("++"):
+            what = "removes" if key.startswith("~") else "adds"
+            raise ConfigError(f"{word} {what} a part that every cell has; give it a value: {name}=<value>.")
+        if not equals or not is_group(name):
             continue
+        if name in GROUPS and (value.startswith("[") or value == MISSING):
+            raise ConfigError(
+                f"{word}: {name} is chosen by one name, {name}=<name>; -m {name}=<name>,<name> is a grid."
+            )
         if typed.get(name, word) != word:
             raise ConfigError(
                 f"{name} is given twice ({typed[name]} and {word}); give it once, or run both as a grid: "

@@ -6,6 +6,7 @@ dataset.path=my.jsonl``. Either is called by the last part of its path, ``Qwen3-
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ def _names(path: str) -> list[str]:
 
 def _parts(path: str) -> tuple[str, ...]:
     """The parts of a path from the root on, of a hub id owner and name."""
-    local = Path(path).expanduser()
+    local = Path(os.path.expanduser(path))
     if path.startswith((".", "/", "~")) or local.exists():
         whole = local.resolve() if local.name in ("", "..") else local.absolute()
         return whole.parts[1:] or ("root",)

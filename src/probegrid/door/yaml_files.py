@@ -6,6 +6,7 @@ Each file is read once for all cells.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,9 @@ class ReadOnce(CachingConfigRepository):
         except (yaml.YAMLError, ValueError, OSError) as error:
             raise ConfigError(_unreadable(self._name(config_path), error)) from error
         if found is not None and not isinstance(found.config, DictConfig):
-            raise ConfigError(f"{self._name(config_path)} holds no keys with values; write `key: value` lines.")
+            raise ConfigError(
+                f"{self._name(config_path)} holds no keys with values; write `key: value` lines."
+            )
         return found and replace(found, config=copy.deepcopy(found.config))
 
     def _name(self, config_path: str) -> str:
@@ -77,7 +80,8 @@ def _line(file: Path, what: str) -> int | None:
     for start in range(len(keys)):
         if (node := _find(root, keys[start:])) is not None:
             return int(node.start_mark.line) + 1
-    return next((int(node.start_mark.line) + 1 for node in _scalars(root) if node.value == what), None)
+    named = (node for node in _scalars(root) if what in re.split(r"[/@\s]", node.value))
+    return next((int(node.start_mark.line) + 1 for node in named), None)
 
 
 def _find(node: yaml.Node | None, keys: Sequence[str]) -> yaml.Node | None:

@@ -6,23 +6,35 @@ either is said.
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Transformer
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from probegrid.compose import to_spec
-from probegrid.door.keys import fields_of
-from probegrid.door.loader import CellLoader
-from probegrid.door.mistakes import no_such_key
+from probegrid.compose import register, to_spec
+from probegrid.door.keys import keys_of
+from probegrid.door.loader import ROOT, CellLoader, hydra_1_3, search_path
+from probegrid.door.mistakes import no_such_key, user_errors
+from probegrid.door.overrides import in_grammar, parse
 from probegrid.door.places import PLACED, names_apart
 from probegrid.errors import ConfigError, UserError
 from probegrid.probes import ActivationProbe
 from probegrid.progress import Progress
 from probegrid.schema import CellSpec
+from probegrid.sweep.options import LauncherOptions
 from probegrid.sweep.table import say
 
 _IN_NAME = ("model", "quantization", "dataset", "probe", "model.path", "dataset.path")
+_LAUNCHERS = "hydra_plugins.probegrid_launcher."
 _FEWEST_SHOWN = 50
 """Cells that take long enough to compose for a bar."""
 _OF_SAMPLES = ("decoding.temperature", "decoding.num_generations", "decoding.seed")
@@ -53,6 +65,69 @@ class _Point:
     """Keys that were left out, each with the dataclass that lacks it."""
     unused: frozenset[str] = frozenset()
     """Keys that its choices have and make no use of."""
+
+
+def compose_grid(
+    overrides: Sequence[str], config_dir: str | os.PathLike[str] | None = None
+) -> tuple[list[ComposedCell], LauncherOptions]:
+    """Compose a grid from Python, as ``probegrid -m <overrides>`` would.
+
+    Args:
+        overrides: as typed, commas between the values of a key.
+        config_dir: a folder of groups of one's own.
+
+    Returns:
+        Its cells, and the options of its launcher.
+
+    Raises:
+        ConfigError: an override or a file is wrong, there is no cell, or no cell has a key that was typed.
+    """
+    register()
+    with hydra_1_3():
+        loader = CellLoader(search_path(config_dir))
+        master = loader.load_configuration(ROOT, [*overrides, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+        preset = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+        with user_errors():
+            grid = product(loader, [*preset, *master.hydra.overrides.task])
+        return compose_cells(loader, master, grid), _options(master)
+
+
+def _options(master: DictConfig) -> LauncherOptions:
+    if not str(master.hydra.launcher._target_).startswith(_LAUNCHERS):
+        chosen = master.hydra.runtime.choices["hydra/launcher"]
+        raise ConfigError(f"hydra/launcher={chosen} takes no grid of probegrid's; choose local or slurm.")
+    options: LauncherOptions = instantiate(master.hydra.launcher).options
+    return options
+
+
+def product(loader: ConfigLoader, words: Sequence[str]) -> list[list[str]]:
+    """The overrides of each cell: every combination of the values; of a key that is there twice, the last counts.
+
+    Raises:
+        ConfigError: the values of a key are not one after another.
+    """
+    parser = OverridesParser.create(config_loader=loader)
+    values: dict[str, list[str]] = {}
+    for parsed in parser.parse_overrides([in_grammar(str(word), grid=True) for word in words]):
+        key = str(parsed.get_key_element())
+        if not parsed.is_sweep_override():
+            values[key] = [str(parsed.input_line)]
+        elif parsed.is_discrete_sweep():
+            values[key] = [_word(key, value) for value in parsed.sweep_iterator()]
+        else:
+            raise ConfigError(f"{parsed.input_line} lists no values; write {key}=a,b or {key}=range(3).")
+    return [list(cell) for cell in itertools.product(*values.values())]
+
+
+def _word(key: str, value: Any) -> str:
+    """An override of one value; Hydra would escape every colon of a text."""
+    if isinstance(value, str):
+        try:
+            if parse(word := f"{key}={value}").value() == value:
+                return word
+        except HydraException:
+            pass
+    return f"{key}={Transformer.str(value)}"
 
 
 def compose_cells(
@@ -100,9 +175,7 @@ def _called(cell: ComposedCell) -> str:
     return cell.spec.choices.name if cell.spec else " ".join(cell.overrides)
 
 
-def _compose_all(
-    loader: CellLoader, master: DictConfig, grid: Sequence[Sequence[str]]
-) -> Iterator[_Point]:
+def _compose_all(loader: CellLoader, master: DictConfig, grid: Sequence[Sequence[str]]) -> Iterator[_Point]:
     if len(grid) < _FEWEST_SHOWN:
         yield from (_compose(loader, master, overrides) for overrides in grid)
         return
@@ -143,7 +216,7 @@ def _refuse_keys_of_none(points: Sequence[_Point]) -> None:
     for key in dict.fromkeys(key for point in composed for key in point.lacking):
         if all(key in point.lacking for point in composed):
             owners = dict.fromkeys(point.lacking[key] for point in composed)
-            raise ConfigError(no_such_key(key, [name for owner in owners for name in fields_of(owner)]))
+            raise ConfigError(no_such_key(key, [name for owner in owners for name in keys_of(owner)]))
 
 
 def _without_unused(
@@ -184,9 +257,7 @@ def _told_apart(cells: Sequence[ComposedCell]) -> list[ComposedCell]:
             if path is not None and path not in known:
                 known.append(path)
         for alike in (found for found in paths.values() if len(found) > 1):
-            longer |= {
-                (group, path): name for path, name in zip(alike, names_apart(alike), strict=True)
-            }
+            longer |= {(group, path): name for path, name in zip(alike, names_apart(alike), strict=True)}
     return [
         replace(cell, spec=_renamed(cell.spec, longer)) if cell.spec and longer else cell for cell in cells
     ]
