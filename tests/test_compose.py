@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 import probegrid
 from probegrid import schema
-from probegrid.compose import CONFIG_MODULE, compose_cell, register
+from probegrid.compose import compose_cell, register
+from probegrid.door.loader import CONFIG_MODULE
 from probegrid.errors import ConfigError
 from probegrid.schema import Config, Dtype, to_plain
 
@@ -73,9 +74,9 @@ def test_every_name_of_the_contract_exists(group: str) -> None:
 
 @pytest.mark.parametrize(("group", "name"), list(groups()))
 def test_every_choice_composes_and_converts(group: str, name: str) -> None:
-    needed = ["model.path=somewhere"] if (group, name) == ("model", "custom") else []
+    needed = ["model.path=owner/called"] if (group, name) == ("model", "custom") else []
     spec = compose_cell([f"{group}={name}", *needed])
-    assert getattr(spec.choices, group, name) == name
+    assert getattr(spec.choices, group, name) == ("called" if needed else name)
     assert yaml.safe_load(yaml.safe_dump(to_plain(spec.config))) == to_plain(spec.config)
 
 

@@ -6,30 +6,25 @@ import os
 import signal
 import sys
 import traceback
+from argparse import Namespace
 from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from probegrid.compose import CONFIG_MODULE, register, spell_out, to_spec, user_errors
-from probegrid.disk import full_disk
 from probegrid.errors import ProbegridError
 
 if TYPE_CHECKING:
+    from hydra._internal.hydra import Hydra
     from hydra.conf import HydraConf
+    from omegaconf import DictConfig
 
+    from probegrid.door.loader import CellLoader
     from probegrid.sweep.options import LauncherOptions
 
 
 def main() -> None:
     """Entry point of the console command ``probegrid``; exits with 0, 1 or 2 as the README says."""
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, sys.argv[1:])
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra's errors reach us instead of being printed and swallowed
-    register()
-    sys.argv[1:] = spell_out(sys.argv[1:])
     try:
-        _compose_and_act()
+        _answer(sys.argv[1:])
     except ProbegridError as error:
         if show_traceback:
             traceback.print_exc()
@@ -40,22 +35,80 @@ def main() -> None:
         sys.exit(_report("interrupted; the same command goes on from here.", 128 + number))
 
 
-def _compose_and_act() -> None:
-    failures: list[
-        ProbegridError
-    ] = []  # Hydra would print a line of its own about an exception that passes through it
+def _answer(words: list[str]) -> None:
+    from probegrid.door.arguments import parse_arguments
+
+    arguments = parse_arguments(words)
+    if arguments.help:
+        from probegrid.door.help import help_text
+
+        print(help_text(arguments.config_dir))
+    elif arguments.shell_completion:
+        from probegrid.compose import register
+        from probegrid.door.completion import complete
+
+        register()
+        complete(arguments.overrides)
+    else:
+        _compose_and_act(arguments)
+
+
+def _compose_and_act(arguments: Namespace) -> None:
+    from hydra._internal.hydra import Hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    from probegrid.compose import register
+    from probegrid.door.arguments import hydra_parser
+    from probegrid.door.loader import ROOT, CellLoader, hydra_1_3, search_path
+
+    register()
+    name, words = arguments.config_name or ROOT, arguments.overrides
+    with hydra_1_3():
+        loader = CellLoader(search_path(arguments.config_dir))
+        hydra = Hydra("probegrid", loader)
+        GlobalHydra.instance().initialize(hydra)
+        try:
+            if arguments.cfg is not None:
+                hydra.show_cfg(name, words, arguments.cfg, arguments.package, arguments.resolve)
+            elif arguments.info is not None:
+                hydra.show_info(arguments.info, name, words)
+            elif arguments.hydra_help:
+                hydra.hydra_help(name, hydra_parser(), arguments)
+            else:
+                _run(hydra, loader, name, words, is_grid=arguments.multirun)
+        finally:
+            GlobalHydra.instance().clear()
+
+
+def _run(hydra: Hydra, loader: CellLoader, name: str, words: list[str], *, is_grid: bool) -> None:
+    """Run one cell, or a grid: where one is asked for, or a preset is one."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from probegrid.compose import to_spec
+    from probegrid.disk import full_disk
+    from probegrid.door.mistakes import user_errors
+
+    failures: list[ProbegridError] = []  # Hydra prints a line of its own about what passes through it
 
     def task(composed: DictConfig) -> None:
         from probegrid.actions import act_alone
 
         try:
             chosen = HydraConfig.get()
-            act_alone(to_spec(composed, chosen), tuple(chosen.overrides.task), _asked_launcher(chosen))
+            spec = to_spec(composed, chosen, loader)
+            act_alone(spec, tuple(chosen.overrides.task), _asked_launcher(chosen))
         except ProbegridError as error:
             failures.append(error)
 
     with user_errors(), full_disk("what goes below results_dir or store_dir"):
-        hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")(task)()
+        if not is_grid:
+            master = hydra.compose_config(name, words, RunMode.MULTIRUN, validate_sweep_overrides=False)
+            is_grid = master.hydra.mode is RunMode.MULTIRUN
+        if is_grid:
+            hydra.multirun(name, task, [*words, "hydra.mode=MULTIRUN"])
+        else:
+            hydra.run(name, task, [*words, "hydra.mode=RUN"])
     for failure in failures:
         raise failure
 

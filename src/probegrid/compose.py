@@ -1,32 +1,31 @@
-"""From groups and overrides to a typed ``Config``.
+"""From groups and overrides to a typed ``CellSpec``: all that a cell is made of, checked.
 
-Knows Hydra's config store, its compose API and its errors.
+What is wrong is said here, in one sentence, before anything is read.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 import probegrid.data
 import probegrid.probes
+from probegrid.data.jsonl import JsonlConfig
+from probegrid.door.keys import is_text_list
+from probegrid.door.loader import ROOT, CellLoader, hydra_1_3, search_path
+from probegrid.door.mistakes import no_such_key, user_errors
+from probegrid.door.places import PLACED, is_place, short_name
 from probegrid.errors import ConfigError, closest
 from probegrid.plugins import config_classes
-from probegrid.schema import CellSpec, Choices, Config, DatasetConfig, ProbeConfig
-from probegrid.sweep.options import LauncherOptions
+from probegrid.probes import ActivationProbe, TrainedProbe
+from probegrid.schema import CellSpec, Choices, Config, DatasetConfig, ModelConfig, ProbeConfig
 from probegrid.tracking.naming import telling
-
-CONFIG_MODULE = "probegrid.conf"
 
 
 def register() -> None:
@@ -53,6 +52,46 @@ def _choice(group: str, name: str, owner: type[Any]) -> dict[str, Any]:
     return {"defaults": [*defaults, "_self_"], **seed}
 
 
+def compose_cell(overrides: Sequence[str], config_dir: str | os.PathLike[str] | None = None) -> CellSpec:
+    """Compose one cell from Python, as the command line would; a Hydra application around it is left as it is.
+
+    Args:
+        overrides: as typed.
+        config_dir: a folder of groups of one's own.
+
+    Raises:
+        ConfigError: an unknown name, key or value.
+    """
+    register()
+    with hydra_1_3():
+        loader = CellLoader(search_path(config_dir))
+        composed = loader.load_configuration(ROOT, list(overrides), RunMode.RUN)
+        if composed.hydra.mode is RunMode.MULTIRUN:
+            raise ConfigError(
+                f"experiment={composed.experiment} is a grid, not a cell; call probegrid.sweep, or give what it varies."
+            )
+        return to_spec(composed, composed.hydra, loader)
+
+
+def to_spec(composed: DictConfig, hydra: Any, loader: CellLoader) -> CellSpec:
+    """Convert a composed config to all that a cell is made of.
+
+    Args:
+        composed: every value.
+        hydra: Hydra's own part, which says what was typed and chosen.
+        loader: what composed it, and composes the datasets of ``probe.test_on``.
+
+    Raises:
+        ConfigError: a value of the wrong type, or one that its dataclass refuses.
+    """
+    config = to_config(composed)
+    chosen = {part.name: str(hydra.runtime.choices[part.name]) for part in fields(Choices)}
+    named = {group: _name(group, chosen[group], getattr(config, group), loader) for group in PLACED}
+    choices = Choices(**chosen | named)
+    overrides = telling(list(hydra.overrides.task), choices)
+    return CellSpec(config, choices, _test_sets(config, loader), overrides)
+
+
 def to_config(composed: DictConfig) -> Config:
     """Convert a composed config once, checks included.
 
@@ -73,144 +112,75 @@ def to_config(composed: DictConfig) -> Config:
 
 
 def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
-    """Refuse what was added with ``+`` and is no field: it would be ignored."""
+    """Refuse what was added with ``+`` and is no field, which would be ignored, and a list in a list of texts.
+
+    The latter OmegaConf finds when it writes the config, after all has been computed.
+    """
     owner = OmegaConf.get_type(node)
     if owner is None or not is_dataclass(owner):  # a plain dict takes any key
         return
     names = [part.name for part in fields(owner)]
     for key in map(str, node):
         if key not in names and f"{path}{key}" != "hydra":
-            raise ConfigError(f"the config has no key {path}{key}; {closest(key, names)}.")
-        if key in names and not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            raise ConfigError(no_such_key(f"{path}{key}", names))
+        if key not in names or OmegaConf.is_missing(node, key):
+            continue
+        if isinstance(node[key], DictConfig):
             _refuse_unknown_keys(node[key], f"{path}{key}.")
+        if is_text_list(f"{path}{key}") and any(map(OmegaConf.is_config, node[key])):
+            raise ConfigError(f"{path}{key} holds a list or a mapping where it takes texts: {node[key]}.")
 
 
-def to_spec(composed: DictConfig, hydra: Any) -> CellSpec:
-    """Convert a composed config, whose ``hydra`` node says what was chosen, to all that a cell is made of.
-
-    Raises:
-        ConfigError: a value of the wrong type, or one that its dataclass refuses.
-    """
-    config, chosen = to_config(composed), hydra["runtime"]["choices"]
-    choices = Choices(**{part.name: str(chosen[part.name]) for part in fields(Choices)})
-    return CellSpec(config, choices, overrides=telling(hydra["overrides"]["task"], choices))
-
-
-def spell_out(overrides: Sequence[str]) -> list[str]:
-    """Write ``probe.from=`` by its field's name: ``from`` is a word of Python's, which no field can have."""
-    return [re.sub(r"^probe\.from=", "probe.from_cell=", override) for override in overrides]
+def _name(group: str, choice: str, part: ModelConfig | DatasetConfig, loader: CellLoader) -> str:
+    """What is run: the choice, or where its path is another than its own, that path's short name."""
+    default = next(one.default for one in fields(part) if one.name == "path")
+    if part.path is None or part.path == (loader.written_path(group, choice) or default):
+        return choice
+    if part.path == loader.own_path(group, choice):
+        return choice
+    return short_name(part.path, taken={*loader.get_group_options(group)} - {choice})
 
 
-def compose_dataset(name: str) -> DatasetConfig:
-    """The config of another dataset, as a group's name (``statements``) or with its path (``statements:cities.csv``).
+def _test_sets(config: Config, loader: CellLoader) -> dict[str, DatasetConfig]:
+    """The datasets of ``probe.test_on`` by the stem of their path or by their name.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: one is unknown or holds questions, two have one stem, or the probe cannot be tested so.
     """
-    group, _, path = name.partition(":")
-    overrides = [f"dataset={group}", *([f"dataset.path={path}"] if path else [])]
-    if GlobalHydra.instance().is_initialized():
-        with user_errors():
-            return to_config(compose("config", overrides=overrides)).dataset
-    return compose_cell(overrides).config.dataset
+    probe = config.probe
+    if not isinstance(probe, TrainedProbe) or not probe.test_on:
+        return {}
+    if not isinstance(probe, ActivationProbe):
+        raise ConfigError(
+            "probe.test_on tests activation probes (logistic, mass_mean); drop it for this probe."
+        )
+    sets: dict[str, DatasetConfig] = {}
+    for asked in probe.test_on:
+        choice, path = _test_set(asked, loader)
+        found = loader.load_dataset(choice, path, config.seed)
+        if _is_of_questions(found):
+            raise ConfigError(f"probe.test_on={asked} holds questions; name datasets of statements.")
+        name = _name("dataset", choice, found, loader)
+        if name in sets:
+            raise ConfigError(f"probe.test_on names two datasets '{name}'; give their files different names.")
+        sets[name] = found
+    return sets
 
 
-def compose_cell(overrides: Sequence[str]) -> CellSpec:
-    """Compose one cell from Python, as the command line would.
-
-    Raises:
-        ConfigError: an unknown name, key or value.
-    """
-    register()
-    GlobalHydra.instance().clear()
-    with user_errors(), initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        composed = compose("config", overrides=spell_out(overrides), return_hydra_config=True)
-    return to_spec(composed, composed["hydra"])
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """Turn what Hydra and OmegaConf raise into one sentence for the user."""
-    try:
-        yield
-    except MissingConfigException as error:
-        raise ConfigError(_unknown_choice(error)) from error
-    except (HydraException, OmegaConfBaseException) as error:
-        explanation = _syntax(error) or _unknown_key(error) or _wrong_value(error)
-        raise ConfigError(explanation or _one_line(error)) from error
-    except ValueError as error:
-        if "Config group override must be" not in str(error):  # all that Hydra says of model=null
-            raise
-        raise ConfigError("a group is chosen by its name, group=name; it cannot be null.") from error
+def _test_set(asked: str, loader: CellLoader) -> tuple[str, str]:
+    """The choice and the path of ``statements``, ``statements:cities.csv`` or ``cities.csv``; empty: its own path."""
+    known = loader.get_group_options("dataset")
+    choice, colon, path = asked.partition(":")
+    if choice in known and colon and not path:
+        raise ConfigError(f"probe.test_on={asked} names no file after its colon; give {choice}:<file>.")
+    if choice in known:
+        return choice, path
+    if is_place("dataset", asked):
+        return PLACED["dataset"], asked
+    statements = [name for name in known if not _is_of_questions(loader.load_dataset(name, "", 0))]
+    raise ConfigError(f"probe.test_on={asked} is not known; {closest(choice, statements)}.")
 
 
-def _unknown_choice(error: MissingConfigException) -> str:
-    missing, options = error.missing_cfg_file or "", error.options
-    if not isinstance(missing, str) or not options:
-        return _one_line(error)
-    group, _, name = missing.rpartition("/")
-    return f"{group}={name} is not known; {closest(name, options)}."
-
-
-def _unknown_key(error: Exception) -> str | None:
-    """A key that is no field, of an override (named by its path) or of a group's file (named by the file)."""
-    text = f"{error} {error.__cause__}"
-    found = re.search(r"Key '(?P<key>\w+)' not in '(?P<owner>\w+)'", text)
-    if found is None:
-        return None
-    path = re.search(r"Could not override '([\w.]+)'", text)
-    file = re.search(r"In '([\w/]+)'", text)
-    names = [
-        part.name
-        for root in (Config, LauncherOptions)
-        for owner in _dataclasses(root)
-        if owner.__name__ == found["owner"]
-        for part in fields(owner)
-        if not part.name.startswith("_")
-    ]
-    where = path.group(1) if path else f"{found['key']} (in {file.group(1)})" if file else found["key"]
-    return f"the config has no key {where}; {closest(found['key'], dict.fromkeys(names))}."
-
-
-def _dataclasses(root: type) -> Iterator[type[Any]]:
-    """A dataclass, those its fields may hold, and the subclasses of each."""
-    yield root
-    for hint in get_type_hints(root).values():
-        for candidate in (hint, *get_args(hint)):
-            if isinstance(candidate, type) and is_dataclass(candidate):
-                yield from _dataclasses(candidate)
-    children: list[type] = type.__subclasses__(root)
-    for child in children:
-        yield from _dataclasses(child)
-
-
-def _syntax(error: Exception) -> str | None:
-    if not isinstance(error, OverrideParseException):
-        return None
-    return (
-        f"{error.override!r} is not an override; write group=name or key=value, and quote a value that holds commas, "
-        "spaces or brackets: key='\"a, b\"'."
-    )
-
-
-def _wrong_value(error: Exception) -> str | None:
-    override = re.search(r"Error merging override (\S+)", str(error))
-    enum = re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", str(error.__cause__))
-    if override is not None and enum is not None:
-        return f"{override.group(1)} is not allowed; {closest(enum.group(1), enum.group(2).split(', '))}."
-    if override is not None and error.__cause__ is not None:
-        return f"{override.group(1)} is not allowed: {str(error.__cause__).splitlines()[0]}."
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key} must be given and is not; add {error.full_key}=<value>."
-    return None
-
-
-def _one_line(error: Exception) -> str:
-    text = "; ".join(filter(None, (str(error), str(error.__cause__ or ""))))
-    lines = [line.strip() for line in text.splitlines()]
-    kept = [
-        line
-        for line in lines
-        if line and not line.startswith(("full_key:", "object_type=", "reference_type="))
-    ]
-    return "; ".join(dict.fromkeys(kept))
+def _is_of_questions(dataset: DatasetConfig) -> bool:
+    """Whether it can hold nothing but questions; what a file of one's own holds is known when it is read."""
+    return dataset.holds_questions and not isinstance(dataset, JsonlConfig)

@@ -9,23 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from probegrid.errors import ConfigError
 
+Typed = TypeVar("Typed")
+
 
 class Action(Enum):
-    """What the command does."""
+    """What the command does; each value says it in a line."""
 
-    run = "run"
-    plan = "plan"
-    score = "score"
-    report = "report"
-    sync = "sync"
-    status = "status"
-    cancel = "cancel"
+    run = "Run the cell, or every cell of the grid; what is recorded as done is not computed again."
+    plan = "Say what it needs: blocks, bytes on each device, batch, time; no weight is read."
+    score = "Score the statements of dataset with the saved probe in probe.from=<folder of a cell>."
+    report = "Put recorded cells side by side: tables, paired comparisons, figures, one page."
+    sync = "Send to MLflow what is recorded on disk and is not there yet."
+    status = "Show the sweeps of results_dir: what is queued, running, done, failed and why."
+    cancel = "End the jobs of a sweep that is running; what is done stays."
 
 
 class Dtype(Enum):
@@ -404,6 +407,22 @@ class Choices:
 def to_plain(config: Config) -> dict[str, Any]:
     """What ``config.yaml`` holds of a cell: all but the report's keys, which are no part of it."""
     return {name: value for name, value in plain_values(config).items() if name != "report"}
+
+
+def typed(owner: type[Typed], values: Mapping[str, Any]) -> Typed:
+    """A dataclass of plain values, checked; nothing in them is resolved.
+
+    Raises:
+        ConfigError: a key it lacks, a value of another type, or an interpolation, which could read this machine.
+    """
+    if "${" in repr(values):
+        raise ConfigError("it holds an interpolation, and none is resolved that comes with somebody's files")
+    try:
+        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(owner), dict(values)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    assert isinstance(made, owner)
+    return made
 
 
 def plain_values(values: object) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def _plan_by_facts(spec: CellSpec, device_map: DeviceMapConfig) -> Plan:
     config, probe = spec.config, probe_of(spec)
     kind = Kind.questions if config.dataset.holds_questions else Kind.statements
     check_kind(spec, probe, kind)
-    architecture, estimate = config.model.architecture, TOKEN_ESTIMATES.get(spec.choices.dataset)
+    architecture, data = config.model.architecture, type(config.dataset).__module__.rpartition(".")[2]
+    estimate = TOKEN_ESTIMATES.get(data)  # by what reads it: a dataset by its path is called by that
     if architecture is None:
         architecture = architecture_from_config(find_checkpoint(config.model).config)
     hidden = probe.needs(kind).hidden

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from probegrid.cell.cell import Cell
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.pack import Pack
+from probegrid.cell.result import Result
 from probegrid.errors import TrackingError, UserError
 from probegrid.hardware.machine import has_unmeasured_gpu
 from probegrid.planning.describe import describe
@@ -36,33 +37,8 @@ from probegrid.tracking.provenance import provenance, versions
 from probegrid.tracking.record import CellError, CellRecord, Status
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from probegrid.cell.outcome import Outcome
     from probegrid.planning.plan import Plan
-
-
-@dataclass(frozen=True)
-class Result:
-    """A recorded cell."""
-
-    key: str
-    """Name of its folder, a hash of everything that determines the result."""
-    folder: Path
-    """``results_dir/<key>``."""
-    metrics: Mapping[str, float]
-    """Value of each metric; names, units and directions are in ``evaluation.metrics``."""
-    notes: Mapping[str, str]
-    """By metric name, why its value is not a number or needs care."""
-    was_done: bool
-    """Whether the cell was recorded before, so that nothing was computed."""
-
-    @property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Every table of the cell by name, read from its folder: ``scores``, ``answers``."""
-        import pandas as pd
-
-        return {file.stem: pd.read_parquet(file) for file in sorted(self.folder.glob("*.parquet"))}
 
 
 def run_cell(

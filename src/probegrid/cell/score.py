@@ -5,15 +5,11 @@ The folder of the probe may be somebody else's: nothing in it decides what code 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from probegrid.cell.cell import Cell, Model, Statements
 from probegrid.cell.lookup import Lookup
@@ -30,7 +26,7 @@ from probegrid.readings.identity import anywhere, describe_model
 from probegrid.readings.session import ModelSession
 from probegrid.readings.spans import Position
 from probegrid.readings.store import key_of
-from probegrid.schema import CellSpec, Config, ModelConfig, QuantizationConfig, to_plain
+from probegrid.schema import CellSpec, Config, ModelConfig, QuantizationConfig, to_plain, typed
 from probegrid.tracking import record
 from probegrid.tracking.provenance import provenance, versions
 from probegrid.tracking.record import CellRecord, Status
@@ -155,24 +151,12 @@ def _on_its_model(config: Config, folder: Path) -> Config:
                 f"checkpoint run code; if you trust it, type model.{key}={str(model[key]).lower()}."
             )
         model[key] = getattr(config.model, key)
-    return replace(
-        config,
-        model=_typed(ModelConfig, model, folder),
-        quantization=_typed(QuantizationConfig, quantization, folder),
-    )
-
-
-def _typed(schema: type, values: Mapping[str, Any], folder: Path) -> Any:
-    if "${" in repr(values):  # resolved, it would read this machine's environment
-        raise ConfigError(
-            f"{folder}/config.yaml holds an interpolation, and those of a folder are not resolved."
-        )
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
-    except OmegaConfBaseException as error:
-        raise ConfigError(
-            f"{folder}/config.yaml is not of this version: {str(error).splitlines()[0]}."
-        ) from error
+        return replace(
+            config, model=typed(ModelConfig, model), quantization=typed(QuantizationConfig, quantization)
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{folder}/config.yaml is not of this version: {error}.") from error
 
 
 def _shown(scored: Scored, most: int = 20) -> list[tuple[str, float, float]]:

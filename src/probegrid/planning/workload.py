@@ -27,14 +27,13 @@ class TokenEstimate:
 
 TOKEN_ESTIMATES = {
     "facts": TokenEstimate(question=12, answer=3),
-    "facts_rare": TokenEstimate(question=12, answer=3),
     "facts_statements": TokenEstimate(conversation=16),
     "trivia_qa": TokenEstimate(question=24, answer=5),
     "squad": TokenEstimate(question=16, context=165, answer=6),
     "ntml": TokenEstimate(conversation=350),
     "statements": TokenEstimate(conversation=24),
 }
-"""Estimates of known datasets; ``TokenEstimate()`` for the others."""
+"""Estimates of known datasets by the modules that read them; ``TokenEstimate()`` for the others."""
 
 _INSTRUCTION_TOKENS = 12
 _LABEL_TOKENS = 6

@@ -1,0 +1,70 @@
+"""Flags may stand anywhere; what is no flag is said in one sentence."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import probegrid as package
+from probegrid.door.arguments import parse_arguments
+from probegrid.errors import ConfigError
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    list(itertools.permutations(["-m", "--config-dir=x", "model=tiny", "seed=0,1"])),
+    ids=" ".join,
+)
+def test_flags_stand_anywhere(words: list[str]) -> None:
+    found = parse_arguments(words)
+    assert (found.multirun, found.config_dir) == (True, "x")
+    assert found.overrides == [word for word in words if word in ("model=tiny", "seed=0,1")]
+
+
+def test_a_grid_with_flags_between_its_overrides(command: Command, tmp_path: Any) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "mine.yaml").write_text(
+        "defaults:\n  - /schema/dataset/facts@_here_\n  - _self_\nnum_samples: 7\nseed: ${seed}\n"
+    )
+    words = (
+        "model=tiny",
+        "-m",
+        "seed=0,1",
+        "--config-dir",
+        str(tmp_path),
+        "dataset=facts,mine",
+        "action=plan",
+    )
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 work" in done.stdout
+
+
+def test_the_version(probegrid: Any) -> None:
+    ended = probegrid("model=tiny", "--version")
+    assert (ended.status, ended.out.strip(), ended.err) == (0, f"probegrid {package.__version__}", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--vresion"], "--vresion is no flag; did you mean '--version'?"),
+        (["seed=1", "--config-dir"], "expected one argument"),
+        (["--cfg", "jbo"], "invalid choice: 'jbo'"),
+        (["-m", "--cfg", "job"], "--multirun and --cfg exclude each other"),
+        (["--resolve"], "--resolve goes with --cfg"),
+        (["--config-path", "x"], "add yours with --config-dir FOLDER"),
+        (["--experimental-rerun", "x"], "the same command again"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence(words: list[str], sentence: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_arguments(words)
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)

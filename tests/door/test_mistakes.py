@@ -1,0 +1,98 @@
+"""Whatever is typed wrongly is one sentence and status 2, and nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from probegrid.compose import compose_cell
+from probegrid.errors import ConfigError
+
+LIST = "gives model several values; add -m to run a grid of them"
+NO_OVERRIDE = "is not an override; write group=name or key=value"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("-m seed=", "seed= is not allowed"),
+        ("seed=", "seed= is not allowed"),
+        ("seed=abc", "seed=abc is not allowed: Value 'abc'"),
+        ("seed=é", "is not an override"),
+        ("-m seed=,", NO_OVERRIDE),
+        ("-m seed=1,", NO_OVERRIDE),
+        ("-m seed=range(0)", "the grid has no cell"),
+        ("-m seed=range(", NO_OVERRIDE),
+        ("-m seed=interval(0,1)", "lists no values; write seed=a,b"),
+        ("-m model=glob(nope*)", "the grid has no cell"),
+        ("model=", "model= is not known; Allowed: custom, "),
+        ("-m model=", "model= is not known; Allowed: custom, "),
+        ("-m model=tiny,", NO_OVERRIDE),
+        ("model=tiny,llama8b", LIST),
+        ("seed=range(3)", "gives seed several values; add -m"),
+        ("model='tiny", NO_OVERRIDE),
+        ('model="tiny', NO_OVERRIDE),
+        ("model.path='/a", NO_OVERRIDE),
+        ("model={", NO_OVERRIDE),
+        ("model=[]", "model is chosen by one name"),
+        ("model=[tiny,llama8b]", "model is chosen by one name"),
+        ("model=???", "model is chosen by one name"),
+        ("model=null", "a group is chosen by its name"),
+        ("model={a: 1}", "no key model.a; Allowed: path, "),
+        ("dataset.path=[]", "dataset.path=[] is not allowed"),
+        ("prompt.stop=[[a]]", "prompt.stop holds a list or a mapping"),
+        ("prompt.stop=x", "prompt.stop=x is not allowed"),
+        ("probe=logistic probe.layers=[]", "probe.layers=[] is neither 'all' nor a list"),
+        ("probe=logistic probe.C=[]", "probe.C=[] must hold one or more"),
+        ("-m probe=logistic probe.C=", "probe.C= is not allowed"),
+        ("foo", NO_OVERRIDE),
+        ("=x", NO_OVERRIDE),
+        ("model..path=3", NO_OVERRIDE),
+        ("~seed", "~seed removes a part that every cell has"),
+        ("~model", "~model removes a part that every cell has"),
+        ("+seed=3", "+seed=3 adds a part that every cell has"),
+        ("+model=tiny", "+model=tiny adds a part that every cell has"),
+        ("model=tiny model=llama8b", "model is given twice (model=tiny and model=llama8b)"),
+        ("-m model=tiny model=llama8b", "run both as a grid: -m model=tiny,llama8b"),
+        ("hydra/launcher=slrum", "did you mean 'slurm'?"),
+        ("hydra.launcher.partition=x", "hydra/launcher=slurm has it"),
+        ("-m hydra/launcher=slurm hydra.launcher.partiton=x", "did you mean 'partition'?"),
+        ("hydra.launcher.cell_per_job=2", "did you mean 'cells_per_job'?"),
+        ("hydra.mode=FOO", "Allowed: RUN, MULTIRUN"),
+        ("-m hydra.sweeper.params.seed=1", "this cannot be composed"),
+        ("probe.layers=[1]", "probe=control or logistic or mass_mean has it. Allowed: from"),
+        ("probe.layrs=[1]", "did you mean 'layers'? probe=control"),
+        ("probe.form=x", "no key probe.form; did you mean 'from'?"),
+        ("store_dir=${nope}", "store_dir is not allowed: Interpolation key 'nope' not found"),
+        ("model=~nobody-here", "is in no user's home folder; ./~nobody-here"),
+        ("seed=${seed}", "Recursive interpolation"),
+        ("action=plan,run", "gives action several values"),
+        ("-m action=plan,run", "action differs between the cells"),
+        ("--config-dir nowhere", "--config-dir nowhere is no folder"),
+        ("--config-name nope", "Cannot find primary config 'nope'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(probegrid: Any, workdir: Path, words: str, sentence: str) -> None:
+    ended = probegrid(*words.replace("a: 1", "a:1").split())
+    assert ended.status == 2
+    assert sentence in ended.sentence
+    assert not list(workdir.iterdir())
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(
+        ["model", "model.path", "seed", "probe.C", "prompt.stop", "hydra.launcher", "dataset", "x", ""]
+    ),
+    st.text(st.sampled_from("a1.,:=[]{}()'\"\\ $~+#@/é-?"), max_size=8),
+)
+def test_whatever_is_typed_composes_or_is_refused(key: str, value: str) -> None:
+    try:
+        compose_cell([f"{key}={value}"])
+    except ConfigError as error:
+        assert str(error)
+        assert "\n" not in str(error).replace(value, "")
