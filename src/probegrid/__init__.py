@@ -10,8 +10,10 @@ Each function does what the command would with the same words, and leaves a Hydr
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -142,3 +144,20 @@ def _only(action: object, meant: object, name: str, untyped: object = None) -> N
         other = action.name if action.name in __all__ else None
         mend = f"call probegrid.{other}" if other else f"use the command, probegrid action={action.name}"
         raise ConfigError(f"probegrid.{name} does not do action={action.name}; {mend}.")
+
+
+class _Package(ModuleType):
+    """Lets ``probegrid.sweep`` and ``probegrid.report`` be called although rooms have these names too.
+
+    Whoever imports such a room makes it an attribute of its package, in place of the function: then the room is called.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        called = _CALLED.get(name)
+        if called is not None and isinstance(value, ModuleType):
+            value.__class__ = type("Room", (ModuleType,), {"__call__": staticmethod(called)})
+        super().__setattr__(name, value)
+
+
+_CALLED = {"report": report, "sweep": sweep}
+sys.modules[__name__].__class__ = _Package
