@@ -59,7 +59,19 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
 }
 """By the names the tests use: the first three can share a prefix, the others cannot."""
 
-SLOW = {"browser", "cluster", "command", "disk", "grid", "installed", "server", "start_server", "wheel"}
+SLOW = {
+    "browser",
+    "cluster",
+    "command",
+    "disk",
+    "grid",
+    "installed",
+    "probegrid_command",
+    "server",
+    "start_python",
+    "start_server",
+    "wheel",
+}
 """Fixtures that start whole programs: a test that asks for one is marked ``slow``."""
 SERVICES = {"browser": "ui", "cluster": "slurm", "server": "server", "start_server": "server"}
 """Fixtures that start a real service, and how a test that asks for one is marked."""

@@ -28,6 +28,7 @@ def run_server(folder: Path, migrated: Path, port: int) -> Iterator[str]:
     command += ["--workers", "1", "--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    quiet["PYTHONWARNINGS"] = ""  # a program of others, whose warnings are its own
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(
             command, env=os.environ | quiet, cwd=folder, stdout=log, stderr=log, start_new_session=True

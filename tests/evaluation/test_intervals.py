@@ -122,6 +122,7 @@ def test_unusable_arguments_are_refused() -> None:
         bootstrap(metrics, 2, seed=0, resamples=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_groups", "clustered", "data_sets"),
     [(100, False, 3000), (400, False, 2000), (20, True, 3000), (60, True, 2000)],
@@ -225,6 +226,7 @@ def test_pairing_finds_what_two_intervals_cannot() -> None:
     assert mirrored.p_value == difference.p_value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clustered", [False, True])
 def test_p_values_are_uniform_when_there_is_no_difference(clustered: bool) -> None:
     """1000 comparisons of two scorings equally good by construction: as many p-values below each level as there should

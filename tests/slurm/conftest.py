@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from sweep_helpers import Grid
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "slurmdbd", "mariadbd")
@@ -18,14 +19,15 @@ SCRIPT = Path(__file__).with_name("cluster.sh")
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[dict[str, str]]:
-    """Eight nodes of four fake GPUs, 32 CPUs and 128 GB; the environment that its commands need."""
+    """Eight nodes of four fake GPUs, 32 CPUs and 128 GB, for this process's tests; yields what its commands need."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     missing = [program for program in PROGRAMS if shutil.which(program, path=path) is None]
     if missing:
         pytest.skip(f"no SLURM on this machine: {', '.join(missing)} missing (apt-get install slurmctld slurmd "
                     "slurm-client munge slurmdbd mariadb-server)")  # fmt: skip
     folder = Path(tempfile.mkdtemp(prefix="probegrid-slurm-", dir="/tmp"))  # sockets want short paths
-    subprocess.run([SCRIPT, "up", folder], check=True, timeout=120, env=os.environ | {"TS_NODES": "8"})
+    with FileLock("/tmp/probegrid-slurm.lock"):  # one at a time looks for ports that are free
+        subprocess.run([SCRIPT, "up", folder], check=True, timeout=120, env=os.environ | {"TS_NODES": "8"})
     yield {"SLURM_CONF": str(folder / "etc" / "slurm.conf")}
     subprocess.run([SCRIPT, "down", folder], check=True, timeout=120)
     shutil.rmtree(folder, ignore_errors=True)

@@ -23,6 +23,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
 
 
+@pytest.mark.server
 def test_a_server_that_stops_half_way(
     grid: Grid, checkpoint: Checkpoints, migrated: Path, tmp_path: Path
 ) -> None:

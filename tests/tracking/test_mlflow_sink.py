@@ -57,7 +57,7 @@ def runs(tracking: TrackingConfig) -> list[Run]:
     return list(client.search_runs([experiment.experiment_id]))
 
 
-@pytest.fixture(params=["sqlite", "server"])
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=[pytest.mark.server, pytest.mark.slow])])
 def tracking(request: pytest.FixtureRequest) -> TrackingConfig:
     """Each kind of store in turn."""
     found = request.getfixturevalue(request.param)

@@ -27,7 +27,7 @@ GRID = (
     f"quantization={','.join(QUANTIZATIONS)}",
     f"dataset={','.join(DATASETS)}",
     f"probe={','.join(PROBES)}",
-    f"dataset.num_samples={os.environ.get('PROBEGRID_UI_SAMPLES', '100')}",
+    f"dataset.num_samples={os.environ.get('PROBEGRID_UI_SAMPLES', '60')}",
     "report.compare=quantization",
 )
 NAMES = [f"tiny-{quantization}-{dataset}-{probe}" for quantization, dataset, probe in itertools.product(
