@@ -217,6 +217,27 @@ def test_panels_hold_no_more_series_than_can_be_told_apart(cells: Sequence[Recor
     assert {panel.title for panel in panels(cells)} == {"facts", "facts_statements"}
 
 
+def test_figures_that_could_not_be_read_are_left_out_and_said(cells: Sequence[RecordedCell]) -> None:
+    many = [
+        replace(
+            cells[0],
+            config={**cells[0].config, "seed": str(seed)},
+            record=replace(cells[0].record, cell=f"{seed:016d}"),
+        )
+        for seed in range(200)
+    ]
+    report = make_report(many, title="t", compare=None, seed=0, resamples=20)
+    assert not {"roc", "risk_coverage", "seconds", "speed", "memory"} & {*report.figures}
+    (note,) = report.notes
+    assert note.startswith("Not drawn, for 200 cells would not be read: ROC: correct against wrong")
+    assert "Peak memory by device" in note
+    assert "report.dataset" in note
+    assert note in report.files["index.html"].decode()
+    assert report.table is not None
+    assert len(report.table.rows) == 200
+    assert make_report(many[:2], title="t", compare=None, seed=0, resamples=20).notes == []
+
+
 def test_markdown_and_latex_survive_what_names_may_hold() -> None:
     strange = r"a|b & 50% of_x^2 {y} \z $1 #2 ~ <n>"
     table = Table("t", "c_1", ["na|me", "n"], [[strange, "1"]], 1, [{"name": strange, "n": float("nan")}])

@@ -5,6 +5,7 @@ Knows the files of a cell's folder.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -108,15 +109,17 @@ class RecordedCell:
         """Ids of all examples that were read, those of a probe's training too."""
         return frozenset(self._all_scores.index)
 
-    def read_prompts(self) -> dict[str, str] | None:
-        """The prompt of each question by example_id; None where the cell has no answers. Read anew at each call."""
-        import pandas as pd
+    @cached_property
+    def prompts_digest(self) -> str | None:
+        """A hash of every question's id and prompt, whatever their order; None where the cell has no answers."""
+        import pyarrow.parquet
 
         file = self.folder / "answers.parquet"
         if not file.exists():
             return None
-        table = pd.read_parquet(file, columns=["example_id", "prompt"])
-        return dict(zip(table["example_id"], table["prompt"], strict=True))
+        table = pyarrow.parquet.read_table(file, columns=["example_id", "prompt"])
+        asked = sorted(zip(*(table[name].to_pylist() for name in ("example_id", "prompt")), strict=True))
+        return hashlib.sha256(repr(asked).encode()).hexdigest()
 
     @cached_property
     def answers(self) -> pd.DataFrame | None:

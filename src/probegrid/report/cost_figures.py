@@ -19,6 +19,8 @@ from probegrid.report.tables import amount_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+COST_FIGURES = ("seconds", "speed", "memory")
+"""Their names."""
 _BAR_INCHES = 0.27
 _TICKS = 6
 

@@ -150,6 +150,6 @@ def _obstacle(pair: Pair, compared: str) -> str | None:
     first, second = pair.first.read_ids, pair.second.read_ids
     if first != second:
         return f"{len(first)} and {len(second)} examples were read, {len(first & second)} of them by both"
-    if not compared.startswith("model") and pair.first.read_prompts() != pair.second.read_prompts():
+    if not compared.startswith("model") and pair.first.prompts_digest != pair.second.prompts_digest:
         return "other prompts were read"
     return None

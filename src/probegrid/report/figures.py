@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +24,7 @@ from probegrid.evaluation.figures import (
 )
 from probegrid.evaluation.ranking import risk_coverage_curve, roc_curve
 from probegrid.report.cells import RecordedCell
-from probegrid.report.cost_figures import cost_figures
+from probegrid.report.cost_figures import COST_FIGURES, cost_figures
 from probegrid.report.panels import Panel, Series, only, panels
 
 if TYPE_CHECKING:
@@ -40,29 +42,59 @@ _TRADED: dict[str, tuple[str, str, Callable[[RecordedCell], bool]]] = {
 _ROUNDING = 1e-9
 _FEWEST_POINTS = 2
 _FEW_HOURS = 0.1
+MOST_PANELS = 24
+"""A figure of more panels is not drawn."""
+MOST_BARS = 120
+"""A figure of more bars is not drawn."""
 
 
-def draw_figures(cells: Sequence[RecordedCell]) -> dict[str, bytes]:
-    """Every figure that these cells give, by name: PNG images.
+@dataclass(frozen=True)
+class Figures:
+    """PNG images by name, and the names of those that would have too much on them to be read."""
+
+    images: dict[str, bytes] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+    def draw(
+        self, name: str, divided: Sequence[Panel], figure_of: Callable[[Sequence[Panel]], Figure]
+    ) -> None:
+        """Add a figure of panels, if there are any and not too many."""
+        if len(divided) > MOST_PANELS:
+            self.left_out.append(name)
+        elif divided:
+            self.images[name] = png(figure_of(divided))
+
+
+def draw_figures(cells: Sequence[RecordedCell]) -> Figures:
+    """Every figure that these cells give.
 
     Args:
-        cells: those that ended well, at least one.
+        cells: those that ended well; none give no figure.
     """
+    figures = Figures()
+    if not cells:
+        return figures
+    _draw_by_size(figures, cells)
+    _draw_by_hours(figures, cells)
     divided = panels(cells)
-    drawn = {
-        **_size_figures(cells),
-        **_hours_figures(cells),
-        "roc": _roc(
-            only(divided, lambda cell: cell.has_one_scale and not math.isnan(cell.record.metrics["auroc"]))
-        ),
-        "risk_coverage": _risk_coverage(
-            only(divided, lambda cell: cell.has_one_scale and not cell.is_trained)
-        ),
-        "reliability": _reliability(only(divided, lambda cell: probabilities(cell) is not None)),
-        "auroc_by_layer": _auroc_by_layer(only(divided, lambda cell: "layer_auroc" in cell.record.steps)),
-        **cost_figures(cells),
-    }
-    return {name: png(figure) for name, figure in drawn.items() if figure is not None}
+    figures.draw("roc", only(divided, _has_roc), _roc)
+    figures.draw("risk_coverage", only(divided, _has_risk), _risk_coverage)
+    figures.draw("reliability", only(divided, lambda cell: probabilities(cell) is not None), _reliability)
+    by_layer = only(divided, lambda cell: "layer_auroc" in cell.record.steps)
+    figures.draw("auroc_by_layer", by_layer, _auroc_by_layer)
+    if len(cells) <= MOST_BARS:
+        figures.images.update({name: png(figure) for name, figure in cost_figures(cells).items()})
+    else:
+        figures.left_out.extend(COST_FIGURES)
+    return figures
+
+
+def _has_roc(cell: RecordedCell) -> bool:
+    return cell.has_one_scale and not math.isnan(cell.record.metrics["auroc"])
+
+
+def _has_risk(cell: RecordedCell) -> bool:
+    return cell.has_one_scale and not cell.is_trained
 
 
 def probabilities(cell: RecordedCell) -> FloatArray | None:
@@ -92,38 +124,42 @@ def _from_log_odds(cell: RecordedCell) -> FloatArray:
     return np.asarray(expit(scale * cell.values), dtype=np.float64)
 
 
-def _size_figures(cells: Sequence[RecordedCell]) -> dict[str, Figure]:
+def _draw_by_size(figures: Figures, cells: Sequence[RecordedCell]) -> None:
     """Accuracy and AUROC against parameters, where models differ in size."""
     sized = [cell for cell in cells if cell.parameters]
-    return _traded(sized, "parameters", "Parameters", lambda cell: cell.parameters)
+    _draw_traded(figures, sized, "parameters", "Parameters", lambda cell: cell.parameters)
 
 
-def _hours_figures(cells: Sequence[RecordedCell]) -> dict[str, Figure]:
+def _draw_by_hours(figures: Figures, cells: Sequence[RecordedCell]) -> None:
     """Accuracy and AUROC against the measured hours of the devices (seconds where they are few)."""
     hours = {cell.record.cell: cell.device_hours for cell in cells if cell.device_hours}
     timed = [cell for cell in cells if cell.record.cell in hours]
-    if len(timed) < _FEWEST_POINTS:
-        return {}
+    if not timed:
+        return
     device, name = ("GPU", "gpu_hours") if all(cell.gpus for cell in timed) else ("Device", "device_hours")
     unit, factor = ("hours", 1) if max(hours.values()) > _FEW_HOURS else ("seconds", 3600)
     x_label = f"{device}-{unit}, loading and reading"
-    return _traded(timed, name, x_label, lambda cell: factor * hours[cell.record.cell])
+    _draw_traded(figures, timed, name, x_label, lambda cell: factor * hours[cell.record.cell])
 
 
-def _traded(
-    cells: Sequence[RecordedCell], name: str, x_label: str, x_of: Callable[[RecordedCell], float | None]
-) -> dict[str, Figure]:
+def _draw_traded(
+    figures: Figures,
+    cells: Sequence[RecordedCell],
+    name: str,
+    x_label: str,
+    x_of: Callable[[RecordedCell], float | None],
+) -> None:
     """A figure a metric, over one and the same axis; none where all cells that have the metric stand at one place."""
-    figures = {}
     for figure, (metric, title, has) in _TRADED.items():
         kept = [cell for cell in cells if has(cell)]
         if len({x_of(cell) for cell in kept}) >= _FEWEST_POINTS:
-            figures[f"{figure}_by_{name}"] = _scatter(kept, metric, title, x_label, x_of)
-    return figures
+            drawn = partial(_scatter, metric=metric, title=title, x_label=x_label, x_of=x_of)
+            figures.draw(f"{figure}_by_{name}", panels(kept, along="model"), drawn)
 
 
 def _scatter(
-    cells: Sequence[RecordedCell],
+    divided: Sequence[Panel],
+    *,
     metric: str,
     title: str,
     x_label: str,
@@ -144,16 +180,13 @@ def _scatter(
             label=series.name or title,
         )  # fmt: skip
 
-    figure = _overlaid(panels(cells, along="model"), x_label, title, draw, lambda _: None)
+    figure = _overlaid(divided, x_label, title, draw, lambda _: None)
     for axes in figure.axes:
         axes.set_xscale("log")
     return figure
 
 
-def _roc(divided: Sequence[Panel]) -> Figure | None:
-    if not divided:
-        return None
-
+def _roc(divided: Sequence[Panel]) -> Figure:
     def draw(axes: Axes, series: Series) -> None:
         (cell,) = series.cells
         axes.plot(
@@ -170,10 +203,7 @@ def _roc(divided: Sequence[Panel]) -> Figure | None:
     return _overlaid(divided, "False positive rate", "True positive rate", draw, frame)
 
 
-def _risk_coverage(divided: Sequence[Panel]) -> Figure | None:
-    if not divided:
-        return None
-
+def _risk_coverage(divided: Sequence[Panel]) -> Figure:
     def draw(axes: Axes, series: Series) -> None:
         (cell,) = series.cells
         coverage, risk = risk_coverage_curve(cell.labels, cell.values)
@@ -190,10 +220,7 @@ def _risk_coverage(divided: Sequence[Panel]) -> Figure | None:
     )
 
 
-def _reliability(divided: Sequence[Panel]) -> Figure | None:
-    if not divided:
-        return None
-
+def _reliability(divided: Sequence[Panel]) -> Figure:
     def draw(axes: Axes, series: Series) -> None:
         (cell,) = series.cells
         stated = probabilities(cell)
@@ -222,9 +249,7 @@ def _reliability(divided: Sequence[Panel]) -> Figure | None:
     return _overlaid(divided, "Mean probability in the bin", "Share of positives in the bin", draw, frame)
 
 
-def _auroc_by_layer(divided: Sequence[Panel]) -> Figure | None:
-    if not divided:
-        return None
+def _auroc_by_layer(divided: Sequence[Panel]) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     def draw(axes: Axes, series: Series) -> None:

@@ -39,12 +39,17 @@ _FIGURES = {
 """Headings of the figures by name."""
 
 
-def page(title: str, period: str, tables: Sequence[Table], figures: Mapping[str, bytes]) -> str:
+def figure_heading(name: str) -> str:
+    """The heading of a figure."""
+    return _FIGURES[name]
+
+
+def page(title: str, lines: Sequence[str], tables: Sequence[Table], figures: Mapping[str, bytes]) -> str:
     """Render the page: tables first, then figures as data URIs; no script, nothing is fetched.
 
     Args:
         title: of the page.
-        period: the line below it.
+        lines: below it.
         tables: in order.
         figures: PNG images by name, in order.
     """
@@ -63,5 +68,5 @@ def page(title: str, period: str, tables: Sequence[Table], figures: Mapping[str,
     ]
     sections = [{"table": table, "heading": _HEADINGS[table.name]} for table in tables]
     return environment.get_template("report.html.j2").render(
-        title=title, sections=sections, images=images, period=period
+        title=title, sections=sections, images=images, lines=lines
     )

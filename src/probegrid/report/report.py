@@ -20,7 +20,7 @@ from probegrid.report.comparisons import compare_cells
 from probegrid.report.cost_table import cell_costs_table, costs_table
 from probegrid.report.costs import contrast_costs, is_compared_in_cost
 from probegrid.report.figures import draw_figures
-from probegrid.report.page import page
+from probegrid.report.page import figure_heading, page
 from probegrid.report.select import select_cells
 from probegrid.report.tables import Table
 from probegrid.schema import ReportConfig
@@ -44,6 +44,7 @@ class Report:
         cell_costs: what each cell took, for the page and the files; None where nothing was read.
         others: comparisons, costs, other scores, failed cells; as far as there are any.
         figures: PNG images by name.
+        notes: what is not shown, and why.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Report:
     cell_costs: Table | None
     others: Sequence[Table]
     figures: Mapping[str, bytes]
+    notes: Sequence[str]
 
     @property
     def tables(self) -> list[Table]:
@@ -81,7 +83,7 @@ class Report:
             files |= table.files()
         files |= {f"figures/{name}.png": image for name, image in self.figures.items()}
         shown = [table for table in (self.wide_table, *self.others, self.cell_costs) if table is not None]
-        return files | {PAGE_FILE: page(self.title, self.period, shown, self.figures).encode()}
+        return files | {PAGE_FILE: page(self.title, [self.period, *self.notes], shown, self.figures).encode()}
 
 
 def make_report(
@@ -107,6 +109,7 @@ def make_report(
         compared = comparisons_table(compare_cells(done, compare, seed=seed, resamples=resamples))
         costs = costs_table(contrast_costs(done, compare)) if is_compared_in_cost(compare) else None
         others[:0] = [compared, costs]
+    figures = draw_figures(done)
     return Report(
         title=title,
         period=_period(cells),
@@ -114,7 +117,15 @@ def make_report(
         wide_table=cells_table(done, is_wide=True) if done else None,
         cell_costs=cell_costs_table(done),
         others=[table for table in others if table is not None],
-        figures=draw_figures(done) if done else {},
+        figures=figures.images,
+        notes=[_not_drawn(len(done), figures.left_out)] if figures.left_out else [],
+    )
+
+
+def _not_drawn(count: int, figures: Sequence[str]) -> str:
+    return (
+        f"Not drawn, for {count} cells would not be read: {'; '.join(map(figure_heading, figures))}. report.model, "
+        "report.quantization, report.device_map, report.dataset, report.probe and report.sweep choose fewer."
     )
 
 
@@ -192,3 +203,5 @@ def _print(report: Report) -> None:
         console.print(table.rich())
         for note in table.notes:
             console.print(note, markup=False, highlight=False)
+    for note in report.notes:
+        console.print(note, markup=False, highlight=False)
