@@ -7,7 +7,7 @@ import inspect
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 
@@ -216,3 +216,69 @@ def test_plain_values_hold_no_python_objects() -> None:
     config = compose_cell([]).config
     assert isinstance(config, Config)
     assert not [leaf for leaf in leaves(to_plain(config)) if isinstance(leaf, Enum)]
+
+
+def test_test_sets_are_typed_configs_with_the_cells_seed() -> None:
+    words = ["probe=logistic", "dataset=facts_statements", "seed=4"]
+    spec = compose_cell([*words, "probe.test_on=[statements:d/neg_cities.csv,facts_statements,other.csv]"])
+    assert list(spec.test_on) == ["neg_cities", "facts_statements", "other"]
+    assert [type(one).__name__ for one in spec.test_on.values()] == [
+        "StatementsConfig",
+        "FactsStatementsConfig",
+        "JsonlConfig",
+    ]
+    assert {one.seed for one in spec.test_on.values()} == {4}
+    assert [one.path for one in spec.test_on.values()] == ["d/neg_cities.csv", None, "other.csv"]
+
+
+def test_test_sets_may_be_the_users_own(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "mine.yaml").write_text(
+        "defaults:\n  - /schema/dataset/statements@_here_\n  - _self_\npath: a.csv\nnum_samples: 7\nseed: ${seed}\n"
+    )
+    words = ["probe=mass_mean", "dataset=facts_statements", "seed=9", "probe.test_on=[mine,'mine:b/c é.csv']"]
+    spec = compose_cell(words, config_dir=tmp_path)
+    assert list(spec.test_on) == ["mine", "c_é"]
+    assert [(one.path, one.num_samples, one.seed) for one in spec.test_on.values()] == [
+        ("a.csv", 7, 9),
+        ("b/c é.csv", 7, 9),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["probe.test_on=[statemnts]"],
+            "test_on=statemnts is not known; did you mean 'statements'? Allowed: facts_",
+        ),
+        (["probe.test_on=[facts]"], "probe.test_on=facts holds questions; name datasets of statements"),
+        (["probe.test_on=[squad:x.json]"], "probe.test_on=squad:x.json holds questions"),
+        (["probe.test_on=[statements:a/x.csv,statements:b/x.csv]"], "test_on names two datasets 'x'"),
+        (["probe.test_on=[statements:]"], "names no file after its colon"),
+        (
+            ["probe=text_baseline", "probe.test_on=[facts_statements]"],
+            "tests activation probes (logistic, mass_mean)",
+        ),
+        (["probe=gnll", "probe.test_on=[facts_statements]"], "no key probe.test_on; probe=control or"),
+    ],
+)
+def test_a_test_set_that_cannot_be_is_refused_before_anything_is_read(
+    words: list[str], sentence: str, command: Callable[..., subprocess.CompletedProcess[str]], workdir: Path
+) -> None:
+    """The cell's own dataset is not there either, and nobody has looked."""
+    probe = () if words[0].startswith("probe=") else ("probe=logistic",)
+    done = command(*probe, "dataset=statements", "dataset.path=nowhere.csv", *words)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert sentence in line
+    assert not list(workdir.iterdir())
+
+
+def test_only_the_door_knows_hydra() -> None:
+    """A worker and a cell run without it: what they need has travelled as values."""
+    code = "import probegrid.cell.run, probegrid.sweep.worker, probegrid.sweep.pack_job, sys; print('hydra' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "False"
