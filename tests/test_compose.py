@@ -277,7 +277,8 @@ def test_a_test_set_that_cannot_be_is_refused_before_anything_is_read(
 
 def test_only_the_door_knows_hydra() -> None:
     """A worker and a cell run without it: what they need has travelled as values."""
-    code = "import probegrid.cell.run, probegrid.sweep.worker, probegrid.sweep.pack_job, sys; print('hydra' in sys.modules)"
+    rooms = "probegrid.cell.run, probegrid.sweep.worker, probegrid.sweep.pack_job"
+    code = f"import {rooms}, sys; print('hydra' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )

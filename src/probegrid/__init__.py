@@ -45,7 +45,7 @@ def run(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) -> R
     from probegrid.compose import compose_cell
     from probegrid.schema import Action
 
-    spec = compose_cell(overrides, config_dir)
+    spec = compose_cell(overrides, config_dir, refuse_grids=True)
     _only(spec.config.action, Action.run, "run")
     return run_cell(spec)
 
@@ -64,7 +64,7 @@ def plan(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) -> 
     from probegrid.compose import compose_cell
     from probegrid.schema import Action
 
-    spec = compose_cell(overrides, config_dir)
+    spec = compose_cell(overrides, config_dir, refuse_grids=True)
     _only(spec.config.action, Action.plan, "plan", Action.run)
     return plan_spec(spec, Lookup(fetch=False))[0]
 

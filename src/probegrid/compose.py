@@ -52,12 +52,15 @@ def _choice(group: str, name: str, owner: type[Any]) -> dict[str, Any]:
     return {"defaults": [*defaults, "_self_"], **seed}
 
 
-def compose_cell(overrides: Sequence[str], config_dir: str | os.PathLike[str] | None = None) -> CellSpec:
+def compose_cell(
+    overrides: Sequence[str], config_dir: str | os.PathLike[str] | None = None, *, refuse_grids: bool = False
+) -> CellSpec:
     """Compose one cell from Python, as the command line would; a Hydra application around it is left as it is.
 
     Args:
         overrides: as typed.
         config_dir: a folder of groups of one's own.
+        refuse_grids: whether a preset that is a grid is a mistake, and not one of its cells.
 
     Raises:
         ConfigError: an unknown name, key or value.
@@ -66,7 +69,7 @@ def compose_cell(overrides: Sequence[str], config_dir: str | os.PathLike[str] | 
     with hydra_1_3():
         loader = CellLoader(search_path(config_dir))
         composed = loader.load_configuration(ROOT, list(overrides), RunMode.RUN)
-        if composed.hydra.mode is RunMode.MULTIRUN:
+        if refuse_grids and composed.hydra.mode is RunMode.MULTIRUN:
             raise ConfigError(
                 f"experiment={composed.experiment} is a grid, not a cell; call probegrid.sweep, or give what it varies."
             )

@@ -29,7 +29,7 @@ from probegrid.schema import PromptConfig
 N = 8
 SAMPLES = 3
 SMALL = (
-    *("dataset=facts", f"dataset.num_samples={N}", "prompt.num_few_shot=2", "decoding.max_new_tokens=6"),
+    *(f"dataset.num_samples={N}", "prompt.num_few_shot=2", "decoding.max_new_tokens=6"),
     *(f"decoding.num_generations={SAMPLES}", "probe=p_true", "tracking=none"),
 )
 Cells = Callable[..., Result]

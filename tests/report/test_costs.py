@@ -258,7 +258,6 @@ def test_measurements_have_three_digits() -> None:
     assert [ratio_text(value) for value in (0.0123, 1.0, 250)] == ["0.0123x", "1.00x", "250x"]
 
 
-@pytest.mark.xfail(strict=True, reason="identity lands with prepare")
 def test_real_cells_on_two_device_maps(run: Callable[..., Result]) -> None:
     few = ("dataset.num_samples=20", "decoding.max_new_tokens=4", "prompt.num_few_shot=0")
     folders = [run(*few, f"device_map={device_map}").folder for device_map in ("auto", "cpu")]

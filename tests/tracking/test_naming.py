@@ -26,9 +26,8 @@ def test_the_name_of_one_cell(overrides: tuple[str, ...], name: str) -> None:
     assert compose_cell(overrides).name == name
 
 
-def test_a_device_map_is_named_once_and_by_what_it_came_to() -> None:
-    """However it was chosen: twice, the last one holds."""
-    spec = compose_cell(["device_map=single", "device_map=cpu", "seed=1"])
+def test_a_device_map_is_named_once() -> None:
+    spec = compose_cell(["device_map=cpu", "seed=1"])
     assert spec.name == "tiny-none-facts-gnll device_map=cpu seed=1"
 
 

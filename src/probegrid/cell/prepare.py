@@ -7,6 +7,7 @@ refuses all refuse, with the same words.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probegrid.cell.cell import Cell, Model, Statements
@@ -221,10 +222,11 @@ def _transfer(
             raise ConfigError(f"probe.test_on={name} holds questions; name datasets of statements.")
         if not data.labelled:
             raise DataError(f"probe.test_on={name} has no labels to test on.")
-        if name == spec.choices.dataset and data.fingerprint != own.fingerprint:
+        called = {name, Path(dataset.path or "").stem}
+        if spec.choices.dataset in called and data.fingerprint != own.fingerprint:
             raise ConfigError(
-                f"probe.test_on names another {name} (file or draw) than the dataset that is trained on, so that "
-                "examples of both could be the same; drop it, or rename its file if it has nothing in common."
+                f"probe.test_on names another {spec.choices.dataset} (file or draw) than the dataset that is trained "
+                "on, so that examples of both could be the same; drop it, or rename its file if it has nothing in common."
             )
         position = Position(needs.hidden.position)
         check_position(position, STATEMENT_POSITIONS, "statements")

@@ -123,7 +123,8 @@ def _compute(cell: Cell, plan: Plan | None, pack: Pack, since: float | None, pro
 
     if cell.model is None:
         assert isinstance(cell.probe, TrainedProbe)
-        return outcome_of_trained(cell, cell.probe, Gathered(), None)
+        outcome = outcome_of_trained(cell, cell.probe, Gathered(), None)
+        return replace(outcome, metrics={**outcome.metrics, "load_s": 0.0})
     from probegrid.cell.answer_probe import answer_outcome
     from probegrid.probes import AnswerProbe
     from probegrid.readings.session import ModelSession
