@@ -226,7 +226,7 @@ def _transfer(
         if spec.choices.dataset in called and data.fingerprint != own.fingerprint:
             raise ConfigError(
                 f"probe.test_on names another {spec.choices.dataset} (file or draw) than the dataset that is trained "
-                "on, so that examples of both could be the same; drop it, or rename its file if it has nothing in common."
+                "on, so that examples of both could be the same; drop it, or rename its file if nothing is shared."
             )
         position = Position(needs.hidden.position)
         check_position(position, STATEMENT_POSITIONS, "statements")
