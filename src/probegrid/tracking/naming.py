@@ -12,6 +12,9 @@ from probegrid.schema import Choices
 NAMED_GROUPS = ("model", "quantization", "dataset", "probe")
 """The groups whose choices every cell's name begins with."""
 
+_TOLD_BY_CHOICES = (*NAMED_GROUPS, "device_map", "model.path", "dataset.path")
+"""What a choice's name says already: a model or data set given by its path is called by it."""
+
 _USUAL_DEVICE_MAP = "auto"
 _WITHOUT_EFFECT = (
     "action",
@@ -49,7 +52,7 @@ def telling(overrides: Iterable[str], choices: Choices) -> tuple[str, ...]:
     keys = [
         override
         for override in overrides
-        if (key := key_of_override(override)) not in (*NAMED_GROUPS, "device_map") and has_effect(key)
+        if (key := key_of_override(override)) not in _TOLD_BY_CHOICES and has_effect(key)
     ]
     usual = choices.device_map == _USUAL_DEVICE_MAP
     return tuple(keys) if usual else (f"device_map={choices.device_map}", *keys)
