@@ -59,7 +59,7 @@ def test_free_lanes_are_filled_and_no_more_run(grid: Grid, checkpoint: Checkpoin
     for cpus, name in enumerate(names, start=1):  # packs that ask for different things cannot be one array
         grid.add_model(name, checkpoint("llama"), gpus=0, cpus=cpus, mem_gb=2, timeout_min=60)
     slow = grid.add_faulty("slow", checkpoint("llama"), gpus=0, cpus=7, mem_gb=2, timeout_min=60)
-    slow.set("slow 1.2")
+    slow.set("slow 2.5")
     models = f"model=slow,{','.join(names[1:])}"
     launcher = grid.start(*FAST, models, "hydra.launcher.max_parallel=2", f"hydra.launcher.detach={detach}")
     samples = sampled_until_all_ended(5)
