@@ -48,6 +48,10 @@ def misbehave(file):
     if fault.startswith("slow"):
         time.sleep(float(fault.split()[1]))
         return
+    if fault == "wait":
+        while file.exists():
+            time.sleep(0.1)
+        return
     file.unlink(missing_ok=True)
     if fault == "raise":
         raise RuntimeError("this cell fails")
@@ -75,7 +79,7 @@ class FaultyModel:
     fault_file: Path
 
     def set(self, fault: str) -> None:
-        """``raise``, ``unpicklable``, ``segfault`` or ``kill``, each once; or ``slow SECONDS`` until it is mended."""
+        """``raise``, ``unpicklable``, ``segfault`` or ``kill``, once; ``slow SECONDS``, ``wait``: until mended."""
         self.fault_file.write_text(fault)
 
     def mend(self) -> None:

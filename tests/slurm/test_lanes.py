@@ -21,23 +21,22 @@ FAST = (
 Checkpoints = Callable[[str], Path]
 Sample = tuple[float, frozenset[str], frozenset[str]]
 """A moment, the jobs that run, the jobs that wait."""
-LONGEST_GAP_S = 8.0
+LONGEST_GAP_S = 15.0
 """What SLURM and a busy machine may take from the end of a job to the start of the next."""
 
 
-def sampled_until_all_ended(count: int) -> list[Sample]:
-    """What squeue says of the jobs, a few times a second, until ``count`` were seen and all ended."""
+def sampled_until(condition: Callable[[], object]) -> list[Sample]:
+    """What squeue says of the jobs, a few times a second, until something is so."""
     samples: list[Sample] = []
 
-    def look() -> bool:
+    def look() -> object:
         rows = [line.split() for line in slurm("squeue", "-h", "-r", "-o", "%i %T").splitlines()]
         running = frozenset(job for job, state in rows if state in ("RUNNING", "COMPLETING"))
         waiting = frozenset(job for job, state in rows if state == "PENDING")
         samples.append((time.monotonic(), running, waiting))
-        seen = frozenset[str]().union(*(running | waiting for _, running, waiting in samples))
-        return len(seen) == count and not (running or waiting)
+        return condition()
 
-    wait_until(look, 150)
+    wait_until(look, 240)
     return samples
 
 
@@ -56,27 +55,25 @@ def longest_idle_s(samples: list[Sample], most: int) -> float:
 @pytest.mark.parametrize("detach", ["true", "false"])
 def test_free_lanes_are_filled_and_no_more_run(grid: Grid, checkpoint: Checkpoints, detach: str) -> None:
     names = ("long", "a", "b", "c", "d")
-    for cpus, name in enumerate(names, start=1):  # packs that ask for different things cannot be one array
+    for cpus, name in enumerate(names[1:], start=1):  # what asks for different things cannot be one array
         grid.add_model(name, checkpoint("llama"), gpus=0, cpus=cpus, mem_gb=2, timeout_min=60)
-    slow = grid.add_faulty("slow", checkpoint("llama"), gpus=0, cpus=7, mem_gb=2, timeout_min=60)
-    slow.set("slow 2.5")
-    models = f"model=slow,{','.join(names[1:])}"
-    launcher = grid.start(*FAST, models, "hydra.launcher.max_parallel=2", f"hydra.launcher.detach={detach}")
-    samples = sampled_until_all_ended(5)
+    long = grid.add_faulty("long", checkpoint("llama"), gpus=0, cpus=7, mem_gb=2, timeout_min=60)
+    long.set("wait")
+    limits = ("hydra.launcher.max_parallel=2", f"hydra.launcher.detach={detach}")
+    launcher = grid.start(*FAST, f"model={','.join(names)}", *limits)
+    samples = sampled_until(lambda: grid.has_started() and grid.states()[1:] == ["done"] * 4)
+    long.mend()  # it took one lane all the time, and the others had the other in turn
+    samples += sampled_until(lambda: grid.states() == ["done"] * 5)
     assert finish(launcher).returncode == 0
-    assert grid.states() == ["done"] * 5
     assert max(len(running) for _, running, _ in samples) == 2
     assert longest_idle_s(samples, 2) < LONGEST_GAP_S
-    slow_job, *others = (job["id"] for job in grid.jobs())
-    last = max(moment for moment, running, _ in samples if slow_job in running)
-    assert all(max(m for m, running, _ in samples if job in running) < last for job in others)
 
 
 def test_a_pack_in_several_jobs_is_one_array_with_a_limit(grid: Grid, checkpoint: Checkpoints) -> None:
     grid.add_model("small", checkpoint("llama"), gpus=0, cpus=1, mem_gb=2, timeout_min=60)
     limits = ("hydra.launcher.max_parallel=2", "hydra.launcher.cells_per_job=1")
     launcher = grid.start(*FAST, "model=small", "seed=range(4)", *limits)
-    samples = sampled_until_all_ended(4)
+    samples = sampled_until(lambda: grid.has_started() and grid.states() == ["done"] * 4)
     assert finish(launcher).returncode == 0
     assert len({job["id"].partition("_")[0] for job in grid.jobs()}) == 1
     assert max(len(running) for _, running, _ in samples) == 2
