@@ -57,13 +57,10 @@ class LocalScheduler:
                 runner = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
                 )
-            runner.returncode = (
-                0  # it may outlive this process, which never waits for it: its jobs' ends are on disk
-            )
             created = psutil.Process(runner.pid).create_time()
             folder.write_json(place / "runner.json", {"pid": runner.pid, "created": created})
         runner.returncode = (
-            0  # it outlives this command, and who looks for it goes by its id: nobody waits for it here
+            0  # it may outlive this process, and nobody waits for it: its jobs' ends are on disk
         )
         return submission
 
