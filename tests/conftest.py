@@ -213,6 +213,24 @@ def installed(wheel: Path, once: Once) -> Callable[..., subprocess.CompletedProc
 
 
 @pytest.fixture
+def start_python(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start Python code in a process of its own that sees the same packages."""
+
+    def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to run in; no network."""
     folder = tmp_path / "work"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from probegrid.errors import StoreError
-from probegrid.readings.store import Entry, content_name, key_of
+from probegrid.readings.store import Entry, content_name, key_of, read_verified
 
 TABLE = pa.table({"index": [1, 2], "text": ["one", "two"]})
 COLUMNS = ("index", "text")
@@ -68,6 +70,18 @@ def test_parts_are_merged_and_nothing_is_lost(entry: Entry) -> None:
     assert rows(entry) == TABLE.to_pylist()
     entry.merge(COLUMNS)
     assert parts(entry) == [merged]
+
+
+def test_a_reader_finds_every_row_while_others_merge(entry: Entry) -> None:
+    for row in range(2):
+        entry.write_part(TABLE.slice(row, 1))
+    first, second = parts(entry)
+    reader = read_verified(entry, entry.folder, "part-*.parquet")
+    assert next(reader)[0] == first
+    entry.merge(COLUMNS)
+    assert not second.exists()
+    read = [pq.read_table(io.BytesIO(content)) for _, content in reader]
+    assert {row["text"] for table in read for row in table.to_pylist()} == {"one", "two"}
 
 
 def test_another_description_or_kind_is_another_entry(entry: Entry, tmp_path: Path) -> None:

@@ -154,8 +154,8 @@ def test_activations_have_no_room(disk: Disk) -> None:
     layer = LayerStore(Entry(disk.folder, "activations", {"of": "this test"}), 1)
     disk.fill(spare_kb=16)
     with pytest.raises(StoreError, match=f"no space is left for {layer.folder}"):
-        layer.write([0], torch.ones(100, 1000, dtype=torch.bfloat16), 0.1)
+        layer.write(["a passage"], [100], torch.ones(100, 1000, dtype=torch.bfloat16), [0.1])
     assert not disk.leftovers()
     disk.make_room()
-    layer.write([0], torch.ones(100, 1000, dtype=torch.bfloat16), 0.1)
-    assert layer.passages() == {0}
+    layer.write(["a passage"], [100], torch.ones(100, 1000, dtype=torch.bfloat16), [0.1])
+    assert layer.stored() == {"a passage"}

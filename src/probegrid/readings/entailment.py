@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.models.classifier import Classifier, Pair
@@ -68,11 +68,14 @@ class Entailments:
         self._n_cut = 0
         self.read_s = 0.0
         rows = [row for table in self._entry.read_parts(_COLUMNS) for row in table.to_pylist()]
+        newest: dict[Pair, dict[str, Any]] = {}
         for row in sorted(rows, key=lambda row: float(row["read_at"])):
             if since is None or row["read_at"] >= since:
-                self._known[row["first"], row["second"]] = row["entails"]
-                self.read_s += row["seconds"]
-                self._n_cut += row["cut"]
+                newest[row["first"], row["second"]] = row
+        for pair, row in newest.items():
+            self._known[pair] = row["entails"]
+            self.read_s += row["seconds"]
+            self._n_cut += row["cut"]
 
     def __enter__(self) -> Self:
         return self

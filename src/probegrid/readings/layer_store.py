@@ -145,8 +145,7 @@ class LayerStore:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        files = [file for file in sorted(self.folder.glob("part-*.safetensors")) if file.name not in without]
-        for file, content in read_verified(self._entry, files):
+        for file, content in read_verified(self._entry, self.folder, "part-*.safetensors", frozenset(without)):
             try:
                 header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
                 index = json.loads(header["__metadata__"]["index"])

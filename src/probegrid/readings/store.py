@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -103,7 +103,7 @@ class Entry:
     def merge(self, columns: Sequence[str]) -> None:
         """Make one part of all, where there are several: inodes are rationed.
 
-        A reader at work meanwhile finds every row in the old parts or in the new one.
+        A reader at work meanwhile finds every row in the old parts or in the new one, or in both.
         """
         import pyarrow as pa
 
@@ -126,7 +126,7 @@ class Entry:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        for file, content in read_verified(self, sorted(self.folder.glob("part-*.parquet"))):
+        for file, content in read_verified(self, self.folder, "part-*.parquet"):
             try:
                 table = pq.read_table(io.BytesIO(content))
                 missing = set(columns) - set(table.column_names)
@@ -139,23 +139,36 @@ class Entry:
             yield file, table
 
 
-def read_verified(entry: Entry, files: Sequence[Path]) -> Iterator[tuple[Path, bytes]]:
+def read_verified(
+    entry: Entry, folder: Path, pattern: str, without: Collection[str] = ()
+) -> Iterator[tuple[Path, bytes]]:
     """The content of each file whose name says what it holds; one that holds something else is set aside.
+
+    The folder is listed again until nothing new is found: while some files are read, another process may merge others.
+
+    Args:
+        entry: of the folder.
+        folder: holds the files.
+        pattern: of their names.
+        without: names that are passed over.
 
     Raises:
         StoreError: a file may not be read.
     """
-    for file in files:
-        try:
-            content = file.read_bytes()
-        except FileNotFoundError:  # merged with others meanwhile, which are read in its place
-            continue
-        except OSError as error:
-            raise unreadable(file, error) from error
-        if content_name(content) == file.stem.removeprefix("part-"):
-            yield file, content
-        else:
-            entry.set_aside(file, "its checksum differs")
+    seen = set(without)
+    while files := sorted(file for file in folder.glob(pattern) if file.name not in seen):
+        for file in files:
+            seen.add(file.name)
+            try:
+                content = file.read_bytes()
+            except FileNotFoundError:  # merged with others meanwhile
+                continue
+            except OSError as error:
+                raise unreadable(file, error) from error
+            if content_name(content) == file.stem.removeprefix("part-"):
+                yield file, content
+            else:
+                entry.set_aside(file, "its checksum differs")
 
 
 def content_name(content: bytes) -> str:
