@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -108,21 +105,3 @@ def start_server(tmp_path: Path, migrated: Path) -> Callable[[int], AbstractCont
 def port() -> int:
     """A port of loopback that nothing listens on."""
     return free_port()
-
-
-@pytest.fixture
-def start_python(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start Python code in a process of its own that sees the same packages."""
-
-    def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            env=environment,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start
