@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 _WAIT_S = 20
 """How long SQLite waits for another process that writes."""
-_LOCK_NUMBER = 0x70726F6265  # "probe"
-"""What names our lock in a database server, where others may have locks of theirs."""
 _COMPANIONS = ("-journal", "-wal", "-shm")
 """What SQLite keeps beside a file; it would be applied to whatever file stands there next."""
 
@@ -95,26 +93,6 @@ def _notice_replacement(path: Path) -> None:
     if _seen.get(path, now) != now:
         _forget_connections(path)
     _seen[path] = now
-
-
-@contextmanager
-def first_contact_lock(uri: str, timeout_s: float) -> Iterator[None]:
-    """Let one process at a time make MLflow's tables in a database server: they are not made safely by several at once.
-
-    A killed process needs no mending there: PostgreSQL undoes what it had not finished, and gives its lock free.
-    """
-    if not uri.startswith("postgresql"):
-        yield
-        return
-    from sqlalchemy import create_engine, text
-    from sqlalchemy.pool import NullPool
-
-    engine = create_engine(uri, poolclass=NullPool)
-    with engine.connect() as connection:
-        connection.execute(text(f"SET lock_timeout = {round(timeout_s * 1000)}"))
-        connection.execute(text(f"SELECT pg_advisory_lock({_LOCK_NUMBER})"))
-        connection.commit()  # the lock is the session's, not the transaction's
-        yield
 
 
 def _look(path: Path) -> _Found:

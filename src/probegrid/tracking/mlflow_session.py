@@ -19,7 +19,7 @@ from probegrid.errors import TrackingError
 from probegrid.progress import say
 from probegrid.schema import TrackingConfig
 from probegrid.tracking.mlflow_content import NOTE_TAG, experiment_note, experiment_tags, legal_name
-from probegrid.tracking.mlflow_database import first_contact_lock, make_ready
+from probegrid.tracking.mlflow_database import make_ready
 from probegrid.tracking.redaction import redact
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ _QUIET = {
 _NOISY_LOGGERS = ("mlflow", "alembic", "urllib3.connectionpool")
 _FIRST_CONTACT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 _AT_WORK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+_LOCK_NUMBER = 0x70726F6265  # "probe"
+"""What names our lock in a database server, where others may have locks of theirs."""
 _MAX_REASON_LENGTH = 300
 _BACKOFF = {"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0.5"}
 
@@ -84,7 +86,7 @@ def open_experiment(tracking: TrackingConfig) -> Iterator[OpenExperiment]:
             replaced = make_ready(sqlite_path) if sqlite_path else None
             if replaced is not None:
                 say(replaced.sentence)
-            with _settings(_FIRST_CONTACT), first_contact_lock(uri, LOCK_TIMEOUT_S):
+            with _settings(_FIRST_CONTACT), _first_contact_lock(uri):
                 client = MlflowClient(tracking_uri=uri)
                 experiment_id = _experiment_id(client, tracking.experiment, sqlite_path)
             with _settings(_AT_WORK):
@@ -117,6 +119,26 @@ def _sqlite_path(uri: str) -> Path | None:
 def _exclusive(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock"), LOCK_TIMEOUT_S):
+        yield
+
+
+@contextmanager
+def _first_contact_lock(uri: str) -> Iterator[None]:
+    """Let one process at a time make MLflow's tables in a database server: they are not made safely by several at once.
+
+    A killed process needs no mending there: PostgreSQL undoes what it had not finished, and gives its lock free.
+    """
+    if not uri.startswith("postgresql"):
+        yield
+        return
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.pool import NullPool
+
+    engine = create_engine(uri, poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_S * 1000}"))
+        connection.execute(text(f"SELECT pg_advisory_lock({_LOCK_NUMBER})"))
+        connection.commit()  # the lock is the session's, not the transaction's
         yield
 
 
