@@ -233,7 +233,8 @@ def test_a_secret_that_was_typed_is_hidden_wherever_it_turns_up(
     [
         "first_token_entropy_auroc", "max_new_tokens", "n_tokens", "tokens_per_s", "decoding.max_new_tokens",
         "token_ids", "token_logprobs", "eos_token", "pad_token", "bos_token_id", "num_token", "tokenizer",
-        "HF_TOKEN_PATH", "secret_file", "key", "keys", "monkey", "author", "passage", "tokenization", "last_token", "count_stop",
+        "HF_TOKEN_PATH", "secret_file", "key", "keys", "monkey", "author", "passage", "tokenization",
+        "last_token", "count_stop",
     ],
 )  # fmt: skip
 def test_a_name_that_only_looks_like_a_secrets_is_let_be(name: str) -> None:
