@@ -17,7 +17,7 @@ def guard(config: DictConfig) -> None:
     Raises:
         StoreError: the folder of sweeps cannot be written.
     """
-    if not holds_secret(OmegaConf.to_yaml(config)):
+    if not holds_secret(OmegaConf.to_container(config)):
         return
     file = multirun_file(config)
     make_private(file)

@@ -50,7 +50,7 @@ _SHAPES = re.compile(
 # Hydra writes ``:`` as ``\:``. A port is no password: it ends where the host does.
 _UP_TO_COLON = r"(?P<before>[a-z][a-z0-9+.-]*\\?:\\?/\\?/[^\s/:@\\]*\\?:)"
 _NO_PORT = r"""(?!\d{1,5}(?:[/?#\s,;.)\]"']|\\(?!@)|$))"""
-_URI = re.compile(rf"\s*{_UP_TO_COLON}{_NO_PORT}(?P<password>.*)@", re.IGNORECASE | re.DOTALL)
+_URI = re.compile(rf"\s*[\"']?{_UP_TO_COLON}{_NO_PORT}(?P<password>.*)@", re.IGNORECASE | re.DOTALL)
 _URI_PASSWORD = re.compile(rf"{_UP_TO_COLON}{_NO_PORT}(?P<password>[^\s\"'<>]*)@", re.IGNORECASE)
 _URI_USER = re.compile(
     r"(?P<before>[a-z][a-z0-9+.-]*\\?:\\?/\\?/)(?![a-z]{1,8}\\?@)(?P<password>[^\s/:@\\]+)\\?@", re.IGNORECASE
@@ -132,7 +132,8 @@ def holds_secret(value: object) -> bool:
 def remember(value: object) -> None:
     """Hide the secrets of a config, or of a command line's words, wherever else this process writes them."""
     for secret in _secrets_in(value):
-        forms = {secret, unquote(secret)}
+        forms = {secret, _unescaped(secret)}
+        forms |= {unquote(form) for form in forms}
         forms |= {repr(form)[1:-1] for form in forms} | {json.dumps(form)[1:-1] for form in forms}
         forms |= {_SPECIAL_TO_HYDRA.sub(r"\\\1", form) for form in forms}
         _remembered.update(filter(_is_telling, forms))
@@ -230,9 +231,16 @@ def _is_secret(name: str, value: str) -> bool:
 
 def _plain(value: str) -> str:
     """The value of an override without the quotes and backslashes that Hydra's grammar asks for."""
-    unescaped = re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
-    quoted = re.fullmatch(r"(['\"])(.*)\1", unescaped, re.DOTALL)
-    return quoted[2] if quoted else unescaped
+    return _unescaped(_unquoted(value))
+
+
+def _unquoted(value: str) -> str:
+    quoted = re.fullmatch(r"\s*(['\"])(.*)\1\s*", value, re.DOTALL)
+    return quoted[2] if quoted else value
+
+
+def _unescaped(value: str) -> str:
+    return re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
 
 
 def _known_secrets() -> list[str]:
@@ -268,7 +276,7 @@ def _secrets_of_string(text: str, *, is_secret: bool) -> Iterator[str]:
             yield text
         yield from _secrets_of_url(text)
         return
-    for value in (override["value"], _plain(override["value"])):
+    for value in (_unquoted(override["value"]), _plain(override["value"])):
         if _is_secret(override["key"], value):
             yield value
         yield from _secrets_of_url(value)
