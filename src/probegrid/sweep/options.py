@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
+from probegrid.errors import ConfigError
 from probegrid.ranges import MOST_GB, MOST_GPUS, check, number_field
 
 _NO_LIMIT = "give 1 or more, or null for no limit"
