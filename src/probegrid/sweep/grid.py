@@ -160,7 +160,6 @@ def compose_cells(
 
 
 def told_apart(cells: Sequence[ComposedCell]) -> list[ComposedCell]:
-<<<<<<< HEAD
     """The same cells, each named by its choices and by the overrides that tell it from others called so."""
     alike: dict[str, list[set[str]]] = {}
     for cell in cells:
@@ -168,18 +167,6 @@ def told_apart(cells: Sequence[ComposedCell]) -> list[ComposedCell]:
     return [
         cell if cell.spec is None else _named(cell, cell.spec, set.intersection(*alike[_called(cell)]))
         for cell in cells
-=======
-    """The same cells, each named by its choices and by the overrides that not all of them share."""
-    common = set.intersection(*(set(cell.overrides) for cell in cells)) if cells else set()
-    return [cell if cell.spec is None else _named(cell, cell.spec, common) for cell in cells]
-
-
-def cell_names(cells: Sequence[ComposedCell]) -> list[str]:
-    """A name for each cell of a grid, different for each; what could not be composed goes by its overrides."""
-    return [
-        " ".join(map(redact_override, cell.overrides)) if cell.spec is None else cell.spec.name
-        for cell in told_apart(cells)
->>>>>>> cd29620 (Ranges: hostile values of every key, launchers' options too)
     ]
 
 
