@@ -143,6 +143,19 @@ def sibling(path: Path, kind: str) -> Path:
     return path.with_name(f".{path.name}.{kind}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether what a path names, once links are followed, is there and lies in a folder."""
+    try:
+        return path.resolve(strict=True).is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a link to nowhere, or in a circle
+        return False
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every file in a folder and the folders in it, sorted; links that lead out of it are passed over."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and lies_in(path, folder))
+
+
 def no_permission(error: OSError, path: Path) -> str | None:
     """Say who may do what was refused, and to whom the file belongs; None where permission was not the matter."""
     if error.errno not in _NO_PERMISSION:

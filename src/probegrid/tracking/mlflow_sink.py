@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probegrid.disk import atomic, locked
+from probegrid.disk import atomic, files_in, locked
 from probegrid.errors import RunError, StoreError, TrackingError
 from probegrid.progress import say
 from probegrid.schema import TrackingConfig
@@ -27,7 +27,7 @@ from probegrid.tracking.mlflow_session import (
     open_experiment,
     without_retries,
 )
-from probegrid.tracking.record import RESULT_FILE, CellRecord, Status, read, read_config, recorded_keys
+from probegrid.tracking.record import RESULT_FILE, CellRecord, Status, own_keys, read, read_config
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -93,7 +93,7 @@ def send_again(results_dir: Path, tracking: TrackingConfig) -> None:
     Raises:
         ServerUnreachable: nothing answers at the tracking URI.
     """
-    keys = recorded_keys(results_dir)
+    keys = own_keys(results_dir)
     say(f"what is recorded in {results_dir} is sent to it again ({len(keys)} cells).")
     for key in keys:
         try:
@@ -200,7 +200,7 @@ def _make_run(
             metrics=[Metric(point.name, point.value, end_ms, point.step) for point in points],
             params=[Param(name, value) for name, value in params.items()],
         )
-    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
+    for path in files_in(folder):  # a link may name a file that is nobody else's business
         if path.name != MARKER_FILE:
             parent = path.parent.relative_to(folder).as_posix()
             client.log_artifact(run_id, str(path), None if parent == "." else parent)

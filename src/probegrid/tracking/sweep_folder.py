@@ -23,7 +23,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from probegrid.disk import atomic, disk_errors
+from probegrid.disk import atomic, disk_errors, files_in, lies_in
 from probegrid.errors import StoreError
 from probegrid.schema import CellSpec, Resources
 from probegrid.tracking.redaction import holds_secret, redact, redact_override, redact_words
@@ -71,9 +71,8 @@ class SweepFolder:
 
     def public_files(self) -> list[Path]:
         """What is there of the files that MLflow's parent run of the sweep shows."""
-        files = (self.manifest_file, self.diff_file, self.summary_file)
-        report = sorted(path for path in self.report_dir.rglob("*") if path.is_file())
-        return [*(file for file in files if file.exists()), *report]
+        files = (self.manifest_file, self.diff_file, self.summary_file, *files_in(self.report_dir))
+        return [file for file in files if lies_in(file, self.results_dir)]
 
     def traceback_file(self, cell: int) -> Path:
         """``tracebacks/<n>.txt``."""
