@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from probegrid.errors import ProbegridError
+from probegrid.tracking.redaction import (
+    hide_in_tracebacks,
+    redact,
+    redacted_stdout,
+    redacted_traceback,
+    remember,
+)
 
 if TYPE_CHECKING:
     from hydra._internal.hydra import Hydra
@@ -22,13 +28,15 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of the console command ``probegrid``; exits with 0, 1 or 2 as the README says."""
+    hide_in_tracebacks()
+    remember(sys.argv[1:])
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, sys.argv[1:])
     try:
         _answer(sys.argv[1:])
     except ProbegridError as error:
         if show_traceback:
-            traceback.print_exc()
-        sys.exit(_report(str(error), error.exit_status))
+            sys.stderr.write(redacted_traceback(error))
+        sys.exit(_report(redact(str(error)), error.exit_status))
     except KeyboardInterrupt as error:  # a launcher's names the signal
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would cut the end short
         number = error.args[0] if error.args else signal.SIGINT
@@ -69,9 +77,11 @@ def _compose_and_act(arguments: Namespace) -> None:
         GlobalHydra.instance().initialize(hydra)
         try:
             if arguments.cfg is not None:
-                hydra.show_cfg(name, words, arguments.cfg, arguments.package, arguments.resolve)
+                with redacted_stdout():
+                    hydra.show_cfg(name, words, arguments.cfg, arguments.package, arguments.resolve)
             elif arguments.info is not None:
-                hydra.show_info(arguments.info, name, words)
+                with redacted_stdout():
+                    hydra.show_info(arguments.info, name, words)
             elif arguments.hydra_help:
                 hydra.hydra_help(name, hydra_parser(), arguments)
             else:

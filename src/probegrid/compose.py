@@ -26,6 +26,7 @@ from probegrid.plugins import config_classes
 from probegrid.probes import ActivationProbe, TrainedProbe
 from probegrid.schema import CellSpec, Choices, Config, DatasetConfig, ModelConfig, ProbeConfig
 from probegrid.tracking.naming import telling
+from probegrid.tracking.redaction import redact_override
 
 
 def register() -> None:
@@ -91,7 +92,7 @@ def to_spec(composed: DictConfig, hydra: Any, loader: CellLoader) -> CellSpec:
     chosen = {part.name: str(hydra.runtime.choices[part.name]) for part in fields(Choices)}
     named = {group: _name(group, chosen[group], getattr(config, group), loader) for group in PLACED}
     choices = Choices(**chosen | named)
-    overrides = telling(list(hydra.overrides.task), choices)
+    overrides = tuple(map(redact_override, telling(list(hydra.overrides.task), choices)))
     return CellSpec(config, choices, _test_sets(config, loader), overrides)
 
 

@@ -3,8 +3,6 @@
 A folder's files go into a hidden sibling (``.<name>.tmp-<host>-<pid>-<random>``), reach the disk, and the sibling is
 renamed. A folder that is already there is first renamed away (``.<name>.old-...``), so a reader sees the old folder,
 for an instant none, then the new one; never a mixture.
-
-Knows paths and the operating system's errors.
 """
 
 from __future__ import annotations
@@ -28,11 +26,22 @@ from safetensors import SafetensorError
 from probegrid.errors import StoreError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
+_ABANDONED_AFTER_S = 24 * 3600
+_FULL_DISK = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
 
 
 @contextmanager
-def atomic(target: Path) -> Iterator[Path]:
+def atomic(target: Path, *, private: bool = False) -> Iterator[Path]:
     """Give a temporary path beside ``target`` to write to; flush and rename it when the block ends well.
+
+    Args:
+        target: gets the permissions that the umask leaves, whatever the writer in the block set
+            (safetensors writes 0600).
+        private: whether it is for this user's eyes alone (0600), because it must hold a secret.
 
     Raises:
         StoreError: the disk is full or cannot be written.
@@ -40,9 +49,12 @@ def atomic(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with disk_errors(target):
         try:
+            mode = _create(
+                temporary, private=private
+            )  # before the block: safetensors calls EACCES "No such file"
             yield temporary
-            with temporary.open("rb+") as stream:
-                os.fsync(stream.fileno())
+            temporary.chmod(mode)
+            sync_file(temporary)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -55,9 +67,7 @@ def disk_errors(target: Path) -> Iterator[None]:
         with full_disk(target):
             yield
     except OSError as error:
-        raise StoreError(
-            f"{target} cannot be written: {error.strerror or error}; check store_dir and results_dir."
-        ) from error
+        raise StoreError(f"{target} cannot be written: {_reason(error, target)}") from error
 
 
 @contextmanager
@@ -71,15 +81,6 @@ def full_disk(target: Path | str) -> Iterator[None]:
         raise StoreError(
             f"no space is left for {target}; free some and run the same command: it goes on."
         ) from error
-
-
-def _is_full(error: OSError | SafetensorError) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in _FULL
-    return any(f"os error {number}" in str(error) for number in _FULL)  # all that safetensors says of it
-
-
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -119,9 +120,76 @@ def _knows_locks(folder: Path) -> bool:
     return True
 
 
-_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
-_ABANDONED_AFTER_S = 24 * 3600
-_FULL_DISK = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
+def make_private(file: Path) -> None:
+    """Let only this user read a file (0600), which is made where it is not there, before a secret goes into it.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    with disk_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
+        file.chmod(0o600)
+
+
+def sync_file(file: Path) -> None:
+    """Make sure that what a file holds has reached the disk."""
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def sibling(path: Path, kind: str) -> Path:
+    """A hidden name beside ``path`` that nothing has, known to `remove_leftovers`; ``kind`` is ``tmp`` or ``old``."""
+    return path.with_name(f".{path.name}.{kind}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether what a path names, once links are followed, is there and lies in a folder."""
+    try:
+        return path.resolve(strict=True).is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # a link to nowhere, or in a circle
+        return False
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every file in a folder and the folders in it, sorted; links that lead out of it are passed over."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and lies_in(path, folder))
+
+
+def no_permission(error: OSError, path: Path) -> str | None:
+    """Say who may do what was refused, and to whom the file belongs; None where permission was not the matter."""
+    if error.errno not in _NO_PERMISSION:
+        return None
+    if error.errno == errno.EROFS:
+        return "its file system is mounted read-only"
+    try:
+        owner = next(found for found in (path, *path.parents) if found.exists()).owner()
+    except (OSError, KeyError, StopIteration):
+        return "no permission"
+    return f"no permission, it belongs to {owner}"
+
+
+def _create(file: Path, *, private: bool) -> int:
+    """Make an empty file; return its permissions, which the umask and the folder have decided."""
+    file.unlink(missing_ok=True)
+    descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o666)
+    try:
+        return os.fstat(descriptor).st_mode & 0o777
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: OSError, target: Path) -> str:
+    denied = no_permission(error, target)
+    if denied is not None:
+        return f"{denied}; have it changed, or give another store_dir or results_dir."
+    return f"{error.strerror or error}; check store_dir and results_dir."
+
+
+def _is_full(error: OSError | SafetensorError) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return any(f"os error {number}" in str(error) for number in _FULL)  # all that safetensors says of it
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -130,7 +198,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         StoreError: the disk is full or refuses to be written; what stood there before still stands.
     """
-    temporary = _sibling(folder, "tmp")
+    temporary = sibling(folder, "tmp")
     try:
         temporary.mkdir(parents=True)
         for name, content in files.items():
@@ -139,9 +207,11 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             _flush_folder(path)
         _replace(folder, temporary)
     except OSError as error:
-        reason = _FULL_DISK.get(error.errno or 0, error.strerror or str(error))
+        denied = no_permission(error, folder)
+        reason = denied or _FULL_DISK.get(error.errno or 0, error.strerror or str(error))
+        mend = "have it changed" if denied else "make room"
         raise StoreError(
-            f"cannot write {folder}: {reason}; make room or choose another folder, and run again."
+            f"cannot write {folder}: {reason}; {mend} or choose another folder, and run again."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -160,12 +230,6 @@ def remove_leftovers(parent: Path) -> None:
             with suppress(OSError):  # the folder stands already: the replacement was complete
                 path.rename(parent / found["name"])
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _sibling(folder: Path, kind: str) -> Path:
-    return folder.with_name(
-        f".{folder.name}.{kind}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    )
 
 
 def _write_file(path: Path, content: bytes) -> None:
@@ -194,7 +258,7 @@ def _replace(folder: Path, temporary: Path) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         with suppress(FileNotFoundError):  # another writer was quicker
-            retired.append(folder.rename(_sibling(folder, "old")))
+            retired.append(folder.rename(sibling(folder, "old")))
     _flush_folder(folder.parent)
     for path in retired:
         shutil.rmtree(path, ignore_errors=True)

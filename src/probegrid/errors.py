@@ -18,13 +18,27 @@ A message says what was given, what is allowed, and how to mend it.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_LONGEST_WORD = 1000
+
+
+def printable(text: str) -> str:
+    """The text on one line that moves no cursor: control characters by their escapes, very long words cut."""
+    line = "".join(
+        one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in text
+    )
+    return re.sub(rf"(\S{{{_LONGEST_WORD}}})\S+", r"\1...", line)
 
 
 class ProbegridError(Exception):
-    """Root of the tree; never raised itself."""
+    """Root of the tree; never raised itself. What it says is one line, whatever it quotes."""
 
     exit_status = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class UserError(ProbegridError):

@@ -26,6 +26,11 @@ LOG_EVERY_S = 30.0
 """Seconds between two lines where there is no terminal."""
 
 
+def say(sentence: str) -> None:
+    """Print a line to stderr at once."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Counts examples and tokens; use as a context manager."""
 

@@ -6,6 +6,7 @@ Knows names, types, defaults and what each value may be. Datasets and probes wit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,6 +16,17 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from probegrid.errors import ConfigError
+from probegrid.ranges import (
+    MOST_GB,
+    MOST_GPUS,
+    MOST_ROWS,
+    MOST_TOKENS,
+    check,
+    number_field,
+    path_field,
+    seed_field,
+    shown,
+)
 
 Typed = TypeVar("Typed")
 
@@ -71,23 +83,23 @@ class TrackingBackend(Enum):
 class Architecture:
     """The numbers of a decoder that determine its bytes and operations; checked against the checkpoint at load."""
 
-    layers: int = MISSING
+    layers: int = number_field(MISSING, least=1, most=10_000)
     """Transformer blocks."""
-    hidden: int = MISSING
+    hidden: int = number_field(MISSING, least=1, most=10**6)
     """Width of the residual stream."""
-    heads: int = MISSING
+    heads: int = number_field(MISSING, least=1, most=10**5)
     """Query heads of a block."""
-    kv_heads: int = MISSING
+    kv_heads: int = number_field(MISSING, least=1, most=10**5)
     """Key and value heads of a block; smaller than ``heads`` under grouped-query attention."""
-    head_dim: int = MISSING
+    head_dim: int = number_field(MISSING, least=1, most=10**5)
     """Width of one head."""
-    intermediate: int = MISSING
+    intermediate: int = number_field(MISSING, least=1, most=10**7)
     """Width of the feed-forward layer (of one expert)."""
-    vocab: int = MISSING
+    vocab: int = number_field(MISSING, least=1, most=10**8)
     """Rows of the embedding."""
-    experts: int = 1
+    experts: int = number_field(1, least=1, most=10**5)
     """Experts of a block; 1 for a dense model."""
-    experts_per_token: int = 1
+    experts_per_token: int = number_field(1, least=1, most=10**5)
     """Experts a token passes through."""
     tied_embeddings: bool = False
     """Whether the output head is the embedding itself."""
@@ -101,7 +113,7 @@ class Architecture:
     """Whether queries and keys are normalized head by head (Qwen3, Gemma 3)."""
     post_norms: bool = False
     """Whether attention and feed-forward are normalized after as well as before (Gemma 2 and 3)."""
-    context: int = MISSING
+    context: int = number_field(MISSING, least=1, most=10**9, unit="tokens")
     """Largest number of positions, in tokens."""
 
 
@@ -109,13 +121,13 @@ class Architecture:
 class Resources:
     """What a job of this model asks the scheduler for; null: taken from the plan."""
 
-    gpus: int | None = None
+    gpus: int | None = number_field(None, least=0, most=MOST_GPUS)
     """GPUs of one node."""
-    cpus: int | None = None
+    cpus: int | None = number_field(None, least=1, most=10_000)
     """CPU cores."""
-    mem_gb: float | None = None
+    mem_gb: float | None = number_field(None, above=0, most=MOST_GB, unit="GB")
     """CPU memory in GB (10^9 bytes)."""
-    timeout_min: int | None = None
+    timeout_min: int | None = number_field(None, least=1, most=366 * 24 * 60, unit="minutes")
     """Wall-clock limit in minutes."""
 
 
@@ -123,9 +135,9 @@ class Resources:
 class ModelConfig:
     """A checkpoint and how it is read."""
 
-    path: str = MISSING
+    path: str = path_field(MISSING)
     """Hub id (``Qwen/Qwen2.5-72B-Instruct``), local folder, or ``embedded:tiny``."""
-    revision: str | None = None
+    revision: str | None = path_field(None)
     """Branch, tag or commit of the hub repository; ignored for a local folder."""
     dtype: Dtype = Dtype.bfloat16
     """Floating-point type of the weights that are not quantized, and of the computation."""
@@ -133,7 +145,7 @@ class ModelConfig:
     """Run Python code that comes with the checkpoint."""
     use_safetensors: bool = True
     """Load ``.safetensors`` only; false also allows pickled ``.bin`` weights, which can run code when opened."""
-    chat_template: str | None = None
+    chat_template: str | None = path_field(None)
     """null: plain text for questions, the tokenizer's own template for conversations where it has one; ``none``: plain
     text always; ``default`` (or true): the tokenizer's own template always; else the path of a Jinja file."""
     template_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -145,6 +157,7 @@ class ModelConfig:
     """What a job asks the scheduler for."""
 
     def __post_init__(self) -> None:
+        check(self, "model")
         if self.chat_template is not None and self.chat_template.lower() in ("true", "auto"):
             self.chat_template = "default"
         if self.chat_template is not None and self.chat_template.lower() in ("false", "none"):
@@ -167,14 +180,17 @@ class DeviceMapConfig:
 
     strategy: PlacementStrategy = PlacementStrategy.auto
     """How blocks are spread."""
-    gpus: int | None = None
+    gpus: int | None = number_field(None, least=0, most=MOST_GPUS)
     """GPUs to use; null: those that are visible."""
-    gpu_memory_gb: float | None = None
+    gpu_memory_gb: float | None = number_field(None, above=0, most=MOST_GB, unit="GB")
     """Memory of each GPU in GB (10^9 bytes); null: what the GPU reports as free."""
-    cpu_memory_gb: float | None = None
+    cpu_memory_gb: float | None = number_field(None, above=0, most=MOST_GB, unit="GB")
     """CPU memory for weights in GB; null: what the machine reports as available."""
-    overhead_gb: float = 1.0
+    overhead_gb: float = number_field(1.0, least=0, most=MOST_GB, unit="GB")
     """Memory of each GPU kept free for the CUDA context, the libraries and fragmentation, in GB."""
+
+    def __post_init__(self) -> None:
+        check(self, "device_map")
 
 
 @dataclass
@@ -183,20 +199,17 @@ class DatasetConfig:
 
     holds_questions: ClassVar[bool] = False
     """Whether it loads as questions with references; else as statements with labels."""
-    path: str | None = None
+    path: str | None = path_field(None)
     """Hub id, local file, or local folder; null for the embedded sets."""
-    split: str = "validation"
+    split: str = path_field("validation")
     """Split that is evaluated."""
-    num_samples: int = 400
+    num_samples: int = number_field(400, least=1, most=MOST_ROWS, below="asks for no example")
     """Examples to evaluate; more than there are means all of them."""
-    seed: int = 0
+    seed: int = seed_field()
     """Seed of the draw of the examples."""
 
     def __post_init__(self) -> None:
-        if self.num_samples < 1:
-            raise ConfigError(
-                f"dataset.num_samples={self.num_samples} asks for no example; give 1 or more (400 is the default)."
-            )
+        check(self, "dataset")
 
 
 @dataclass
@@ -205,7 +218,7 @@ class QuestionDatasetConfig(DatasetConfig):
 
     holds_questions: ClassVar[bool] = True
     """Always."""
-    shot_split: str = "train"
+    shot_split: str = path_field("train")
     """Split the few-shot examples are drawn from; a single local file is divided into two disjoint parts instead."""
     rule: str | None = None
     """Rule of correctness by which an answer is judged: ``squad``, ``trivia_qa`` or one of your own; null: the
@@ -218,22 +231,23 @@ class PromptConfig:
 
     instruction: str = "Answer the following question as briefly as possible.\n"
     """First line of the prompt."""
-    num_few_shot: int = 5
+    num_few_shot: int = number_field(5, least=0, most=100_000)
     """Worked examples before the question."""
     use_context: bool = False
     """Show the paragraph of each question in a ``Context:`` line, where the dataset has one."""
     brief_always: bool = False
     """Repeat the instruction in every block instead of leading once."""
-    max_new_tokens: int = 50
+    max_new_tokens: int = number_field(
+        50, least=1, most=MOST_TOKENS, below="leaves no room for an answer", unit="tokens"
+    )
     """Longest answer this prompt calls for, in tokens; the default of ``decoding.max_new_tokens``."""
     stop: list[str] = field(default_factory=lambda: ["\n", "\n\n", "Question:", "Context:"])
     """Strings that end an answer, besides the end-of-sequence tokens."""
-    seed: int = 0
+    seed: int = seed_field()
     """Seed of the draw of the few-shot examples."""
 
     def __post_init__(self) -> None:
-        if self.num_few_shot < 0:
-            raise ConfigError(f"prompt.num_few_shot={self.num_few_shot} is negative; give 0 or more.")
+        check(self, "prompt")
         if any(not stop for stop in self.stop):
             raise ConfigError(
                 "prompt.stop holds an empty string, which would end every answer at once; remove it."
@@ -246,38 +260,32 @@ class DecodingConfig:
 
     do_sample: bool = False
     """Also draw ``num_generations`` samples for each question."""
-    max_new_tokens: int = 50
+    max_new_tokens: int = number_field(
+        50, least=1, most=MOST_TOKENS, below="leaves no room for an answer", unit="tokens"
+    )
     """Longest answer in tokens."""
-    temperature: float = 1.0
+    temperature: float = number_field(1.0, above=0, least=1e-4, most=100, hint="greedy is decoding=greedy")
     """Softmax temperature of the samples; log-probabilities are always recorded at temperature 1."""
-    num_generations: int = 1
+    num_generations: int = number_field(1, least=1, most=10_000)
     """Samples a question when ``do_sample``; greedy decoding has one generation."""
     batch_size: str = "auto"
     """Questions decoded together: a number, or ``auto`` for what memory allows. Never changes the cell's key."""
     count_stop: bool = False
     """Whether the token that ends an answer counts in its log-probability and length."""
-    seed: int = 0
+    seed: int = seed_field()
     """Seed of the samples."""
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ConfigError(
-                f"decoding.max_new_tokens={self.max_new_tokens} leaves no room for an answer; give 1 or more."
-            )
-        if self.num_generations < 1:
-            raise ConfigError(f"decoding.num_generations={self.num_generations}: give 1 or more.")
+        check(self, "decoding")
         if not self.do_sample and self.num_generations != 1:
             raise ConfigError(
                 f"decoding.num_generations={self.num_generations} with greedy decoding would repeat one answer; "
                 "use decoding=sample."
             )
-        if self.temperature <= 0:
+        if self.batch_size != "auto" and re.fullmatch(r"[1-9][0-9]{0,6}", self.batch_size) is None:
             raise ConfigError(
-                f"decoding.temperature={self.temperature} is not positive; greedy is decoding=greedy."
-            )
-        if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size) > 0):
-            raise ConfigError(
-                f"decoding.batch_size={self.batch_size} is neither 'auto' nor a number of at least 1."
+                f"decoding.batch_size={shown(self.batch_size)} is neither 'auto' nor a number of at least 1 "
+                "(and below ten millions)."
             )
 
 
@@ -287,8 +295,11 @@ class ProbeConfig:
 
     fewest_samples: ClassVar[int] = 0
     """Samples of each question that it needs, which ``decoding=sample`` draws beside the greedy answer."""
-    from_cell: str | None = None
+    from_cell: str | None = path_field(None)
     """Folder of a recorded cell whose saved probe ``action=score`` uses; typed as ``probe.from``."""
+
+    def __post_init__(self) -> None:
+        check(self, "probe")
 
 
 @dataclass
@@ -297,10 +308,13 @@ class TrackingConfig:
 
     backend: TrackingBackend = TrackingBackend.mlflow
     """``mlflow`` or ``none``."""
-    uri: str = "sqlite:///mlflow.db"
+    uri: str = path_field("sqlite:///mlflow.db")
     """MLflow tracking URI: a database or a server."""
-    experiment: str = "probegrid"
+    experiment: str = path_field("probegrid")
     """MLflow experiment."""
+
+    def __post_init__(self) -> None:
+        check(self, "tracking")
 
 
 @dataclass
@@ -322,18 +336,15 @@ class ReportConfig:
     """Choices of ``dataset`` that are shown."""
     probe: Any = None
     """Choices of ``probe`` that are shown."""
-    folder: str = "report"
+    folder: str = path_field("report")
     """Folder of tables, figures and page; an earlier report in it is replaced."""
-    seed: int = 0
+    seed: int = seed_field()
     """Seed of the resampling behind the comparisons."""
-    resamples: int = 2000
+    resamples: int = number_field(2000, least=1, most=10**6, below="leaves nothing to resample")
     """Bootstrap resamples behind each comparison."""
 
     def __post_init__(self) -> None:
-        if self.resamples < 1:
-            raise ConfigError(
-                f"report.resamples={self.resamples} leaves nothing to resample; give 1 or more."
-            )
+        check(self, "report")
 
 
 @dataclass
@@ -362,11 +373,11 @@ class Config:
     """What ``action=report`` shows and where it writes."""
     experiment: Any = None
     """Name of the preset that was chosen, if any (group ``experiment``)."""
-    seed: int = 0
+    seed: int = seed_field()
     """Base of every other seed; each random choice has its own, so that one more choice changes no other."""
-    store_dir: str = "store"
+    store_dir: str = path_field("store")
     """Folder of the readings, shared by all cells."""
-    results_dir: str = "results"
+    results_dir: str = path_field("results")
     """Folder of the recorded cells."""
     force: bool = False
     """Read and compute again what is done already, and replace it."""
@@ -374,6 +385,7 @@ class Config:
     """Show tracebacks of the user's mistakes too."""
 
     def __post_init__(self) -> None:
+        check(self, "")  # the fields of a plug-in's dataset or probe too, which may check nothing itself
         drawn = self.decoding.num_generations if self.decoding.do_sample else 0
         if drawn < self.probe.fewest_samples:
             name = type(self.probe).__module__.rpartition(".")[2]

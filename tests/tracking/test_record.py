@@ -49,8 +49,9 @@ def test_the_folder_holds_what_it_should(write_cell: Callable[..., Path]) -> Non
     result = json.loads((folder / "result.json").read_text())
     assert list(result) == [
         "cell", "name", "status", "choices", "provenance", "metrics", "notes", "steps", "plan", "versions",
-        "error", "sweep",
+        "error", "sweep", "checksums",
     ]  # fmt: skip
+    assert set(result["checksums"]) == names
     assert result["status"] == "done"
     assert result["error"] is None
     assert result["steps"]["train_loss"] == [[0, 0.7], [1, 0.5]]

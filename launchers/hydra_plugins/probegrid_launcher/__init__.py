@@ -54,7 +54,10 @@ class GridLauncher(Launcher):
         """
         from probegrid.door.loader import CellLoader
         from probegrid.errors import ConfigError
+        from probegrid.sweep.multirun_file import guard
 
+        if not str(config.hydra.sweeper._target_).endswith(".GridSweeper"):
+            guard(config)
         if not isinstance(hydra_context.config_loader, CellLoader):
             raise ConfigError("this launcher runs the grids of the command probegrid alone.")
         self._loader, self._config = hydra_context.config_loader, config

@@ -32,8 +32,14 @@ def parse(override: str) -> Override:
 
     Raises:
         OverrideParseException: it is none.
+        ConfigError: a number in it is too long for Python.
     """
-    (parsed,) = OverridesParser.create().parse_overrides([override])
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([override])
+    except ValueError as error:
+        raise ConfigError(
+            "a number on the command line has more than 4300 digits; give a shorter one."
+        ) from error
     return parsed
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from probegrid.errors import ConfigError, closest
+from probegrid.ranges import seed_field
 from probegrid.readings.identity import not_default
 from probegrid.readings.needs import Ask, HiddenStates, Kind, Needs, Of, resolve_layers
 from probegrid.schema import ProbeConfig
@@ -142,18 +143,17 @@ class TrainedProbe(Probe, ABC):
     split: str = "leakfree"
     """How the examples are divided into train, validation and test: ``leakfree``, ``by_conversation``,
     ``leave_one_source_out`` or ``random``."""
-    seed: int = 0
+    seed: int = seed_field()
     """Seed of the division, of the order of training and of the control's labels, each with a generator of its own."""
     test_on: list[str] = field(default_factory=list)
     """Names of datasets the trained probe is tested on besides its own."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         from probegrid.evaluation.splits import METHODS
 
         if self.split not in METHODS:
             raise ConfigError(f"probe.split={self.split} is not known; {closest(self.split, METHODS)}.")
-        if self.seed < 0:
-            raise ConfigError(f"probe.seed={self.seed} is negative; give 0 or more.")
 
     @abstractmethod
     def fit(self, features: Features) -> Fitted:

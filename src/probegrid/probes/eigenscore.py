@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from probegrid.errors import ConfigError
 from probegrid.probes.base import AnswerProbe, HiddenStates, Kind, Needs, Of, Scores, Scoring
+from probegrid.ranges import number_field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,12 +20,8 @@ class EigenScore(AnswerProbe):
     """Scores an answer by minus the mean log eigenvalue of the covariance of its samples' hidden states."""
 
     fewest_samples: ClassVar[int] = 2
-    alpha: float = 1e-3
+    alpha: float = number_field(1e-3, above=0, most=1e6, hint="the paper's is 0.001")
     """Added to every eigenvalue."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha < float("inf"):
-            raise ConfigError(f"probe.alpha={self.alpha} is not positive; the paper's is 0.001.")
 
     def needs(self, kind: Kind) -> Needs:
         """The last token of each sample at the middle layer."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from probegrid.errors import ConfigError
 from probegrid.probes.base import ActivationProbe
+from probegrid.ranges import number_field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,22 +44,20 @@ class Logistic(ActivationProbe):
 
     optimizer: Optimizer = Optimizer.newton
     """``newton`` or ``adam``."""
-    C: list[float] = field(default_factory=lambda: [1e-4, 1e-3, 1e-2, 1e-1, 1.0])
+    C: list[float] = number_field(
+        [1e-4, 1e-3, 1e-2, 1e-1, 1.0], above=0, least=1e-12, most=1e12, hint="give, for example, [0.01,1]"
+    )
     """Inverse strengths of the penalty that are tried, as scikit-learn's ``C``; the best validation AUROC wins, and
     the lower log-loss where two are equal. Read by ``newton`` alone."""
     class_weight: ClassWeight = ClassWeight.none
     """``none`` or ``balanced``; read by ``newton`` alone."""
-    epochs: int = 10
+    epochs: int = number_field(10, least=1, most=10**6, below="trains nothing")
     """Most passes over the train split; read by ``adam`` alone."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.C or any(penalty <= 0 for penalty in self.C):
-            raise ConfigError(
-                f"probe.C={self.C} must hold one or more positive numbers, for example [0.01,1]."
-            )
-        if self.epochs < 1:
-            raise ConfigError(f"probe.epochs={self.epochs} trains nothing; give 1 or more.")
+        if not self.C:
+            raise ConfigError("probe.C=[] leaves nothing to try; give, for example, [0.01,1].")
 
     def fit(self, features: Features) -> FittedProbe:
         """Fit all layers, and all penalties, in one computation on the activations' device."""

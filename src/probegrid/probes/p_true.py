@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from probegrid.errors import ConfigError
 from probegrid.probes.base import AnswerProbe, Ask, Kind, Needs, Scores, Scoring
+from probegrid.ranges import number_field, seed_field
 
 if TYPE_CHECKING:
     from probegrid.data.example import Question
@@ -32,14 +32,10 @@ class PTrue(AnswerProbe):
 
     is_probability: ClassVar[bool] = True
     fewest_samples: ClassVar[int] = 1
-    num_few_shot: int = 20
+    num_few_shot: int = number_field(20, least=0, most=100_000)
     """Worked examples (20 is semantic_uncertainty's default); fewer where the pool or the context has no more."""
-    seed: int = 0
+    seed: int = seed_field()
     """Seed of the draw of the worked examples."""
-
-    def __post_init__(self) -> None:
-        if self.num_few_shot < 0:
-            raise ConfigError(f"probe.num_few_shot={self.num_few_shot} is negative; give 0 or more.")
 
     def needs(self, kind: Kind) -> Needs:
         """Samples, and the question whether the greedy answer among them is true."""

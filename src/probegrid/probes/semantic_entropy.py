@@ -14,6 +14,7 @@ from probegrid.probes.base import AnswerProbe, Kind, Needs, Scores, Scoring
 from probegrid.probes.clustering import equal, mutual_entailment
 from probegrid.probes.entropies import discrete_semantic_entropy, monte_carlo_entropy, semantic_entropy
 from probegrid.probes.likelihood import mean_logprob, sum_logprob
+from probegrid.ranges import path_field
 
 EXACT = "exact"
 
@@ -23,12 +24,13 @@ class SemanticEntropy(AnswerProbe):
     """Scores an answer by minus the entropy, in nats, of the clusters of meaning among the samples."""
 
     fewest_samples: ClassVar[int] = 2
-    entailment: str = EXACT
+    entailment: str = path_field(EXACT)
     """What makes two samples mean the same: ``exact`` (equal after the dataset's normalization; no second model), or
     the hub id or folder of a sequence classifier for natural language inference (Farquhar et al. use
     ``microsoft/deberta-v2-xlarge-mnli``), by which each must entail the other."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.entailment:
             raise ConfigError(
                 "probe.entailment is empty; give exact, or an entailment model such as "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from probegrid.errors import ConfigError
 from probegrid.probes.base import TrainedProbe
+from probegrid.ranges import number_field
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -23,17 +23,10 @@ class TextBaseline(TrainedProbe):
     even chance.
     """
 
-    ngrams: int = 2
+    ngrams: int = number_field(2, least=1, most=100, below="leaves no word")
     """Longest sequence of words that is a feature."""
-    C: float = 10.0
+    C: float = number_field(10.0, above=0, least=1e-12, most=1e12)
     """Inverse strength of the L2 penalty, as scikit-learn's ``C``."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ngrams < 1:
-            raise ConfigError(f"probe.ngrams={self.ngrams} leaves no word; give 1 or more.")
-        if self.C <= 0:
-            raise ConfigError(f"probe.C={self.C} is not positive; give, for example, probe.C=10.")
 
     def fit(self, features: Features) -> FittedText:
         """Fit on the train and validation splits."""

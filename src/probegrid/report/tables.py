@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from probegrid.evaluation.figures import interval_text
 from probegrid.evaluation.intervals import Estimate
+from probegrid.report.escape import csv_field, latex_text, markdown_text, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,23 +24,6 @@ MISSING = "-"
 """What stands where a cell has no value."""
 _FOUR_DIGITS = 999.5  # what rounds to four digits
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "†": r"\textsuperscript{\textdagger}",
-    "‡": r"\textsuperscript{\textdaggerdbl}",
-}
 _LATEX_TABLE = r"""\begin{{table}}
 \centering
 \caption{{{caption}}}
@@ -83,15 +67,17 @@ class Table:
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: _raw(value) for name, value in record.items()} for record in self.records)
+        writer.writerows(
+            {name: csv_field(_raw(value)) for name, value in record.items()} for record in self.records
+        )
         return text.getvalue()
 
     def markdown(self) -> str:
         """The rows as a table of GitHub's Markdown, caption and notes around it."""
         alignment = ["---" if column < self.n_names else "---:" for column in range(len(self.columns))]
         lines = [_markdown_row(row) for row in (self.columns, alignment, *self.rows)]
-        notes = [line for note in self.notes for line in ("", note)]
-        return "\n".join([self.caption, "", *lines, *notes]) + "\n"
+        notes = [line for note in self.notes for line in ("", markdown_text(note))]
+        return "\n".join([markdown_text(self.caption), "", *lines, *notes]) + "\n"
 
     def latex(self) -> str:
         r"""The rows as a ``table`` for ``\usepackage{booktabs}``, notes as comments below it."""
@@ -103,7 +89,7 @@ class Table:
             header=_latex_row(self.columns),
             rows="\n".join(rf"{_latex_row(row)} \\" for row in self.rows),
         )
-        return table + "".join(f"% {note}\n" for note in self.notes)
+        return table + "".join(f"% {one_line(note)}\n" for note in self.notes)
 
     def rich(self) -> RichTable:
         """The rows for a terminal."""
@@ -114,7 +100,7 @@ class Table:
         for position, column in enumerate(self.columns):
             table.add_column(column, justify="left" if position < self.n_names else "right", overflow="fold")
         for row in self.rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(one_line(text)) for text in row))
         return table
 
     def frame(self) -> pd.DataFrame:
@@ -160,18 +146,12 @@ def p_text(p_value: float | None) -> str:
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def latex_text(text: str) -> str:
-    """Escape what LaTeX would take for a command."""
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
 def _latex_row(row: Sequence[str]) -> str:
     return " & ".join(map(latex_text, row))
 
 
 def _markdown_row(row: Sequence[str]) -> str:
-    cells = (text.replace("|", r"\|").replace("\n", " ") for text in row)
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(markdown_text, row))} |"
 
 
 def _raw(value: object) -> object:

@@ -32,6 +32,7 @@ from probegrid.progress import Progress
 from probegrid.schema import CellSpec
 from probegrid.sweep.options import LauncherOptions
 from probegrid.sweep.table import say
+from probegrid.tracking.redaction import redact_override
 
 _IN_NAME = ("model", "quantization", "dataset", "probe", "model.path", "dataset.path")
 _LAUNCHERS = "hydra_plugins.probegrid_launcher."
@@ -170,17 +171,19 @@ def told_apart(cells: Sequence[ComposedCell]) -> list[ComposedCell]:
 
 
 def _named(cell: ComposedCell, spec: CellSpec, common: Collection[str]) -> ComposedCell:
-    rest = tuple(one for one in cell.overrides if one not in common and _key(one) not in _IN_NAME)
+    rest = tuple(
+        redact_override(one) for one in cell.overrides if one not in common and _key(one) not in _IN_NAME
+    )
     return replace(cell, spec=replace(spec, overrides=rest))
 
 
 def cell_names(cells: Sequence[ComposedCell]) -> list[str]:
     """A name for each cell of a grid, different for each; what could not be composed goes by its overrides."""
-    return [" ".join(cell.overrides) if cell.spec is None else cell.spec.name for cell in told_apart(cells)]
+    return [_called(cell) if cell.spec is None else cell.spec.name for cell in told_apart(cells)]
 
 
 def _called(cell: ComposedCell) -> str:
-    return cell.spec.choices.name if cell.spec else " ".join(cell.overrides)
+    return cell.spec.choices.name if cell.spec else " ".join(map(redact_override, cell.overrides))
 
 
 def _compose_all(loader: CellLoader, master: DictConfig, grid: Sequence[Sequence[str]]) -> Iterator[_Point]:

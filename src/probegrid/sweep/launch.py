@@ -39,6 +39,7 @@ from probegrid.sweep.table import counts, print_table, say
 from probegrid.sweep.wait import wait
 from probegrid.tracking import record
 from probegrid.tracking.provenance import git_commit, own_argv, uncommitted_changes, versions
+from probegrid.tracking.redaction import redact, redact_override
 from probegrid.tracking.sweep_folder import SweepFolder
 from probegrid.tracking.sweep_state import Manifest, ManifestCell
 
@@ -117,10 +118,14 @@ def sweep_id(composed: Sequence[ComposedCell]) -> str:
     """Name of a grid's sweep: the preset's, if any, and a hash of what its cells were composed from.
 
     The same command gives the same id, whatever its action: it goes on with the same sweep, or shows it. The
-    order of the cells counts, for they are known by their numbers.
+    order of the cells counts, for they are known by their numbers; the secrets in it do not.
     """
     overrides = [
-        sorted(override for override in cell.overrides if not override.startswith(_NO_PART_OF_A_SWEEP))
+        sorted(
+            redact_override(override)
+            for override in cell.overrides
+            if not override.startswith(_NO_PART_OF_A_SWEEP)
+        )
         for cell in composed
     ]
     digest = hashlib.sha256(json.dumps(overrides).encode()).hexdigest()[:_ID_LENGTH]
@@ -155,7 +160,7 @@ def _check(
             progress.advance(1)
     refused = refusals(names, checked)
     if refused:
-        say("\n".join(refused))
+        say(redact("\n".join(refused)))
     if refused and (not options.skip_invalid or len(refused) == len(checked)):
         raise ConfigError(
             f"{len(refused)} of {len(checked)} cells cannot work, for the reasons above; nothing is submitted"

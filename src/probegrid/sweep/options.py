@@ -9,6 +9,9 @@ from enum import Enum
 from typing import Any
 
 from probegrid.errors import ConfigError
+from probegrid.ranges import MOST_GB, MOST_GPUS, check, number_field
+
+_NO_LIMIT = "give 1 or more, or null for no limit"
 
 
 class OnInterrupt(Enum):
@@ -22,30 +25,23 @@ class OnInterrupt(Enum):
 class LauncherOptions:
     """What every launcher takes."""
 
-    cells_per_job: int | None = None
+    cells_per_job: int | None = number_field(None, least=1, most=10**6, hint=_NO_LIMIT)
     """Most cells in one job; null: a pack (the cells that share a model in memory) is one job."""
     skip_invalid: bool = False
     """Submit the cells that can work although others cannot; without it nothing is submitted then."""
-    max_failures: int | None = None
+    max_failures: int | None = number_field(None, least=1, most=10**6, hint=_NO_LIMIT)
     """Failed cells after which nothing more is started; null: every cell runs whatever the others do."""
-    resubmit: int = 1
+    resubmit: int = number_field(1, least=0, most=1000, hint="0 turns it off")
     """How often the launcher submits what is left of a job that died (killed, crashed, its node lost)."""
     detach: bool = False
     """Submit and return; ``action=status`` shows the sweep later."""
     on_interrupt: OnInterrupt = OnInterrupt.cancel
     """What Ctrl-C does: ``cancel`` the jobs, or ``detach`` and leave them running."""
-    poll_s: float = 2.0
+    poll_s: float = number_field(2.0, above=0, least=0.01, most=3600, unit="seconds")
     """Seconds between two looks at the sweep while waiting."""
 
     def __post_init__(self) -> None:
-        for name in ("cells_per_job", "max_failures"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"hydra.launcher.{name}={value}: give 1 or more, or null for no limit.")
-        if self.resubmit < 0:
-            raise ConfigError(f"hydra.launcher.resubmit={self.resubmit} is negative; 0 turns it off.")
-        if self.poll_s <= 0:
-            raise ConfigError(f"hydra.launcher.poll_s={self.poll_s} is not positive; 2 is the default.")
+        check(self, "hydra.launcher")
 
 
 @dataclass
@@ -57,7 +53,7 @@ class LocalOptions(LauncherOptions):
 class SlurmOptions(LauncherOptions):
     """The packs as SLURM jobs; GPUs, CPUs, memory and minutes come from each pack's own model and plan."""
 
-    poll_s: float = 5.0
+    poll_s: float = number_field(5.0, above=0, least=0.01, most=3600, unit="seconds")
     """Seconds between two looks at the sweep while waiting."""
     partition: str | None = None
     """Partition; null: the cluster's default."""
@@ -67,11 +63,11 @@ class SlurmOptions(LauncherOptions):
     """Quality of service."""
     constraint: str | None = None
     """Features a node must have."""
-    gpus_per_node: int | None = None
+    gpus_per_node: int | None = number_field(None, least=0, most=MOST_GPUS)
     """GPUs of a node, for planning where ``device_map.gpus`` is null: the submitting machine may have none."""
-    gpu_memory_gb: float | None = None
+    gpu_memory_gb: float | None = number_field(None, above=0, most=MOST_GB, unit="GB")
     """Memory of each of them in GB, for planning where ``device_map.gpu_memory_gb`` is null."""
-    max_parallel: int | None = None
+    max_parallel: int | None = number_field(None, least=1, most=10**6, hint=_NO_LIMIT)
     """Most jobs that run at once; null: as many as SLURM lets."""
     setup: list[str] = field(default_factory=list)
     """Lines of bash before the job starts: ``module load cuda``, ``export HF_HOME=...``; one that fails ends it."""
@@ -80,9 +76,9 @@ class SlurmOptions(LauncherOptions):
     extra: dict[str, Any] = field(default_factory=dict)
     """Options of ``sbatch`` by their long names without dashes, which win over what probegrid would say:
     ``{nodelist: n1, exclusive: true, job_name: mine}``; null leaves one to the cluster: ``{mem: null, time: null}``."""
-    signal_delay_s: int = 120
+    signal_delay_s: int = number_field(120, least=0, most=65535, unit="seconds")
     """Seconds before the time limit at which a job is told to requeue itself."""
-    max_timeouts: int = 3
+    max_timeouts: int = number_field(3, least=0, most=1000)
     """How often a job that reached its time limit is requeued."""
     replace_queued: bool = False
     """Submit jobs that still wait again where they were submitted with other options; without it they keep theirs."""
@@ -91,10 +87,6 @@ class SlurmOptions(LauncherOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_parallel is not None and self.max_parallel < 1:
-            raise ConfigError(
-                f"hydra.launcher.max_parallel={self.max_parallel}: give 1 or more, or null for no limit."
-            )
         for name, value in plain(self).items():
             for text in _texts(value):
                 refuse_control_characters(

@@ -18,6 +18,7 @@ from probegrid.sweep.options import SAID_BY, SlurmOptions, plain
 from probegrid.sweep.scheduler import Ending, JobPhase, JobRequest, JobState, MakeCall
 from probegrid.sweep.slurm_queue import Listed
 from probegrid.sweep.slurm_script import parameters
+from probegrid.tracking.redaction import holds_secret
 from probegrid.tracking.sweep_folder import SweepFolder
 from probegrid.tracking.sweep_state import Job, Submission
 
@@ -43,6 +44,8 @@ class SlurmScheduler:
         submission = Submission(
             folder.next_submission(), self.name, socket.gethostname(), (), plain(self._options)
         )
+        if holds_secret(submission.options):  # submitit's scripts hold ``setup`` as it is
+            folder.submission_dir(submission.number).chmod(0o700)
         with locked(folder.path / lanes.LOCK):
             most = self._options.max_parallel
             held = lanes.lanes_of(folder, slurm_queue.queue() or {}, most) if most else None

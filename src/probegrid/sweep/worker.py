@@ -9,7 +9,6 @@ import os
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,9 +20,10 @@ from probegrid.disk import full_disk
 from probegrid.errors import RunError, StoreError, UserError
 from probegrid.models.load import LoadedModel, ModelRequest
 from probegrid.models.pool import ModelPool
-from probegrid.schema import CellSpec
+from probegrid.schema import CellSpec, to_plain
 from probegrid.sweep.heartbeat import Heartbeat
 from probegrid.sweep.options import OnInterrupt
+from probegrid.tracking.redaction import hide_in_tracebacks, redact, redacted_traceback, remember
 from probegrid.tracking.sweep_folder import SweepFolder
 from probegrid.tracking.sweep_state import CellState, Manifest, Phase
 
@@ -37,6 +37,8 @@ def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> Non
         RunError: a cell failed, or was not begun, for the sweep was ended; or the disk is full.
     """
     manifest, configs = folder.read_manifest(), folder.read_cells()
+    hide_in_tracebacks()
+    remember([to_plain(found.config) for found in configs if found is not None])
     sys.argv = list(manifest.argv)  # so that records name the user's command, not this process's
     left = [cell for cell in cells if not _ended(folder.read_state(cell), submission)]
     pack = Pack([found for cell in left if (found := configs[cell])], pool=ReportingPool())
@@ -138,12 +140,12 @@ def _run(
         with full_disk(folder.path):  # the job's own log may be what has no room
             run_cell(spec, pack=pack, sweep=folder.id, since=manifest.since, progress=heartbeat)
     except Exception as error:  # noqa: BLE001  # a cell must not take its pack along; the job fails at its end
-        text = "".join(traceback.format_exception(error))
+        text = redacted_traceback(error)
         with suppress(OSError):
             print(text, file=sys.stderr, flush=True)
         with suppress(StoreError):
             folder.write_text(folder.traceback_file(cell), text)
-        reason = f"{type(error).__name__}: {error}"[:_MAX_REASON_LENGTH]
+        reason = redact(f"{type(error).__name__}: {error}")[:_MAX_REASON_LENGTH]
         state = replace(state, phase=Phase.failed, reason=reason, is_user_error=isinstance(error, UserError))
     else:
         state = replace(state, phase=Phase.done)

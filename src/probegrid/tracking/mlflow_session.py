@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
+from probegrid.disk import locked
 from probegrid.errors import TrackingError
+from probegrid.progress import say
 from probegrid.schema import TrackingConfig
 from probegrid.tracking.mlflow_content import NOTE_TAG, experiment_note, experiment_tags, legal_name
+from probegrid.tracking.mlflow_database import make_ready
 from probegrid.tracking.redaction import redact
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _QUIET = {
 _NOISY_LOGGERS = ("mlflow", "alembic", "urllib3.connectionpool")
 _FIRST_CONTACT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 _AT_WORK = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+_LOCK_NUMBER = 0x70726F6265  # "probe"
+"""What names our lock in a database server, where others may have locks of theirs."""
 _MAX_REASON_LENGTH = 300
 _BACKOFF = {"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0.5"}
 
@@ -56,13 +59,15 @@ class OpenExperiment:
     """Name of the experiment."""
     id: str
     """MLflow's id of the experiment."""
+    is_refilled: bool = False
+    """Whether its database was broken and has just been made again, so that it lacks what was sent before."""
 
 
 @contextmanager
 def open_experiment(tracking: TrackingConfig) -> Iterator[OpenExperiment]:
     """Open an experiment, made where it does not exist, for the time of a ``with`` block.
 
-    A SQLite file is held exclusively for that time: several processes may not even open a fresh one at once.
+    A SQLite file is made whole before MLflow sees it (`mlflow_database`), and held exclusively for that time.
 
     Raises:
         ServerUnreachable: nothing answers at ``tracking.uri``.
@@ -78,11 +83,15 @@ def open_experiment(tracking: TrackingConfig) -> Iterator[OpenExperiment]:
             else tracking.uri
         )
         with _exclusive(sqlite_path) if sqlite_path else nullcontext():
-            with _settings(_FIRST_CONTACT):
+            replaced = make_ready(sqlite_path) if sqlite_path else None
+            if replaced is not None:
+                say(replaced.sentence)
+            with _settings(_FIRST_CONTACT), _first_contact_lock(uri):
                 client = MlflowClient(tracking_uri=uri)
                 experiment_id = _experiment_id(client, tracking.experiment, sqlite_path)
             with _settings(_AT_WORK):
-                yield OpenExperiment(client, redact(uri), tracking.experiment, experiment_id)
+                is_refilled = replaced is not None and replaced.is_empty
+                yield OpenExperiment(client, redact(uri), tracking.experiment, experiment_id, is_refilled)
 
 
 @contextmanager
@@ -109,7 +118,27 @@ def _sqlite_path(uri: str) -> Path | None:
 @contextmanager
 def _exclusive(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT_S):
+    with locked(path.with_name(f".{path.name}.lock"), LOCK_TIMEOUT_S):
+        yield
+
+
+@contextmanager
+def _first_contact_lock(uri: str) -> Iterator[None]:
+    """Let one process at a time make MLflow's tables in a database server: they are not made safely by several at once.
+
+    A killed process needs no mending there: PostgreSQL undoes what it had not finished, and gives its lock free.
+    """
+    if not uri.startswith("postgresql"):
+        yield
+        return
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.pool import NullPool
+
+    engine = create_engine(uri, poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text(f"SET lock_timeout = {LOCK_TIMEOUT_S * 1000}"))
+        connection.execute(text(f"SELECT pg_advisory_lock({_LOCK_NUMBER})"))
+        connection.commit()  # the lock is the session's, not the transaction's
         yield
 
 

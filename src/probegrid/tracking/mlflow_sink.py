@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
-from probegrid.errors import TrackingError
+from probegrid.disk import atomic, files_in, locked
+from probegrid.errors import RunError, StoreError, TrackingError
+from probegrid.progress import say
 from probegrid.schema import TrackingConfig
 from probegrid.tracking import mlflow_content as content
-from probegrid.tracking.mlflow_session import LOCK_TIMEOUT_S, OpenExperiment, open_experiment, without_retries
-from probegrid.tracking.record import RESULT_FILE, CellRecord, Status, read, read_config
+from probegrid.tracking.mlflow_session import (
+    LOCK_TIMEOUT_S,
+    OpenExperiment,
+    ServerUnreachable,
+    open_experiment,
+    without_retries,
+)
+from probegrid.tracking.record import RESULT_FILE, CellRecord, Status, own_keys, read, read_config
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -43,6 +48,8 @@ class Delivery:
     """MLflow's id of the cell's run."""
     is_new: bool
     """Whether the run was made now; false where it was there already."""
+    is_refilled: bool = False
+    """Whether MLflow's database was broken and has just been made again, so that it lacks what was sent before."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,8 @@ class Marker:
 def send(folder: Path, tracking: TrackingConfig, *, parent_run_id: str | None = None) -> str:
     """Make the MLflow run of a recorded cell, or find the one that is there; return its id.
 
+    Where MLflow's database was broken and had to be made again, everything recorded beside the cell is sent again.
+
     Args:
         folder: the cell's folder.
         tracking: where to send it.
@@ -72,7 +81,27 @@ def send(folder: Path, tracking: TrackingConfig, *, parent_run_id: str | None = 
         TrackingError: MLflow refuses, or the folder holds no record.
         StoreError: the record is damaged.
     """
-    return deliver(folder, tracking, parent_run_id=parent_run_id).run_id
+    delivery = deliver(folder, tracking, parent_run_id=parent_run_id)
+    if delivery.is_refilled:
+        send_again(folder.parent, tracking)
+    return delivery.run_id
+
+
+def send_again(results_dir: Path, tracking: TrackingConfig) -> None:
+    """Send everything that is recorded to a database that was made again; what cannot be sent is said and no more.
+
+    Raises:
+        ServerUnreachable: nothing answers at the tracking URI.
+    """
+    keys = own_keys(results_dir)
+    say(f"what is recorded in {results_dir} is sent to it again ({len(keys)} cells).")
+    for key in keys:
+        try:
+            deliver(results_dir / key, tracking)
+        except ServerUnreachable:
+            raise
+        except RunError as error:
+            say(f"{key} was not sent again: {error}")
 
 
 def deliver(folder: Path, tracking: TrackingConfig, *, parent_run_id: str | None = None) -> Delivery:
@@ -84,7 +113,7 @@ def deliver(folder: Path, tracking: TrackingConfig, *, parent_run_id: str | None
         digest = hashlib.sha256((folder / RESULT_FILE).read_bytes()).hexdigest()
         run_id = _marked_run(experiment, folder, digest)
         if run_id is not None:
-            return Delivery(run_id, is_new=False)
+            return Delivery(run_id, is_new=False, is_refilled=experiment.is_refilled)
         run_id = _complete_run(experiment, record, digest)
         is_new = run_id is None
         if run_id is None:
@@ -92,7 +121,7 @@ def deliver(folder: Path, tracking: TrackingConfig, *, parent_run_id: str | None
                 parent_run_id = _sweep_run(experiment, folder.parent, record.sweep)
             run_id = _make_run(experiment, folder, record, digest, parent_run_id)
         _write_marker(folder, Marker(experiment.uri, experiment.name, digest, run_id))
-        return Delivery(run_id, is_new)
+        return Delivery(run_id, is_new, experiment.is_refilled)
 
 
 def sweep_run(results_dir: Path, sweep: str, tracking: TrackingConfig) -> str:
@@ -105,14 +134,17 @@ def sweep_run(results_dir: Path, sweep: str, tracking: TrackingConfig) -> str:
         TrackingError: MLflow refuses.
     """
     with open_experiment(tracking) as experiment:
-        return _sweep_run(experiment, results_dir, sweep)
+        run_id = _sweep_run(experiment, results_dir, sweep)
+    if experiment.is_refilled:
+        send_again(results_dir, tracking)
+    return run_id
 
 
 @contextmanager
 def _lock(results_dir: Path, name: str) -> Iterator[None]:
     locks = results_dir / _LOCKS_FOLDER
     locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{name}.lock", timeout=LOCK_TIMEOUT_S):
+    with locked(locks / f"{name}.lock", LOCK_TIMEOUT_S):
         yield
 
 
@@ -168,7 +200,7 @@ def _make_run(
             metrics=[Metric(point.name, point.value, end_ms, point.step) for point in points],
             params=[Param(name, value) for name, value in params.items()],
         )
-    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
+    for path in files_in(folder):  # a link may name a file that is nobody else's business
         if path.name != MARKER_FILE:
             parent = path.parent.relative_to(folder).as_posix()
             client.log_artifact(run_id, str(path), None if parent == "." else parent)
@@ -190,6 +222,6 @@ def _sweep_run(experiment: OpenExperiment, results_dir: Path, sweep: str) -> str
 
 
 def _write_marker(folder: Path, marker: Marker) -> None:
-    temporary = folder / f".{MARKER_FILE}"
-    temporary.write_text(json.dumps(asdict(marker), indent=2) + "\n")
-    os.replace(temporary, folder / MARKER_FILE)
+    # without it the run is found again by its tag: a folder that cannot be written costs a look-up and no more
+    with suppress(StoreError), atomic(folder / MARKER_FILE) as temporary:
+        temporary.write_text(json.dumps(asdict(marker), indent=2) + "\n")

@@ -2,13 +2,15 @@
 
 ``results_dir/<cell key>/`` holds ``result.json``, ``config.yaml``, the tables (parquet), ``figures/`` and
 whatever else the probe leaves. The folder is written whole or not at all, and nothing secret goes into it.
+``result.json`` holds a checksum of every file, its own included (`integrity` looks at the others).
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from probegrid.disk import remove_leftovers, write_folder
+from probegrid.disk import lies_in, no_permission, remove_leftovers, write_folder
 from probegrid.errors import StoreError
 from probegrid.tracking.provenance import Provenance
 from probegrid.tracking.redaction import redact
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 RESULT_FILE = "result.json"
 CONFIG_FILE = "config.yaml"
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class DamagedRecord(StoreError):
+    """A record that is there and is not as it was written."""
 
 
 class Status(StrEnum):
@@ -76,19 +82,34 @@ class CellRecord:
     """Why it failed; None if it did not."""
     sweep: str | None = None
     """Id of the sweep it belongs to, if any."""
+    checksums: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """SHA-256 of each file of the folder as it was written; that of ``result.json``, of all that it says besides."""
 
-    def to_json(self) -> str:
-        """Return the text of ``result.json``, secrets removed; not-a-number is written ``NaN``."""
-        return json.dumps(redact(asdict(self)) | {"cell": self.cell}, indent=2) + "\n"
+    def to_json(self, checksums: Mapping[str, str] | None = None) -> str:
+        """Return the text of ``result.json``, secrets removed; not-a-number is written ``NaN``.
+
+        Args:
+            checksums: of the other files.
+        """
+        values = asdict(self) | {"checksums": dict(checksums or {})}
+        # numbers under names of ours, ``first_token_entropy_auroc`` among them: no name makes a secret of them
+        open_values = {name: values[name] for name in ("cell", "metrics", "steps", "checksums")}
+        notes = {name: redact(note) for name, note in values["notes"].items()}
+        shown = json.loads(json.dumps(redact(values) | open_values | {"notes": notes}))
+        shown["checksums"][RESULT_FILE] = _own_checksum(shown)
+        return json.dumps(shown, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> CellRecord:
         """Read the text of ``result.json``.
 
         Raises:
-            KeyError, TypeError, ValueError: the text is not a record.
+            AttributeError, KeyError, RecursionError, TypeError, ValueError: the text is not a record, or was changed.
         """
         read = json.loads(text)
+        checksums = read.setdefault("checksums", {})  # a record from before there were any
+        if RESULT_FILE in checksums and checksums[RESULT_FILE] != _own_checksum(read):
+            raise ValueError("its checksum is another one")
         values = {part.name: read[part.name] for part in fields(cls)}
         origin = values["provenance"]
         values["status"] = Status(values["status"])
@@ -126,14 +147,13 @@ def write(
         StoreError: the disk is full or refuses to be written; an earlier record still stands.
     """
     folder = results_dir / record.cell
-    contents = {
-        CONFIG_FILE: yaml.safe_dump(redact(config), sort_keys=False, allow_unicode=True).encode(),
-        RESULT_FILE: record.to_json().encode(),
-    }
+    contents = {CONFIG_FILE: yaml.safe_dump(redact(config), sort_keys=False, allow_unicode=True).encode()}
     contents |= {f"{name}.parquet": _parquet(table) for name, table in (tables or {}).items()}
     contents |= {f"figures/{name}.png": image for name, image in (figures or {}).items()}
+    contents |= dict(files or {})
+    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
     remove_leftovers(results_dir)
-    write_folder(folder, contents | dict(files or {}))
+    write_folder(folder, contents | {RESULT_FILE: record.to_json(checksums).encode()})
     return folder
 
 
@@ -141,7 +161,8 @@ def read(results_dir: Path, key: str) -> CellRecord | None:
     """Return the record of a cell, or None if there is none.
 
     Raises:
-        StoreError: there is one and it is damaged.
+        DamagedRecord: there is one and it is not as it was written.
+        StoreError: there is one and it cannot be read.
     """
     path = results_dir / key / RESULT_FILE
     try:
@@ -149,8 +170,8 @@ def read(results_dir: Path, key: str) -> CellRecord | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}.") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise unreadable(path, error) from error
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise _damaged(path) from error
 
 
@@ -158,14 +179,15 @@ def read_config(results_dir: Path, key: str) -> dict[str, Any]:
     """Return the resolved config that a recorded cell was run with, secrets removed.
 
     Raises:
-        StoreError: it is missing or damaged.
+        DamagedRecord: it is not as it was written.
+        StoreError: it is missing or cannot be read.
     """
     path = results_dir / key / CONFIG_FILE
     try:
         config = yaml.load(path.read_bytes(), _SafeLoader)  # noqa: S506  # the safe one, in C where there is one
     except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, ValueError) as error:
+        raise unreadable(path, error) from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise _damaged(path) from error
     if not isinstance(config, dict):
         raise _damaged(path)
@@ -187,24 +209,57 @@ def recorded_keys(results_dir: Path) -> list[str]:
     return sorted(path.parent.name for path in results_dir.glob(f"[!.]*/{RESULT_FILE}"))
 
 
-def list_records(results_dir: Path) -> list[CellRecord]:
-    """Return all recorded cells, done or failed, by key.
+def own_keys(results_dir: Path) -> list[str]:
+    """Return the keys of the recorded cells that lie in the folder itself: a link may lead to what must not be sent."""
+    return [key for key in recorded_keys(results_dir) if lies_in(results_dir / key, results_dir)]
+
+
+def list_records(
+    results_dir: Path,
+    keys: Collection[str] | None = None,
+    on_damage: Callable[[StoreError], None] | None = None,
+) -> list[CellRecord]:
+    """Return the recorded cells, done or failed, by key.
+
+    Args:
+        results_dir: folder of the recorded cells.
+        keys: those to read; None for all.
+        on_damage: is told of each that cannot be read, and is not in the list; None: it is raised.
 
     Raises:
-        StoreError: one of the records is damaged.
+        StoreError: one cannot be read, and nobody wants to be told.
     """
-    return list(_records(results_dir))
-
-
-def _records(results_dir: Path) -> Iterator[CellRecord]:
+    found = []
     for key in recorded_keys(results_dir):
-        found = read(results_dir, key)
-        if found is not None:  # replaced at this very moment
-            yield found
+        try:
+            record = read(results_dir, key) if keys is None or key in keys else None
+        except StoreError as error:
+            if on_damage is None:
+                raise
+            on_damage(error)
+            continue
+        if record is not None:  # else replaced at this very moment
+            found.append(record)
+    return found
 
 
-def _damaged(path: Path) -> StoreError:
-    return StoreError(f"{path} is damaged; remove the folder {path.parent} and run the cell again.")
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """Say why a file cannot be read that is not damaged."""
+    denied = no_permission(error, path)
+    if denied is not None:
+        return StoreError(f"cannot read {path}: {denied}; have it changed, or copy what you may read.")
+    return StoreError(f"cannot read {path}: {error.strerror or error}.")
+
+
+def _damaged(path: Path) -> DamagedRecord:
+    return DamagedRecord(f"{path} is damaged; remove the folder {path.parent} and run the cell again.")
+
+
+def _own_checksum(values: Mapping[str, Any]) -> str:
+    """SHA-256 of what ``result.json`` says, but for this very number: spaces and line ends do not count."""
+    others = {name: digest for name, digest in values["checksums"].items() if name != RESULT_FILE}
+    text = json.dumps({**values, "checksums": others}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _parquet(table: pyarrow.Table) -> bytes:

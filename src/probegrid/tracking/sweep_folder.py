@@ -19,14 +19,14 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from probegrid.disk import atomic, disk_errors
+from probegrid.disk import atomic, disk_errors, files_in, lies_in
 from probegrid.errors import StoreError
 from probegrid.schema import CellSpec, Resources
-from probegrid.tracking.redaction import redact
+from probegrid.tracking.redaction import holds_secret, redact, redact_override, redact_words
 from probegrid.tracking.sweep_state import (
     CellState,
     Job,
@@ -71,9 +71,8 @@ class SweepFolder:
 
     def public_files(self) -> list[Path]:
         """What is there of the files that MLflow's parent run of the sweep shows."""
-        files = (self.manifest_file, self.diff_file, self.summary_file)
-        report = sorted(path for path in self.report_dir.rglob("*") if path.is_file())
-        return [*(file for file in files if file.exists()), *report]
+        files = (self.manifest_file, self.diff_file, self.summary_file, *files_in(self.report_dir))
+        return [file for file in files if lies_in(file, self.results_dir)]
 
     def traceback_file(self, cell: int) -> Path:
         """``tracebacks/<n>.txt``."""
@@ -85,7 +84,11 @@ class SweepFolder:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write ``manifest.json``, secrets removed."""
-        self._write_json(self.manifest_file, redact(asdict(manifest)))
+        cells = [
+            replace(cell, overrides=tuple(map(redact_override, cell.overrides))) for cell in manifest.cells
+        ]
+        shown = replace(manifest, cells=tuple(cells), argv=tuple(redact_words(manifest.argv)))
+        self._write_json(self.manifest_file, asdict(shown))
 
     def read_manifest(self) -> Manifest:
         """Read ``manifest.json``.
@@ -102,8 +105,8 @@ class SweepFolder:
         return Manifest(**values | {"cells": cells, "argv": tuple(values["argv"])})
 
     def write_cells(self, cells: Sequence[CellSpec | None]) -> None:
-        """Write the typed configs for the workers, None where a cell cannot work."""
-        self._write(self.path / "cells.pkl", pickle.dumps(list(cells)))
+        """Write the typed configs for the workers, None where a cell cannot work; the secrets they need are in it."""
+        self._write(self.path / "cells.pkl", pickle.dumps(list(cells)), private=True)
 
     def read_cells(self) -> list[CellSpec | None]:
         """Read the typed configs; they were written by this user's own submission."""
@@ -124,8 +127,11 @@ class SweepFolder:
         return [self.read_state(cell) for cell in range(count)]
 
     def write_submission(self, submission: Submission) -> None:
-        """Write the jobs of a submission."""
-        self._write_json(self.path / "submissions" / f"{submission.number}.json", asdict(submission))
+        """Write the jobs of a submission, for this user's eyes alone where its options hold a secret."""
+        values = asdict(submission)
+        text = json.dumps(values, indent=1, ensure_ascii=False)
+        file = self.path / "submissions" / f"{submission.number}.json"
+        self._write(file, text.encode(), private=holds_secret(values))
 
     def read_submissions(self) -> list[Submission]:
         """Read all submissions, the earliest first."""
@@ -184,7 +190,7 @@ class SweepFolder:
         self._write(file, redact(text).encode())
 
     def write_json(self, file: Path, values: Any) -> None:
-        """Write a JSON file of the sweep."""
+        """Write a JSON file of the sweep, secrets removed."""
         self._write_json(file, values)
 
     def read_json(self, file: Path) -> Any | None:
@@ -192,12 +198,12 @@ class SweepFolder:
         return self._read_json(file)
 
     def _write_json(self, file: Path, values: Any) -> None:
-        self._write(file, json.dumps(values, indent=1, ensure_ascii=False).encode())
+        self._write(file, json.dumps(redact(values), indent=1, ensure_ascii=False).encode())
 
-    def _write(self, file: Path, content: bytes) -> None:
+    def _write(self, file: Path, content: bytes, *, private: bool = False) -> None:
         with disk_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(file) as temporary:
+        with atomic(file, private=private) as temporary:
             temporary.write_bytes(content)
 
     def _read_json(self, file: Path) -> Any | None:

@@ -12,7 +12,7 @@ from probegrid.schema import TrackingConfig
 from probegrid.tracking.mlflow_session import ServerUnreachable
 from probegrid.tracking.mlflow_sink import Delivery, deliver
 from probegrid.tracking.mlflow_sweep import SweepRun, deliver_sweep
-from probegrid.tracking.record import recorded_keys
+from probegrid.tracking.record import own_keys
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ def sync(
 ) -> SyncReport:
     """Send every recorded cell that is not in MLflow yet, each once, whatever other processes send meanwhile.
 
+    No link is followed out of ``results_dir``: what it leads to need not be for everybody's eyes.
+
     Nothing is raised for a cell that cannot be sent: the others are, and the report has the reason. When the
     server does not answer, what is left is not tried.
 
@@ -46,7 +48,7 @@ def sync(
     deliveries: dict[str, Callable[[], Delivery]] = {
         f"sweep {sweep}": partial(_deliver_sweep, make, tracking) for sweep, make in (sweeps or {}).items()
     }
-    deliveries |= {key: partial(deliver, results_dir / key, tracking) for key in recorded_keys(results_dir)}
+    deliveries |= {key: partial(deliver, results_dir / key, tracking) for key in own_keys(results_dir)}
     names = list(deliveries)
     for position, name in enumerate(names):
         try:
