@@ -247,24 +247,6 @@ def run(workdir: Path) -> Callable[..., Result]:
 
 
 @pytest.fixture
-def start_python(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start Python code in a process of its own that sees the same packages."""
-
-    def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        return subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            env=environment,
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start
-
-
-@pytest.fixture
 def probegrid_command() -> Sequence[str]:
     """The console command that was installed beside this Python."""
     return [str(Path(sys.executable).with_name("probegrid"))]

@@ -17,8 +17,8 @@ import probegrid.probes
 from probegrid.compose import compose_cell
 from probegrid.errors import ConfigError
 from probegrid.plugins import config_classes
-from probegrid.ranges import Range, declared
 from probegrid.schema import Config, DatasetConfig, DecodingConfig, ProbeConfig, to_plain
+from probegrid.schema.ranges import Range, declared
 from probegrid.sweep.options import LauncherOptions, LocalOptions, SlurmOptions
 
 CHOICES = [

@@ -20,7 +20,8 @@ HOSTILE = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[click](javascript:alert(1))",
     "![](http://host/seen.png)",
     "[a][b]", "[b]: http://host", "a | b", "a \\| b", "`code", "\x1b[2J\x1b]0;mine\x07", "\x9b31m", "\r over",
-    "=HYPERLINK(\"http://host\")", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\\input{/etc/passwd}", "$x$ & y % z",
+    "=HYPERLINK(\"http://host\")", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1",
+    "\\input{/etc/passwd}", "$x$ & y % z",
     "\\end{tabular}", "two\nlines", "\u202eevil", "zero\u200bwidth", "&lt;", "\ud800",
 ]  # fmt: skip
 TEXTS = st.one_of(st.sampled_from(HOSTILE), st.text(), st.text("<>[]()!|\\`=+-@&;:%{}$_^~# ab\n\x1b"))

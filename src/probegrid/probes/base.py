@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from probegrid.errors import ConfigError, closest
-from probegrid.ranges import seed_field
 from probegrid.readings.identity import not_default
 from probegrid.readings.needs import Ask, HiddenStates, Kind, Needs, Of, resolve_layers
 from probegrid.schema import ProbeConfig
+from probegrid.schema.ranges import seed_field
 
 if TYPE_CHECKING:
     from torch import Tensor

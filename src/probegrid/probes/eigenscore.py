@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from probegrid.probes.base import AnswerProbe, HiddenStates, Kind, Needs, Of, Scores, Scoring
-from probegrid.ranges import number_field
+from probegrid.schema.ranges import number_field
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from probegrid.errors import ConfigError
 from probegrid.probes.base import ActivationProbe
-from probegrid.ranges import number_field
+from probegrid.schema.ranges import number_field
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from probegrid.probes.base import AnswerProbe, Ask, Kind, Needs, Scores, Scoring
-from probegrid.ranges import number_field, seed_field
+from probegrid.schema.ranges import number_field, seed_field
 
 if TYPE_CHECKING:
     from probegrid.data.example import Question

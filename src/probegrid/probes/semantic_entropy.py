@@ -14,7 +14,7 @@ from probegrid.probes.base import AnswerProbe, Kind, Needs, Scores, Scoring
 from probegrid.probes.clustering import equal, mutual_entailment
 from probegrid.probes.entropies import discrete_semantic_entropy, monte_carlo_entropy, semantic_entropy
 from probegrid.probes.likelihood import mean_logprob, sum_logprob
-from probegrid.ranges import path_field
+from probegrid.schema.ranges import path_field
 
 EXACT = "exact"
 

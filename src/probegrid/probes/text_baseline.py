@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from probegrid.probes.base import TrainedProbe
-from probegrid.ranges import number_field
+from probegrid.schema.ranges import number_field
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

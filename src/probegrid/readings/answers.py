@@ -221,7 +221,9 @@ def _from_table(table: pa.Table, wanted: set[str]) -> Iterator[tuple[str, _Done]
     for (digest, read_at), of_prompt in itertools.groupby(
         rows, key=lambda row: (str(row["prompt"]), float(row["read_at"]))
     ):
-        found = list({row["sample"]: row for row in of_prompt}.values())  # two merges at once leave a row twice
+        found = list(
+            {row["sample"]: row for row in of_prompt}.values()
+        )  # two merges at once leave a row twice
         generations = tuple(
             Generation(
                 tuple(row["token_ids"]),

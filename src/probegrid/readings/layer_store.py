@@ -145,7 +145,9 @@ class LayerStore:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        for file, content in read_verified(self._entry, self.folder, "part-*.safetensors", frozenset(without)):
+        for file, content in read_verified(
+            self._entry, self.folder, "part-*.safetensors", frozenset(without)
+        ):
             try:
                 header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
                 index = json.loads(header["__metadata__"]["index"])

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from probegrid.errors import ConfigError
-from probegrid.ranges import MOST_GB, MOST_GPUS, check, number_field
+from probegrid.schema.ranges import MOST_GB, MOST_GPUS, check, number_field
 
 _NO_LIMIT = "give 1 or more, or null for no limit"
 

@@ -16,7 +16,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from probegrid.errors import ConfigError
-from probegrid.ranges import (
+from probegrid.schema.ranges import (
     MOST_GB,
     MOST_GPUS,
     MOST_ROWS,
