@@ -234,15 +234,43 @@ def test_a_damaged_entry_of_the_store_is_named_and_made_again(
     assert f"{part.name} is damaged (its checksum differs); it is set aside" in stderr
 
 
-def test_a_damaged_result_is_named_with_status_1(
-    invoke: Invoke, model: tuple[str, ...], workdir: Path
+@pytest.mark.parametrize("name", ["result.json", "config.yaml", "scores.parquet", "figures/roc.png"])
+def test_a_damaged_cell_is_set_aside_and_made_again(
+    invoke: Invoke, model: tuple[str, ...], workdir: Path, name: str
 ) -> None:
     assert invoke(*model)[0] == 0
-    (result,) = (workdir / "results").glob("*/result.json")
-    result.write_text("{")
+    (folder,) = (file.parent for file in (workdir / "results").glob("*/result.json"))
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:10] + bytes([content[10] ^ 1]) + content[11:])
     status, stderr = invoke(*model)
+    assert status == 0
+    assert f"{name} is damaged; the cell is kept as results/.damaged/{folder.name}-" in stderr
+    assert "is done already" not in stderr
+    status, stderr = invoke(*model)
+    assert status == 0
+    assert "is done already" in stderr
+    assert list((workdir / "results" / ".damaged").glob(f"{folder.name}-*/{name}"))
+
+
+def test_verify_names_what_is_damaged_and_sets_it_aside(
+    invoke: Invoke, model: tuple[str, ...], workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert invoke(*model)[0] == 0
+    assert invoke("action=verify")[0] == 0
+    assert "1 cells in results, 2 files in store: none damaged" in capsys.readouterr().out
+    (scores,) = (workdir / "results").glob("*/scores.parquet")
+    (part,) = (workdir / "store").rglob("part-*.parquet")
+    for file in (scores, part):
+        file.write_bytes(file.read_bytes()[:-1] + b"?")
+    status, stderr = invoke("action=verify")
     assert status == 1
-    assert "result.json is damaged" in sentence(stderr)
+    assert "made it make it again" in sentence(stderr)
+    said = capsys.readouterr().out
+    assert f"{scores.relative_to(workdir)} is damaged" in said
+    assert f"{part.relative_to(workdir)} is damaged" in said
+    assert "2 damaged" in said
+    assert invoke(*model)[0] == 0
+    assert invoke("action=verify")[0] == 0
 
 
 def test_no_space_for_the_result_is_status_1_and_nothing_is_half_written(

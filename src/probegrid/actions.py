@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probegrid.errors import ConfigError, PlanError, RunError, UserError
+from probegrid.errors import ConfigError, PlanError, RunError, StoreError, TrackingError, UserError
 from probegrid.planning.plan import Plan
 from probegrid.schema import Action, CellSpec, TrackingBackend
 from probegrid.sweep.grid import ComposedCell, cell_names
@@ -46,7 +46,12 @@ def act_alone(spec: CellSpec, overrides: tuple[str, ...], options: LauncherOptio
 def _run(spec: CellSpec) -> None:
     from probegrid.cell.run import run_cell
 
-    run_cell(spec)
+    result = run_cell(spec)
+    if result.unsent is not None:
+        raise TrackingError(
+            f"{spec.name} is done and its result in {result.folder}, but MLflow does not have it; "
+            "`probegrid action=sync` sends it."
+        )
 
 
 def _plan(spec: CellSpec) -> None:
@@ -91,6 +96,21 @@ def _report(spec: CellSpec) -> None:
     show_report(Path(spec.config.results_dir), spec.config.report)
 
 
+def _verify(spec: CellSpec) -> None:
+    from probegrid.readings.verify import verify_store
+    from probegrid.tracking.integrity import verify
+
+    results_dir, store_dir = spec.config.results_dir, spec.config.store_dir
+    n_cells, in_results = verify(Path(results_dir))
+    n_files, in_store = verify_store(Path(store_dir))
+    for line in (*in_results, *in_store):
+        print(line)
+    count = len(in_results) + len(in_store)
+    print(f"{n_cells} cells in {results_dir}, {n_files} files in {store_dir}: {count or 'none'} damaged")
+    if count:
+        raise StoreError("what is damaged is set aside, see above; the commands that made it make it again.")
+
+
 def _status(spec: CellSpec) -> None:
     from probegrid.sweep.status import show_sweeps
 
@@ -109,13 +129,14 @@ _ACTIONS: dict[Action, Callable[[CellSpec], None]] = {
     Action.score: _score,
     Action.report: _report,
     Action.sync: _sync,
+    Action.verify: _verify,
     Action.status: _status,
     Action.cancel: _cancel,
 }
 
 
 _OF_ONE_CELL = (Action.score,)
-_OF_SWEEPS = (Action.report, Action.sync, Action.status, Action.cancel)
+_OF_SWEEPS = (Action.report, Action.sync, Action.status, Action.cancel, Action.verify)
 
 
 def act_on_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> None:

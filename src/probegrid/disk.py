@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -16,7 +17,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,18 +31,23 @@ _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
+DAMAGED_SUFFIX = ".damaged"
+_NAME_LENGTH = 32
 _ABANDONED_AFTER_S = 24 * 3600
 _FULL_DISK = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
 
 
 @contextmanager
-def atomic(target: Path, *, private: bool = False) -> Iterator[Path]:
+def atomic(
+    target: Path, *, private: bool = False, name_of: Callable[[Path], str] | None = None
+) -> Iterator[Path]:
     """Give a temporary path beside ``target`` to write to; flush and rename it when the block ends well.
 
     Args:
         target: gets the permissions that the umask leaves, whatever the writer in the block set
             (safetensors writes 0600).
         private: whether it is for this user's eyes alone (0600), because it must hold a secret.
+        name_of: the file's name by what was written, in place of the target's.
 
     Raises:
         StoreError: the disk is full or cannot be written.
@@ -55,7 +61,7 @@ def atomic(target: Path, *, private: bool = False) -> Iterator[Path]:
             yield temporary
             temporary.chmod(mode)
             sync_file(temporary)
-            temporary.replace(target)
+            temporary.replace(target if name_of is None else target.with_name(name_of(temporary)))
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -130,6 +136,30 @@ def make_private(file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
         file.chmod(0o600)
+
+
+def content_name(content: bytes | Path) -> str:
+    """The name of a file by what it holds, given as it is or as a path: 32 hex digits of its SHA-256.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()[:_NAME_LENGTH]
+    with content.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:_NAME_LENGTH]
+
+
+def set_aside(file: Path) -> Path:
+    """Rename a damaged file to ``*.damaged``, where nobody looks for it, and return its path now.
+
+    Raises:
+        StoreError: it cannot be renamed.
+    """
+    kept = file.with_name(file.name + DAMAGED_SUFFIX)
+    with suppress(FileNotFoundError), disk_errors(file):
+        file.replace(kept)
+    return kept
 
 
 def sync_file(file: Path) -> None:

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from probegrid.errors import CheckpointError, StoreError
+from probegrid.disk import content_name
+from probegrid.errors import CheckpointError
 from probegrid.models import quantized_store
 from probegrid.models.build import CheckpointParts
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
@@ -66,6 +67,11 @@ def remove_weights(checkpoint: Checkpoint) -> None:
         file.unlink()
 
 
+def part_of(folder: Path, name: str) -> Path:
+    (file,) = folder.glob(f"{name}-*.safetensors")
+    return file
+
+
 def kept_in(store: Path, checkpoint: Checkpoint, method: str) -> Path:
     return folder_of(store, checkpoint, QuantizationMethod(method), Dtype.bfloat16)
 
@@ -90,7 +96,7 @@ def test_later_loads_need_the_copy_alone_and_are_equal(
 @pytest.mark.parametrize("method", ["int8", "nf4"])
 def test_the_copy_takes_the_bytes_of_the_plan(found: Find, load: Load, tmp_path: Path, method: str) -> None:
     load(found("llama"), method, keep_in=tmp_path)
-    kept = load_file(kept_in(tmp_path, found("llama"), method) / "model.layers.3.safetensors")
+    kept = load_file(part_of(kept_in(tmp_path, found("llama"), method), "model.layers.3"))
     settings = (
         "quant_state",
         "weight_format",
@@ -158,7 +164,7 @@ def test_a_load_of_the_first_blocks_keeps_those_and_a_whole_one_makes_the_rest(
     folder = kept_in(tmp_path, found("llama"), "nf4")
     names = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
     parts = ["model.embed_tokens", "model.layers.0", "model.layers.1"]
-    assert set(names) == {f"{part}.safetensors" for part in parts}
+    assert {name.partition("-")[0] for name in names} == set(parts)
     load(found("llama"), "nf4", keep_in=tmp_path)
     assert (folder / "config.json").is_file()
     assert all((folder / name).stat().st_mtime_ns == made for name, made in names.items())
@@ -191,12 +197,19 @@ def test_an_interrupted_load_goes_on_where_it_was(
     assert not list(folder.glob(".*"))
 
 
-def test_a_damaged_part_is_named(found: Find, load: Load, tmp_path: Path) -> None:
-    load(found("llama"), "nf4", keep_in=tmp_path)
-    file = kept_in(tmp_path, found("llama"), "nf4") / "model.layers.2.safetensors"
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(StoreError, match=r"model\.layers\.2\.safetensors is damaged"):
-        load(found("llama"), "nf4", keep_in=tmp_path)
+@pytest.mark.parametrize("place", [20, 2000, -1])
+def test_a_part_in_which_a_bit_flipped_is_set_aside_and_made_again(
+    found: Find, load: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: int
+) -> None:
+    whole = load(found("llama"), "nf4", keep_in=tmp_path)
+    file = part_of(kept_in(tmp_path, found("llama"), "nf4"), "model.layers.2")
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    assert equal(whole, load(found("llama"), "nf4", keep_in=tmp_path))
+    assert f"{file.name} is damaged" in capsys.readouterr().err
+    assert file.with_name(f"{file.name}.damaged").read_bytes() == content
+    assert content_name(file) == file.stem.rpartition("-")[2]
 
 
 def test_without_room_nothing_is_kept_and_the_model_loads(

@@ -246,7 +246,7 @@ def reading(*answers: tuple[int, ...]) -> AnswerReading:
     generations = tuple(
         (Generation(ids, (0.0,) * len(ids), "there", 1, 0.0, -0.5, "stop"),) for ids in answers
     )
-    return AnswerReading("key", prompts, generations, 1.0, 1, 0)
+    return AnswerReading("key", prompts, generations, 1.0, 0.0, 1, 0)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from probegrid.disk import content_name
 from probegrid.errors import StoreError
-from probegrid.readings.store import Entry, content_name, key_of, read_verified
+from probegrid.readings.store import Entry, key_of, read_verified
 
 TABLE = pa.table({"index": [1, 2], "text": ["one", "two"]})
 COLUMNS = ("index", "text")

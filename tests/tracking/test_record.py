@@ -18,7 +18,6 @@ from probegrid.tracking.record import (
     CellRecord,
     Status,
     is_done,
-    list_records,
     read,
     read_config,
     recorded_keys,
@@ -91,13 +90,13 @@ def test_what_is_not_there_is_no_record(tmp_path: Path) -> None:
     assert read(tmp_path, "someone's folder") is None
     assert read(tmp_path / "nowhere", "key") is None
     assert not is_done(tmp_path, "a file")
-    assert list_records(tmp_path) == []
+    assert recorded_keys(tmp_path) == []
 
 
-def test_records_are_listed_by_key(tmp_path: Path, record: CellRecord) -> None:
+def test_keys_are_listed_in_order(tmp_path: Path, record: CellRecord) -> None:
     for key in ("b", "a"):
         write(tmp_path, replace(without_nan(record), cell=key), {})
-    assert [found.cell for found in list_records(tmp_path)] == ["a", "b"]
+    assert recorded_keys(tmp_path) == ["a", "b"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"cell": "x"}', "\xff", None], ids=repr)

@@ -29,6 +29,8 @@ class Result:
     """By metric name, why its value is not a number or needs care."""
     was_done: bool
     """Whether the cell was recorded before, so that nothing was computed."""
+    unsent: str | None = None
+    """Why MLflow does not have it; None where it has, or was not to get it."""
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:

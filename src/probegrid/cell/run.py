@@ -33,6 +33,7 @@ from probegrid.schema import (
     to_plain,
 )
 from probegrid.tracking import record
+from probegrid.tracking.integrity import damage_of, said, set_aside
 from probegrid.tracking.provenance import provenance, versions
 from probegrid.tracking.record import CellError, CellRecord, Status
 
@@ -68,12 +69,12 @@ def run_cell(
         measure_gpus(config.device_map, progress)
         cell = pack.prepare(spec)
         folder = Path(config.results_dir) / cell.key
-        recorded = None if config.force else record.read(folder.parent, folder.name)
+        recorded = None if config.force else _recorded(folder, progress)
         if recorded is not None and recorded.status is Status.done:
             progress.say(f"{cell.name} is done already, nothing is computed again")
             progress.say(summarize(recorded, folder))
-            _send(folder, config.tracking, progress)
-            return Result(folder.name, folder, recorded.metrics, recorded.notes, was_done=True)
+            unsent = _send(folder, config.tracking, progress)
+            return Result(folder.name, folder, recorded.metrics, recorded.notes, was_done=True, unsent=unsent)
         plan = pack.plan(cell)
         progress.say(introduce(cell, plan))
         with _failures_recorded(cell, plan, started, sweep):
@@ -87,9 +88,23 @@ def run_cell(
             figures=outcome.figures,
             files=outcome.files,
         )
-        _send(folder, config.tracking, progress)
         progress.say(summarize(written, folder))
-        return Result(folder.name, folder, written.metrics, written.notes, was_done=False)
+        unsent = _send(folder, config.tracking, progress)
+        return Result(folder.name, folder, written.metrics, written.notes, was_done=False, unsent=unsent)
+
+
+def _recorded(folder: Path, progress: Progress) -> CellRecord | None:
+    """The record of a cell, every file of it as it was written; a damaged cell is set aside and has none.
+
+    Raises:
+        StoreError: a file may not be read.
+    """
+    damage = damage_of(folder)
+    if damage:
+        kept = set_aside(folder)
+        progress.say(f"{said(damage)}; the cell is kept as {kept} and made again")
+        return None
+    return record.read(folder.parent, folder.name)
 
 
 @contextmanager
@@ -141,7 +156,17 @@ def _compute(cell: Cell, plan: Plan | None, pack: Pack, since: float | None, pro
     return replace(
         outcome,
         metrics={**outcome.metrics, **session.metrics()},
+        notes={**outcome.notes, **_found_before(session.found_s)},
         steps={**outcome.steps, **telemetry.series()},
+    )
+
+
+def _found_before(seconds: float) -> dict[str, str]:
+    """A note on the seconds of a reading that no run of this cell's took now."""
+    return (
+        {"read_s": f"{seconds:.1f} s of it in earlier runs, whose readings were in the store"}
+        if seconds
+        else {}
     )
 
 
@@ -178,18 +203,18 @@ def _found(outcome: Outcome) -> dict[str, Any]:
     return {"metrics": outcome.metrics, "notes": outcome.notes, "steps": outcome.steps}
 
 
-def _send(folder: Path, tracking: TrackingConfig, progress: Progress) -> None:
-    """Send a recorded cell to MLflow; where that fails, the cell stands and ``action=sync`` sends it later."""
+def _send(folder: Path, tracking: TrackingConfig, progress: Progress) -> str | None:
+    """Send a recorded cell to MLflow; where that fails, the cell stands, and why is said and returned."""
     if tracking.backend is TrackingBackend.none:
-        return
+        return None
     from probegrid.tracking.mlflow_sink import send
 
     try:
         send(folder, tracking)
     except TrackingError as error:
-        progress.say(
-            f"not sent to MLflow: {error} The result is in {folder}; `probegrid action=sync` sends it later."
-        )
+        progress.say(f"not sent to MLflow: {error}")
+        return str(error)
+    return None
 
 
 def summarize(written: CellRecord, folder: Path) -> str:

@@ -17,7 +17,7 @@ from probegrid.cell.plan import plan_cell
 from probegrid.cell.prepare import passages_of, probe_of
 from probegrid.cell.transfer import Scored, score_statements
 from probegrid.data.example import StatementSet
-from probegrid.errors import CheckpointError, ConfigError, UnknownArchitecture
+from probegrid.errors import CheckpointError, ConfigError, StoreError, UnknownArchitecture
 from probegrid.models.pool import ModelPool
 from probegrid.probes import HiddenStates, Needs, Of
 from probegrid.probes.saved import DESCRIPTION_FILE, TENSORS_FILE, SavedProbe
@@ -28,8 +28,9 @@ from probegrid.readings.spans import Position
 from probegrid.readings.store import key_of
 from probegrid.schema import CellSpec, Config, ModelConfig, QuantizationConfig, to_plain, typed
 from probegrid.tracking import record
+from probegrid.tracking.integrity import damage_of, said
 from probegrid.tracking.provenance import provenance, versions
-from probegrid.tracking.record import CellRecord, Status
+from probegrid.tracking.record import RESULT_FILE, CellRecord, Status
 
 _TRUST = ("trust_remote_code", "use_safetensors")
 """Keys that decide whether code of a checkpoint runs: the command line alone says so."""
@@ -44,6 +45,7 @@ def score_cell(spec: CellSpec) -> Path:
     Raises:
         ConfigError: no saved probe is named, the folder holds none or asks for more trust than was
             typed, or the dataset holds no statements.
+        StoreError: a file of the folder is damaged.
         CheckpointError: the model is not the one the probe was trained on any more.
     """
     started = datetime.now(UTC)
@@ -129,6 +131,9 @@ def _probe_folder(config: Config) -> Path:
             f"probe.from={folder} holds no {missing[0]}; give the folder of a done cell with probe=logistic or "
             "probe=mass_mean."
         )
+    damage = [each for each in damage_of(folder) if each.file.name != RESULT_FILE or each.file.exists()]
+    if damage:
+        raise StoreError(f"{said(damage)}; run the cell of the saved probe again.")
     return folder
 
 

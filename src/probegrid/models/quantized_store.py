@@ -1,9 +1,10 @@
 """Quantize once: the quantized parts of a checkpoint, kept in the store as they are made and read from it later.
 
-``<store>/quantized/<key>/`` holds a safetensors file a part (``model.layers.7.safetensors``), each written whole or
-not at all. A load that was interrupted, or that needed the first blocks only, leaves the parts it made; the next one
-makes what is missing. When all are there, a ``config.json`` and an index make the folder a checkpoint of its own,
-which transformers reads too (a mixture's experts excepted, which it cannot read quantized).
+``<store>/quantized/<key>/`` holds a safetensors file a part (``model.layers.7-<SHA-256>.safetensors``), each written
+whole or not at all, named by its content and held against its name whenever it is read. A load that was interrupted, or
+that needed the first blocks only, leaves the parts it made; the next one makes what is missing. When all are there, a
+``config.json`` and an index make the folder a checkpoint of its own, which transformers reads too (a mixture's experts
+excepted, which it cannot read quantized).
 
 Knows files and names of parts.
 """
@@ -13,22 +14,24 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probegrid.disk import atomic, disk_errors
+from probegrid.disk import atomic, content_name, disk_errors, set_aside
 from probegrid.errors import StoreError
 from probegrid.models.build import Parts
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.fingerprint import WEIGHTS_INDEX
 from probegrid.models.quantization import Entries, quantization_config
 from probegrid.planning.families import architecture_from_config
+from probegrid.progress import say
 from probegrid.schema import Dtype, QuantizationMethod
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same checkpoint would be packed otherwise than before."""
 _SPARE_BYTES = 10**9
 """Disk space that is left free."""
@@ -65,38 +68,55 @@ class QuantizedStore:
 
         A part that does not fit on the disk is made and not kept.
 
+        A damaged part is set aside with a sentence and made again.
+
         Raises:
-            StoreError: a kept part is damaged, or the folder cannot be written.
+            StoreError: a kept part may not be read, or the folder cannot be written.
         """
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        file = self.folder / f"{name}.safetensors"
-        if file.is_file():
-            try:
-                kept = load_file(file)
-            except SafetensorError as error:
-                raise StoreError(
-                    f"{file} is damaged ({error}); delete it and run the same command: only it is made again."
-                ) from error
-            return {key.removeprefix(f"{name}."): value for key, value in kept.items()}
+        file = self._kept(name)
+        if file is not None and self._is_whole(file):
+            return {key.removeprefix(f"{name}."): value for key, value in load_file(file).items()}
         entries = self._parts.part(name, device)
-        self._keep(file, name, entries)
+        self._keep(name, entries)
         return entries
 
-    def _keep(self, file: Path, name: str, entries: Entries) -> None:
+    def _kept(self, name: str) -> Path | None:
+        """The file of a part; None where there is none."""
+        return next(iter(sorted(self.folder.glob(f"{name}-{'[0-9a-f]' * 32}.safetensors"))), None)
+
+    def _is_whole(self, file: Path) -> bool:
+        """Whether a part holds what its name says; one that does not is set aside."""
+        try:
+            is_whole = content_name(file) == file.stem.rpartition("-")[2]
+        except OSError as error:
+            raise StoreError(
+                f"{file} cannot be read: {error.strerror}; ask its owner for the right to."
+            ) from error
+        if not is_whole:
+            say(
+                f"{file} is damaged (its checksum differs); it is kept as {set_aside(file).name} and made again"
+            )
+        return is_whole
+
+    def _keep(self, name: str, entries: Entries) -> None:
         from safetensors.torch import save_file
 
         named = {f"{name}.{local}": value.cpu() for local, value in entries.items()}
         needed = sum(value.nbytes for value in named.values())
-        with disk_errors(file):
+        with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(self.folder).free < needed + _SPARE_BYTES:
                 return
-            with atomic(file) as temporary:
+            with atomic(
+                self.folder / f"{name}.safetensors",
+                name_of=lambda written: f"{name}-{content_name(written)}.safetensors",
+            ) as temporary:
                 save_file(named, temporary, metadata={"format": "pt"})
-            if all((self.folder / f"{part}.safetensors").is_file() for part in self._all_parts()):
-                self._complete()
+            files = {part: self._kept(part) for part in self._all_parts()}
+            if None not in files.values():
+                self._complete([file for file in files.values() if file is not None])
 
     def _all_parts(self) -> list[str]:
         facts = architecture_from_config(self._checkpoint.config)
@@ -104,15 +124,14 @@ class QuantizedStore:
         head = [] if facts.tied_embeddings else ["lm_head"]
         return ["model.embed_tokens", *blocks, "model.norm", *head]
 
-    def _complete(self) -> None:
+    def _complete(self, files: Sequence[Path]) -> None:
         """Write what makes the folder a checkpoint: the index and, last, the config."""
         from safetensors import safe_open
 
         weight_map: dict[str, str] = {}
-        for part in self._all_parts():
-            file = f"{part}.safetensors"
-            with safe_open(self.folder / file, "pt") as tensors:
-                weight_map |= dict.fromkeys(tensors.keys(), file)
+        for file in files:
+            with safe_open(file, "pt") as tensors:
+                weight_map |= dict.fromkeys(tensors.keys(), file.name)
         stored = quantization_config(self._method, self._checkpoint)
         assert stored is not None
         changes = {

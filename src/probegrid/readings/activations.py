@@ -43,6 +43,8 @@ class ActivationReading:
     """In the order of the passages; row i of every layer is example i."""
     read_s: float
     """Seconds that reading these layers took, those of earlier runs included."""
+    found_s: float
+    """The seconds of it that were spent before: on what the store held."""
     read_tokens: int
     """Tokens of all passages, padding left out."""
     stores: Mapping[int, LayerStore]
@@ -139,7 +141,8 @@ def read_activations(
     entry = entry_of_activations(store_dir, description)
     stores = {layer: LayerStore(entry, layer) for layer in sorted(set(layers))}
     unique = {passage.digest: passage for passage in passages}
-    missing = {layer: unique.keys() - store.stored(since) for layer, store in stores.items()}
+    found = {layer: unique.keys() & store.stored(since) for layer, store in stores.items()}
+    missing = {layer: unique.keys() - found[layer] for layer in stores}
     lacking = [layer for layer in stores if missing[layer]]
     if lacking:
         for sentence in entry.damage:
@@ -156,6 +159,7 @@ def read_activations(
         layers=tuple(stores),
         examples=tuple(example for passage in passages for example in passage.examples),
         read_s=sum(store.seconds(digests) for store in stores.values()),
+        found_s=sum(store.seconds(sorted(found[layer])) for layer, store in stores.items()),
         read_tokens=sum(len(passage.token_ids) for passage in unique.values()),
         stores=stores,
         counts=tuple((passage.digest, len(passage.spans)) for passage in passages),

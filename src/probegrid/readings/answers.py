@@ -44,6 +44,8 @@ class AnswerReading:
     """For each prompt: the greedy answer, then the samples."""
     read_s: float
     """Seconds of generation, those of earlier runs included."""
+    found_s: float
+    """The seconds of it that were spent before: on what the store held."""
     generated_tokens: int
     """Tokens generated, those of stops and of samples included."""
     prefix_tokens: int
@@ -95,6 +97,7 @@ def read_answers(
     entry = entry_of_answers(store_dir, description, decoding, stop)
     wanted = [prompt.digest for prompt in prompts]
     done = _read(entry, set(wanted), since)
+    found = done.keys()
     length = shared_prefix([prompt.token_ids for prompt in prompts])
     if set(wanted) - done.keys():
         for sentence in entry.damage:
@@ -108,8 +111,9 @@ def read_answers(
         entry.key,
         tuple(prompts),
         tuple(done[digest].generations for digest in wanted),
-        sum(found.seconds for found in unique),
-        sum(generation.steps for found in unique for generation in found.generations),
+        sum(each.seconds for each in unique),
+        sum(done[digest].seconds for digest in dict.fromkeys(wanted) if digest in found),
+        sum(generation.steps for each in unique for generation in each.generations),
         length,
     )
 

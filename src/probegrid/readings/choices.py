@@ -38,6 +38,8 @@ class ChoiceReading:
     """For each prompt, of each choice: natural log-probability at temperature 1, from the raw logits, float32."""
     read_s: float
     """Seconds of reading, those of earlier runs included."""
+    found_s: float
+    """The seconds of it that were spent before: on what the store held."""
 
 
 def read_choices(
@@ -73,6 +75,7 @@ def read_choices(
     digests = [digest_of(prompt) for prompt in prompts]
     asked = dict(zip(digests, prompts, strict=True))
     done = _read(entry, since)
+    found = done.keys()
     if missing := asked.keys() - done.keys():
         for sentence in entry.damage:
             progress.say(sentence)
@@ -81,7 +84,8 @@ def read_choices(
         entry.merge(_COLUMNS)
         done = _read(entry, None)
     seconds = sum(done[digest][1] for digest in asked)
-    return ChoiceReading(entry.key, tuple(done[digest][0] for digest in digests), seconds)
+    found_s = sum(done[digest][1] for digest in asked if digest in found)
+    return ChoiceReading(entry.key, tuple(done[digest][0] for digest in digests), seconds, found_s)
 
 
 def _read(entry: Entry, since: float | None) -> dict[str, tuple[tuple[float, ...], float]]:

@@ -34,6 +34,7 @@ class Entailments:
 
     Attributes:
         read_s: seconds of classification, those of earlier runs included.
+        found_s: the seconds of it that were spent before.
         notes: what the user should know of the answers.
     """
 
@@ -76,6 +77,7 @@ class Entailments:
             self._known[pair] = row["entails"]
             self.read_s += row["seconds"]
             self._n_cut += row["cut"]
+        self.found_s = self.read_s
 
     def __enter__(self) -> Self:
         return self

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probegrid.disk import atomic, disk_errors
-from probegrid.readings.store import Entry, content_name, read_verified
+from probegrid.disk import atomic, content_name, disk_errors
+from probegrid.readings.store import Entry, read_verified
 
 if TYPE_CHECKING:
     from torch import Tensor

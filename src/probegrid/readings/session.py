@@ -41,7 +41,11 @@ if TYPE_CHECKING:
 
 
 class ModelSession:
-    """Reads answers, choices, activations and entailments, each from the store or from the model."""
+    """Reads answers, choices, activations and entailments, each from the store or from the model.
+
+    Attributes:
+        found_s: of the seconds of all readings so far, those that were spent before, on what the store held.
+    """
 
     def __init__(
         self,
@@ -68,7 +72,7 @@ class ModelSession:
         self.progress = progress
         self._plan, self._pool = plan, pool
         self._since = since
-        self._load_s = 0.0
+        self._load_s = self.found_s = 0.0
         for device in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(device)
 
@@ -88,7 +92,7 @@ class ModelSession:
         self, prompts: Sequence[Prompt], decoding: DecodingConfig, stop: Sequence[str]
     ) -> AnswerReading:
         """The answers to prompts, see `readings.answers`."""
-        return read_answers(
+        reading = read_answers(
             prompts,
             decoding,
             stop,
@@ -99,10 +103,12 @@ class ModelSession:
             progress=self.progress,
             since=self._since,
         )
+        self.found_s += reading.found_s
+        return reading
 
     def choices(self, prompts: Sequence[tuple[int, ...]], choices: Sequence[int]) -> ChoiceReading:
         """How likely each of some tokens is to come next after each prompt, see `readings.choices`."""
-        return read_choices(
+        reading = read_choices(
             prompts,
             choices,
             batch_size=self.config.decoding.batch_size,
@@ -113,10 +119,12 @@ class ModelSession:
             progress=self.progress,
             since=self._since,
         )
+        self.found_s += reading.found_s
+        return reading
 
     def activations(self, passages: Sequence[Passage], layers: Sequence[int]) -> ActivationReading:
         """The residual stream at some layers of some passages, see `readings.activations`."""
-        return read_activations(
+        reading = read_activations(
             passages,
             layers,
             description=self.described,
@@ -125,6 +133,8 @@ class ModelSession:
             progress=self.progress,
             since=self._since,
         )
+        self.found_s += reading.found_s
+        return reading
 
     def entailments(self, classifier: Checkpoint, asked_for: str) -> Entailments:
         """Which texts entail which, by a second model; the first stays in memory if it fits beside.
@@ -133,7 +143,7 @@ class ModelSession:
             classifier: as `models.classifier.find_classifier` gives it.
             asked_for: key of the store's entry that the texts are of.
         """
-        return Entailments(
+        found = Entailments(
             classifier,
             lambda: Classifier.load(classifier, self._make_room),
             asked_for=asked_for,
@@ -141,6 +151,8 @@ class ModelSession:
             progress=self.progress,
             since=self._since,
         )
+        self.found_s += found.found_s
+        return found
 
     def open(self, deepest_layer: int | None = None) -> LoadedModel:
         """The model, loaded now unless the pool holds it.

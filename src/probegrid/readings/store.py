@@ -16,17 +16,16 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probegrid.disk import atomic, disk_errors
+from probegrid.disk import DAMAGED_SUFFIX, atomic, content_name, disk_errors, set_aside
 from probegrid.errors import StoreError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
+DESCRIPTION_FILE = "description.json"
 LEFTOVER_AGE_S = 3600
 """A part is written in seconds; a temporary file of this age belongs to no living writer."""
-DAMAGED_SUFFIX = ".damaged"
-_NAME_LENGTH = 32
 
 
 def key_of(description: Mapping[str, Any]) -> str:
@@ -58,8 +57,8 @@ class Entry:
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(self.folder)
-        if not (self.folder / "description.json").exists():
-            self.write_json("description.json", description)
+        if not (self.folder / DESCRIPTION_FILE).exists():
+            self.write_json(DESCRIPTION_FILE, description)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file whole or not at all."""
@@ -116,8 +115,7 @@ class Entry:
 
     def set_aside(self, file: Path, reason: str) -> None:
         """Rename a damaged file, so that what it held is made again, and say so in ``damage``."""
-        with suppress(FileNotFoundError), disk_errors(file):
-            file.replace(file.with_name(file.name + DAMAGED_SUFFIX))
+        set_aside(file)
         self.damage.append(
             f"{file} is damaged ({reason}); it is set aside as *{DAMAGED_SUFFIX}, and what it held is made again"
         )
@@ -169,11 +167,6 @@ def read_verified(
                 yield file, content
             else:
                 entry.set_aside(file, "its checksum differs")
-
-
-def content_name(content: bytes) -> str:
-    """The name of a part by its content: 32 hex digits of its SHA-256."""
-    return hashlib.sha256(content).hexdigest()[:_NAME_LENGTH]
 
 
 def unreadable(file: Path, error: OSError) -> StoreError:

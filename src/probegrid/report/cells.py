@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from probegrid.errors import StoreError
 from probegrid.evaluation.checks import BoolArray, FloatArray
 from probegrid.evaluation.intervals import Estimate
 from probegrid.evaluation.metrics import is_of_probe
 from probegrid.evaluation.ranking import auroc
 from probegrid.tracking import record
+from probegrid.tracking.integrity import sound
 from probegrid.tracking.mlflow_content import flatten
 from probegrid.tracking.record import CellRecord, Status
 
@@ -164,20 +166,34 @@ class RecordedCell:
         return self.record.metrics.get("threshold", 0.0)
 
 
-def load_cells(results_dir: Path, keys: Collection[str] | None = None) -> list[RecordedCell]:
+def load_cells(
+    results_dir: Path,
+    keys: Collection[str] | None = None,
+    *,
+    on_damage: Callable[[str], None] | None = None,
+) -> list[RecordedCell]:
     """Recorded cells, done or failed, in the order they were started.
 
     Args:
         results_dir: folder of the recorded cells.
         keys: those to read; None for all.
+        on_damage: told in a sentence of each cell that is damaged or may not be read, and is not returned;
+            None: it is raised.
 
     Raises:
-        StoreError: a record is damaged.
+        StoreError: a cell is damaged or may not be read, and nobody wants to be told.
     """
     cells = []
     for key in record.recorded_keys(results_dir):
-        found = record.read(results_dir, key) if keys is None or key in keys else None
-        if found is not None:
-            config = dict(flatten(record.read_config(results_dir, key)))
-            cells.append(RecordedCell(results_dir / key, found, config))
+        if keys is not None and key not in keys:
+            continue
+        try:
+            found = sound(results_dir / key)
+            if found is not None:
+                config = dict(flatten(record.read_config(results_dir, key)))
+                cells.append(RecordedCell(results_dir / key, found, config))
+        except StoreError as error:
+            if on_damage is None:
+                raise
+            on_damage(str(error))
     return sorted(cells, key=lambda cell: cell.record.provenance.started_at)

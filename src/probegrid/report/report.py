@@ -6,13 +6,13 @@ Knows the order of the steps and the names of the files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probegrid.disk import remove_leftovers, write_folder
-from probegrid.errors import ConfigError
+from probegrid.errors import ConfigError, StoreError
 from probegrid.report.cell_tables import cells_table, failed_table, other_scores_table
 from probegrid.report.cells import RecordedCell
 from probegrid.report.comparison_table import comparisons_table
@@ -45,6 +45,7 @@ class Report:
         others: comparisons, costs, other scores, failed cells; as far as there are any.
         figures: PNG images by name.
         notes: what is not shown, and why.
+        damaged: a sentence for each recorded cell that is left out because it is damaged or may not be read.
     """
 
     title: str
@@ -55,6 +56,7 @@ class Report:
     others: Sequence[Table]
     figures: Mapping[str, bytes]
     notes: Sequence[str]
+    damaged: Sequence[str] = ()
 
     @property
     def tables(self) -> list[Table]:
@@ -83,7 +85,11 @@ class Report:
             files |= table.files()
         files |= {f"figures/{name}.png": image for name, image in self.figures.items()}
         shown = [table for table in (self.wide_table, *self.others, self.cell_costs) if table is not None]
-        return files | {PAGE_FILE: page(self.title, [self.period, *self.notes], shown, self.figures).encode()}
+        return files | {
+            PAGE_FILE: page(
+                self.title, [self.period, *self.notes, *self.damaged], shown, self.figures
+            ).encode()
+        }
 
 
 def make_report(
@@ -146,26 +152,37 @@ def report_on(results_dir: Path | str, config: ReportConfig) -> Report:
 
     Raises:
         ConfigError: a filter or ``report.compare`` matches nothing, or the folder holds what is no report's.
-        StoreError: a record is damaged, or the folder cannot be written.
+        StoreError: all that is recorded is damaged, or the folder cannot be written.
     """
     folder = Path(config.folder)
     _check_folder(folder)
+    damaged: list[str] = []
     report = make_report(
-        select_cells(Path(results_dir), config),
+        select_cells(Path(results_dir), config, damaged.append),
         title="probegrid report",
         compare=config.compare,
         seed=config.seed,
         resamples=config.resamples,
     )
+    report = replace(report, damaged=damaged)
     write_report(folder, report)
     return report
 
 
 def show_report(results_dir: Path, config: ReportConfig) -> None:
-    """Do as `report_on`, and print the tables."""
+    """Do as `report_on`, and print the tables.
+
+    Raises:
+        StoreError: besides, where a cell is damaged, once the others were shown.
+    """
     report = report_on(results_dir, config)
     _print(report)
     print(f"{config.folder}: {PAGE_FILE}, {len(report.frames)} tables, {len(report.figures)} figures")
+    if report.damaged:
+        raise StoreError(
+            f"{len(report.damaged)} of the recorded cells are damaged and not in the report, see above; "
+            "`probegrid action=verify` sets them aside."
+        )
 
 
 def write_report(folder: Path, report: Report) -> None:
@@ -203,5 +220,5 @@ def _print(report: Report) -> None:
         console.print(table.rich())
         for note in table.notes:
             console.print(note, markup=False, highlight=False)
-    for note in report.notes:
+    for note in (*report.notes, *report.damaged):
         console.print(note, markup=False, highlight=False)

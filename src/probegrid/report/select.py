@@ -5,10 +5,10 @@ Knows the filters of ``report`` and the manifests of sweeps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from probegrid.errors import ConfigError, closest
+from probegrid.errors import ConfigError, StoreError, closest
 from probegrid.report.cells import GROUPS, RecordedCell, load_cells
 from probegrid.schema import ReportConfig
 from probegrid.tracking.sweep_folder import SweepFolder, list_sweeps
@@ -16,14 +16,28 @@ from probegrid.tracking.sweep_folder import SweepFolder, list_sweeps
 _FILTERS = GROUPS
 
 
-def select_cells(results_dir: Path, report: ReportConfig) -> list[RecordedCell]:
+def select_cells(
+    results_dir: Path, report: ReportConfig, on_damage: Callable[[str], None] | None = None
+) -> list[RecordedCell]:
     """The recorded cells that pass every filter, in the order they were started.
+
+    Args:
+        results_dir: folder of the recorded cells.
+        report: the filters.
+        on_damage: told of each cell that is damaged, whatever the filters are: nobody knows what it was; None: it is
+            raised.
 
     Raises:
         ConfigError: nothing is recorded, a filter names what no cell has, or no cell passes all of them.
-        StoreError: a record is damaged.
+        StoreError: a cell is damaged and nobody wants to be told, or all are.
     """
-    cells = load_cells(results_dir)
+    damage: list[str] = []
+    cells = load_cells(results_dir, on_damage=damage.append)
+    if damage and (on_damage is None or not cells):
+        raise StoreError(damage[0])
+    for sentence in damage:
+        assert on_damage is not None
+        on_damage(sentence)
     if not cells:
         raise ConfigError(
             f"results_dir={results_dir} holds no recorded cell; `probegrid` or `probegrid -m ...` makes some."
@@ -37,9 +51,9 @@ def select_cells(results_dir: Path, report: ReportConfig) -> list[RecordedCell]:
     return cells
 
 
-def sweep_cells(folder: SweepFolder) -> list[RecordedCell]:
-    """The recorded cells of one sweep, whichever sweep computed them."""
-    return load_cells(folder.results_dir, _keys(folder))
+def sweep_cells(folder: SweepFolder, on_damage: Callable[[str], None]) -> list[RecordedCell]:
+    """The recorded cells of one sweep, whichever sweep computed them; ``on_damage`` is told of the damaged ones."""
+    return load_cells(folder.results_dir, _keys(folder), on_damage=on_damage)
 
 
 def _keys(folder: SweepFolder) -> set[str]:

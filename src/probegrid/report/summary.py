@@ -80,7 +80,8 @@ def _seconds(record: CellRecord) -> Iterator[str]:
     metrics = record.metrics
     parts = [f"load {metrics['load_s']:.1f} s"] if metrics.get("load_s") else []
     if "read_s" in metrics:
-        parts.append(f"read {metrics['read_s']:.1f} s")
+        note = record.notes.get("read_s")
+        parts.append(f"read {metrics['read_s']:.1f} s{f' ({note})' if note else ''}")
     if "tokens_per_s" in metrics:
         parts.append(f"{metrics['tokens_per_s']:.0f} tokens/s")
     yield ", ".join([*parts, f"{record.provenance.seconds:.1f} s in all"])

@@ -41,6 +41,7 @@ class Action(Enum):
     sync = "Send to MLflow what is recorded on disk and is not there yet."
     status = "Show the sweeps of results_dir: what is queued, running, done, failed and why."
     cancel = "End the jobs of a sweep that is running; what is done stays."
+    verify = "Hold every stored file against its checksum; what is damaged is named and set aside."
 
 
 class Dtype(Enum):

@@ -15,7 +15,7 @@ from probegrid.errors import ConfigError, UnknownArchitecture, UserError
 from probegrid.schema import DeviceMapConfig
 from probegrid.sweep.grid import ComposedCell
 from probegrid.sweep.options import LauncherOptions, SlurmOptions
-from probegrid.tracking import record
+from probegrid.tracking.integrity import is_done
 
 if TYPE_CHECKING:
     from probegrid.planning.plan import Plan
@@ -48,11 +48,11 @@ class Checker:
         try:
             cell = prepare(spec, self._lookup)
             key = cell.key
-            is_done = not spec.config.force and record.is_done(Path(spec.config.results_dir), key)
-            plan = None if is_done else self._plan(cell)
+            done = not spec.config.force and is_done(Path(spec.config.results_dir) / key)
+            plan = None if done else self._plan(cell)
         except UserError as error:
             return CheckedCell(composed, error=error)
-        return CheckedCell(composed, plan, key, is_done)
+        return CheckedCell(composed, plan, key, done)
 
     def _plan(self, cell: Cell) -> Plan | None:
         """The plan of a cell for where its job will run; None where none can be made and none has to be.

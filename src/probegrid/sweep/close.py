@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from probegrid.schema import CellSpec, ReportConfig, TrackingBackend, TrackingCo
 from probegrid.sweep.rows import CellRow, Stage
 from probegrid.sweep.table import say
 from probegrid.tracking import record
+from probegrid.tracking.integrity import is_done
 from probegrid.tracking.provenance import provenance, versions
 from probegrid.tracking.record import CellError, CellRecord, Status
 from probegrid.tracking.sweep_folder import SweepFolder
@@ -29,10 +30,13 @@ def open_sweep(folder: SweepFolder, tracking: TrackingConfig) -> None:
     _send(folder, tracking)
 
 
-def close_sweep(folder: SweepFolder, rows: Sequence[CellRow]) -> None:
-    """Record the cells that could not record themselves, write the summary, and put it into MLflow's parent run.
+def close_sweep(folder: SweepFolder, rows: Sequence[CellRow]) -> list[CellRow]:
+    """Record the cells that could not record themselves, write the summary, and bring MLflow up to date.
 
     A full disk is said and no more: whoever closes the sweep still has its table to show.
+
+    Returns:
+        The rows; those of cells that could not be sent when they ended, and now were, say no more of it.
     """
     manifest, configs = folder.read_manifest(), folder.read_cells()
     config = next((found.config for found in configs if found is not None), None)
@@ -44,9 +48,30 @@ def close_sweep(folder: SweepFolder, rows: Sequence[CellRow]) -> None:
         folder.write_text(folder.summary_file, summary(folder, manifest, rows))
         if config is not None and config.tracking.backend is not TrackingBackend.none:
             _write_report(folder, config.report)
-            _send(folder, config.tracking)
+            if _send(folder, config.tracking):
+                return _send_cells(folder, manifest, rows, config.tracking)
     except StoreError as error:
         say(str(error))
+    return list(rows)
+
+
+def _send_cells(
+    folder: SweepFolder, manifest: Manifest, rows: Sequence[CellRow], tracking: TrackingConfig
+) -> list[CellRow]:
+    """Try again to send the cells that could not be sent when they ended; MLflow answers now."""
+    from probegrid.tracking.mlflow_sink import send
+
+    found = []
+    for row in rows:
+        if row.unsent:
+            try:
+                send(folder.results_dir / str(manifest.cells[row.cell].key), tracking)
+            except (TrackingError, StoreError) as error:
+                row = replace(row, unsent=str(error))
+            else:
+                row = replace(row, unsent="")
+        found.append(row)
+    return found
 
 
 def sweep_run(folder: SweepFolder) -> SweepRun:
@@ -70,8 +95,11 @@ def summary(folder: SweepFolder, manifest: Manifest, rows: Sequence[CellRow]) ->
     lines: list[dict[str, str]] = []
     for row in rows:
         key = manifest.cells[row.cell].key
-        found = None if key is None else record.read(folder.results_dir, key)
         line = {"cell": row.name, "key": key or "", "state": row.stage.value, "reason": row.detail}
+        try:
+            found = None if key is None else record.read(folder.results_dir, key)
+        except StoreError as error:
+            found, line["reason"] = None, str(error)
         if found is not None:
             line |= dict(found.choices)
         if found is not None and row.stage is Stage.done:
@@ -88,8 +116,8 @@ def summary(folder: SweepFolder, manifest: Manifest, rows: Sequence[CellRow]) ->
 def _is_unrecorded(folder: SweepFolder, row: CellRow, key: str) -> bool:
     """Whether a cell ended badly and its own record does not say so: its worker died, or failed to find the cell."""
     if row.stage is Stage.lost and row.died:
-        return not record.is_done(folder.results_dir, key)
-    return row.stage is Stage.failed and record.read(folder.results_dir, key) is None
+        return not is_done(folder.results_dir / key)
+    return row.stage is Stage.failed and not (folder.results_dir / key).exists()
 
 
 def _record_death(folder: SweepFolder, row: CellRow, key: str, spec: CellSpec) -> None:
@@ -122,7 +150,7 @@ def _write_report(folder: SweepFolder, config: ReportConfig) -> None:
     from probegrid.report.report import make_report, write_report
     from probegrid.report.select import sweep_cells
 
-    cells = sweep_cells(folder)
+    cells = sweep_cells(folder, on_damage=say)
     if not cells:
         return
     make = partial(
@@ -144,13 +172,13 @@ def _tables(folder: SweepFolder) -> list[str]:
 
 def _all_done(folder: SweepFolder) -> bool:
     keys = [cell.key for cell in folder.read_manifest().cells]
-    return all(key is not None and record.is_done(folder.results_dir, key) for key in keys)
+    return all(key is not None and is_done(folder.results_dir / key) for key in keys)
 
 
-def _send(folder: SweepFolder, tracking: TrackingConfig) -> None:
+def _send(folder: SweepFolder, tracking: TrackingConfig) -> bool:
     """Bring the sweep's parent run up to date; without MLflow the sweep goes on, and ``action=sync`` does it."""
     if tracking.backend is TrackingBackend.none:
-        return
+        return True
     from probegrid.tracking.mlflow_sweep import deliver_sweep
 
     try:
@@ -159,3 +187,5 @@ def _send(folder: SweepFolder, tracking: TrackingConfig) -> None:
         say(
             f"not sent to MLflow: {error} Everything is recorded on disk; `probegrid action=sync` sends it later."
         )
+        return False
+    return True

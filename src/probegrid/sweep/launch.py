@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from probegrid.disk import disk_errors, locked
-from probegrid.errors import ConfigError, ProbegridError, RunError, UserError
+from probegrid.errors import ConfigError, ProbegridError, RunError, TrackingError, UserError
 from probegrid.progress import Progress
 from probegrid.schema import Config
 from probegrid.sweep.check import CheckedCell, Checker, refusals
@@ -37,7 +37,7 @@ from probegrid.sweep.slurm_script import check_names, check_options
 from probegrid.sweep.stop import ended_by, stop_sweep
 from probegrid.sweep.table import counts, print_table, say
 from probegrid.sweep.wait import wait
-from probegrid.tracking import record
+from probegrid.tracking.integrity import is_done
 from probegrid.tracking.provenance import git_commit, own_argv, uncommitted_changes, versions
 from probegrid.tracking.redaction import redact, redact_override
 from probegrid.tracking.sweep_folder import SweepFolder
@@ -80,16 +80,14 @@ def run_sweep(
         folder = SweepFolder(_shared(checked).results_dir, sweep_id(composed))
         with _one_launcher(folder), _ended_as_asked(folder, options):
             rows = _submit_and_wait(Sweep(folder, names, _as_of_now(checked, folder), options, since))
-    if not options.detach:
-        close_sweep(folder, rows)
-    return folder, rows
+    return folder, rows if options.detach else close_sweep(folder, rows)
 
 
 def _as_of_now(checked: Sequence[CheckedCell], folder: SweepFolder) -> list[CheckedCell]:
     """The cells, some of which another command may have finished while this one waited for its turn."""
     return [
         replace(cell, is_done=True)
-        if cell.key and not _is_forced(cell) and record.is_done(folder.results_dir, cell.key)
+        if cell.key and not _is_forced(cell) and is_done(folder.results_dir / cell.key)
         else cell
         for cell in checked
     ]
@@ -134,11 +132,17 @@ def sweep_id(composed: Sequence[ComposedCell]) -> str:
 
 
 def failure(rows: Sequence[CellRow], folder: SweepFolder) -> ProbegridError | None:
-    """One sentence on a sweep in which not every cell is done; None for one that is.
+    """One sentence on a sweep in which not every cell is done, or in MLflow; None where nothing is missing.
 
     A `UserError` if every reason is one, so that the exit status is 2.
     """
     missing = [row for row in rows if row.stage is not Stage.done]
+    unsent = sum(bool(row.unsent) for row in rows)
+    if not missing and unsent:
+        return TrackingError(
+            f"all {len(rows)} cells are done, but MLflow does not have {unsent} of them; their results are in "
+            f"{folder.results_dir}, and `probegrid action=sync` sends them."
+        )
     if not missing:
         return None
     ended = ended_by(folder, rows)

@@ -55,6 +55,8 @@ class CellRow:
     died: bool = False
     """Lost against everybody's will: it may be submitted again."""
     is_user_error: bool = False
+    unsent: str = ""
+    """Why MLflow does not have what it found."""
 
     @property
     def is_live(self) -> bool:
@@ -127,7 +129,7 @@ def _row(
 
 def _ended(folder: SweepFolder, cell: int, name: str, state: CellState, job: Job) -> CellRow:
     if state.phase is Phase.done:
-        return CellRow(cell, name, Stage.done, job=job.id)
+        return CellRow(cell, name, Stage.done, job=job.id, unsent=state.unsent)
     file = folder.traceback_file(cell)
     return CellRow(
         cell, name, Stage.failed, state.reason, _there(file), job=job.id, is_user_error=state.is_user_error

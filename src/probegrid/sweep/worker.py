@@ -138,7 +138,7 @@ def _run(
     )
     try:
         with full_disk(folder.path):  # the job's own log may be what has no room
-            run_cell(spec, pack=pack, sweep=folder.id, since=manifest.since, progress=heartbeat)
+            result = run_cell(spec, pack=pack, sweep=folder.id, since=manifest.since, progress=heartbeat)
     except Exception as error:  # noqa: BLE001  # a cell must not take its pack along; the job fails at its end
         text = redacted_traceback(error)
         with suppress(OSError):
@@ -148,7 +148,7 @@ def _run(
         reason = redact(f"{type(error).__name__}: {error}")[:_MAX_REASON_LENGTH]
         state = replace(state, phase=Phase.failed, reason=reason, is_user_error=isinstance(error, UserError))
     else:
-        state = replace(state, phase=Phase.done)
+        state = replace(state, phase=Phase.done, unsent=redact(result.unsent or "")[:_MAX_REASON_LENGTH])
     folder.write_state(cell, state)
 
 

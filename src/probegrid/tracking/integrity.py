@@ -6,17 +6,17 @@ A damaged cell is kept, out of the way, for whoever wants to look at it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from probegrid.disk import disk_errors, lies_in
 from probegrid.errors import StoreError
-from probegrid.tracking.record import CONFIG_FILE, RESULT_FILE, DamagedRecord, read, unreadable
+from probegrid.tracking import record
+from probegrid.tracking.record import CONFIG_FILE, RESULT_FILE, CellRecord, DamagedRecord, unreadable
 
 DAMAGED_FOLDER = ".damaged"
-_CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -32,30 +32,72 @@ class Damage:
         return f"{self.file} {self.reason}"
 
 
-def verify(results_dir: Path) -> list[Damage]:
-    """Look at every file of every recorded cell.
+def verify(results_dir: Path) -> tuple[int, list[str]]:
+    """Look at every file of every recorded cell; a damaged cell is set aside, one that may not be read is only named.
 
     Returns:
-        The damaged ones by name; empty where all is as it was written. What has no checksum, for it was recorded
-        before there were any, counts as sound where it can be read.
+        How many cells were looked at, and a line for each that is damaged or may not be read.
+
+    Raises:
+        StoreError: a damaged cell cannot be moved.
     """
     folders = sorted(
         {path.parent for name in (RESULT_FILE, CONFIG_FILE) for path in results_dir.glob(f"[!.]*/{name}")}
     )
-    return [damage for folder in folders if lies_in(folder, results_dir) for damage in damage_of(folder)]
+    folders = [folder for folder in folders if lies_in(folder, results_dir)]
+    lines: list[str] = []
+    for folder in folders:
+        try:
+            damage = damage_of(folder)
+        except StoreError as error:
+            lines.append(str(error))
+            continue
+        if damage:
+            lines.append(f"{said(damage)}; the cell is kept as {set_aside(folder)}")
+    return len(folders), lines
 
 
 def damage_of(folder: Path) -> list[Damage]:
-    """The damaged files of one cell."""
+    """The damaged files of a cell; none where no cell is recorded.
+
+    Raises:
+        StoreError: a file may not be read, which is no damage.
+    """
     try:
-        record = read(folder.parent, folder.name)
+        found = record.read(folder.parent, folder.name)
     except DamagedRecord:
         return [Damage(folder / RESULT_FILE, "is damaged")]
-    except StoreError as error:
-        return [Damage(folder / RESULT_FILE, f"cannot be looked at: {error}")]
-    if record is None:
-        return [Damage(folder / RESULT_FILE, "is missing")]
-    return list(_damage(folder, record.checksums))
+    if found is None:
+        return [Damage(folder / RESULT_FILE, "is missing")] if (folder / CONFIG_FILE).exists() else []
+    return list(_damage(folder, found.checksums))
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a cell is recorded as done, and every file of it is as it was written.
+
+    Raises:
+        StoreError: a file may not be read.
+    """
+    return not damage_of(folder) and record.is_done(folder.parent, folder.name)
+
+
+def sound(folder: Path) -> CellRecord | None:
+    """The record of a cell; None where there is none.
+
+    Raises:
+        DamagedRecord: a file of the cell is not as it was written.
+        StoreError: a file may not be read.
+    """
+    damage = damage_of(folder)
+    if damage:
+        raise DamagedRecord(f"{said(damage)}; run its command again, which makes the cell again.")
+    return record.read(folder.parent, folder.name)
+
+
+def said(damage: Sequence[Damage]) -> str:
+    """One line for people on the damaged files of a cell."""
+    more = f" (and {len(damage) - 1} more of its files)" if len(damage) > 1 else ""
+    return f"{damage[0]}{more}"
 
 
 def _damage(folder: Path, checksums: Mapping[str, str]) -> Iterator[Damage]:
@@ -67,15 +109,17 @@ def _damage(folder: Path, checksums: Mapping[str, str]) -> Iterator[Damage]:
             yield Damage(file, "is missing" if not file.exists() else "lies outside the cell's folder")
             continue
         try:
-            if _sha256(file) != checksum:
-                yield Damage(file, "is damaged")
+            content = file.read_bytes()
         except FileNotFoundError:
             yield Damage(file, "is missing")
         except OSError as error:
-            yield Damage(file, f"cannot be looked at: {unreadable(file, error)}")
+            raise unreadable(file, error) from error
+        else:
+            if hashlib.sha256(content).hexdigest() != checksum:
+                yield Damage(file, "is damaged")
 
 
-def set_aside(results_dir: Path, key: str) -> Path:
+def set_aside(folder: Path) -> Path:
     """Move a damaged cell to where nothing looks for cells, so that it can be run again.
 
     Returns:
@@ -84,16 +128,8 @@ def set_aside(results_dir: Path, key: str) -> Path:
     Raises:
         StoreError: the folder cannot be moved.
     """
-    target = results_dir / DAMAGED_FOLDER / f"{key}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
+    target = folder.parent / DAMAGED_FOLDER / f"{folder.name}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
     with disk_errors(target):
         target.parent.mkdir(exist_ok=True)
-        (results_dir / key).rename(target)
+        folder.rename(target)
     return target
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

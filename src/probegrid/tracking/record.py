@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -212,35 +212,6 @@ def recorded_keys(results_dir: Path) -> list[str]:
 def own_keys(results_dir: Path) -> list[str]:
     """Return the keys of the recorded cells that lie in the folder itself: a link may lead to what must not be sent."""
     return [key for key in recorded_keys(results_dir) if lies_in(results_dir / key, results_dir)]
-
-
-def list_records(
-    results_dir: Path,
-    keys: Collection[str] | None = None,
-    on_damage: Callable[[StoreError], None] | None = None,
-) -> list[CellRecord]:
-    """Return the recorded cells, done or failed, by key.
-
-    Args:
-        results_dir: folder of the recorded cells.
-        keys: those to read; None for all.
-        on_damage: is told of each that cannot be read, and is not in the list; None: it is raised.
-
-    Raises:
-        StoreError: one cannot be read, and nobody wants to be told.
-    """
-    found = []
-    for key in recorded_keys(results_dir):
-        try:
-            record = read(results_dir, key) if keys is None or key in keys else None
-        except StoreError as error:
-            if on_damage is None:
-                raise
-            on_damage(error)
-            continue
-        if record is not None:  # else replaced at this very moment
-            found.append(record)
-    return found
 
 
 def unreadable(path: Path, error: OSError) -> StoreError:

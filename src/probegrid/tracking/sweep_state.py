@@ -33,6 +33,8 @@ class CellState:
     """Why it failed: the exception's class and message."""
     is_user_error: bool = False
     """Whether it failed by the user's mistake."""
+    unsent: str = ""
+    """Why MLflow does not have what it found; empty where it has, or was not to get it."""
     host: str = ""
     pid: int = 0
     started: float = 0.0
