@@ -32,7 +32,7 @@ def copied(checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def invoke(workdir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Invoke:
-    """Run the command's own ``main`` in this process: (exit status, what it wrote to stderr)."""
+    """Run the command's own ``main`` in this process: (exit status, what it wrote to stdout, then to stderr)."""
 
     def invoke_main(*overrides: str) -> tuple[int, str]:
         small = ("dataset.num_samples=3", "decoding.max_new_tokens=4")
@@ -44,7 +44,8 @@ def invoke(workdir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
             main()
         except SystemExit as end:
             status = int(end.code or 0)
-        return status, capfd.readouterr().err
+        said = capfd.readouterr()
+        return status, said.out + said.err
 
     return invoke_main
 
@@ -253,19 +254,19 @@ def test_a_damaged_cell_is_set_aside_and_made_again(
 
 
 def test_verify_names_what_is_damaged_and_sets_it_aside(
-    invoke: Invoke, model: tuple[str, ...], workdir: Path, capsys: pytest.CaptureFixture[str]
+    invoke: Invoke, model: tuple[str, ...], workdir: Path
 ) -> None:
     assert invoke(*model)[0] == 0
-    assert invoke("action=verify")[0] == 0
-    assert "1 cells in results, 2 files in store: none damaged" in capsys.readouterr().out
+    status, said = invoke("action=verify")
+    assert status == 0
+    assert "1 cells in results, 2 files in store: none damaged" in said
     (scores,) = (workdir / "results").glob("*/scores.parquet")
     (part,) = (workdir / "store").rglob("part-*.parquet")
     for file in (scores, part):
         file.write_bytes(file.read_bytes()[:-1] + b"?")
-    status, stderr = invoke("action=verify")
+    status, said = invoke("action=verify")
     assert status == 1
-    assert "made it make it again" in sentence(stderr)
-    said = capsys.readouterr().out
+    assert "made it make it again" in sentence(said)
     assert f"{scores.relative_to(workdir)} is damaged" in said
     assert f"{part.relative_to(workdir)} is damaged" in said
     assert "2 damaged" in said
