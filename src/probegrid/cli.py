@@ -8,7 +8,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from probegrid.errors import ProbegridError
+from probegrid.errors import ConfigError, ProbegridError
 from probegrid.tracking.redaction import (
     hide_in_tracebacks,
     redact,
@@ -33,10 +33,14 @@ def main() -> None:
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, sys.argv[1:])
     try:
         _answer(sys.argv[1:])
+        sys.stdout.flush()
     except ProbegridError as error:
         if show_traceback:
             sys.stderr.write(redacted_traceback(error))
         sys.exit(_report(redact(str(error)), error.exit_status))
+    except BrokenPipeError:  # whoever read it has seen enough; Python would say so once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt as error:  # a launcher's names the signal
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would cut the end short
         number = error.args[0] if error.args else signal.SIGINT
@@ -46,6 +50,7 @@ def main() -> None:
 def _answer(words: list[str]) -> None:
     from probegrid.door.arguments import parse_arguments
 
+    _refuse_deleted_folder()
     arguments = parse_arguments(words)
     if arguments.help:
         from probegrid.door.help import help_text
@@ -59,6 +64,13 @@ def _answer(words: list[str]) -> None:
         complete(arguments.overrides)
     else:
         _compose_and_act(arguments)
+
+
+def _refuse_deleted_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the folder that this command runs in was deleted; cd to another one.") from error
 
 
 def _compose_and_act(arguments: Namespace) -> None:

@@ -174,11 +174,20 @@ def _read_json(path: Path, unpack: Unpack | None) -> list[Row]:
         if error.msg == "Extra data":
             return _json_lines(path, content)
         raise DataError(f"{path}, line {error.lineno}: malformed JSON ({error.msg}).") from error
+    except (RecursionError, ValueError) as error:
+        raise DataError(f"{path}: {_too_much(error)}.") from error
     if isinstance(parsed, dict):
         return _unpacked(path, parsed, unpack) if unpack else [parsed]
     if not isinstance(parsed, list) or not all(isinstance(row, dict) for row in parsed):
         raise DataError(f"{path} holds no rows: a list of JSON objects is expected.")
     return parsed
+
+
+def _too_much(error: RecursionError | ValueError) -> str:
+    """What JSON allows and Python does not read."""
+    if isinstance(error, RecursionError):
+        return "lists or objects are nested too deep to be read; flatten them"
+    return "a number has more digits than can be read; write it as text"
 
 
 def _unpacked(path: Path, release: dict[str, Any], unpack: Unpack) -> list[Row]:
@@ -198,6 +207,8 @@ def _json_lines(path: Path, content: str) -> list[Row]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {number}: malformed JSON ({error.msg}).") from error
+        except (RecursionError, ValueError) as error:
+            raise DataError(f"{path}, line {number}: {_too_much(error)}.") from error
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: a JSON object is expected, not {line.strip()[:40]!r}.")
         rows.append(row)

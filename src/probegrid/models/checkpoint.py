@@ -138,7 +138,7 @@ def _read_config(file: Path, name: str) -> dict[str, Any]:
         raise CheckpointError(f"{name} is not a checkpoint: it has no config.json.")
     try:
         config: dict[str, Any] = json.loads(file.read_text())
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise CheckpointError(
             f"{name} is not a checkpoint: its config.json is not JSON ({error})."
         ) from error

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from probegrid.data.example import Conversation, StatementSet
 from probegrid.errors import CheckpointError, ConfigError, DataError
 from probegrid.readings.identity import digest_of
+from probegrid.readings.templates import ChatTemplate, TemplateFailure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from probegrid.inference.generation import Generation
     from probegrid.readings.answers import AnswerReading
     from probegrid.readings.prompts import Prompt
-    from probegrid.readings.templates import ChatTemplate
 
 _PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
 
@@ -202,11 +202,9 @@ def render(conversation: Conversation, template: ChatTemplate) -> tuple[str, int
 
 
 def _apply(template: ChatTemplate, messages: list[dict[str, Any]], conversation: str) -> str:
-    from jinja2 import TemplateError
-
     try:
         return template.render(messages)
-    except TemplateError as error:
+    except TemplateFailure as error:
         roles = ", ".join(message["role"] for message in messages)
         raise DataError(
             f"the chat template refuses conversation {conversation} with its roles {roles} ({error}); "

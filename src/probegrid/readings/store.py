@@ -74,7 +74,7 @@ class Entry:
             return None
         except OSError as error:
             raise unreadable(file, error) from error
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             self.set_aside(file, str(error))
             return None
 

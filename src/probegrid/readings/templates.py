@@ -25,6 +25,10 @@ _DATE_FORMAT = "%d %b %Y"
 _NOW = re.compile(r"""strftime_now\(\s*(?P<quote>["'])(?P<form>[^"']*)(?P=quote)\s*\)""")
 
 
+class TemplateFailure(Exception):
+    """What a template said, or stumbled over."""
+
+
 class ChatTemplate:
     """How a prompt is wrapped for a model that was trained on conversations; plain text where there is no template."""
 
@@ -82,26 +86,29 @@ class ChatTemplate:
         """
         if self.source is None:
             return prompt
-        from jinja2 import TemplateError
-
         try:
             return self.render([{"role": "user", "content": prompt}], add_generation_prompt=True)
-        except TemplateError as error:
+        except TemplateFailure as error:
             raise ConfigError(f"model.chat_template={self._choice} cannot be rendered: {error}") from error
 
     def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = False) -> str:
         """The text of messages by the template, which must be there.
 
         Raises:
-            jinja2.TemplateError: the template is not valid, or refuses such a conversation.
+            TemplateFailure: the template is not valid, or refuses such a conversation.
         """
-        rendered = self._tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            chat_template=self.source,
-            add_generation_prompt=add_generation_prompt,
-            tokenize=False,
-            **self._variables,
-        )
+        from jinja2 import TemplateError
+
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                chat_template=self.source,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+                **self._variables,
+            )
+        except (TemplateError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise TemplateFailure(str(error) or type(error).__name__) from error  # it is a program of its own
         return str(rendered)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:

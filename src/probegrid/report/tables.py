@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from probegrid.evaluation.figures import interval_text
 from probegrid.evaluation.intervals import Estimate
-from probegrid.report.escape import csv_field, latex_text, markdown_text, one_line
+from probegrid.tracking.escape import csv_field, latex_text, markdown_text, one_line
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from probegrid.tracking.escape import markdown_text
 from probegrid.tracking.record import CellRecord
 
 CELL_TAG = "probegrid.cell"
@@ -120,19 +121,22 @@ def calls(
 def cell_note(record: CellRecord) -> str:
     """Describe a cell: its headline numbers with their intervals, what it is, what to know, what each metric means."""
     numbers = [_headline(record.metrics, name) for name in _HEADLINES if name in record.metrics]
-    what = " · ".join(f"{group} **{choice}**" for group, choice in record.choices.items())
+    what = " · ".join(f"{group} **{markdown_text(choice)}**" for group, choice in record.choices.items())
     on = f" on {record.metrics['n']:.0f} examples" if "n" in record.metrics else ""
     parts = [f"### {', '.join(numbers)}{on}" if numbers else "", what]
     if record.error is not None:
-        parts.insert(0, f"### failed: {record.error.type}: {record.error.message}")
-    parts += [f"- **{name}**: {reason}" for name, reason in record.notes.items()]
+        parts.insert(0, f"### failed: {markdown_text(f'{record.error.type}: {record.error.message}')}")
+    parts += [
+        f"- **{markdown_text(name)}**: {markdown_text(reason)}" for name, reason in record.notes.items()
+    ]
     names = [name for name in (*record.metrics, *record.steps) if not name.endswith(_INTERVAL_ENDS)]
     return "\n\n".join([*filter(None, parts), metrics_note(names)])
 
 
 def sweep_note(argv: Sequence[str], tables: Sequence[str]) -> str:
     """Describe a sweep: its command and its tables in Markdown, cut at a line where MLflow's limit is reached."""
-    lines = [f"`{' '.join(argv)}`", "", *(line for table in tables for line in (*table.splitlines(), ""))]
+    command = " ".join(argv).replace("`", "'")
+    lines = [f"`{command}`", "", *(line for table in tables for line in (*table.splitlines(), ""))]
     rest = "The tables whole, and the figures: artifacts, `report/index.html`."
     kept, room = [], MAX_TAG_LENGTH - len(rest) - 1
     for line in lines:

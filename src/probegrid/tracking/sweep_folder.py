@@ -211,7 +211,7 @@ class SweepFolder:
             return json.loads(file.read_bytes())
         except FileNotFoundError:
             return None
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             raise StoreError(f"{file} is damaged; delete it and run the same command again.") from error
 
 

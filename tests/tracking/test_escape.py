@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from probegrid.report.escape import csv_field, latex_text, markdown_text, one_line
 from probegrid.report.tables import Table
+from probegrid.tracking.escape import csv_field, latex_text, markdown_text, one_line
 
 HOSTILE = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[click](javascript:alert(1))",
