@@ -53,8 +53,8 @@ class GridLauncher(Launcher):
             ConfigError: it is another program's.
         """
         from probegrid.door.loader import CellLoader
+        from probegrid.door.multirun_file import guard
         from probegrid.errors import ConfigError
-        from probegrid.sweep.multirun_file import guard
 
         if not str(config.hydra.sweeper._target_).endswith(".GridSweeper"):
             guard(config)
