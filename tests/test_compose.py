@@ -139,6 +139,7 @@ def test_what_is_wrong_is_said_in_one_sentence_with_the_closest_match(override: 
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     st.text(st.characters(codec="utf-8", exclude_characters="\0$", exclude_categories=["Cs"]), min_size=1),

@@ -59,6 +59,7 @@ def take(python: Sequence[str], file: Path, timeout_s: float = -1) -> tuple[str,
     return word, float(seconds)
 
 
+@pytest.mark.slow
 @both
 def test_one_at_a_time_and_the_next_when_it_is_free(python: list[str], tmp_path: Path) -> None:
     with hold(python, tmp_path / "lock", 2.5) as holder:
@@ -83,6 +84,7 @@ def test_a_live_holder_is_told_of_at_once_where_there_are_locks(tmp_path: Path) 
         holder.kill()
 
 
+@pytest.mark.slow
 @without
 def test_a_lease_is_renewed_while_it_is_held(tmp_path: Path) -> None:
     with hold(WITHOUT, tmp_path / "lock", 60) as holder:
@@ -92,6 +94,7 @@ def test_a_lease_is_renewed_while_it_is_held(tmp_path: Path) -> None:
     assert waited > 3  # as long as a dead holder on another host would have it
 
 
+@pytest.mark.slow
 @without
 def test_a_lease_of_a_host_that_died_passes_on(tmp_path: Path) -> None:
     with hold(WITHOUT, tmp_path / "lock", 60) as holder:

@@ -24,6 +24,7 @@ def test_a_log_gets_a_line_at_the_end(capsys: pytest.CaptureFixture[str]) -> Non
     assert not in_notebook()
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_a_bar_and_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code = "import probegrid\nprobegrid.run(['dataset.num_samples=8', 'tracking=none']).metrics['n']"

@@ -61,6 +61,7 @@ def test_a_function_does_nothing_else(workdir: Path, name: str, overrides: list[
     assert not list(workdir.iterdir())
 
 
+@pytest.mark.slow
 def test_a_grid_is_run_and_reported(workdir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     results = probegrid.sweep([*FEW, "prompt.num_few_shot=0,5"])
     assert [result.metrics["n"] for result in results] == [6, 6]
@@ -74,6 +75,7 @@ def test_a_grid_is_run_and_reported(workdir: Path, capfd: pytest.CaptureFixture[
         probegrid.sweep([*FEW, "dataset=facts_statements", "probe=gnll,logistic", "probe.layers=[99]"])
 
 
+@pytest.mark.slow
 def test_a_folder_of_ones_own_groups(workdir: Path) -> None:
     (workdir / "groups" / "prompt").mkdir(parents=True)
     (workdir / "groups" / "prompt" / "mine.yaml").write_text('instruction: "Say it.\\n"\nnum_few_shot: 0\n')
@@ -82,6 +84,7 @@ def test_a_folder_of_ones_own_groups(workdir: Path) -> None:
     assert len(probegrid.sweep([*FEW, "prompt=mine,brief"], config_dir=workdir / "groups")) == 2
 
 
+@pytest.mark.slow
 def test_inside_a_hydra_application_its_state_is_as_before(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "app.yaml").write_text("name: theirs\n")

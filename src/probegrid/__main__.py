@@ -1,5 +1,5 @@
 """``python -m probegrid``."""
 
-from probegrid.cli import main
+from probegrid.cli import command
 
-main()
+command()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probegrid.errors import ConfigError, PlanError, RunError, StoreError, TrackingError, UserError
+from probegrid.models.torchless import import_without_torch
 from probegrid.planning.plan import Plan
 from probegrid.schema import Action, CellSpec, TrackingBackend
 from probegrid.sweep.grid import ComposedCell, cell_names
@@ -59,6 +60,7 @@ def _plan(spec: CellSpec) -> None:
     from probegrid.cell.plan import plan_spec
     from probegrid.planning.describe import describe
 
+    import_without_torch()
     plan, notes = plan_spec(spec, Lookup(fetch=False))
     lines = [f"{spec.choices.name} on {spec.choices.device_map}", *notes]
     print("\n".join([*lines, "no model is read" if plan is None else describe(plan)]))
@@ -173,6 +175,7 @@ def _run_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> Non
     from probegrid.sweep.launch import failure, run_sweep
     from probegrid.sweep.table import print_table
 
+    import_without_torch()
     folder, rows = run_sweep(composed, options)
     print_table(folder, rows)
     if not options.detach and (error := failure(rows, folder)) is not None:
@@ -186,6 +189,7 @@ def _plan_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> No
     from probegrid.planning.describe import grid_table
     from probegrid.sweep.check import Checker
 
+    import_without_torch()
     lookup = Lookup(fetch=False)
     checker = Checker(options, lookup)
     rows = [

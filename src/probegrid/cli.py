@@ -26,8 +26,16 @@ if TYPE_CHECKING:
     from probegrid.sweep.options import LauncherOptions
 
 
+def command() -> None:
+    """Entry point of the console command ``probegrid``: do as `main`, in a process that is the command's own."""
+    from probegrid.models.torchless import own_this_process
+
+    own_this_process()
+    main()
+
+
 def main() -> None:
-    """Entry point of the console command ``probegrid``; exits with 0, 1 or 2 as the README says."""
+    """Do what was typed, and exit with 0, 1 or 2 as the README says."""
     hide_in_tracebacks()
     remember(sys.argv[1:])
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in map(str.lower, sys.argv[1:])
@@ -53,8 +61,12 @@ def _answer(words: list[str]) -> None:
     _refuse_deleted_folder()
     arguments = parse_arguments(words)
     if arguments.help:
+        from probegrid.compose import register
         from probegrid.door.help import help_text
+        from probegrid.plugins import are_any_outside
 
+        if are_any_outside():  # else the files say it all, and at once
+            register()
         print(help_text(arguments.config_dir))
     elif arguments.shell_completion:
         from probegrid.compose import register

@@ -161,6 +161,7 @@ def test_a_file_that_decides_what_the_model_says_is_noticed(key: Key, copy: Path
     assert key(f"model.path={copy}") not in (before, added)
 
 
+@pytest.mark.slow
 def test_one_byte_in_the_middle_of_a_large_file_is_noticed_and_it_is_read_once(
     copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ def test_defaults_are_marked(shown: dict[str, list[str]]) -> None:
     assert marked == ["run", "tiny", "none", "auto", "facts", "brief", "greedy", "gnll", "mlflow", "local"]
 
 
+@pytest.mark.slow
 def test_every_example_composes(shown: dict[str, list[str]], probegrid: Any, workdir: Path) -> None:
     """As far as a plan goes; the last prints the config."""
     (workdir / "my.jsonl").write_text('{"question": "Where?", "answers": ["here"]}\n' * 8)

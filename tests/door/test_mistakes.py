@@ -83,6 +83,7 @@ def test_a_mistake_is_one_sentence(probegrid: Any, workdir: Path, words: str, se
     assert not list(workdir.iterdir())
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(

@@ -37,6 +37,7 @@ def test_a_text_is_taken_as_it_is_typed(key: str, path: str) -> None:
     assert getattr(getattr(config, part) if part else config, name) == path
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.text(

@@ -270,7 +270,8 @@ def test_submitting_imports_no_torch_and_says_where_a_sweep_comes_from(
     assert detached.returncode == 0
     imported = re.findall(r"\| +(\w+)$", detached.stderr, re.MULTILINE)
     assert "probegrid" in imported
-    assert not {"torch", "transformers", "mlflow"} & set(imported)  # submitting needs none of them
+    assert "transformers" in imported  # its tokenizers say what the cells are
+    assert not {"torch", "mlflow"} & set(imported)  # submitting needs none of them
     manifest = json.loads((grid.sweep() / "manifest.json").read_text())
     assert manifest["argv"][0] == "probegrid"
     assert "torch" in manifest["versions"]

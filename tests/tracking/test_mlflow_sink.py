@@ -242,6 +242,7 @@ def test_a_server_that_is_not_there_is_noticed_at_once(write_cell: Callable[...,
     assert monotonic() - start < 5
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_is_given_up_on(write_cell: Callable[..., Path]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts, and never answers
         start = monotonic()

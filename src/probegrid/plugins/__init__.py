@@ -53,6 +53,14 @@ def config_classes(door: str, package: ModuleType, base: type[T]) -> Iterator[tu
         yield name, owner
 
 
+def are_any_outside() -> bool:
+    """Whether any part from outside is declared; nothing is imported."""
+    if os.environ.get(VARIABLE):
+        return True
+    declared = entry_points()
+    return any(declared.select(group=f"probegrid.{door}") for door in ("probes", "datasets", "rules"))
+
+
 def from_outside(door: str, base: type[T]) -> list[type[T]]:
     """The classes from outside that are a ``base``, each once, by the order in which they are found.
 
