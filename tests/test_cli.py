@@ -235,7 +235,9 @@ def test_a_damaged_entry_of_the_store_is_named_and_made_again(
     assert f"{part.name} is damaged (its checksum differs); it is set aside" in stderr
 
 
-@pytest.mark.parametrize("name", ["result.json", "config.yaml", "scores.parquet", "figures/roc.png"])
+@pytest.mark.parametrize(
+    "name", ["result.json", "config.yaml", "scores.parquet", "figures/risk_coverage.png"]
+)
 def test_a_damaged_cell_is_set_aside_and_made_again(
     invoke: Invoke, model: tuple[str, ...], workdir: Path, name: str
 ) -> None:

@@ -106,8 +106,9 @@ def keys() -> list[tuple[tuple[str, ...], str]]:
     ]
 
 
+@pytest.mark.slow
 @settings(
-    max_examples=500, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.too_slow]
+    max_examples=200, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.too_slow]
 )
 @given(key=st.sampled_from(keys()), value=NUMBERS | TEXTS)
 def test_any_value_of_any_key_is_taken_or_refused_in_one_line(

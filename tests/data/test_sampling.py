@@ -12,6 +12,7 @@ from probegrid.data.example import Question, QuestionSet
 from probegrid.data.sampling import SHOT_LIMIT, question_set
 from probegrid.data.table import Row, from_rows
 from probegrid.schema import QuestionDatasetConfig
+from probegrid.schema.ranges import LARGEST_SEED
 
 CONFIG = QuestionDatasetConfig(path="unused", num_samples=10**6)
 
@@ -52,7 +53,7 @@ generated_rows = st.lists(
 
 
 @settings(deadline=None)
-@given(generated_rows, st.integers(min_value=1, max_value=50), st.integers())
+@given(generated_rows, st.integers(min_value=1, max_value=50), st.integers(0, LARGEST_SEED))
 def test_any_table_divides_into_disjoint_sides(
     table: list[dict[str, Any]], num_samples: int, seed: int
 ) -> None:

@@ -24,7 +24,7 @@ def complete(probegrid: Any, monkeypatch: pytest.MonkeyPatch) -> Complete:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("probegrid action=", ["cancel", "plan", "report", "run", "score", "status", "sync"]),
+        ("probegrid action=", ["cancel", "plan", "report", "run", "score", "status", "sync", "verify"]),
         ("probegrid action=s", ["score", "status", "sync"]),
         ("probegrid model.dtype=", ["bfloat16", "float16", "float32"]),
         ("probegrid model=qwen7", ["qwen72b", "qwen7b"]),

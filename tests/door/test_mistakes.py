@@ -47,7 +47,7 @@ NO_OVERRIDE = "is not an override; write group=name or key=value"
         ("prompt.stop=[[a]]", "prompt.stop holds a list or a mapping"),
         ("prompt.stop=x", "prompt.stop=x is not allowed"),
         ("probe=logistic probe.layers=[]", "probe.layers=[] is neither 'all' nor a list"),
-        ("probe=logistic probe.C=[]", "probe.C=[] must hold one or more"),
+        ("probe=logistic probe.C=[]", "probe.C=[] leaves nothing to try; give, for example, [0.01,1]"),
         ("-m probe=logistic probe.C=", "probe.C= is not allowed"),
         ("foo", NO_OVERRIDE),
         ("=x", NO_OVERRIDE),

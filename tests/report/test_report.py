@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import io
 import json
 import math
@@ -78,9 +79,14 @@ def report(cells: Sequence[RecordedCell]) -> Report:
     return make_report([*cells, failed], title="Sweep <7>", compare="quantization", seed=0, resamples=200)
 
 
+def shown(text: str) -> str:
+    """What a page shows of text in Markdown."""
+    return html.unescape(re.sub(r"\\([\\|`\]])", r"\1", text))
+
+
 def parsed_markdown(text: str) -> list[list[str]]:
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    split = [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+    split = [[shown(cell.strip()) for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
     return [split[0], *split[2:]]
 
 

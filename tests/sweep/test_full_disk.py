@@ -132,7 +132,9 @@ def test_there_is_no_room_for_the_sweep_itself(grid: Grid, checkpoint: Checkpoin
         disk.fill(spare_kb)
         refused = grid.run(*command)
         assert refused.returncode == 1
-        assert f"no space is left for {disk.folder}/results/.sweeps/" in refused.stderr.strip().splitlines()[-1]
+        assert (
+            f"no space is left for {disk.folder}/results/.sweeps/" in refused.stderr.strip().splitlines()[-1]
+        )
         assert not disk.leftovers()
     disk.make_room()
     assert (

@@ -107,6 +107,7 @@ def kill_and_send_again(uri: str, folders: list[Path], seed: int = 0) -> int:
     return int(told["killed"])
 
 
+@pytest.mark.slow
 def test_a_first_cell_killed_at_any_moment_leaves_a_database_that_works(
     tmp_path: Path, write_cell: WriteCell
 ) -> None:
@@ -123,6 +124,7 @@ def test_a_first_cell_killed_at_any_moment_leaves_a_database_that_works(
         }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_cells_killed_while_they_are_sent_to_a_server_have_one_run_each(
     server: TrackingConfig, server_uri: str, write_cell: WriteCell
 ) -> None:
@@ -132,6 +134,7 @@ def test_cells_killed_while_they_are_sent_to_a_server_have_one_run_each(
     assert complete_cells(TrackingConfig(uri=server_uri)) == [folder.name for folder in folders]
 
 
+@pytest.mark.slow
 def test_what_mlflow_left_half_made_is_kept_and_made_again(
     tmp_path: Path, write_cell: WriteCell, run_python: Start, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -101,7 +101,9 @@ def _nodes(group: dict[str, object], name: str) -> Iterator[tuple[str, str, str]
             yield from _nodes(node, f"{name}/{key}".lstrip("/"))
         elif isinstance(node, ConfigNode) and _is_listed(name, node):
             schema = ConfigStore.instance().repo.get("schema", {}).get(name, {}).get(key, node)
-            owner = OmegaConf.get_type(schema.node)  # a choice from outside is but defaults: its schema has the class
+            owner = OmegaConf.get_type(
+                schema.node
+            )  # a choice from outside is but defaults: its schema has the class
             yield name, key.removesuffix(".yaml"), (inspect.getdoc(owner) or "").partition("\n")[0]
 
 

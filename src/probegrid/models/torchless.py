@@ -1,4 +1,4 @@
-"""Transformers as it is where torch is not installed: tokenizers and configs work, and are there in a third of the time.
+"""Transformers as it is where torch is not installed: tokenizers and configs work, and are there in half the time.
 
 A command that plans, or that hands cells to jobs, tokenizes and never computes. What transformers was once told of
 torch it believes as long as the process lives: so only a process that is the command's own may do it.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -43,7 +43,7 @@ class ActivationReading:
     """In the order of the passages; row i of every layer is example i."""
     read_s: float
     """Seconds that reading these layers took, those of earlier runs included."""
-    found_s: float
+    found_s: float = field(compare=False)
     """The seconds of it that were spent before: on what the store held."""
     read_tokens: int
     """Tokens of all passages, padding left out."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from probegrid.readings.batches import halving, lay_out_once
@@ -44,7 +44,7 @@ class AnswerReading:
     """For each prompt: the greedy answer, then the samples."""
     read_s: float
     """Seconds of generation, those of earlier runs included."""
-    found_s: float
+    found_s: float = field(compare=False)
     """The seconds of it that were spent before: on what the store held."""
     generated_tokens: int
     """Tokens generated, those of stops and of samples included."""

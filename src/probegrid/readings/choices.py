@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from probegrid.readings.batches import halving, lay_out_once
@@ -38,7 +38,7 @@ class ChoiceReading:
     """For each prompt, of each choice: natural log-probability at temperature 1, from the raw logits, float32."""
     read_s: float
     """Seconds of reading, those of earlier runs included."""
-    found_s: float
+    found_s: float = field(compare=False)
     """The seconds of it that were spent before: on what the store held."""
 
 
