@@ -77,7 +77,7 @@ def test_control_characters_are_refused_in_every_value(character: str) -> None:
         {"extra": {f"a{character}": "b"}},
         {"python": character},
     ):
-        with pytest.raises(ConfigError, match="holds (the control|a NUL) character"):
+        with pytest.raises(ConfigError, match=r"holds (the control|a NUL) character"):
             SlurmOptions(**options)
     with pytest.raises(ConfigError, match="holds the control character"):
         check_names(PLACE, [f"model{character}"])

@@ -7,6 +7,7 @@ choices have. Here such a key is left out of the master, and of each cell whose 
 from __future__ import annotations
 
 import copy
+import importlib.util
 import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
 from hydra.errors import ConfigCompositionException
@@ -87,17 +89,50 @@ def hydra_1_3() -> Iterator[None]:
         base.version_base = before
 
 
+def shared_loader(config_dir: str | os.PathLike[str] | None = None) -> CellLoader:
+    """The loader of whoever composes cell after cell; a new one where a file or a registered class is another.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    folders = [Path(str(importlib.util.find_spec(CONFIG_MODULE).origin)).parent]  # type: ignore[union-attr]
+    if config_dir is not None:
+        folders.append(users_folder(config_dir))
+    files = [(file, file.stat()) for folder in folders for file in sorted(folder.rglob("*.yaml"))]
+    state = (
+        *folders,
+        *((file, status.st_mtime_ns, status.st_size, status.st_ino) for file, status in files),
+        *_registered(ConfigStore.instance().repo),
+    )
+    if state not in _loaders:
+        _loaders.clear()
+        _loaders[state] = CellLoader(search_path(config_dir))
+    return _loaders[state]
+
+
+_loaders: dict[tuple[object, ...], CellLoader] = {}
+
+
+def _registered(group: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """The classes in Hydra's config store, each with its name."""
+    for name, node in group.items():
+        if isinstance(node, dict):
+            yield from _registered(node)
+        else:
+            yield name, OmegaConf.get_type(node.node)
+
+
 class CellLoader(ConfigLoaderImpl):
     """Hydra's config loader for probegrid's groups.
 
-    What a list of choices comes to is composed once for all cells of a grid that share it, each of which sets its
-    values in a copy: composing takes most of the time of a submission, and nearly all of it goes to the choices.
+    What a list of choices comes to is composed once for all cells that share it, each of which sets its values in a
+    copy: composing takes most of the time of a submission, and nearly all of it goes to the choices.
     """
 
     def __init__(self, path: ConfigSearchPath) -> None:
         super().__init__(path)
         self.repository = ReadOnce(self.repository)  # type: ignore[assignment]  # all that is asked of it
-        self._chosen: dict[tuple[str, ...], bytes] = {}
+        self._chosen: dict[tuple[object, ...], bytes] = {}
         self._datasets: dict[tuple[str, ...], Any] = {}
         self._own_paths: dict[tuple[str, str], str | None] = {}
 
@@ -141,7 +176,7 @@ class CellLoader(ConfigLoaderImpl):
         shared = [str(word) for word in master.hydra.overrides.hydra]
         words = [*shared, *overrides]
         with user_errors(self.get_sources(), words):
-            loaded = self._load(master.hydra.job.config_name, words, RunMode.RUN, is_one_of_many=True)
+            loaded = self._load(master.hydra.job.config_name, words, RunMode.RUN)
             OmegaConf.copy_cache(from_config=master, to_config=loaded.config)
         return replace(loaded, overrides=tuple(word for word in loaded.overrides if word not in shared))
 
@@ -178,18 +213,11 @@ class CellLoader(ConfigLoaderImpl):
             self._own_paths[group, choice] = own
         return self._own_paths[group, choice]
 
-    def _load(
-        self,
-        config_name: str | None,
-        words: Sequence[str],
-        run_mode: RunMode,
-        *,
-        is_one_of_many: bool = False,
-    ) -> ComposedConfig:
+    def _load(self, config_name: str | None, words: Sequence[str], run_mode: RunMode) -> ComposedConfig:
         """Compose the choices, then set the values; those of keys that the choices lack are left out."""
         parts = [(word, [parse(part) for part in self._placed(word, words)]) for word in words]
         choices = [one for _, overrides in parts for one in overrides if self._is_choice(one)]
-        config = self._load_choices(config_name, choices, run_mode, is_one_of_many)
+        config = self._load_choices(config_name, choices, run_mode)
         lacking: dict[str, str] = {}
         kept, applied = [], []
         for word, overrides in parts:
@@ -209,17 +237,16 @@ class CellLoader(ConfigLoaderImpl):
         return ComposedConfig(config, tuple(kept), lacking)
 
     def _load_choices(
-        self, config_name: str | None, choices: Sequence[Override], run_mode: RunMode, is_one_of_many: bool
+        self, config_name: str | None, choices: Sequence[Override], run_mode: RunMode
     ) -> DictConfig:
         words = [str(one.input_line) for one in choices]
-        known = self._chosen.get(tuple(words)) if is_one_of_many else None
+        known = self._chosen.get((config_name, run_mode, *words))
         if known is not None:
             copied: DictConfig = pickle.loads(known)  # noqa: S301  # written below
             return copied
         with composing():
             config = super().load_configuration(config_name, words, run_mode, validate_sweep_overrides=False)
-        if is_one_of_many:
-            self._chosen[tuple(words)] = pickle.dumps(config)
+        self._chosen[config_name, run_mode, *words] = pickle.dumps(config)
         return config
 
     def _is_choice(self, override: Override) -> bool:
