@@ -150,7 +150,7 @@ def test_what_is_wrong_is_said_in_one_sentence_with_the_closest_match(override: 
     st.sampled_from(Dtype),
     st.integers(1, 10**6),
     st.booleans(),
-    st.floats(1e-3, 1e3),
+    st.floats(1e-3, 100),
     st.lists(st.sampled_from(["\n", "Question:", "it's", 'a "quote"', "a, b", "\\", "{x: [y]}"]), max_size=3),
 )
 def test_overrides_come_back_as_they_were_typed(
