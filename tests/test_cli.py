@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from probegrid.cli import main
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Invoke = Callable[..., tuple[int, str]]
 

@@ -20,6 +20,8 @@ from probegrid.models import load
 from probegrid.progress import Progress
 from probegrid.schema import CellSpec
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 FEW = ("dataset.num_samples=6", "tracking=none")
 ANSWERS = (*FEW, "decoding.max_new_tokens=4")
 STATEMENTS = (

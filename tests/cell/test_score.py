@@ -22,6 +22,8 @@ from probegrid.compose import compose_cell
 from probegrid.embedded import world
 from probegrid.models.checkpoint import find_checkpoint
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 LAYER = 5
 UNSEEN = world.statements(1)[:40]
 Invoke = Callable[..., tuple[int, str]]

@@ -30,6 +30,8 @@ from probegrid.models.pool import ModelPool
 from probegrid.progress import Progress
 from probegrid.readings.session import ModelSession
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 Run = Callable[..., Result]
 Invoke = Callable[..., tuple[int, str]]
 

@@ -23,6 +23,8 @@ from probegrid.models.pool import ModelPool
 from probegrid.planning.placement import Placement
 from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 torch.set_num_threads(1)
 
 BLOCKS = 3

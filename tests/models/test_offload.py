@@ -23,6 +23,8 @@ from probegrid.models.quantization import constants_of
 from probegrid.planning.placement import BUFFERS, Placement
 from probegrid.schema import Dtype
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 Find = Callable[[str], Checkpoint]
 Load = Callable[..., PreTrainedModel]
 Logits = Callable[[PreTrainedModel], Tensor]

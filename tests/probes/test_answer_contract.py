@@ -25,6 +25,8 @@ from probegrid.readings.session import ModelSession
 from probegrid.schema import ProbeConfig
 from probegrid.testing import check_probe
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 OURS = {
     name: owner
     for name, owner in config_classes("probes", probegrid.probes, ProbeConfig)

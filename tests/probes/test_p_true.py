@@ -26,6 +26,8 @@ from probegrid.readings.prompts import build_prompts, choose_shots
 from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import PromptConfig
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 N = 8
 SAMPLES = 3
 SMALL = (

@@ -19,6 +19,8 @@ from probegrid.cell.run import Result
 from probegrid.compose import compose_cell
 from probegrid.errors import CheckpointError, ConfigError
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 N = 50
 SAMPLES = 4
 

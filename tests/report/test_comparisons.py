@@ -20,6 +20,8 @@ from probegrid.report.comparison_table import comparisons_table
 from probegrid.report.comparisons import SAME_ANSWERS, SAME_SCORES, Comparison, compare_cells
 from probegrid.report.pairing import find_pairs
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 
 def only(found: Sequence[Comparison]) -> Comparison:
     (one,) = found

@@ -20,6 +20,8 @@ from probegrid.report.panels import panels
 from probegrid.report.report import make_report
 from probegrid.report.tables import amount_text, latex_text, ratio_text
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 H100, TI = "NVIDIA H100", "NVIDIA GTX 1080 Ti"
 ON_TWO = {"load_s": 20.0, "read_s": 10.0, "tokens_per_s": 400.0, "peak_ram_gb": 4.0, "peak_gpu_gb_0": 40.0}
 ON_TWO |= {"peak_gpu_gb_1": 38.0}

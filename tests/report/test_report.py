@@ -30,6 +30,8 @@ from probegrid.report.tables import Table, latex_text
 from probegrid.schema import ReportConfig
 from probegrid.tracking.record import CellError, Status
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 NUMBER = re.compile(r"(-?\d\.\d{3}) \[(-?\d\.\d{3}), (-?\d\.\d{3})\]")
 
 

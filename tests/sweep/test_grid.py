@@ -15,6 +15,8 @@ from probegrid.sweep.grid import ComposedCell, cell_names, compose_grid
 from probegrid.sweep.options import LocalOptions, SlurmOptions
 from probegrid.tracking.sweep_folder import SweepFolder
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 Capture = pytest.CaptureFixture[str]
 

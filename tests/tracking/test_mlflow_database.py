@@ -24,6 +24,8 @@ from probegrid.schema import TrackingConfig
 from probegrid.tracking.mlflow_session import open_experiment
 from probegrid.tracking.mlflow_sink import send
 
+pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
+
 MOMENTS = 20
 MLFLOW_KILLED_IN_ITS_MIGRATIONS = """
 import os, signal, sys
