@@ -70,7 +70,8 @@ def test_eight_jobs_whose_mlflow_server_stops_half_way(
         launcher = grid.start(*command)
         wait_until(lambda: len(sent_cells(grid)) >= 4)
     ended = finish(launcher)
-    assert ended.returncode == 0
+    assert ended.returncode == 1
+    assert "all 16 cells are done, but MLflow does not have" in ended.stderr.strip().splitlines()[-1]
     assert grid.states() == ["done"] * 16
     assert len(grid.jobs()) == 8
     assert len({job["id"].partition("_")[0] for job in grid.jobs()}) == 1  # one array

@@ -37,7 +37,8 @@ def test_a_server_that_stops_half_way(
         launcher = grid.start(*command)
         wait_until(lambda: len(sent_cells(grid)) >= 3)
     ended = finish(launcher)
-    assert ended.returncode == 0
+    assert ended.returncode == 1
+    assert "all 8 cells are done, but MLflow does not have" in ended.stderr.strip().splitlines()[-1]
     assert grid.states() == ["done"] * 8
     assert "does not answer" in ended.stderr
     assert "`probegrid action=sync` sends it later" in ended.stderr
@@ -56,7 +57,8 @@ def test_a_sweep_that_was_never_opened_at_the_server(grid: Grid, checkpoint: Che
     grid.tracking = "mlflow"
     grid.add_model("small", checkpoint("llama"))
     ended = grid.run(*FAST, f"tracking.uri=http://127.0.0.1:{free_port()}", "model=small", "seed=0,1")
-    assert ended.returncode == 0
+    assert ended.returncode == 1
+    assert "all 2 cells are done, but MLflow does not have 2 of them" in ended.stderr.strip().splitlines()[-1]
     assert not sent_cells(grid)
     assert "sent 3, there already 0, failed 0" in grid.look("action=sync")
     runs = check_mlflow(grid, f"sqlite:///{grid.folder / 'mlflow.db'}")

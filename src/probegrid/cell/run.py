@@ -212,7 +212,9 @@ def _send(folder: Path, tracking: TrackingConfig, progress: Progress) -> str | N
     try:
         send(folder, tracking)
     except TrackingError as error:
-        progress.say(f"not sent to MLflow: {error}")
+        progress.say(
+            f"not sent to MLflow: {error} The result is in {folder}; `probegrid action=sync` sends it later."
+        )
         return str(error)
     return None
 
