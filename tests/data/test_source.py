@@ -143,6 +143,12 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     ("name", "content", "message"),
     [
         ("a.jsonl", b'{"n": 1}\n\n{"n": \n', r"a\.jsonl, line 3: malformed JSON"),
+        (
+            "a.jsonl",
+            b'{"n": 1}\n{"n": ' + b"9" * 5000 + b"}\n",
+            r"a\.jsonl, line 2: a number has more digits",
+        ),
+        ("a.json", b"[" * 100_000, r"a\.json: lists or objects are nested too deep"),
         ("a.jsonl", b'{"n": 1}\n[1]\n', r"a\.jsonl, line 2: a JSON object is expected, not '\[1\]'"),
         ("a.json", b'[{"n": 1},\n oops]', r"a\.json, line 2: malformed JSON"),
         ("a.json", b"[1, 2]", r"a\.json holds no rows"),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shlex
+import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +29,33 @@ def test_flags_stand_anywhere(words: list[str]) -> None:
     found = parse_arguments(words)
     assert (found.multirun, found.config_dir) == (True, "x")
     assert found.overrides == [word for word in words if word in ("model=tiny", "seed=0,1")]
+
+
+def test_a_folder_that_was_deleted(probegrid_command: Sequence[str], tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = ["sh", "-c", f"rmdir ../gone; exec {shlex.join(probegrid_command)}"]
+    ended = subprocess.run(command, cwd=tmp_path / "gone", capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "probegrid: the folder that this command runs in was deleted; cd to another one.\n"
+    )
+
+
+def test_whoever_reads_it_may_have_seen_enough(probegrid_command: Sequence[str], workdir: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        ended = subprocess.run(
+            [*probegrid_command, "--help"], stdout=closed, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 128 + signal.SIGPIPE
+    assert ended.stderr == ""
+
+
+def test_a_terminal_without_a_width(command: Command) -> None:
+    ended = command("-m", "action=plan", "seed=0,1", COLUMNS="0")
+    assert ended.returncode == 0
+    assert "2 of 2 work" in ended.stdout
 
 
 def test_a_grid_with_flags_between_its_overrides(command: Command, tmp_path: Any) -> None:

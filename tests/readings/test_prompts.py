@@ -105,9 +105,20 @@ def test_a_chat_template_that_is_not_there_is_named(tmp_path: Path) -> None:
         prompts_of(DATA, PromptConfig(num_few_shot=0), silent, "default")
 
 
-def test_a_chat_template_that_cannot_be_rendered_is_the_users_mistake(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for message in messages %}",
+        "{% for number in range(999999999) %}{% endfor %}",
+        "{{ 1 / 0 }}",
+        "{{ messages[7].content }}",
+        "{{ raise_exception('no') }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
+    ],
+)
+def test_a_chat_template_that_cannot_be_rendered_is_the_users_mistake(tmp_path: Path, template: str) -> None:
     file = tmp_path / "broken.jinja"
-    file.write_text("{% for message in messages %}")
+    file.write_text(template)
     with pytest.raises(ConfigError, match=r"broken\.jinja"):
         prompts_of(DATA, PromptConfig(num_few_shot=0), VOCABULARY, str(file))
 

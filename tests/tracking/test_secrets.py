@@ -34,16 +34,19 @@ def probegrid(
     return run
 
 
+@pytest.mark.parametrize("sweeper", ["grid", "basic"])
 def test_a_sweep_keeps_a_password_to_itself(
-    probegrid: Callable[..., subprocess.CompletedProcess[str]], workdir: Path, port: int
+    probegrid: Callable[..., subprocess.CompletedProcess[str]], workdir: Path, port: int, sweeper: str
 ) -> None:
+    """Under Hydra's own sweeper too, which writes down what was typed."""
     uri = f"tracking.uri={TYPED[0].format(port=port)}"
-    done = probegrid("-m", "dataset.num_samples=20", "device_map=cpu", "seed=0", uri)
+    words = ("-m", f"hydra/sweeper={sweeper}", "dataset.num_samples=20", "device_map=cpu", "seed=0")
+    done = probegrid(*words, uri)
     assert "1 done" in done.stdout, done.stderr
     assert "joe" in done.stderr
     assert not TRACES.search(done.stdout + done.stderr)
     sweeps = workdir / "results" / ".sweeps"
-    assert (sweeps / "multirun.yaml").exists()
+    assert (sweeps / "multirun.yaml").exists() is (sweeper == "basic")
     files = [path for path in workdir.rglob("*") if path.is_file()]
     holding = [path for path in files if TRACES.search(path.read_bytes().decode("latin-1"))]
     assert [path.name for path in holding] == ["cells.pkl"]

@@ -57,8 +57,16 @@ class Entry:
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(self.folder)
-        if not (self.folder / DESCRIPTION_FILE).exists():
-            self.write_json(DESCRIPTION_FILE, description)
+        self._describe(description)
+
+    def _describe(self, description: Mapping[str, Any]) -> None:
+        """Write down what the entry is of, where that is not written yet or was damaged."""
+        written = self.read_json(DESCRIPTION_FILE)
+        if isinstance(written, dict) and key_of(written) == self.key:
+            return
+        if written is not None:
+            self.set_aside(self.folder / DESCRIPTION_FILE, "it says what another key stands for")
+        self.write_json(DESCRIPTION_FILE, description)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file whole or not at all."""

@@ -1,6 +1,6 @@
-"""Killed at random moments and started again, everything ends as if it never was, and MLflow has each cell once.
+"""Whatever disturbs a command, at any moment, it ends as if it never was, and MLflow has each cell once.
 
-``PROBEGRID_KILLS`` says how many moments each command is killed at.
+``PROBEGRID_KILLS`` says at how many moments each command is killed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import killed_cells
+import disturbed
 import pandas as pd
 import pytest
 
@@ -48,10 +48,10 @@ def model(checkpoint: Callable[[str], Path]) -> tuple[str, ...]:
     return ("model=custom", f"model.path={checkpoint('llama')}", "model.dtype=float32")
 
 
-def kill(folder: Path, *command: str, kills: int = KILLS) -> list[Path]:
-    """Run, kill and run on; the folders, the undisturbed one first."""
+def disturb(folder: Path, how: str, times: int, *command: str) -> list[Path]:
+    """Run, disturb and run on; the folders, the undisturbed one first."""
     program = subprocess.run(
-        [sys.executable, killed_cells.__file__, "5", str(kills), str(folder), json.dumps(command)],
+        [sys.executable, disturbed.__file__, how, "5", str(times), str(folder), json.dumps(command)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
@@ -59,9 +59,7 @@ def kill(folder: Path, *command: str, kills: int = KILLS) -> list[Path]:
         check=False,
     )
     assert program.returncode == 0, program.stderr
-    told = json.loads(program.stdout)
-    assert told["killed"] == kills
-    return [folder / "whole", *(folder / name for name in told["folders"])]
+    return [folder / "whole", *(folder / name for name in json.loads(program.stdout))]
 
 
 def found(folder: Path) -> dict[str, object]:
@@ -98,7 +96,7 @@ def check_equal(whole: Path, others: list[Path]) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_cell(cell: str, model: tuple[str, ...], tmp_path: Path) -> None:
-    whole, *killed = kill(tmp_path, *model, *CELLS[cell])
+    whole, *killed = disturb(tmp_path, "kill", KILLS, *model, *CELLS[cell])
     assert len(found(whole)) == 1
     check_equal(whole, killed)
 
@@ -112,7 +110,7 @@ def test_an_action_on_what_is_recorded(
     for more in ((), ("quantization=nf4",), ("seed=1",)):
         probegrid.run([*model, *SMALL, *more, "tracking=none"])
     more = ("report.compare=quantization", "report.resamples=200") if action == "report" else ()
-    whole, *killed = kill(tmp_path, f"action={action}", *more)
+    whole, *killed = disturb(tmp_path, "kill", KILLS, f"action={action}", *more)
     for each in killed:
         assert found(each) == found(whole)
         if action == "sync":
@@ -126,6 +124,26 @@ def test_an_action_on_what_is_recorded(
 def test_the_launcher_of_a_sweep(model: tuple[str, ...], tmp_path: Path) -> None:
     """What it started goes on without it, and the next finds it."""
     sweep = ("-m", *model, *SMALL, "seed=0,1", "hydra.launcher.poll_s=0.1")
-    whole, *killed = kill(tmp_path, *sweep, kills=max(2, KILLS // 2))
+    whole, *killed = disturb(tmp_path, "kill", max(2, KILLS // 2), *sweep)
     assert len(found(whole)) == 2
     check_equal(whole, killed)
+
+
+def test_a_disk_that_is_full_for_a_while(model: tuple[str, ...], tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=160m", "probegrid", str(disk)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")
+    try:
+        whole, *others = disturb(disk, "fill", KILLS, *model, *SMALL)
+        check_equal(whole, others)
+        assert "Traceback" not in "".join((each / "log").read_text() for each in others)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_six_at_once_in_a_fresh_folder(model: tuple[str, ...], tmp_path: Path) -> None:
+    whole, *others = disturb(tmp_path, "together", 6, *model, *SMALL)
+    check_equal(whole, others)
