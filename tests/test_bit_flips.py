@@ -76,6 +76,8 @@ def test_a_flipped_bit_in_any_file(
         (workdir / file).write_bytes(content)
         if file.parts[0] == "store":
             shutil.rmtree(workdir / "results")
+            if file.parts[1] == "quantized":  # which nothing looks at that has no model to load
+                shutil.rmtree(workdir / "store" / "answers")
         elif file.suffix != ".json":
             assert probegrid("action=verify") == 1, file
             shutil.rmtree(workdir / "results")

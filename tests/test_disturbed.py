@@ -132,7 +132,7 @@ def test_the_launcher_of_a_sweep(model: tuple[str, ...], tmp_path: Path) -> None
 def test_a_disk_that_is_full_for_a_while(model: tuple[str, ...], tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=160m", "probegrid", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400m", "probegrid", str(disk)]
     mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
     if mounted.returncode:
         pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.strip()}")

@@ -26,7 +26,7 @@ def import_without_torch() -> None:
     os.environ[_QUIET] = "1"  # it would say that models are not available
     sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way to say that there is none
     try:
-        from transformers.utils import is_torch_available
+        from transformers.utils.import_utils import is_torch_available
 
         assert not is_torch_available()  # asked once, and remembered
     finally:

@@ -215,7 +215,7 @@ def _silence() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)  # what goes wrong is raised; MLflow would print its traceback too
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
