@@ -312,6 +312,10 @@ def asked(*overrides: str) -> Callable[[Path], tuple[str, ...]]:
         (asked("dataset=facts_statements", "probe.positions=answer_last"), "not a position of statements"),
         (asked("dataset=facts", "probe.positions=next_token"), "next_token is not a position of answers"),
         (asked("dataset=facts_statements", "probe.test_on=[facts]"), "probe.test_on=facts holds questions"),
+        (
+            asked("dataset=facts_statements", "probe.test_on=[statements]"),
+            "write its file behind it, probe.test_on=[statements:<file or folder>]",
+        ),
         (one_source, "needs two sources or more, and all examples are of one ('one')"),
         (few_of_a_class, "examples whose label is false, and 2 are needed"),
         (long_statement, "long/41 of long/41 is read at token"),

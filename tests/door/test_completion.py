@@ -30,6 +30,7 @@ def complete(probegrid: Any, monkeypatch: pytest.MonkeyPatch) -> Complete:
         ("probegrid model=qwen7", ["qwen72b", "qwen7b"]),
         ("probegrid model=tiny -m dataset=fa", ["facts", "facts_rare", "facts_statements"]),
         ("probegrid seed=", ["0"]),
+        ("probegrid hydra/launcher=", ["local", "slurm", "slurm_2xh100", "slurm_4x11gb"]),
     ],
 )
 def test_values_are_offered(complete: Complete, line: str, offered: list[str]) -> None:

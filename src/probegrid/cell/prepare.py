@@ -15,6 +15,7 @@ from probegrid.cell.examples import Divided, examples_of_statements
 from probegrid.cell.identity import cell_key
 from probegrid.cell.lookup import Lookup
 from probegrid.data.example import QuestionSet, StatementSet
+from probegrid.data.source import PathNotGiven
 from probegrid.errors import ConfigError, DataError
 from probegrid.evaluation.rules import find_rule
 from probegrid.models.checkpoint import Checkpoint
@@ -217,7 +218,13 @@ def _transfer(
             raise ConfigError(
                 "probe.test_on tests activation probes (logistic, mass_mean); drop it for this probe."
             )
-        data = lookup.examples(dataset)
+        try:
+            data = lookup.examples(dataset)
+        except PathNotGiven as error:
+            raise ConfigError(
+                f"probe.test_on={name} has no data of its own; write its file behind it, "
+                f"probe.test_on=[{name}:<file or folder>]."
+            ) from error
         if not isinstance(data, StatementSet):
             raise ConfigError(f"probe.test_on={name} holds questions; name datasets of statements.")
         if not data.labelled:

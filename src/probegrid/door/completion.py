@@ -79,4 +79,7 @@ class CompletionLoader(CellLoader):
         if results_filter is ObjectType.CONFIG and (names := enum_names(group_name)):
             return names
         found: list[str] = super().get_group_options(group_name, results_filter)
-        return [name for name in found if name != "schema"]
+        hidden = (
+            "basic" if group_name == "hydra/launcher" else "schema"
+        )  # the former is Hydra's own: it runs no grid
+        return [name for name in found if name != hidden]
