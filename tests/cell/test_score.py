@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -215,3 +216,73 @@ def check_refused(status: int, stderr: str, words: str, workdir: Path) -> None:
     assert words in last
     assert status == 2
     assert not (workdir / "results").exists()
+
+
+@pytest.fixture
+def foreign(folders: Folders, workdir: Path) -> Callable[..., Path]:
+    """The probe's folder as somebody else may give it: changed at will, checksums left out."""
+
+    def change(**model: object) -> Path:
+        folder = Path(shutil.copytree(folders.probe, workdir / "theirs"))
+        (folder / "result.json").unlink()
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["model"] |= model
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        return folder
+
+    return change
+
+
+@pytest.mark.parametrize("typed", [(), ("model.trust_remote_code=false",)], ids=" ".join)
+def test_a_folder_from_someone_else_runs_no_code(
+    score: Invoke,
+    foreign: Callable[..., Path],
+    bare: tuple[str, ...],
+    checkpoint: Callable[[str], Path],
+    workdir: Path,
+    typed: tuple[str, ...],
+) -> None:
+    model = Path(shutil.copytree(checkpoint("llama"), workdir / "model"))
+    ran = f"open({str(workdir / 'ran')!r}, 'w').close()\n"
+    for name in ("configuration_own", "tokenization_own"):
+        (model / f"{name}.py").write_text(ran)
+    own = {"AutoConfig": "configuration_own.Own", "AutoTokenizer": ["tokenization_own.Own", None]}
+    for name in ("config.json", "tokenizer_config.json"):
+        content = json.loads((model / name).read_text())
+        (model / name).write_text(json.dumps(content | {"auto_map": own}))
+    folder = foreign(path=str(model), trust_remote_code=True)
+    status, said = score(f"probe.from={folder}", *bare, *typed)
+    assert status == 2
+    assert "if you trust it, type model.trust_remote_code=true" in said
+    status, said = score(f"probe.from={foreign_without_trust(folder)}", *bare, *typed)
+    assert status == 2  # it is another checkpoint than the probe's
+    assert not (workdir / "ran").exists()
+
+
+def foreign_without_trust(folder: Path) -> Path:
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["model"]["trust_remote_code"] = False
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def test_nothing_of_this_machine_is_read_for_a_folder_from_someone_else(
+    score: Invoke, foreign: Callable[..., Path], bare: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    folder = foreign(path="someone/${oc.env:HF_TOKEN}")
+    status, said = score(f"probe.from={folder}", *bare)
+    assert status == 2
+    assert "holds an interpolation" in said
+    assert "hf_mine" not in said
+
+
+def test_a_damaged_probe_is_refused(
+    score: Invoke, folders: Folders, bare: tuple[str, ...], workdir: Path
+) -> None:
+    folder = Path(shutil.copytree(folders.probe, workdir / "copied"))
+    file = folder / "probe.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    status, said = score(f"probe.from={folder}", *bare)
+    assert status == 1
+    assert "probe.safetensors is damaged; run the cell of the saved probe again" in said
