@@ -32,6 +32,8 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<kind>tmp|old)-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}")
 DAMAGED_SUFFIX = ".damaged"
+LEFTOVER_AGE_S = 3600
+"""A part is written in seconds to minutes; a temporary file of this age belongs to no living writer."""
 _NAME_LENGTH = 32
 _ABANDONED_AFTER_S = 24 * 3600
 _FULL_DISK = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
@@ -136,6 +138,14 @@ def make_private(file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
         file.chmod(0o600)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers of `atomic` left unfinished in a folder: temporary files that are over an hour old."""
+    for file in folder.glob("**/.*.tmp"):
+        with suppress(OSError):  # gone meanwhile, or a colleague's
+            if time.time() - file.stat().st_mtime > LEFTOVER_AGE_S:
+                file.unlink()
 
 
 def content_name(content: bytes | Path) -> str:

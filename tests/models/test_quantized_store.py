@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import namedtuple
 from collections.abc import Callable, Iterator
@@ -210,6 +211,18 @@ def test_a_part_in_which_a_bit_flipped_is_set_aside_and_made_again(
     assert f"{file.name} is damaged" in capsys.readouterr().err
     assert file.with_name(f"{file.name}.damaged").read_bytes() == content
     assert content_name(file) == file.stem.rpartition("-")[2]
+
+
+def test_what_a_killed_writer_left_is_removed(found: Find, load: Load, tmp_path: Path) -> None:
+    folder = kept_in(tmp_path, found("llama"), "nf4")
+    folder.mkdir(parents=True)
+    old, new = folder / ".model.norm.safetensors.1.tmp", folder / ".model.norm.safetensors.2.tmp"
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+    load(found("llama"), "nf4", keep_in=tmp_path)
+    assert not old.exists()
+    assert new.exists()
 
 
 def test_without_room_nothing_is_kept_and_the_model_loads(

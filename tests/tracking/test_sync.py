@@ -91,3 +91,25 @@ def test_a_damaged_record_does_not_hold_up_the_others(
 def test_nothing_recorded_is_nothing_to_do(tmp_path: Path, port: int) -> None:
     nothing = SyncReport(sent=(), already=(), failed={})
     assert sync(tmp_path / "nowhere", TrackingConfig(uri=f"http://127.0.0.1:{port}")) == nothing
+
+
+def test_no_link_is_followed_out_of_the_folder(
+    write_cell: Callable[..., Path], sqlite: TrackingConfig, tmp_path: Path
+) -> None:
+    """Not to a cell that lies elsewhere, and not from a cell to what is nobody else's business."""
+    folder = write_cell()
+    elsewhere = tmp_path / "elsewhere"
+    write_cell(cell="fedcba9876543210").rename(elsewhere)
+    (folder.parent / "fedcba9876543210").symlink_to(elsewhere)
+    (tmp_path / "secret").write_text("mine")
+    (folder / "secret.txt").symlink_to(tmp_path / "secret")
+    (folder / "all").symlink_to(tmp_path)
+    report = sync(folder.parent, sqlite)
+    assert (report.sent, report.already, report.failed) == ((folder.name,), (), {})
+    assert cells(sqlite) == [folder.name]
+    client = MlflowClient(tracking_uri=sqlite.uri)
+    experiment = client.get_experiment_by_name(sqlite.experiment)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"config.yaml", "figures", "result.json", "scores.parquet"}

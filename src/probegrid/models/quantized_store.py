@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probegrid.disk import atomic, content_name, disk_errors, set_aside
+from probegrid.disk import atomic, content_name, disk_errors, remove_temporaries, set_aside
 from probegrid.errors import StoreError
 from probegrid.models.build import Parts
 from probegrid.models.checkpoint import Checkpoint
@@ -107,6 +107,7 @@ class QuantizedStore:
         needed = sum(value.nbytes for value in named.values())
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_temporaries(self.folder)
             if shutil.disk_usage(self.folder).free < needed + _SPARE_BYTES:
                 return
             with atomic(

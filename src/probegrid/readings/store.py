@@ -9,14 +9,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probegrid.disk import DAMAGED_SUFFIX, atomic, content_name, disk_errors, set_aside
+from probegrid.disk import (
+    DAMAGED_SUFFIX,
+    atomic,
+    content_name,
+    disk_errors,
+    remove_temporaries,
+    set_aside,
+)
 from probegrid.errors import StoreError
 
 if TYPE_CHECKING:
@@ -24,8 +29,6 @@ if TYPE_CHECKING:
 
 
 DESCRIPTION_FILE = "description.json"
-LEFTOVER_AGE_S = 3600
-"""A part is written in seconds; a temporary file of this age belongs to no living writer."""
 
 
 def key_of(description: Mapping[str, Any]) -> str:
@@ -56,7 +59,7 @@ class Entry:
         """A sentence for each file that was found damaged and set aside."""
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(self.folder)
+        remove_temporaries(self.folder)
         self._describe(description)
 
     def _describe(self, description: Mapping[str, Any]) -> None:
@@ -193,11 +196,3 @@ def damaged(file: Path, error: Exception) -> StoreError:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left unfinished: temporary files that are over an hour old."""
-    for file in folder.glob("**/.*.tmp"):
-        with suppress(OSError):  # gone meanwhile, or a colleague's
-            if time.time() - file.stat().st_mtime > LEFTOVER_AGE_S:
-                file.unlink()
