@@ -8,8 +8,8 @@ undisturbed in ``FOLDER/whole``, and in ``FOLDER/again<n>`` as HOW says:
 - ``fill``: until its disk was filled so often at random moments, with room made again after each.
 - ``together``: so many at once, in one folder.
 
-At last it runs once more in each folder. Prints the folders as JSON. Imports are made once and children forked, so that
-a moment costs a second and not eight; nothing is computed before, for threads are not forked.
+At last it runs once more in each folder. Prints the folders as JSON. Imports, which take longer than what is disturbed,
+are made once and children forked; nothing is computed before, for threads are not forked.
 """
 
 from __future__ import annotations

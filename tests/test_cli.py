@@ -263,14 +263,14 @@ def test_verify_names_what_is_damaged_and_sets_it_aside(
     assert invoke(*model)[0] == 0
     status, said = invoke("action=verify")
     assert status == 0
-    assert "1 cells in results, 2 files in store: none damaged" in said
+    assert "1 cells in results, 2 files in store: none damaged or not readable" in said
     (scores,) = (workdir / "results").glob("*/scores.parquet")
     (part,) = (workdir / "store").rglob("part-*.parquet")
     for file in (scores, part):
         file.write_bytes(file.read_bytes()[:-1] + b"?")
     status, said = invoke("action=verify")
     assert status == 1
-    assert "made it make it again" in sentence(said)
+    assert "the commands that made it make it again" in sentence(said)
     assert f"{scores.relative_to(workdir)} is damaged" in said
     assert f"{part.relative_to(workdir)} is damaged" in said
     assert "2 damaged" in said

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from disturbed import status_of
 
 import probegrid
-from probegrid.cli import main
 
 SMALL = ("dataset.num_samples=8", "prompt.num_few_shot=1", "decoding.max_new_tokens=4", "tracking=none")
 GROUP, ANNE, BERT = 23456, 23457, 23458
@@ -50,29 +51,12 @@ def as_user(user: int, umask: int, folder: Path, *overrides: str) -> tuple[int, 
         os.umask(umask)
         os.chdir(folder)
         os.environ |= {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / f".cache-{user}")}
-        os._exit(_status(overrides))
+        sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115  # in place of what pytest reads
+        os._exit(status_of(list(overrides)))
     os.close(writing)
     with os.fdopen(reading) as pipe:
         said = pipe.read()
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
-
-
-def _status(overrides: tuple[str, ...]) -> int:
-    import sys
-    import traceback
-
-    sys.argv, sys.stdout, sys.stderr = ["probegrid", *overrides], open(1, "w"), open(2, "w")  # noqa: SIM115
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    except BaseException:  # noqa: BLE001  # a traceback is what the test is to see
-        traceback.print_exc()
-        return 99
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return 0
 
 
 @pytest.fixture

@@ -108,9 +108,14 @@ def _verify(spec: CellSpec) -> None:
     for line in (*in_results, *in_store):
         print(line)
     count = len(in_results) + len(in_store)
-    print(f"{n_cells} cells in {results_dir}, {n_files} files in {store_dir}: {count or 'none'} damaged")
+    print(
+        f"{n_cells} cells in {results_dir}, {n_files} files in {store_dir}: {count or 'none'} damaged or not readable"
+    )
     if count:
-        raise StoreError("what is damaged is set aside, see above; the commands that made it make it again.")
+        raise StoreError(
+            "see above: what is damaged is set aside, and the commands that made it make it again; what may not be "
+            "read is left as it is."
+        )
 
 
 def _status(spec: CellSpec) -> None:

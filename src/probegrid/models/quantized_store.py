@@ -90,6 +90,8 @@ class QuantizedStore:
         """Whether a part holds what its name says; one that does not is set aside."""
         try:
             is_whole = content_name(file) == file.stem.rpartition("-")[2]
+        except FileNotFoundError:  # another process has set it aside
+            return False
         except OSError as error:
             raise StoreError(
                 f"{file} cannot be read: {error.strerror}; ask its owner for the right to."

@@ -146,6 +146,10 @@ def failure(rows: Sequence[CellRow], folder: SweepFolder) -> ProbegridError | No
     if not missing:
         return None
     ended = ended_by(folder, rows)
+    if unsent:
+        ended = "; ".join(
+            filter(None, (ended, f"MLflow does not have {unsent} that are (`action=sync` sends them)"))
+        )
     sentence = (
         f"{len(missing)} of {len(rows)} cells are not done ({counts(rows)}); {ended and f'{ended}; '}"
         f"the reasons are in the table and in {folder.path}, and the same command tries them again."

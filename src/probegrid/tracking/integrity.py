@@ -60,9 +60,15 @@ def verify(results_dir: Path) -> tuple[int, list[str]]:
 def damage_of(folder: Path) -> list[Damage]:
     """The damaged files of a cell; none where no cell is recorded.
 
+    What looks damaged is looked at again: the first look may have seen half of a cell that another process replaces.
+
     Raises:
         StoreError: a file may not be read, which is no damage.
     """
+    return _look(folder) and _look(folder)
+
+
+def _look(folder: Path) -> list[Damage]:
     try:
         found = record.read(folder.parent, folder.name)
     except DamagedRecord:
