@@ -1,23 +1,33 @@
-"""Attention over parts: keys shared by every row, keys of a row's own, merged by their log-sum-exps.
+"""Attention over parts: keys shared by every row, keys of a row's question, keys of its own answer.
 
-Notation: N query tokens packed from several rows, H query heads, K key-value heads (H a multiple of K), d head width,
-P prefix tokens, R rows, S slots of a row.
+Notation: N query tokens packed from several rows, H query heads, K key-value heads (H a multiple of K), G = H / K,
+d head width, P prefix tokens, R rows, S slots of a row.
 
 Softmax attention over a concatenation of keys equals the attention over each part, weighted by the softmax of the
 parts' log-sum-exps (Hydragen, Juravsky et al. 2024, arXiv 2402.05099, eq. 4). So a prefix that all rows share is one
-dense product of all queries with one copy of its keys, and each row attends to its own few tokens beside it.
+dense product of all queries with one copy of its keys; the answers to a question read the question's keys where they
+lie, once for all of them; and each row attends to its own few tokens beside them. On CUDA in half precision the parts
+are taken into one softmax (``kernels.py``); everywhere else they are dense products, merged here.
 
 Knows tensors.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 
 import torch
 from torch import Tensor
 
 aten = torch.ops.aten
+
+Pair = tuple[Tensor, Tensor]
+"""Keys and values."""
+Part = tuple[Tensor, Tensor]
+"""Attention over some of the keys: output [N, K, G, d], log-sum-exp [N, K, G] in float32; views of any strides."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +40,13 @@ class Layout:
     row: Tensor
     """[N] int64: row of each token, counted from ``first_row``."""
     slot: Tensor
-    """[N] int64: position of each token among its row's own tokens."""
+    """[N] int64: position of each token among its row's own tokens: it attends to those up to its own."""
     row_starts: Tensor
     """[rows + 1] int32: where each row's tokens begin in the packed sequence."""
     lengths: Tensor
     """[rows] int32: slots in use of each row, the tokens of this layout included."""
+    row_first: Tensor
+    """[N] int32: for each token the packed sequence's first token of its row."""
     first_row: int
     n_rows: int
     max_new: int
@@ -42,9 +54,10 @@ class Layout:
     max_length: int
     """Largest of ``lengths``."""
     _moved: dict[torch.device, Layout] = field(default_factory=dict, compare=False, repr=False)
+    _places: dict[int, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, new_tokens: list[int], used: list[int], first_row: int = 0) -> Layout:
+    def of(cls, new_tokens: Sequence[int], used: Sequence[int], first_row: int = 0) -> Layout:
         """Lay out ``new_tokens[i]`` tokens for row ``first_row + i``, which has ``used[i]`` slots in use already."""
         new, old = torch.tensor(new_tokens), torch.tensor(used)
         starts = torch.cat([torch.zeros(1, dtype=torch.int64), new.cumsum(0)])
@@ -56,6 +69,7 @@ class Layout:
             slot=slot,
             row_starts=starts.int(),
             lengths=lengths.int(),
+            row_first=starts[row].int(),
             first_row=first_row,
             n_rows=len(new_tokens),
             max_new=max(new_tokens),
@@ -67,78 +81,302 @@ class Layout:
         if device == self.row.device:
             return self
         if device not in self._moved:
-            tensors = {
-                name: getattr(self, name).to(device) for name in ("row", "slot", "row_starts", "lengths")
-            }
-            self._moved[device] = Layout(
-                **tensors,
-                first_row=self.first_row,
-                n_rows=self.n_rows,
-                max_new=self.max_new,
-                max_length=self.max_length,
-            )
+            names = ("row", "slot", "row_starts", "lengths", "row_first")
+            moved = {name: to_device(getattr(self, name), device) for name in names}
+            self._moved[device] = replace(self, **moved, _moved={}, _places={})
         return self._moved[device]
 
+    def places(self, slots: int) -> Tensor:
+        """[N] int64: where each token is kept in a cache of rows with so many slots, one behind the other."""
+        if slots not in self._places:
+            self._places[slots] = (self.row + self.first_row) * slots + self.slot
+        return self._places[slots]
 
-def merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
-    """Attention over the union of two sets of keys, from the attention over each.
+
+class Growth:
+    """Rows that grow by a token a step: what a step of decoding attends to. Rows of one question are adjacent.
+
+    A *run* is some adjacent rows of one question. The tensors keep their places, so that a CUDA graph may read them.
+
+    Attributes:
+        n_rows: R.
+        longest_run: most rows of a run.
+        longest_question: most tokens of a question.
+        in_order: whether the runs are all the rows of the questions' cache, in their order.
+        grown: tokens that every row has grown by, those of the next step not counted.
+    """
+
+    def __init__(
+        self, questions: Sequence[int], lengths: Sequence[int], slots: int, grown: int, longest_run: int
+    ) -> None:
+        """Lay out the steps to come.
+
+        Args:
+            questions: of each row the row of the questions' cache.
+            lengths: tokens of every row of the questions' cache.
+            slots: of a row of the questions' cache.
+            grown: tokens that every row has already grown by.
+            longest_run: rows that a run may have; more rows of a question are several runs.
+        """
+        each = torch.tensor(questions)
+        run_of, counts = _runs(each, longest_run)
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+        question = each[starts[:-1]]
+        tokens = torch.tensor(lengths)[question]
+        self.n_rows, self.grown = len(each), grown
+        self.longest_run, self.longest_question = int(counts.max()), int(tokens.max())
+        self.in_order = question.tolist() == list(range(len(lengths)))
+        self._tensors = {
+            torch.device("cpu"): GrowthTensors(
+                row=torch.arange(len(each)),
+                row_starts=torch.arange(len(each) + 1, dtype=torch.int32),
+                run=run_of,
+                run_starts=starts.int(),
+                question=question,
+                question_starts=torch.cat([question * slots, torch.zeros(1, dtype=torch.int64)]).int(),
+                question_lengths=tokens.int(),
+                slot=torch.tensor([grown]),
+                own_lengths=torch.full((len(each),), grown + 1, dtype=torch.int32),
+            )
+        }
+
+    @property
+    def n_runs(self) -> int:
+        """Runs of rows."""
+        return len(self.on(torch.device("cpu")).question)
+
+    def on(self, device: torch.device) -> GrowthTensors:
+        """The tensors on a device; copied there once, and told of every ``advance``."""
+        if device not in self._tensors:
+            self._tensors[device] = self._tensors[torch.device("cpu")].to(device)
+        return self._tensors[device]
+
+    def advance(self) -> None:
+        """Go on to the next token on every device where the tensors are."""
+        self.grown += 1
+        for device in self._tensors:
+            self.advance_on(device)
+
+    def advance_on(self, device: torch.device) -> None:
+        """Go on to the next token on one device."""
+        tensors = self._tensors[device]
+        tensors.slot.add_(1)
+        tensors.own_lengths.add_(1)
+
+    def become(self, other: Growth) -> None:
+        """Take the values of another layout of as many rows and runs, in the tensors that are there already."""
+        self.grown = other.grown
+        for device, tensors in self._tensors.items():
+            tensors.copy_(other.on(device))
+
+
+@dataclass(frozen=True, eq=False)
+class GrowthTensors:
+    """The tensors of a ``Growth`` on one device."""
+
+    row: Tensor
+    """[R] int64: 0 to R - 1."""
+    row_starts: Tensor
+    """[R + 1] int32: 0 to R."""
+    run: Tensor
+    """[R] int64: the run of each row."""
+    run_starts: Tensor
+    """[runs + 1] int32: the first row of each run."""
+    question: Tensor
+    """[runs] int64: the row of the questions' cache that a run reads."""
+    question_starts: Tensor
+    """[runs + 1] int32: where it begins in that cache, its rows one behind the other."""
+    question_lengths: Tensor
+    """[runs] int32: tokens of it."""
+    slot: Tensor
+    """[1] int64: where every row's new token goes among its own."""
+    own_lengths: Tensor
+    """[R] int32: a row's own tokens, the new one included."""
+
+    def to(self, device: torch.device) -> GrowthTensors:
+        """Copies on another device."""
+        return GrowthTensors(**{name: to_device(tensor, device) for name, tensor in self._named().items()})
+
+    def copy_(self, other: GrowthTensors) -> None:
+        """Take the values of tensors of the same shapes."""
+        for name, tensor in self._named().items():
+            tensor.copy_(getattr(other, name))
+
+    def _named(self) -> dict[str, Tensor]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+def _runs(questions: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """The run of each row, and the rows of each run: adjacent rows of one question, no more than ``longest``."""
+    counts = torch.unique_consecutive(questions, return_counts=True)[1]
+    within = torch.cat([torch.arange(count) for count in counts.tolist()])
+    run_of = (within % longest == 0).cumsum(0) - 1
+    return run_of, torch.bincount(run_of)
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """A small tensor on ``device``, without the host waiting for what the device has to do before."""
+    if values.device.type == "cpu" and device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+def attend_prefix(query: Tensor, own: Pair, before: Pair | None, scale: float) -> Tensor:
+    """Attention of the prefix's next tokens to the prefix so far and to themselves.
 
     Args:
-        first: output [N, H, d] and log-sum-exp [N, H] (float32) over the first set.
-        second: the same over the second set.
+        query: [N, H, d].
+        own: their keys and values [N, K, d].
+        before: the prefix's so far [P, K, d]; None: they are its first.
+        scale: factor on the dot products.
 
     Returns:
-        [N, H, d] in the dtype of the outputs.
+        [N, H, d].
     """
-    (out_a, lse_a), (out_b, lse_b) = first, second
-    weight = torch.sigmoid(lse_a - lse_b).unsqueeze(-1)
-    return torch.lerp(out_b.float(), out_a.float(), weight).to(out_a.dtype)
+    if has_kernels(query):
+        from probegrid.inference.kernels import attend_packed
+
+        first = torch.zeros(len(query), dtype=torch.int32, device=query.device)
+        return attend_packed(query, before, own, first, scale)[0]
+    parts = [] if before is None else [attend_all(query, *before, scale)]
+    return merge([*parts, attend_causal(query, *own, scale)])
 
 
-def attend_all(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def attend_rows(
+    query: Tensor, own: Pair, layout: Layout, cache: RowCache, prefix: Pair | None, scale: float
+) -> Tensor:
+    """Attention of new rows' tokens to the prefix and to their rows up to themselves; keeps their keys and values.
+
+    Args:
+        query: [N, H, d].
+        own: keys and values [N, K, d] of the tokens.
+        layout: of the tokens, whose rows have no earlier ones.
+        cache: of the rows.
+        prefix: keys and values [P, K, d]; None: there is none.
+        scale: factor on the dot products.
+
+    Returns:
+        [N, H, d].
+    """
+    cache.append(*own, layout)
+    if has_kernels(query):
+        from probegrid.inference.kernels import attend_packed
+
+        return attend_packed(query, prefix, own, layout.row_first, scale)[0]
+    parts = [] if prefix is None else [attend_all(query, *prefix, scale)]
+    return merge([*parts, cache.attend(query, layout, scale)])
+
+
+def attend_step(
+    query: Tensor,
+    new: Pair,
+    growth: Growth,
+    questions: RowCache,
+    own: RowCache,
+    prefix: Pair | None,
+    scale: float,
+) -> Tensor:
+    """Attention of each row's new token to the prefix, its question and its own answer; keeps its key and value.
+
+    Args:
+        query: [R, H, d].
+        new: key and value [R, K, d] of the new tokens.
+        growth: of the rows.
+        questions: cache of the questions.
+        own: cache of the answers.
+        prefix: keys and values [P, K, d]; None: there is none.
+        scale: factor on the dot products.
+
+    Returns:
+        [R, H, d].
+    """
+    own.grow(*new, growth)
+    if has_kernels(query):
+        from probegrid.inference.kernels import attend_grown, attend_packed
+
+        at = growth.on(query.device)
+        shared = attend_packed(query, prefix, None, None, scale, with_lse=True) if prefix else None
+        return attend_grown(
+            query,
+            shared,
+            (questions.keys, questions.values),
+            (own.keys, own.values),
+            at.run_starts,
+            at.question_starts,
+            at.question_lengths,
+            at.own_lengths,
+            growth.longest_run,
+            scale,
+        )
+    parts = [] if prefix is None else [attend_all(query, *prefix, scale)]
+    return merge(
+        [*parts, questions.attend_question(query, growth, scale), own.attend_grown(query, growth, scale)]
+    )
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def has_kernels(like: Tensor) -> bool:
+    """Whether our CUDA kernels take tensors like this: half precision, compute capability from 8 on, Triton there."""
+    return (
+        like.is_cuda
+        and like.dtype in (torch.float16, torch.bfloat16)
+        and torch.cuda.get_device_capability(like.device)[0] >= 8
+        and _has_triton()
+    )
+
+
+def merge(parts: Sequence[Part]) -> Tensor:
+    """Attention over the union of disjoint sets of keys, from that over each: [N, H, d] in the dtype of the outputs."""
+    if len(parts) == 1:
+        return parts[0][0].flatten(1, 2)
+    total = torch.stack([lse for _, lse in parts]).logsumexp(0)
+    merged = sum(out.float() * (lse - total).exp().unsqueeze(-1) for out, lse in parts)
+    return merged.to(parts[0][0].dtype).flatten(1, 2)
+
+
+def attend_all(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Part:
     """Attend from every query to every key, no mask.
 
     Args:
         query: [N, H, d].
         keys, values: [P, K, d].
         scale: factor on the dot products.
-
-    Returns:
-        Output [N, H, d] in the queries' dtype, log-sum-exp [N, H] in float32.
     """
-    n, heads, width = query.shape
-    groups = heads // keys.shape[1]
     # grouped heads become more queries of the same key head, so that keys are never repeated
-    grouped = (
-        query.view(n, keys.shape[1], groups, width)
-        .permute(1, 0, 2, 3)
-        .reshape(1, keys.shape[1], n * groups, width)
-    )
+    grouped = _in_groups(query, keys.shape[1]).permute(1, 0, 2, 3)
     k, v = keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0)
-    out, lse = _dense(grouped, k, v, scale, causal=False)
-    out = out.view(keys.shape[1], n, groups, width).permute(1, 0, 2, 3).reshape(n, heads, width)
-    return out, lse.view(keys.shape[1], n, groups).permute(1, 0, 2).reshape(n, heads)
+    out, lse = _dense(grouped.flatten(1, 2).unsqueeze(0), k, v, scale, causal=False)
+    return out.view(grouped.shape).transpose(0, 1), lse.view(grouped.shape[:3]).transpose(0, 1)
 
 
-def attend_causal(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Causal attention of a sequence to itself: query [N, H, d], keys, values [N, K, d]; returns as ``attend_all``."""
+def attend_causal(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Part:
+    """Causal attention of a sequence to itself: query [N, H, d], keys and values [N, K, d]."""
     groups = query.shape[1] // keys.shape[1]
     q = query.transpose(0, 1).unsqueeze(0)
     k = keys.transpose(0, 1).repeat_interleave(groups, 0).unsqueeze(0)
     v = values.transpose(0, 1).repeat_interleave(groups, 0).unsqueeze(0)
     out, lse = _dense(q, k, v, scale, causal=True)
-    return out[0].transpose(0, 1), lse[0].transpose(0, 1)
+    return _as_part(out[0].transpose(0, 1), lse[0].transpose(0, 1), keys.shape[1])
+
+
+def _in_groups(query: Tensor, kv_heads: int) -> Tensor:
+    """From [N, H, d] to [N, K, G, d]."""
+    return query.unflatten(1, (kv_heads, -1))
+
+
+def _as_part(out: Tensor, lse: Tensor, kv_heads: int) -> Part:
+    """From [N, H, d] and [N, H]."""
+    return out.unflatten(1, (kv_heads, -1)), lse.unflatten(1, (kv_heads, -1))
 
 
 def _dense(
     query: Tensor, keys: Tensor, values: Tensor, scale: float, *, causal: bool
 ) -> tuple[Tensor, Tensor]:
     """Attention [B, H, T, d] with equal heads; output and log-sum-exp [B, H, T], by the fastest kernel there is."""
-    if has_flash(query):
-        out, lse, *_ = aten._scaled_dot_product_flash_attention(
-            query, keys, values, 0.0, causal, False, scale=scale
-        )
-        return out, lse
     if query.device.type == "cpu":
         out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
             query, keys, values, 0.0, causal, scale=scale
@@ -161,17 +399,8 @@ def _plain(
     return ((scores - lse.unsqueeze(-1)).exp() @ values.float()).to(query.dtype), lse
 
 
-def has_flash(like: Tensor) -> bool:
-    """Whether FlashAttention's CUDA kernels take tensors like this: half precision, compute capability from 8 on."""
-    return (
-        like.is_cuda
-        and like.dtype in (torch.float16, torch.bfloat16)
-        and torch.cuda.get_device_capability(like.device)[0] >= 8
-    )
-
-
 class RowCache:
-    """Keys and values of each row's own tokens, for one layer: [R, slots, K, d]."""
+    """Keys and values of the tokens of each of R rows, for one layer: [R, slots, K, d]."""
 
     def __init__(self, n_rows: int, slots: int, like: Tensor) -> None:
         """Allocate zeros on the device and in the dtype of ``like`` [N, K, d]."""
@@ -179,68 +408,92 @@ class RowCache:
         self.keys = like.new_zeros(shape)
         self.values = like.new_zeros(shape)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and slots of a row."""
+        return self.keys.shape[0], self.keys.shape[1]
+
     def append(self, keys: Tensor, values: Tensor, layout: Layout) -> None:
         """Store keys and values [N, K, d] at the rows and slots of the layout."""
-        row = layout.row + layout.first_row
-        self.keys[row, layout.slot] = keys
-        self.values[row, layout.slot] = values
+        places = layout.places(self.shape[1])
+        if has_kernels(keys):
+            from probegrid.inference.kernels import store
+
+            store(self.keys, self.values, keys, values, places)
+        else:
+            self.keys.flatten(0, 1)[places] = keys
+            self.values.flatten(0, 1)[places] = values
+
+    def grow(self, keys: Tensor, values: Tensor, growth: Growth) -> None:
+        """Store keys and values [R, K, d] of every row's new token."""
+        slot = growth.on(keys.device).slot
+        self.keys.index_copy_(1, slot, keys.unsqueeze(1))
+        self.values.index_copy_(1, slot, values.unsqueeze(1))
 
     def select(self, rows: Tensor) -> None:
         """Keep the given rows [R'] in the given order; a row may be named more than once."""
         self.keys = self.keys.index_select(0, rows.to(self.keys.device))
         self.values = self.values.index_select(0, rows.to(self.values.device))
 
-    def attend(self, query: Tensor, layout: Layout, scale: float) -> tuple[Tensor, Tensor]:
-        """Attend from each token to its row's slots up to its own: query [N, H, d]; returns as ``attend_all``."""
+    def attend(self, query: Tensor, layout: Layout, scale: float) -> Part:
+        """Attend from each token to its row's slots up to its own: query [N, H, d]."""
         rows = slice(layout.first_row, layout.first_row + layout.n_rows)
-        keys, values = self.keys[rows], self.values[rows]
-        if has_flash(query):
-            return _attend_rows_flash(query, keys, values, layout, scale)
-        return _attend_rows_padded(query, keys, values, layout, scale)
+        keys, values = self.keys[rows, : layout.max_length], self.values[rows, : layout.max_length]
+        return _attend_rows_padded(
+            query, keys, values, layout.row, layout.slot, layout.row_starts, layout.max_new, scale
+        )
 
+    def attend_grown(self, query: Tensor, growth: Growth, scale: float) -> Part:
+        """Attend from each row's new token to all that the row has grown by, itself included: query [R, H, d]."""
+        at = growth.on(query.device)
+        keys, values = self.keys[:, : growth.grown + 1], self.values[:, : growth.grown + 1]
+        last = at.slot.expand(growth.n_rows)
+        return _attend_rows_padded(query, keys, values, at.row, last, at.row_starts, 1, scale)
 
-def _attend_rows_flash(
-    query: Tensor, keys: Tensor, values: Tensor, layout: Layout, scale: float
-) -> tuple[Tensor, Tensor]:
-    """FlashAttention over rows of different lengths, read where they lie: no padding, no repeated heads."""
-    n_rows, slots = keys.shape[:2]
-    key_starts = torch.arange(n_rows + 1, dtype=torch.int32, device=query.device) * slots
-    out, lse, *_ = aten._flash_attention_forward(
-        query.contiguous(),
-        keys.flatten(0, 1),
-        values.flatten(0, 1),
-        layout.row_starts,
-        key_starts,
-        layout.max_new,
-        slots,
-        0.0,
-        True,
-        False,
-        scale=scale,
-        seqused_k=layout.lengths,
-    )
-    return out, lse.transpose(0, 1)
+    def attend_question(self, query: Tensor, growth: Growth, scale: float) -> Part:
+        """Attend from each row's new token to all of its question: query [R, H, d]; this cache has a row a question."""
+        at = growth.on(query.device)
+        keys, values = self.keys[:, : growth.longest_question], self.values[:, : growth.longest_question]
+        if not growth.in_order:
+            keys, values = keys.index_select(0, at.question), values.index_select(0, at.question)
+        last = at.question_lengths[at.run] - 1
+        return _attend_rows_padded(
+            query, keys, values, at.run, last, at.run_starts, growth.longest_run, scale
+        )
 
 
 def _attend_rows_padded(
-    query: Tensor, keys: Tensor, values: Tensor, layout: Layout, scale: float
-) -> tuple[Tensor, Tensor]:
-    """The same by dense products over rows padded to the longest."""
-    _, heads, width = query.shape
-    kv_heads = keys.shape[2]
-    groups, new, longest = heads // kv_heads, layout.max_new, layout.max_length
-    column = layout.slot - (
-        layout.lengths[layout.row] - (layout.row_starts[1:] - layout.row_starts[:-1])[layout.row]
-    )
-    padded = query.new_zeros(layout.n_rows, new, heads, width)
-    padded[layout.row, column] = query
-    # [R, K, new x groups, d]: grouped heads are more queries of the same key head
-    q = padded.view(layout.n_rows, new, kv_heads, groups, width).permute(0, 2, 1, 3, 4).flatten(2, 3)
-    k, v = keys[:, :longest].transpose(1, 2), values[:, :longest].transpose(1, 2)
-    last = layout.slot.new_zeros(layout.n_rows, new)
-    last[layout.row, column] = layout.slot
-    visible = torch.arange(longest, device=query.device) <= last.repeat_interleave(groups, 1).unsqueeze(-1)
-    out, lse = _plain(q, k, v, scale, visible.unsqueeze(1))
-    out = out.view(layout.n_rows, kv_heads, new, groups, width).transpose(1, 2).flatten(2, 3)
-    lse = lse.view(layout.n_rows, kv_heads, new, groups).transpose(1, 2).flatten(2, 3)
-    return out[layout.row, column], lse[layout.row, column]
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    row: Tensor,
+    last: Tensor,
+    row_starts: Tensor,
+    most: int,
+    scale: float,
+) -> Part:
+    """Attend to rows of different lengths by dense products, padded to the longest.
+
+    Args:
+        query: [N, H, d], those of a row adjacent.
+        keys, values: [R, S, K, d].
+        row: [N], of each query.
+        last: [N]: the slot up to which it attends.
+        row_starts: [R + 1]: where each row's queries begin.
+        most: queries that any row has at most.
+        scale: factor on the dot products.
+    """
+    rows, slots, kv_heads = keys.shape[:3]
+    groups = query.shape[1] // kv_heads
+    column = torch.arange(len(query), device=query.device) - row_starts[row]
+    padded = query.new_zeros(rows, most, *query.shape[1:])
+    padded[row, column] = query
+    # [R, K, most x G, d]: grouped heads are more queries of the same key head
+    q = padded.unflatten(2, (kv_heads, groups)).permute(0, 2, 1, 3, 4).flatten(2, 3)
+    until = last.new_zeros(rows, most)
+    until[row, column] = last
+    visible = torch.arange(slots, device=query.device) <= until.repeat_interleave(groups, 1).unsqueeze(-1)
+    out, lse = _plain(q, keys.transpose(1, 2), values.transpose(1, 2), scale, visible.unsqueeze(1))
+    out = out.unflatten(2, (most, groups)).transpose(1, 2)
+    lse = lse.unflatten(2, (most, groups)).transpose(1, 2)
+    return out[row, column], lse[row, column]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from probegrid.errors import RunError
 from probegrid.hardware.memory import or_none_if_out_of_memory
-from probegrid.inference.generation import Decoder, Generation, Sampling, generate, logprobs_of
+from probegrid.inference.choosing import logprobs_of
+from probegrid.inference.generation import Decoder, Generation, Sampling, generate
 from probegrid.inference.padded import PaddedDecoder
 from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
 from probegrid.inference.stopping import StopRule
@@ -125,7 +126,7 @@ class Engine:
     ) -> list[list[float]] | None:
         """Log-probabilities of some tokens after each prompt of a batch; None if memory ran out, which is freed."""
         found = or_none_if_out_of_memory(
-            lambda: logprobs_of(self._decoder.prefill(suffixes, room=0), token_ids)
+            lambda: logprobs_of(self._decoder.prefill(suffixes, room=0), token_ids).tolist()
         )
         self._decoder.reset()
         return found

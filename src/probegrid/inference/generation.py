@@ -1,6 +1,6 @@
 """The generation loop: greedy answers and samples from any decoder, with exact log-probabilities.
 
-Knows logits, token ids and a stop rule.
+Knows steps, token ids and a stop rule.
 
 Notation: B rows, V vocabulary.
 """
@@ -8,14 +8,19 @@ Notation: B rows, V vocabulary.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from probegrid.inference.attention import to_device
+from probegrid.inference.choosing import entropy
+from probegrid.inference.steps import Chosen, Recorded, Steps
 from probegrid.inference.stopping import Ending, StopRule
 
 
@@ -26,8 +31,17 @@ class Decoder(Protocol):
         """Start new rows; logits [B, V] of the token after each."""
         ...
 
-    def step(self, tokens: Sequence[int]) -> Tensor:
+    def step(self, tokens: Sequence[int] | Tensor) -> Tensor:
         """Append a token to each row; logits [B, V] of the next."""
+        ...
+
+    @property
+    def can_be_recorded(self) -> bool:
+        """Whether ``recorded`` may ever give a graph."""
+        ...
+
+    def recorded(self, tokens: Tensor, draws: Tensor | None, temperature: float) -> Recorded | None:
+        """The next step as a graph, if there is one already or the decoder can be recorded by now; else None."""
         ...
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -68,37 +82,23 @@ class Sampling:
     temperature: float = 1.0
     seed: int = 0
 
-    def uniforms(self, key: str, sample: int, steps: int) -> list[float]:
-        """The draws in [0, 1) of one sample; its own stream, whatever the batch it is drawn in."""
-        digest = hashlib.sha256(f"{self.seed}/{key}/{sample}".encode()).digest()
-        stream = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
-        draws: list[float] = stream.random(steps).tolist()
-        return draws
+    def draws(self, keys: Sequence[str], steps: int) -> Tensor | None:
+        """What decides the tokens of every row: the greedy answer and the samples of each prompt, prompt by prompt.
 
-
-@dataclass(slots=True)
-class _Row:
-    """A row of the batch while it grows."""
-
-    prompt: int
-    draws: list[float] | None
-    first_entropy: float
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    ending: Ending | None = None
-
-    def result(self) -> Generation:
-        assert self.ending is not None
-        kept = self.ending.kept
-        return Generation(
-            tuple(self.ids[:kept]),
-            tuple(self.logprobs[:kept]),
-            self.ending.text,
-            len(self.ids),
-            self.first_entropy,
-            self.logprobs[0],
-            self.ending.by if self.ending.text else "empty",
-        )
+        Returns:
+            [prompts x (1 + count), steps] float64: NaN for a greedy answer, for a sample numbers in [0, 1) of a stream
+            of its own, whatever the batch it is drawn in. None where no samples are drawn.
+        """
+        if not self.count:
+            return None
+        drawn = np.full((len(keys), 1 + self.count, steps), np.nan)
+        for prompt, key in enumerate(keys):
+            for sample in range(1, 1 + self.count):
+                digest = hashlib.sha256(f"{self.seed}/{key}/{sample}".encode()).digest()
+                drawn[prompt, sample] = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32)).random(
+                    steps
+                )
+        return torch.from_numpy(drawn.reshape(-1, steps))
 
 
 def generate(
@@ -123,106 +123,95 @@ def generate(
     Returns:
         For each prompt, ``1 + sampling.count`` generations.
     """
-    logits = decoder.prefill(suffixes, room=max_new_tokens)
-    copies = 1 + sampling.count
-    entropies = _entropy(logits)
-    rows = [
-        _Row(prompt, sampling.uniforms(key, copy, max_new_tokens) if copy else None, entropies[prompt])
-        for prompt, key in enumerate(keys)
-        for copy in range(copies)
-    ]
-    if sampling.count:
-        order = [row.prompt for row in rows]
-        decoder.keep(order)
-        logits = logits[torch.tensor(order, device=logits.device)]
-    batch = rows
-    while True:
-        _extend(batch, logits, rule, max_new_tokens, sampling.temperature)
-        alive = [index for index, row in enumerate(batch) if row.ending is None]
-        if not alive:
-            break
-        if len(batch) - len(alive) >= max(
-            1, len(batch) // 8
-        ):  # rows leave in groups: each leaving copies the cache once
-            decoder.keep(alive)
-            batch = [batch[index] for index in alive]
-        logits = decoder.step([row.ids[-1] for row in batch])
-    answers: list[list[Generation]] = [[] for _ in suffixes]
-    for row in rows:
-        answers[row.prompt].append(row.result())
-    return answers
+    lane = _Lane(decoder, suffixes, keys, rule, max_new_tokens, sampling)
+    while lane.open:
+        lane.advance()
+    return lane.results()
 
 
-def _extend(batch: list[_Row], logits: Tensor, rule: StopRule, most: int, temperature: float) -> None:
-    """Choose the next token of every row and note whether it ends the row."""
-    draws = [
-        row.draws[len(row.ids)] if row.draws is not None and row.ending is None else None for row in batch
-    ]
-    tokens, logprobs = choose(logits, draws, temperature)
-    for row, token, logprob in zip(batch, tokens, logprobs, strict=True):
-        if row.ending is not None:  # steps on with its last token until it leaves
-            continue
-        row.ids.append(token)
-        row.logprobs.append(logprob)
-        row.ending = rule.ending(row.ids)
-        if row.ending is None and len(row.ids) == most:
-            row.ending = rule.cut_short(row.ids)
+class _Lane:
+    """Rows that step together, and what the host knows of them."""
 
+    def __init__(
+        self,
+        decoder: Decoder,
+        suffixes: Sequence[Sequence[int]],
+        keys: Sequence[str],
+        rule: StopRule,
+        most: int,
+        sampling: Sampling,
+    ) -> None:
+        """Read the prompts."""
+        self._rule, self._most, self._copies = rule, most, 1 + sampling.count
+        logits = decoder.prefill(suffixes, room=most)
+        self._entropies = entropy(logits)
+        if sampling.count:
+            order = [prompt for prompt in range(len(keys)) for _ in range(self._copies)]
+            decoder.keep(order)
+            logits = logits[to_device(torch.tensor(order), logits.device)]
+        rows = len(keys) * self._copies
+        self._steps = Steps(decoder, logits, sampling.draws(keys, most), sampling.temperature, most)
+        self._ids = np.zeros((rows, most), dtype=np.int64)
+        self._logprobs = np.zeros((rows, most), dtype=np.float32)
+        self._endings: list[Ending | None] = [None] * rows
+        self._goes_on = np.ones(rows, dtype=np.bool_)
+        self._taken = np.zeros(rows, dtype=np.int64)
+        """Tokens of each row, those of its stop included."""
+        self._batch = np.arange(rows)
+        """The row of each place in the decoder's batch."""
+        self._pending: deque[tuple[NDArray[np.int64], Chosen]] = deque()
 
-def choose(
-    logits: Tensor, draws: Sequence[float | None], temperature: float
-) -> tuple[list[int], list[float]]:
-    """Choose a token of each row: the most likely where the draw is None, else by inverting the distribution function.
+    @property
+    def open(self) -> bool:
+        """Whether some row goes on."""
+        return bool(self._goes_on.any())
 
-    Args:
-        logits: [B, V], raw, in the model's dtype.
-        draws: B numbers in [0, 1), or None.
-        temperature: softmax temperature of the drawn rows.
+    def advance(self) -> None:
+        """Take the step after next where the host may run ahead, and note what the oldest one chose."""
+        while self._steps.taken < self._most and len(self._pending) <= self._steps.ahead:
+            self._pending.append((self._batch, self._steps.next()))
+        batch, chosen = self._pending.popleft()
+        self._note(batch, *chosen.wait())
+        self._leave()
 
-    Returns:
-        Token ids, and their log-probabilities at temperature 1 in nats.
-    """
-    tokens: list[int] = []
-    logprobs: list[float] = []
-    for block, some in _blocks(logits, draws):
-        raw = block.float()
-        chosen = raw.argmax(-1)
-        drawn = [index for index, draw in enumerate(some) if draw is not None]
-        if drawn:
-            where = torch.tensor(drawn, device=raw.device)
-            level = torch.tensor([[some[index]] for index in drawn], device=raw.device, dtype=torch.float64)
-            cumulative = (raw[where] / temperature).softmax(-1, dtype=torch.float64).cumsum(-1)
-            picked = torch.searchsorted(cumulative, level * cumulative[:, -1:], right=True)
-            chosen[where] = picked.squeeze(-1).clamp(max=raw.shape[-1] - 1)
-        logprob = raw.gather(-1, chosen.unsqueeze(-1)).squeeze(-1) - raw.logsumexp(-1)
-        tokens += chosen.tolist()
-        logprobs += logprob.tolist()
-    return tokens, logprobs
+    def _note(
+        self, batch: NDArray[np.int64], tokens: NDArray[np.int64], logprobs: NDArray[np.float32]
+    ) -> None:
+        """Take down the tokens of the rows that go on, and whether they end them."""
+        goes_on = self._goes_on[batch]
+        rows, tokens = batch[goes_on], tokens[goes_on]
+        self._ids[rows, self._taken[rows]] = tokens
+        self._logprobs[rows, self._taken[rows]] = logprobs[goes_on]
+        self._taken[rows] += 1
+        for row in rows[self._rule.may_end(tokens)].tolist():
+            self._endings[row] = self._rule.ending(self._ids[row, : self._taken[row]].tolist())
+            self._goes_on[row] = self._endings[row] is None
+        for row in rows[self._goes_on[rows] & (self._taken[rows] == self._most)].tolist():
+            self._endings[row] = self._rule.cut_short(self._ids[row].tolist())
+            self._goes_on[row] = False
 
+    def _leave(self) -> None:
+        """Rows that ended step on with the others until enough of them leave together."""
+        alive = np.flatnonzero(self._goes_on[self._batch])
+        if len(alive) and self._steps.are_enough(len(self._batch) - len(alive), len(self._batch)):
+            self._steps.keep(alive.tolist())
+            self._batch = self._batch[alive]
 
-def logprobs_of(logits: Tensor, token_ids: Sequence[int]) -> list[list[float]]:
-    """Log-probabilities at temperature 1, in nats, of some tokens by each row of logits [B, V]: a list a row."""
-    columns = torch.tensor(token_ids, device=logits.device)
-    found: list[list[float]] = []
-    for block, _ in _blocks(logits, [None] * len(logits)):
-        raw = block.float()
-        found += (raw[:, columns] - raw.logsumexp(-1, keepdim=True)).tolist()
-    return found
+    def results(self) -> list[list[Generation]]:
+        """The generations of each prompt."""
+        entropies = self._entropies.tolist()
+        rows = [self._result(row, entropies[row // self._copies]) for row in range(len(self._endings))]
+        return [rows[start : start + self._copies] for start in range(0, len(rows), self._copies)]
 
-
-def _entropy(logits: Tensor) -> list[float]:
-    """Shannon entropy in nats of the softmax of each row of logits [B, V]."""
-    entropies: list[float] = []
-    for block, _ in _blocks(logits, [None] * len(logits)):
-        logprob = block.float().log_softmax(-1)
-        entropies += (-(logprob.exp() * logprob).sum(-1)).tolist()
-    return entropies
-
-
-def _blocks(
-    logits: Tensor, draws: Sequence[float | None], rows: int = 128
-) -> list[tuple[Tensor, Sequence[float | None]]]:
-    """Cut the batch so that no float32 copy of all its logits is ever held."""
-    return [
-        (logits[start : start + rows], draws[start : start + rows]) for start in range(0, len(logits), rows)
-    ]
+    def _result(self, row: int, first_entropy: float) -> Generation:
+        ending, steps = self._endings[row], int(self._taken[row])
+        assert ending is not None
+        return Generation(
+            tuple(self._ids[row, : ending.kept].tolist()),
+            tuple(self._logprobs[row, : ending.kept].tolist()),
+            ending.text,
+            steps,
+            first_entropy,
+            float(self._logprobs[row, 0]),
+            ending.by if ending.text else "empty",
+        )

@@ -17,6 +17,8 @@ from probegrid.models.load import embedding_device
 class PaddedDecoder:
     """The plain counterpart of ``SharedPrefixDecoder``: the same calls, each row holding its whole prompt."""
 
+    can_be_recorded = False
+
     def __init__(self, model: PreTrainedModel, prefix: Sequence[int]) -> None:
         self.model = model
         self.prefix = list(prefix)
@@ -34,12 +36,16 @@ class PaddedDecoder:
         self._positions = [len(row) for row in rows]
         return self._forward(tokens, (self._mask.cumsum(-1) - 1).clamp(min=0))
 
-    def step(self, tokens: Sequence[int]) -> Tensor:
+    def step(self, tokens: Sequence[int] | Tensor) -> Tensor:
         """Append one token to every row and return the logits [rows, vocabulary] of the next."""
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
-        logits = self._forward(torch.tensor(tokens).unsqueeze(1), torch.tensor(self._positions).unsqueeze(1))
+        ids = torch.as_tensor(tokens).unsqueeze(1)
+        logits = self._forward(ids, torch.tensor(self._positions).unsqueeze(1))
         self._positions = [position + 1 for position in self._positions]
         return logits
+
+    def recorded(self, tokens: Tensor, draws: Tensor | None, temperature: float) -> None:
+        """None: its cache grows with every step, so that no two steps are alike."""
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row named several times is copied."""

@@ -1,13 +1,15 @@
 """A decoder whose rows share a prefix: its keys and values are computed once and held once, whatever the batch.
 
-Knows a transformers causal language model and token ids.
+The tokens of all rows are packed into one sequence, so that no arithmetic is spent on padding. The answers to a
+question share the question's keys and values too. Attention is over up to three parts (``attention.py``), registered
+through transformers' ``AttentionInterface``; the model's own code does all the rest.
 
-The tokens of all rows are packed into one sequence, so that no arithmetic is spent on padding. Attention is two-part
-(``attention.py``), registered through transformers' ``AttentionInterface``; the model's own code does all the rest.
+Knows a transformers causal language model and token ids.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +17,21 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
-from probegrid.inference.attention import Layout, RowCache, attend_all, attend_causal, merge
+from probegrid.inference.attention import (
+    Growth,
+    Layout,
+    RowCache,
+    attend_prefix,
+    attend_rows,
+    attend_step,
+    to_device,
+)
+from probegrid.inference.graphs import StepGraph, can_be_recorded
 from probegrid.models.load import embedding_device
 
 ATTENTION = "probegrid_shared_prefix"
+_QUERIES = 64
+"""Heads of a group, of all rows of a run together, that attend to a question's keys at once."""
 
 
 def obstacle(model: PreTrainedModel, longest: int) -> str | None:
@@ -44,8 +57,8 @@ def obstacle(model: PreTrainedModel, longest: int) -> str | None:
 class SharedPrefixDecoder:
     """Prefill and step a batch of rows that begin with the same tokens.
 
-    Rows are started by ``prefill``, advanced by ``step``, copied and dropped by ``keep``. One
-    decoder serves many batches: ``reset`` forgets the rows and keeps the prefix.
+    Rows are started by ``prefill``, advanced by ``step``, copied and dropped by ``keep``. One decoder serves many
+    batches: ``reset`` forgets the rows and keeps the prefix.
     """
 
     def __init__(self, model: PreTrainedModel, prefix: Sequence[int], *, chunk_tokens: int) -> None:
@@ -60,17 +73,22 @@ class SharedPrefixDecoder:
         self.chunk_tokens = chunk_tokens
         self.prefix_length = 0
         self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
-        self.rows: dict[int, RowCache] = {}
-        self.lengths: list[int] = []
-        self._capacity = 0
-        self._layout: Layout | None = None
+        self._rows = _Rows()
+        self._now: Layout | Growth | None = None
+        self.can_be_recorded = can_be_recorded(model)
         AttentionInterface.register(ATTENTION, _attention)
         model.set_attn_implementation(ATTENTION)
         with torch.inference_mode():
             for start in range(0, len(prefix), chunk_tokens):
                 chunk = list(prefix[start : start + chunk_tokens])
-                self._forward(chunk, range(start, start + len(chunk)), last=[len(chunk) - 1])
+                self._read(chunk, range(start, start + len(chunk)), last=[len(chunk) - 1])
                 self.prefix_length += len(chunk)
+
+    def fork(self) -> SharedPrefixDecoder:
+        """Another decoder of the same model and prefix, with rows of its own."""
+        other = copy.copy(self)
+        other._rows, other._now = _Rows(), None
+        return other
 
     @property
     def prefix_bytes(self) -> int:
@@ -87,49 +105,74 @@ class SharedPrefixDecoder:
         Returns:
             Logits [rows, vocabulary] of the token after each row, in the model's dtype.
         """
-        self.reset()
-        self.lengths = [0] * len(suffixes)
-        self._capacity = max(map(len, suffixes)) + room
+        self._rows.begin([len(suffix) for suffix in suffixes], room)
         logits = []
         for first, group in _chunks(suffixes, self.chunk_tokens):
             counts = [len(row) for row in group]
-            self._layout = Layout.of(counts, [0] * len(group), first)
+            layout = self._now = Layout.of(counts, [0] * len(group), first)
             tokens = [token for row in group for token in row]
             positions = [self.prefix_length + slot for row in group for slot in range(len(row))]
-            ends = (self._layout.row_starts[1:] - 1).tolist()
-            logits.append(self._forward(tokens, positions, last=ends))
-            self.lengths[first : first + len(group)] = counts
+            logits.append(self._read(tokens, positions, last=(layout.row_starts[1:] - 1).tolist()))
         return torch.cat(logits)
 
-    def step(self, tokens: Sequence[int]) -> Tensor:
+    def step(self, tokens: Sequence[int] | Tensor) -> Tensor:
         """Append one token to every row and return the logits [rows, vocabulary] of the next."""
-        self._layout = Layout.of([1] * len(tokens), self.lengths)
-        positions = [self.prefix_length + length for length in self.lengths]
-        logits = self._forward(list(tokens), positions, last=range(len(tokens)))
-        self.lengths = [length + 1 for length in self.lengths]
+        growth = self._rows.growth()
+        ids = tokens if isinstance(tokens, Tensor) else torch.tensor(tokens)
+        logits = self.forward_step(to_device(ids, embedding_device(self.model)), growth)
+        self._rows.have_stepped()
         return logits
 
+    def forward_step(self, tokens: Tensor, growth: Growth) -> Tensor:
+        """The forward pass of ``step`` alone: tokens [rows] on the embedding's device; nothing advances."""
+        self._now = growth
+        at = growth.on(tokens.device)
+        positions = self.prefix_length + at.question_lengths[at.run] + at.slot
+        return self._forward(tokens.unsqueeze(0), positions.unsqueeze(0), logits_to_keep=0)
+
     def keep(self, rows: Sequence[int]) -> None:
-        """Keep these rows, in this order; a row named several times is copied."""
-        chosen = torch.tensor(rows)
-        for cache in self.rows.values():
-            cache.select(chosen)
-        self.lengths = [self.lengths[row] for row in rows]
+        """Keep these rows, in this order; a row named several times is copied, but for its question's tokens."""
+        self._rows.keep(rows)
+
+    def recorded(self, tokens: Tensor, draws: Tensor | None, temperature: float) -> StepGraph | None:
+        """The next step as a graph, see ``graphs``: the last batch's if it serves, else a new one after the first step.
+
+        Args:
+            tokens: [rows], the newest of each row.
+            draws: [rows, most], see `choosing.choose`.
+            temperature: of the drawn rows.
+
+        Returns:
+            None where a step cannot be recorded, or not yet.
+        """
+        if not self.can_be_recorded:
+            return None
+        try:
+            return self._rows.recorded(self, tokens, draws, temperature)
+        except torch.OutOfMemoryError:  # a graph holds its working memory beside that of passes
+            return None
+        except RuntimeError:  # some families ask the device what to do next (mixtures of experts)
+            self.can_be_recorded = False
+            return None
 
     def reset(self) -> None:
         """Forget all rows, free their memory, keep the prefix."""
-        self.rows.clear()
-        self.lengths = []
-        self._layout = None
+        self._rows = _Rows()
+        self._now = None
 
-    def _forward(self, tokens: list[int], positions: Sequence[int], last: Sequence[int]) -> Tensor:
+    def _read(self, tokens: list[int], positions: Sequence[int], last: Sequence[int]) -> Tensor:
+        """Logits [len(last), vocabulary] at some of the packed tokens."""
         device = embedding_device(self.model)
+        ids, where, kept = (to_device(torch.tensor(list(each)), device) for each in (tokens, positions, last))
+        return self._forward(ids.unsqueeze(0), where.unsqueeze(0), logits_to_keep=kept)
+
+    def _forward(self, input_ids: Tensor, position_ids: Tensor, logits_to_keep: int | Tensor) -> Tensor:
         with torch.inference_mode():
             output = self.model(
-                input_ids=torch.tensor([tokens], device=device),
-                position_ids=torch.tensor([list(positions)], device=device),
+                input_ids=input_ids,
+                position_ids=position_ids,
                 use_cache=False,
-                logits_to_keep=torch.tensor(list(last), device=device),
+                logits_to_keep=logits_to_keep,
                 shared_prefix=self,
             )
         logits: Tensor = output.logits
@@ -147,20 +190,103 @@ class SharedPrefixDecoder:
         Returns:
             [N, H, d].
         """
-        before = self.prefix.get(layer)
-        if self._layout is None:  # the prefix itself, or its next chunk
-            own = attend_causal(query, key, value, scale)
-            if before is None:
-                self.prefix[layer] = (key.contiguous(), value.contiguous())
-            else:
-                self.prefix[layer] = (torch.cat([before[0], key]), torch.cat([before[1], value]))
+        before, own = self.prefix.get(layer), (key, value)
+        if self._now is None:  # the prefix itself, or its next chunk
+            attended = attend_prefix(query, own, before, scale)
+            pairs = zip(before or (key[:0], value[:0]), own, strict=True)
+            self.prefix[layer] = tuple(torch.cat(pair) for pair in pairs)  # type: ignore[assignment]
+            return attended
+        if isinstance(self._now, Growth):
+            caches = self._rows.questions[layer], self._rows.own(layer, key)
+            return attend_step(query, own, self._now, *caches, before, scale)
+        layout, questions = self._now.to(query.device), self._rows.of_questions(layer, query, key)
+        return attend_rows(query, own, layout, questions, before, scale)
+
+
+class _Rows:
+    """The rows of a batch: the question that each answers, and the keys and values of questions and of answers."""
+
+    def __init__(self) -> None:
+        self.questions: dict[int, RowCache] = {}
+        self._own: dict[int, RowCache] = {}
+        self._lengths: list[int] = []
+        self._question_of: list[int] = []
+        self._room = 0
+        self._most_heads = 1
+        """Of a group, over all layers."""
+        self._growth: Growth | None = None
+        self._stepped = False
+        """Whether these very rows took a step, so that all kernels for so many are loaded."""
+        self._graph: StepGraph | None = None
+        """A recorded step on the caches as they are."""
+
+    def begin(self, lengths: list[int], room: int) -> None:
+        """Start rows, each with a question of its own; caches that are large enough are used again."""
+        slots = max(lengths)
+        if any(cache.shape[0] != len(lengths) or cache.shape[1] < slots for cache in self.questions.values()):
+            self.questions = {}
+        if room != self._room:
+            self._own = {}
+        self._lengths, self._question_of, self._room = lengths, list(range(len(lengths))), room
+        self._growth, self._stepped = None, False
+
+    def of_questions(self, layer: int, query: Tensor, like: Tensor) -> RowCache:
+        """The questions' cache of a layer, for queries [N, H, d] and keys and values [N, K, d]."""
+        self._most_heads = max(self._most_heads, query.shape[1] // like.shape[1])
+        if layer not in self.questions:
+            self._graph = None
+            self.questions[layer] = RowCache(len(self._lengths), max(self._lengths), like)
+        return self.questions[layer]
+
+    def own(self, layer: int, like: Tensor) -> RowCache:
+        """The answers' cache of a layer."""
+        if layer not in self._own or self._own[layer].shape[0] != len(self._question_of):
+            self._graph = None
+            self._own[layer] = RowCache(len(self._question_of), self._room, like)
+        return self._own[layer]
+
+    def growth(self) -> Growth:
+        """What the next step attends to."""
+        if self._growth is None:
+            self._growth = self._laid_out(grown=0)
+        return self._growth
+
+    def _laid_out(self, grown: int) -> Growth:
+        slots = next(iter(self.questions.values())).shape[1]
+        run = max(1, _QUERIES // self._most_heads)
+        return Growth(self._question_of, self._lengths, slots, grown, longest_run=run)
+
+    def have_stepped(self) -> None:
+        """Note that the rows, as they are, took a step."""
+        self.growth().advance()
+        self._stepped = True
+
+    def recorded(
+        self, decoder: SharedPrefixDecoder, tokens: Tensor, draws: Tensor | None, temperature: float
+    ) -> StepGraph | None:
+        """See ``SharedPrefixDecoder.recorded``."""
+        growth = self.growth()
+        if self._graph is not None and self._graph.serves(growth, draws):
+            self._growth = self._graph.go_on_with(growth, tokens, draws)
+        elif self._stepped:
+            self._graph = None
+            self._graph = StepGraph(decoder, growth, tokens, draws, temperature)
         else:
-            layout = self._layout.to(query.device)
-            if layer not in self.rows:
-                self.rows[layer] = RowCache(len(self.lengths), self._capacity, key)
-            self.rows[layer].append(key, value, layout)
-            own = self.rows[layer].attend(query, layout, scale)
-        return own[0] if before is None else merge(attend_all(query, *before, scale), own)
+            return None
+        return self._graph
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order."""
+        self._stepped = False
+        self._question_of = [self._question_of[row] for row in rows]
+        if self._growth is not None and self._growth.grown:
+            self._graph = None
+            chosen = torch.tensor(rows)
+            for cache in self._own.values():
+                cache.select(chosen)
+            self._growth = self._laid_out(self._growth.grown)
+        else:
+            self._growth = None
 
 
 def _attention(

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 _INCOMPLETE = "\ufffd"
 """What the bytes of half a character decode to."""
 
@@ -54,6 +57,12 @@ class StopRule:
         self._count_stop = count_stop
         self._last_characters = frozenset(stop[-1] for stop in stop_strings)
         self._may_complete = cache(self._holds_last_character)
+
+    def may_end(self, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some rows' newest tokens [B] may end them: ``ending`` decides of those; the others go on."""
+        distinct, row = np.unique(tokens, return_inverse=True)
+        found = [token in self._eos or self._may_complete(token) for token in distinct.tolist()]
+        return np.array(found, dtype=np.bool_)[row]
 
     def ending(self, token_ids: Sequence[int]) -> Ending | None:
         """Tell whether the newest token ends the answer.

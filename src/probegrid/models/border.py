@@ -1,0 +1,71 @@
+"""Tensors that cross from one device to another within a pass.
+
+A plain copy between GPUs makes the source's stream wait for everything that is queued on the target's. Here copies run
+on streams of their own, so that passes follow each other through the devices like parts through a line. Whoever records
+a pass (for a CUDA graph) takes the crossings over.
+
+Knows tensors and streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+from torch import Tensor
+
+Crossing = Callable[[Sequence[Tensor], torch.device], list[Tensor]]
+"""From tensors that lie elsewhere to the same on a device."""
+
+_taken_over: list[Crossing] = []
+
+
+def cross(values: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """The values on ``device``, in order with what is queued on both devices; the host waits for nothing."""
+    if _taken_over:
+        return _taken_over[-1](values, device)
+    if device.type == "cuda" and all(value.is_cuda for value in values):
+        return _between_gpus(values, device)
+    return [value.to(device) for value in values]
+
+
+@contextmanager
+def taken_over(by: Crossing) -> Iterator[None]:
+    """Let ``by`` answer for every crossing within."""
+    _taken_over.append(by)
+    try:
+        yield
+    finally:
+        _taken_over.pop()
+
+
+def copy_between(source: Tensor, target: Tensor) -> None:
+    """Copy to a tensor of another GPU, once what is queued on both is done, without a wait for what comes later."""
+    leaving, arriving = _streams(source.device, target.device)
+    leaving.wait_stream(torch.cuda.current_stream(source.device))
+    arriving.wait_stream(torch.cuda.current_stream(target.device))
+    with torch.cuda.stream(leaving), torch.cuda.stream(arriving):
+        target.copy_(source, non_blocking=True)
+    torch.cuda.current_stream(target.device).wait_stream(arriving)
+
+
+def _between_gpus(values: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    source = values[0].device
+    leaving, arriving = _streams(source, device)
+    leaving.wait_stream(torch.cuda.current_stream(source))
+    with torch.cuda.stream(leaving), torch.cuda.stream(arriving):
+        moved = [value.to(device, non_blocking=True) for value in values]
+    target = torch.cuda.current_stream(device)
+    target.wait_stream(arriving)
+    for value, copied in zip(values, moved, strict=True):
+        value.record_stream(leaving)
+        copied.record_stream(target)
+    return moved
+
+
+@cache
+def _streams(source: torch.device, target: torch.device) -> tuple[torch.cuda.Stream, torch.cuda.Stream]:
+    """The streams of copies from one GPU to another, on each of them."""
+    return torch.cuda.Stream(source), torch.cuda.Stream(target)

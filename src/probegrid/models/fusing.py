@@ -1,0 +1,72 @@
+"""Norms, rotations and gates of a model as fused kernels, where a library knows its family.
+
+Liger's kernels compute what the modules compute, in one pass over memory instead of four to six. What it does not know
+stays as it is. Knows modules, and Liger's table of families.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from probegrid.models.blocks import decoder_blocks, execution_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_FUSED = "_probegrid_fused"
+_ROTATION = "apply_rotary_pos_emb"
+
+
+def fuse(model: PreTrainedModel) -> bool:
+    """Let a model compute with fused kernels, if all of it is on GPUs and Liger is installed and knows its family.
+
+    Returns:
+        Whether it does now.
+    """
+    if getattr(model, _FUSED, None) is None:
+        on_gpus = all(execution_device(block).type == "cuda" for block in decoder_blocks(model))
+        setattr(model, _FUSED, on_gpus and _fuse(model))
+    fused: bool = getattr(model, _FUSED)
+    return fused
+
+
+def _fuse(model: PreTrainedModel) -> bool:
+    try:
+        from liger_kernel.transformers.monkey_patch import (
+            MODEL_TYPE_TO_APPLY_LIGER_FN,
+            _apply_liger_kernel_to_instance,
+        )
+    except ImportError:
+        return False
+    if model.config.model_type not in MODEL_TYPE_TO_APPLY_LIGER_FN:
+        return False
+    code = sys.modules[type(model).__module__]
+    before = dict(vars(code))
+    losses = {"cross_entropy": False, "fused_linear_cross_entropy": False}
+    _apply_liger_kernel_to_instance(model=model, **losses)
+    after = dict(vars(code))
+    for (
+        name,
+        value,
+    ) in before.items():  # other models of the family, which may compute elsewhere, stay as they are
+        setattr(code, name, value)
+    if _ROTATION in before and after[_ROTATION] is not before[_ROTATION]:
+        setattr(code, _ROTATION, _by_device(after[_ROTATION], before[_ROTATION]))
+    return True
+
+
+def _by_device(fused: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A rotation that is fused on GPUs; the family's modules find it by its name, whichever model they are of."""
+
+    def rotate(query: Tensor, *arguments: Any, **named: Any) -> Any:
+        if not query.is_cuda:
+            return plain(query, *arguments, **named)
+        with torch.cuda.device(query.device):
+            return fused(query, *arguments, **named)
+
+    return rotate
