@@ -22,6 +22,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from probegrid.models.border import to_device
+
 aten = torch.ops.aten
 
 Pair = tuple[Tensor, Tensor]
@@ -212,13 +214,6 @@ def _runs(questions: Tensor, longest: int) -> tuple[Tensor, Tensor]:
     within = torch.cat([torch.arange(count) for count in counts.tolist()])
     run_of = (within % longest == 0).cumsum(0) - 1
     return run_of, torch.bincount(run_of)
-
-
-def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """A small tensor on ``device``, without the host waiting for what the device has to do before."""
-    if values.device.type == "cpu" and device.type == "cuda":
-        values = values.pin_memory()
-    return values.to(device, non_blocking=True)
 
 
 def attend_prefix(query: Tensor, own: Pair, before: Pair | None, scale: float) -> Tensor:

@@ -18,14 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probegrid.inference.attention import to_device
 from probegrid.inference.choosing import entropy
 from probegrid.inference.steps import Chosen, Recorded, Steps
 from probegrid.inference.stopping import Ending, StopRule
+from probegrid.models.border import to_device
 
 
 class Decoder(Protocol):
     """What the loop needs of a decoder; see ``shared_prefix.SharedPrefixDecoder``."""
+
+    def lanes(self, rows: int) -> Sequence[Decoder]:
+        """Decoders for the groups that so many rows are best divided into."""
+        ...
 
     def prefill(self, suffixes: Sequence[Sequence[int]], *, room: int) -> Tensor:
         """Start new rows; logits [B, V] of the token after each."""
@@ -123,14 +127,20 @@ def generate(
     Returns:
         For each prompt, ``1 + sampling.count`` generations.
     """
-    lane = _Lane(decoder, suffixes, keys, rule, max_new_tokens, sampling)
-    while lane.open:
-        lane.advance()
-    return lane.results()
+    decoders = decoder.lanes(len(suffixes))
+    ends = [round(part * len(suffixes) / len(decoders)) for part in range(len(decoders) + 1)]
+    lanes = [
+        _Lane(each, suffixes[start:end], keys[start:end], rule, max_new_tokens, sampling)
+        for each, start, end in zip(decoders, ends, ends[1:], strict=False)
+    ]
+    while any(lane.open for lane in lanes):
+        for lane in lanes:
+            lane.advance()
+    return [answers for lane in lanes for answers in lane.results()]
 
 
 class _Lane:
-    """Rows that step together, and what the host knows of them."""
+    """Rows that step together, and what the host knows of them; several lanes take their steps in turn."""
 
     def __init__(
         self,
@@ -167,12 +177,16 @@ class _Lane:
         return bool(self._goes_on.any())
 
     def advance(self) -> None:
-        """Take the step after next where the host may run ahead, and note what the oldest one chose."""
-        while self._steps.taken < self._most and len(self._pending) <= self._steps.ahead:
+        """Take a step, and note what an earlier one chose as soon as the host has run ahead far enough."""
+        if not self.open:
+            return
+        may_step = self._steps.taken < self._most
+        if may_step:
             self._pending.append((self._batch, self._steps.next()))
-        batch, chosen = self._pending.popleft()
-        self._note(batch, *chosen.wait())
-        self._leave()
+        if not may_step or len(self._pending) > self._steps.ahead:
+            batch, chosen = self._pending.popleft()
+            self._note(batch, *chosen.wait())
+            self._leave()
 
     def _note(
         self, batch: NDArray[np.int64], tokens: NDArray[np.int64], logprobs: NDArray[np.float32]

@@ -68,6 +68,7 @@ class StepGraph:
         self._ids = tokens.to(embedding_device(decoder.model), copy=True)
         self.draws = None if draws is None else draws.clone()
         self._stretches: list[_Stretch] = []
+        self._brings_tokens = False
         with torch.inference_mode(), taken_over(self._cross), _same_streams_after():
             self._begin(self._ids.device)
             try:
@@ -82,13 +83,14 @@ class StepGraph:
 
     def run(self) -> None:
         """Take the step: ``tokens`` and ``logprobs`` hold what it chose, until the next one."""
+        if self._brings_tokens:  # only now, so that no step of other rows waits for this one's end
+            copy_between(self.tokens, self._ids)
         for stretch in self._stretches:
             for source, target in stretch.arrivals:
                 copy_between(source, target)
             with torch.cuda.device(stretch.device):
                 stretch.graph.replay()
-        if self.tokens.device != self._ids.device:
-            copy_between(self.tokens, self._ids)
+        self._brings_tokens = self.tokens.device != self._ids.device
         self._growth.advance()
 
     def serves(self, growth: Growth, draws: Tensor | None) -> bool:
@@ -104,6 +106,7 @@ class StepGraph:
         """Step other rows from now on, which it ``serves``; returns their layout, in the tensors it reads."""
         self._growth.become(growth)
         self._ids.copy_(tokens)
+        self._brings_tokens = False
         if self.draws is not None and draws is not None:
             self.draws.copy_(draws)
         return self._growth

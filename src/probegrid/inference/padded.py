@@ -26,6 +26,10 @@ class PaddedDecoder:
         self._mask = torch.empty(0)
         self._positions: list[int] = []
 
+    def lanes(self, rows: int) -> list[PaddedDecoder]:
+        """This one alone."""
+        return [self]
+
     def prefill(self, suffixes: Sequence[Sequence[int]], *, room: int) -> Tensor:
         """Replace all rows by new ones; logits [rows, vocabulary] of the token after each. ``room`` is not needed."""
         rows = [self.prefix + list(suffix) for suffix in suffixes]

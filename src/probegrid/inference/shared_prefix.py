@@ -10,6 +10,7 @@ Knows a transformers causal language model and token ids.
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,14 +25,18 @@ from probegrid.inference.attention import (
     attend_prefix,
     attend_rows,
     attend_step,
-    to_device,
 )
 from probegrid.inference.graphs import StepGraph, can_be_recorded
+from probegrid.models.border import cross, to_device
+from probegrid.models.dispatch import stages
 from probegrid.models.load import embedding_device
 
 ATTENTION = "probegrid_shared_prefix"
 _QUERIES = 64
 """Heads of a group, of all rows of a run together, that attend to a question's keys at once."""
+_PASSES_A_STAGE = 4
+_FEWEST_PASS_TOKENS = 4096
+"""Fewer tokens would not keep a GPU busy."""
 
 
 def obstacle(model: PreTrainedModel, longest: int) -> str | None:
@@ -61,14 +66,20 @@ class SharedPrefixDecoder:
     batches: ``reset`` forgets the rows and keeps the prefix.
     """
 
-    def __init__(self, model: PreTrainedModel, prefix: Sequence[int], *, chunk_tokens: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, prefix: Sequence[int], *, chunk_tokens: int, lanes: int | None = None
+    ) -> None:
         """Compute the prefix, ``chunk_tokens`` at a time.
 
         Args:
             model: a causal language model for which ``obstacle`` is None.
             prefix: token ids that every row begins with; may be empty.
             chunk_tokens: most tokens in one forward pass, which bounds the memory of activations.
+            lanes: groups of rows that take their steps in turn; None: as many as the model has stages, so that each
+                device works for one while the others work for the rest.
         """
+        self.n_lanes = lanes or stages(model)
+        self._forks: list[SharedPrefixDecoder] = []
         self.model = model
         self.chunk_tokens = chunk_tokens
         self.prefix_length = 0
@@ -84,11 +95,13 @@ class SharedPrefixDecoder:
                 self._read(chunk, range(start, start + len(chunk)), last=[len(chunk) - 1])
                 self.prefix_length += len(chunk)
 
-    def fork(self) -> SharedPrefixDecoder:
-        """Another decoder of the same model and prefix, with rows of its own."""
-        other = copy.copy(self)
-        other._rows, other._now = _Rows(), None
-        return other
+    def lanes(self, rows: int) -> list[SharedPrefixDecoder]:
+        """Decoders of the same model and prefix, for the groups of so many rows: this one first."""
+        while len(self._forks) < min(self.n_lanes, rows) - 1:
+            other = copy.copy(self)
+            other._rows, other._now, other._forks = _Rows(), None, []
+            self._forks.append(other)
+        return [self, *self._forks][: min(self.n_lanes, rows)]
 
     @property
     def prefix_bytes(self) -> int:
@@ -106,20 +119,33 @@ class SharedPrefixDecoder:
             Logits [rows, vocabulary] of the token after each row, in the model's dtype.
         """
         self._rows.begin([len(suffix) for suffix in suffixes], room)
-        logits = []
-        for first, group in _chunks(suffixes, self.chunk_tokens):
+        logits: list[Tensor] = []
+        done: deque[torch.cuda.Event] = deque()
+        for first, group in _chunks(suffixes, self._pass_tokens(sum(map(len, suffixes)))):
+            if len(done) > 2 * self.n_lanes:  # what crosses to another device is held until it is there
+                done.popleft().synchronize()
             counts = [len(row) for row in group]
             layout = self._now = Layout.of(counts, [0] * len(group), first)
             tokens = [token for row in group for token in row]
             positions = [self.prefix_length + slot for row in group for slot in range(len(row))]
             logits.append(self._read(tokens, positions, last=(layout.row_starts[1:] - 1).tolist()))
+            if self.n_lanes > 1 and logits[-1].is_cuda:
+                done.append(torch.cuda.current_stream(logits[-1].device).record_event())
         return torch.cat(logits)
+
+    def _pass_tokens(self, tokens: int) -> int:
+        """Tokens of a pass: where devices take turns, few enough that all of them soon have one."""
+        if self.n_lanes == 1:
+            return self.chunk_tokens
+        return min(self.chunk_tokens, max(_FEWEST_PASS_TOKENS, tokens // (_PASSES_A_STAGE * self.n_lanes)))
 
     def step(self, tokens: Sequence[int] | Tensor) -> Tensor:
         """Append one token to every row and return the logits [rows, vocabulary] of the next."""
         growth = self._rows.growth()
         ids = tokens if isinstance(tokens, Tensor) else torch.tensor(tokens)
-        logits = self.forward_step(to_device(ids, embedding_device(self.model)), growth)
+        if ids.device != (device := embedding_device(self.model)):
+            (ids,) = cross([ids], device)
+        logits = self.forward_step(ids, growth)
         self._rows.have_stepped()
         return logits
 
@@ -159,6 +185,7 @@ class SharedPrefixDecoder:
         """Forget all rows, free their memory, keep the prefix."""
         self._rows = _Rows()
         self._now = None
+        self._forks.clear()
 
     def _read(self, tokens: list[int], positions: Sequence[int], last: Sequence[int]) -> Tensor:
         """Logits [len(last), vocabulary] at some of the packed tokens."""

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probegrid.inference.attention import to_device
 from probegrid.inference.choosing import choose
+from probegrid.models.border import to_device
 
 _AHEAD = 2
 """Steps the host runs ahead: while the prompts are read it takes the first step and records the second."""

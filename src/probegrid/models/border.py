@@ -28,7 +28,14 @@ def cross(values: Sequence[Tensor], device: torch.device) -> list[Tensor]:
         return _taken_over[-1](values, device)
     if device.type == "cuda" and all(value.is_cuda for value in values):
         return _between_gpus(values, device)
-    return [value.to(device) for value in values]
+    return [to_device(value, device) for value in values]
+
+
+def to_device(value: Tensor, device: torch.device) -> Tensor:
+    """A tensor on ``device``; the host waits for nothing where it comes from the CPU."""
+    if value.device.type == "cpu" and device.type == "cuda":
+        return value.pin_memory().to(device, non_blocking=True)
+    return value.to(device)
 
 
 @contextmanager

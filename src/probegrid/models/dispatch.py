@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from probegrid.models.blocks import EXECUTION_DEVICE
+from probegrid.models.blocks import EXECUTION_DEVICE, decoder_blocks, execution_device
+from probegrid.models.border import cross
 from probegrid.models.offload import Conveyor, ParkedBlock
 from probegrid.planning.placement import Device, Placement
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _CONVEYORS = "_probegrid_conveyors"
+_COPIES = "_probegrid_copies"
 
 
 def torch_device(device: Device) -> torch.device:
@@ -47,7 +49,7 @@ def dispatch(model: PreTrainedModel, placement: Placement, parked: Mapping[int, 
     for entrance in {model, decoder}:  # activations are read from the decoder alone
         entrance.register_forward_pre_hook(_Inputs(first, final), with_kwargs=True)
     _compute_on(decoder.embed_tokens, torch_device(placement.embedding))
-    decoder.embed_tokens.register_forward_hook(lambda module, arguments, output: output.to(first))
+    decoder.embed_tokens.register_forward_hook(lambda module, arguments, output: _on(output, first))
     _compute_on(decoder.rotary_emb, first)
     for block, device in zip(decoder.layers, placement.blocks, strict=True):
         _compute_on(block, torch_device(device))
@@ -70,6 +72,14 @@ def streamed_bytes(model: PreTrainedModel) -> dict[int, int]:
     return {gpu: conveyor.copied_bytes for gpu, conveyor in conveyors.items()}
 
 
+def stages(model: PreTrainedModel) -> int:
+    """GPUs that compute one after another in a pass; 1 where blocks are streamed, whose copies keep the GPUs busy."""
+    if streamed_bytes(model):
+        return 1
+    devices = {execution_device(block) for block in decoder_blocks(model)}
+    return max(1, sum(device.type == "cuda" for device in devices))
+
+
 def _begin(conveyor: Conveyor, turn: int) -> Any:
     return lambda module, arguments: conveyor.acquire(turn)
 
@@ -85,7 +95,7 @@ def _compute_on(module: nn.Module, device: torch.device) -> None:
 
 
 class _Mover:
-    """A hook that moves a module's inputs."""
+    """A hook that moves a module's inputs. What the blocks share (rotations, positions) crosses once a pass."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -93,8 +103,19 @@ class _Mover:
     def __call__(
         self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        moved = {name: _moved(value, self._device) for name, value in named.items()}
-        return tuple(_moved(value, self._device) for value in arguments), moved
+        own, shared = _elsewhere(arguments, self._device), _elsewhere(tuple(named.values()), self._device)
+        absent = [tensor for tensor in shared if self._device not in _copies(tensor)]
+        if own or absent:
+            moved = cross([*own, *absent], self._device)
+            for tensor, copy in zip(absent, moved[len(own) :], strict=True):
+                _copies(tensor)[self._device] = copy
+            there = dict(zip(map(id, own), moved, strict=False))
+        else:
+            there = {}
+        there |= {id(tensor): _copies(tensor)[self._device] for tensor in shared}
+        return tuple(_replaced(value, there) for value in arguments), {
+            name: _replaced(value, there) for name, value in named.items()
+        }
 
 
 class _Inputs:
@@ -108,15 +129,38 @@ class _Inputs:
         self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return arguments, {
-            name: value if name == "input_ids" else _moved(value, self._devices.get(name, self._first))
+            name: value if name == "input_ids" else _on(value, self._devices.get(name, self._first))
             for name, value in named.items()
         }
 
 
-def _moved(value: Any, device: torch.device) -> Any:
-    """Tensors, and pairs of them, on ``device``; anything else as it is."""
-    if isinstance(value, Tensor):
-        return value.to(device)
+def _on(value: Any, device: torch.device) -> Any:
+    """A tensor on ``device``; anything else as it is."""
+    if not isinstance(value, Tensor) or value.device == device:
+        return value
+    (moved,) = cross([value], device)
+    return moved
+
+
+def _elsewhere(values: tuple[Any, ...], device: torch.device) -> list[Tensor]:
+    """The tensors among some values, and in tuples of them, that lie on another device."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, tuple):
+            found += _elsewhere(value, device)
+        elif isinstance(value, Tensor) and value.device != device:
+            found.append(value)
+    return found
+
+
+def _replaced(value: Any, by: Mapping[int, Tensor]) -> Any:
+    """A value, with the tensors in it for which there is another."""
     if isinstance(value, tuple):
-        return tuple(_moved(part, device) for part in value)
-    return value
+        return tuple(_replaced(part, by) for part in value)
+    return by.get(id(value), value)
+
+
+def _copies(tensor: Tensor) -> dict[torch.device, Tensor]:
+    """Copies of a tensor on other devices, which live as long as it."""
+    copies: dict[torch.device, Tensor] = tensor.__dict__.setdefault(_COPIES, {})
+    return copies

@@ -1,0 +1,138 @@
+"""A model spread over several GPUs against the same on one: seconds, busy share of each card, and whether answers agree.
+
+    python benchmarks/pipeline.py --preset rehearsal                        a small model on the CPU, in seconds
+    python benchmarks/pipeline.py --preset prefill --gpus 1 2               8B in bf16, long prompts, few new tokens
+    python benchmarks/pipeline.py --preset decode --gpus 1 2                the same, short prompts, many new tokens
+
+Random weights, drawn by name, so that all models have the same. The counts of GPUs take turns; medians and ratios are
+printed. A card is busy while one of its kernels runs (torch's profiler, in a run of its own).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections import Counter
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedModel
+
+from answers import NoStop, Workload, seconds
+from probegrid.inference.generation import Generation, Sampling, generate
+from probegrid.inference.shared_prefix import SharedPrefixDecoder
+from probegrid.inference.stopping import StopRule
+from probegrid.models.build import assemble
+from probegrid.models.fusing import fuse
+from probegrid.planning.placement import Placement
+from probegrid.schema import QuantizationMethod
+from random_models import RandomParts, config
+
+PRESETS = {
+    "rehearsal": dict(shape="small", method="none", questions=12, shared=40, own=(5, 9), new=6, chunk=64),
+    "prefill": dict(shape="llama8b", method="none", questions=400, shared=900, own=(130, 260), new=16, chunk=16384),
+    "decode": dict(shape="llama8b", method="none", questions=400, shared=900, own=(16, 40), new=128, chunk=16384),
+    "nf4": dict(shape="llama70b", method="nf4", questions=200, shared=900, own=(130, 260), new=16, chunk=16384),
+}  # fmt: skip
+console = Console(width=140, highlight=False)
+
+
+def spread(blocks: int, gpus: int) -> Placement:
+    """As many blocks on each GPU, the embedding on the first, the head on the last."""
+    ends = [round(blocks * gpu / gpus) for gpu in range(gpus + 1)]
+    return Placement(
+        0, tuple(gpu for gpu in range(gpus) for _ in range(ends[gpu + 1] - ends[gpu])), (), gpus - 1
+    )
+
+
+def answer(
+    model: PreTrainedModel, work: Workload, chunk: int, lanes: int | None, new: int
+) -> list[Generation]:
+    """All answers, as one batch."""
+    decoder = SharedPrefixDecoder(model, work.prefix, chunk_tokens=chunk, lanes=lanes)
+    rule, keys = StopRule(NoStop(), [], []), [""] * len(work.suffixes)
+    found = generate(decoder, work.suffixes, keys, rule, max_new_tokens=new, sampling=Sampling())
+    return [greedy for (greedy,) in found]
+
+
+def busy(call, gpus: int) -> tuple[float, dict[int, float]]:  # type: ignore[no-untyped-def]
+    """Seconds of a call, and the seconds in which each GPU ran a kernel."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        took = seconds(call)
+    spent: Counter[int] = Counter()
+    for event in profile.events():
+        if event.device_type == torch.autograd.DeviceType.CUDA and "mem" not in event.name.lower()[:3]:
+            spent[event.device_index] += event.self_device_time_total / 1e6
+    return took, {gpu: spent[gpu] for gpu in range(gpus)}
+
+
+def main() -> None:
+    """Run a preset and print its table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="prefill")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    preset = PRESETS[arguments.preset]
+    shape, on_gpus = config(preset["shape"]), torch.cuda.is_available()
+    method = QuantizationMethod(preset["method"])
+    parts = RandomParts(shape, torch.bfloat16 if on_gpus else torch.float32, method)
+    work = Workload.draw(
+        shape.vocab_size, preset["questions"], preset["shared"], preset["own"], preset["new"]
+    )
+    models = {
+        gpus: assemble(shape, spread(shape.num_hidden_layers, gpus), parts, parts.dtype)
+        for gpus in arguments.gpus
+    }
+    for model in models.values():
+        fuse(model)
+
+    def run(gpus: int, new: int = preset["new"]) -> list[Generation]:
+        return answer(models[gpus], work, preset["chunk"], None if on_gpus else gpus, new)
+
+    answers = {gpus: run(gpus) for gpus in models}  # warms up, too
+    times: dict[int, list[float]] = {gpus: [] for gpus in models}
+    for _ in range(arguments.repeats):
+        for gpus in models:
+            times[gpus].append(seconds(lambda gpus=gpus: run(gpus)))
+    table = Table(title=f"{arguments.preset}: {preset}")
+    for column in ("GPUs", "median s", "all s", "times faster", "same answers", "largest difference of log-probabilities",
+                   "busy reading prompts", "busy decoding", "peaks GB"):  # fmt: skip
+        table.add_column(column)
+    first = arguments.gpus[0]
+    for gpus in models:
+        for gpu in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(gpu)
+        median = statistics.median(times[gpus])
+        same = sum(a.token_ids == b.token_ids for a, b in zip(answers[gpus], answers[first], strict=True))
+        differences = [
+            abs(x - y)
+            for a, b in zip(answers[gpus], answers[first], strict=True)
+            if a.token_ids == b.token_ids
+            for x, y in zip(a.token_logprobs, b.token_logprobs, strict=True)
+        ]
+        shares = ["", ""]
+        if on_gpus:
+            prompts_s, of_prompts = busy(lambda gpus=gpus: run(gpus, 1), gpus)
+            all_s, of_all = busy(lambda gpus=gpus: run(gpus), gpus)
+            shares[0] = " ".join(f"{spent / prompts_s:.0%}" for spent in of_prompts.values())
+            decode_s = all_s - prompts_s
+            shares[1] = " ".join(f"{(of_all[gpu] - of_prompts[gpu]) / decode_s:.0%}" for gpu in of_all)
+        peaks = (
+            " ".join(f"{torch.cuda.max_memory_allocated(gpu) / 1e9:.1f}" for gpu in range(gpus))
+            if on_gpus
+            else ""
+        )
+        table.add_row(
+            str(gpus), f"{median:.3f}", " ".join(f"{value:.3f}" for value in times[gpus]),
+            f"{statistics.median(times[first]) / median:.2f}", f"{same} of {len(answers[gpus])}",
+            f"{max(differences, default=0):.1e}", *shares, peaks,
+        )  # fmt: skip
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
