@@ -2,6 +2,7 @@
 
     python benchmarks/answers.py                                     a random 100M model on the CPU
     python benchmarks/answers.py --preset h200                       Llama-70B's shape in NF4 on one GPU
+    python benchmarks/answers.py --peer vllm [--cases 1b 8b 70b]     beside vLLM on one GPU, where it is installed
 
 The methods alternate in one process; medians and ratios are printed. With ``--sample`` the stock methods answer only so
 many questions (batches) and their seconds are scaled to all of them, which the table says.
@@ -128,7 +129,14 @@ def main() -> None:
     parser.add_argument("--chunk", type=int)
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--no-stock", action="store_true", help="time our engine alone")
+    parser.add_argument("--peer", choices=["vllm"], help="time another engine beside ours")
+    parser.add_argument("--cases", nargs="+", default=["1b", "8b", "70b"], help="models to compare on")
     arguments = parser.parse_args()
+    if arguments.peer:
+        import against_vllm
+
+        against_vllm.run(arguments.cases, arguments.repeats or 3, Console(width=140))
+        return
     preset = PRESETS[arguments.preset] | {
         name: value
         for name in ("ours_batch", "chunk", "repeats")

@@ -114,6 +114,13 @@ def cells(preset: str, squad: str, ntml: str) -> list[RealCell]:
             ),
             RealCell("7B in bf16, SQuAD", random_checkpoint("qwen7b", NONE), (*asked, "dataset.num_samples=400")),
         ],
+        "small_model": [
+            RealCell("135M in bf16, SQuAD", random_checkpoint("smollm135m", NONE), (*asked, "dataset.num_samples=400")),
+            RealCell(
+                "135M in bf16, SQuAD, 10 samples", random_checkpoint("smollm135m", NONE),
+                (*asked, "dataset.num_samples=400", "probe=semantic_entropy", "probe.entailment=exact"),
+            ),
+        ],
         "two_gpus": [
             RealCell(
                 "70B in bf16, SQuAD", sparse_checkpoint("llama70b"),

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from probegrid.inference.attention import Layout, RowCache, attend_all, attend_causal, merge
+from probegrid.inference.attention import (
+    Growth,
+    Layout,
+    RowCache,
+    attend_all,
+    attend_causal,
+    attend_step,
+    merge,
+)
 
 SMALL = st.integers(1, 5)
 SCALE = 0.37
@@ -44,8 +52,8 @@ def test_merged_parts_are_the_whole(
     before = attend_all(query, keys[:first], values[:first], SCALE)
     after = attend_all(query, keys[first:], values[first:], SCALE)
     whole = torch.stack([reference(token, keys, values) for token in query])
-    assert_near(merge(before, after), whole)
-    assert_near(attend_all(query, keys, values, SCALE)[0], whole)
+    assert_near(merge([before, after]), whole)
+    assert_near(merge([attend_all(query, keys, values, SCALE)]), whole)
 
 
 @given(st.integers(0, 9999), st.integers(1, 9), SMALL, SMALL, SMALL)
@@ -56,7 +64,7 @@ def test_causal_attention_sees_what_came_before(
         seed, (n, kv_heads * groups, width), (n, kv_heads, width), (n, kv_heads, width)
     )
     wanted = [reference(query[token], keys[: token + 1], values[: token + 1]) for token in range(n)]
-    assert_near(attend_causal(query, keys, values, SCALE)[0], torch.stack(wanted))
+    assert_near(merge([attend_causal(query, keys, values, SCALE)]), torch.stack(wanted))
 
 
 @st.composite
@@ -95,10 +103,46 @@ def test_each_row_attends_to_its_own_tokens_alone(
             )
             cache.append(keys, values, layout)
             found, lse = cache.attend(query, layout, SCALE)
-            assert lse.shape == found.shape[:2]
+            assert lse.shape == found.shape[:3]
+            found = found.flatten(1, 2)
             for token, row in enumerate(row for row, count in enumerate(counts) for _ in range(count)):
                 own[first + row].append((keys[token], values[token]))
                 wanted = reference(
                     query[token], *(torch.stack(part) for part in zip(*own[first + row], strict=True))
                 )
                 assert_near(found[token], wanted)
+
+
+@given(
+    st.integers(0, 9999),
+    SMALL,
+    st.integers(1, 3),
+    st.lists(st.integers(0, 2), min_size=1, max_size=7),
+    st.integers(0, 3),
+    st.integers(0, 2),
+    st.integers(1, 3),
+)
+def test_a_step_attends_to_prefix_question_and_answer(
+    seed: int, kv_heads: int, groups: int, questions: list[int], grown: int, prefix: int, longest_run: int
+) -> None:
+    width, lengths, rows = 4, [1, 5, 3], len(questions)
+    asked, own = (RowCache(n, slots, torch.empty(1, kv_heads, width)) for n, slots in ((3, 6), (rows, 8)))
+    shapes = [(3, 6, kv_heads, width)] * 2 + [(rows, 8, kv_heads, width)] * 2
+    asked.keys, asked.values, own.keys, own.values = draw_tensors(seed, *shapes)
+    query, key, value, *shared = draw_tensors(
+        seed + 1,
+        (rows, kv_heads * groups, width),
+        *[(rows, kv_heads, width)] * 2,
+        *[(prefix, kv_heads, width)] * 2,
+    )
+    growth = Growth(questions, lengths, 6, grown, longest_run)
+    found = attend_step(query, (key, value), growth, asked, own, tuple(shared) if prefix else None, SCALE)
+    for row, question in enumerate(questions):
+        parts = [
+            tuple(shared),
+            (asked.keys[question, : lengths[question]], asked.values[question, : lengths[question]]),
+            (own.keys[row, :grown], own.values[row, :grown]),
+            (key[row : row + 1], value[row : row + 1]),
+        ]
+        keys, values = (torch.cat(part) for part in zip(*parts, strict=True))
+        assert_near(found[row], reference(query[row], keys, values))

@@ -18,6 +18,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ class Layout:
             return self
         if device not in self._moved:
             names = ("row", "slot", "row_starts", "lengths", "row_first")
-            moved = {name: to_device(getattr(self, name), device) for name in names}
+            moved: dict[str, Any] = {name: to_device(getattr(self, name), device) for name in names}
             self._moved[device] = replace(self, **moved, _moved={}, _places={})
         return self._moved[device]
 
@@ -153,18 +154,15 @@ class Growth:
             self._tensors[device] = self._tensors[torch.device("cpu")].to(device)
         return self._tensors[device]
 
+    @torch.inference_mode()
     def advance(self) -> None:
         """Go on to the next token on every device where the tensors are."""
         self.grown += 1
-        for device in self._tensors:
-            self.advance_on(device)
+        for tensors in self._tensors.values():
+            tensors.slot.add_(1)
+            tensors.own_lengths.add_(1)
 
-    def advance_on(self, device: torch.device) -> None:
-        """Go on to the next token on one device."""
-        tensors = self._tensors[device]
-        tensors.slot.add_(1)
-        tensors.own_lengths.add_(1)
-
+    @torch.inference_mode()
     def become(self, other: Growth) -> None:
         """Take the values of another layout of as many rows and runs, in the tensors that are there already."""
         self.grown = other.grown
@@ -232,7 +230,8 @@ def attend_prefix(query: Tensor, own: Pair, before: Pair | None, scale: float) -
         from probegrid.inference.kernels import attend_packed
 
         first = torch.zeros(len(query), dtype=torch.int32, device=query.device)
-        return attend_packed(query, before, own, first, scale)[0]
+        attended: Tensor = attend_packed(query, before, own, first, scale)[0]
+        return attended
     parts = [] if before is None else [attend_all(query, *before, scale)]
     return merge([*parts, attend_causal(query, *own, scale)])
 
@@ -257,7 +256,8 @@ def attend_rows(
     if has_kernels(query):
         from probegrid.inference.kernels import attend_packed
 
-        return attend_packed(query, prefix, own, layout.row_first, scale)[0]
+        attended: Tensor = attend_packed(query, prefix, own, layout.row_first, scale)[0]
+        return attended
     parts = [] if prefix is None else [attend_all(query, *prefix, scale)]
     return merge([*parts, cache.attend(query, layout, scale)])
 
@@ -290,8 +290,8 @@ def attend_step(
         from probegrid.inference.kernels import attend_grown, attend_packed
 
         at = growth.on(query.device)
-        shared = attend_packed(query, prefix, None, None, scale, with_lse=True) if prefix else None
-        return attend_grown(
+        shared = None if prefix is None else attend_packed(query, prefix, None, None, scale)
+        attended: Tensor = attend_grown(
             query,
             shared,
             (questions.keys, questions.values),
@@ -303,6 +303,7 @@ def attend_step(
             growth.longest_run,
             scale,
         )
+        return attended
     parts = [] if prefix is None else [attend_all(query, *prefix, scale)]
     return merge(
         [*parts, questions.attend_question(query, growth, scale), own.attend_grown(query, growth, scale)]
@@ -329,8 +330,8 @@ def merge(parts: Sequence[Part]) -> Tensor:
     if len(parts) == 1:
         return parts[0][0].flatten(1, 2)
     total = torch.stack([lse for _, lse in parts]).logsumexp(0)
-    merged = sum(out.float() * (lse - total).exp().unsqueeze(-1) for out, lse in parts)
-    return merged.to(parts[0][0].dtype).flatten(1, 2)
+    weighted = [out.float() * (lse - total).exp().unsqueeze(-1) for out, lse in parts]
+    return torch.stack(weighted).sum(0).to(parts[0][0].dtype).flatten(1, 2)
 
 
 def attend_all(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Part:
@@ -360,7 +361,8 @@ def attend_causal(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> 
 
 def _in_groups(query: Tensor, kv_heads: int) -> Tensor:
     """From [N, H, d] to [N, K, G, d]."""
-    return query.unflatten(1, (kv_heads, -1))
+    grouped: Tensor = query.unflatten(1, (kv_heads, -1))
+    return grouped
 
 
 def _as_part(out: Tensor, lse: Tensor, kv_heads: int) -> Part:

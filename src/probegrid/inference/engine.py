@@ -18,8 +18,9 @@ from probegrid.inference.padded import PaddedDecoder
 from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
 from probegrid.inference.stopping import StopRule
 from probegrid.models.blocks import decoder_blocks, execution_device
+from probegrid.models.fusing import fuse
 from probegrid.models.kv_budget import KVBudget
-from probegrid.planning.workload import PASS_TOKENS, ROWS
+from probegrid.planning.workload import PASS_TOKENS, QUESTIONS, ROWS
 from probegrid.schema import DecodingConfig
 
 if TYPE_CHECKING:
@@ -66,15 +67,15 @@ class Engine:
         self.obstacle = obstacle(model, longest + decoding.max_new_tokens)
         if self.obstacle is None:
             pass_tokens = limits.pass_tokens if limits else PASS_TOKENS[device_type]
+            fuse(model)
             self._decoder: Decoder = _shared_prefix_decoder(model, prefix, pass_tokens)
-            self._held = 0
         else:
             model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
             self._decoder = PaddedDecoder(model, prefix)
-            self._held = len(prefix)
         self._budget = KVBudget.of(model)
-        rows = limits.rows // (1 + self._sampling.count) if limits else ROWS[device_type]
-        self._most_questions = max(1, rows)
+        rows = limits.rows if limits else ROWS[device_type]
+        self._most_questions = min(QUESTIONS, max(1, rows // (1 + self._sampling.count)))
+        self._prefix_tokens = len(prefix)
         self._most_tokens = limits.cache_tokens if limits else None
         self._setup_s = time.perf_counter() - started
 
@@ -94,12 +95,19 @@ class Engine:
         batches: list[list[int]] = []
         for index in sorted(lengths, key=lambda index: (-lengths[index], index)):
             if batches and len(batches[-1]) < most:
-                longest = lengths[batches[-1][0]] + self._held + self._decoding.max_new_tokens
-                if chosen or self._fits((len(batches[-1]) + 1) * (1 + self._sampling.count) * longest):
+                longest = lengths[batches[-1][0]]
+                if chosen or self._fits((len(batches[-1]) + 1) * self._cached_tokens(longest)):
                     batches[-1].append(index)
                     continue
             batches.append([index])
         return batches
+
+    def _cached_tokens(self, length: int) -> int:
+        """Tokens whose keys and values a question holds, its samples included, of so many after the prefix."""
+        answers = 1 + self._sampling.count
+        if self.obstacle is None:
+            return length + answers * self._decoding.max_new_tokens
+        return answers * (self._prefix_tokens + length + self._decoding.max_new_tokens)
 
     def _fits(self, tokens: int) -> bool:
         """Whether the keys and values of so many tokens, over all rows together, have room."""

@@ -1,7 +1,7 @@
 """A step of decoding as CUDA graphs: one for each stretch of blocks on one device, with the crossings between them.
 
 A graph runs what it recorded on the very tensors it recorded: what changes between steps is written into them. Knows a
-decoder with a shared prefix, and streams.
+decoder's step, and streams.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +24,15 @@ from probegrid.models.load import embedding_device
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from probegrid.inference.shared_prefix import SharedPrefixDecoder
+
+class Recordable(Protocol):
+    """What is recorded of a decoder."""
+
+    model: PreTrainedModel
+
+    def forward_step(self, tokens: Tensor, growth: Growth) -> Tensor:
+        """Logits [R, V] behind each row's newest token [R]; nothing advances."""
+        ...
 
 
 def can_be_recorded(model: PreTrainedModel) -> bool:
@@ -49,7 +57,7 @@ class StepGraph:
 
     def __init__(
         self,
-        decoder: SharedPrefixDecoder,
+        decoder: Recordable,
         growth: Growth,
         tokens: Tensor,
         draws: Tensor | None,
@@ -68,7 +76,8 @@ class StepGraph:
         self._ids = tokens.to(embedding_device(decoder.model), copy=True)
         self.draws = None if draws is None else draws.clone()
         self._stretches: list[_Stretch] = []
-        self._brings_tokens = False
+        self._chosen: torch.cuda.Event | None = None
+        """When the last step's tokens were there, which are to be brought to the first stretch's device."""
         with torch.inference_mode(), taken_over(self._cross), _same_streams_after():
             self._begin(self._ids.device)
             try:
@@ -81,16 +90,20 @@ class StepGraph:
             finally:
                 self._stretches[-1].graph.capture_end()
 
+    @torch.inference_mode()
     def run(self) -> None:
         """Take the step: ``tokens`` and ``logprobs`` hold what it chose, until the next one."""
-        if self._brings_tokens:  # only now, so that no step of other rows waits for this one's end
-            copy_between(self.tokens, self._ids)
+        if self._chosen is not None:  # only now, so that no step of other rows waits for this one's end
+            copy_between(self.tokens, self._ids, self._chosen)
+        done: torch.cuda.Event | None = None
         for stretch in self._stretches:
             for source, target in stretch.arrivals:
-                copy_between(source, target)
+                assert done is not None
+                copy_between(source, target, done)
             with torch.cuda.device(stretch.device):
                 stretch.graph.replay()
-        self._brings_tokens = self.tokens.device != self._ids.device
+                done = torch.cuda.current_stream(stretch.device).record_event()
+        self._chosen = done if self.tokens.device != self._ids.device else None
         self._growth.advance()
 
     def serves(self, growth: Growth, draws: Tensor | None) -> bool:
@@ -102,11 +115,12 @@ class StepGraph:
             and (draws is None or self.draws is None or draws.shape == self.draws.shape)
         )
 
+    @torch.inference_mode()
     def go_on_with(self, growth: Growth, tokens: Tensor, draws: Tensor | None) -> Growth:
         """Step other rows from now on, which it ``serves``; returns their layout, in the tensors it reads."""
         self._growth.become(growth)
         self._ids.copy_(tokens)
-        self._brings_tokens = False
+        self._chosen = None
         if self.draws is not None and draws is not None:
             self.draws.copy_(draws)
         return self._growth

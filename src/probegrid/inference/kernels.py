@@ -44,7 +44,7 @@ def _packed_kernel(
     out, lse, query, prefix_keys, prefix_values, keys, values, row_first, tokens, prefix, factor,
     q_token, q_head, pk_token, pk_head, pv_token, pv_head, k_token, k_head, v_token, v_head,
     HEADS: tl.constexpr, GROUPS: tl.constexpr, WIDTH: tl.constexpr, D: tl.constexpr, M: tl.constexpr, B: tl.constexpr,
-    HAS_PREFIX: tl.constexpr, HAS_OWN: tl.constexpr, WRITES_LSE: tl.constexpr,
+    HAS_PREFIX: tl.constexpr, HAS_OWN: tl.constexpr,
 ):  # fmt: skip
     """A program attends from some adjacent tokens, with all heads of one group, to one head of keys."""
     ROWS: tl.constexpr = M // GROUPS
@@ -99,8 +99,7 @@ def _packed_kernel(
             )
     out_at = out + (place[:, None] * HEADS + q_heads[:, None]) * WIDTH + column[None, :]
     tl.store(out_at, (summed / total[:, None]).to(out.dtype.element_ty), mask=here[:, None] & wide[None, :])
-    if WRITES_LSE:
-        tl.store(lse + place * HEADS + q_heads, top + tl.math.log2(total), mask=here)
+    tl.store(lse + place * HEADS + q_heads, top + tl.math.log2(total), mask=here)
 
 
 @triton.jit
@@ -167,9 +166,7 @@ def attend_packed(
     own: tuple[Tensor, Tensor] | None,
     row_first: Tensor | None,
     scale: float,
-    *,
-    with_lse: bool = False,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor]:
     """Attention of N tokens to the prefix and to the tokens of their own rows, up to themselves.
 
     Args:
@@ -178,10 +175,9 @@ def attend_packed(
         own: keys and values [N, K, d] of the same tokens; None: they are not attended to.
         row_first: [N] int32, for each token the first token of its row.
         scale: factor on the dot products.
-        with_lse: whether the log-sum-exp is wanted.
 
     Returns:
-        [N, H, d], and the log-sum-exp [N, H] in float32, in base 2.
+        [N, H, d], and its log-sum-exp [N, H] in float32, in base 2.
     """
     tokens, heads, width = query.shape
     some = prefix or own
@@ -191,7 +187,7 @@ def attend_packed(
     kv_heads = keys.shape[1]
     groups, d = heads // kv_heads, max(16, triton.next_power_of_2(width))
     out = torch.empty((tokens, heads, width), dtype=query.dtype, device=query.device)
-    lse = torch.empty((tokens, heads), dtype=torch.float32, device=query.device) if with_lse else out
+    lse = torch.empty((tokens, heads), dtype=torch.float32, device=query.device)
     queries = max(128 if d <= 128 else 64, triton.next_power_of_2(groups))
     with torch.cuda.device(query.device):
         _packed_kernel[(triton.cdiv(tokens, queries // groups), kv_heads)](
@@ -200,10 +196,10 @@ def attend_packed(
             *query.stride()[:2], *prefix_keys.stride()[:2], *prefix_values.stride()[:2],
             *keys.stride()[:2], *values.stride()[:2],
             HEADS=heads, GROUPS=groups, WIDTH=width, D=d, M=queries, B=64 if d > 64 else 128,
-            HAS_PREFIX=prefix is not None, HAS_OWN=own is not None, WRITES_LSE=with_lse,
+            HAS_PREFIX=prefix is not None, HAS_OWN=own is not None,
             num_warps=8 if d > 64 else 4, num_stages=3 if d <= 128 else 2,
         )  # fmt: skip
-    return out, lse if with_lse else None
+    return out, lse
 
 
 def attend_grown(

@@ -48,11 +48,16 @@ def taken_over(by: Crossing) -> Iterator[None]:
         _taken_over.pop()
 
 
-def copy_between(source: Tensor, target: Tensor) -> None:
-    """Copy to a tensor of another GPU, once what is queued on both is done, without a wait for what comes later."""
+def copy_between(source: Tensor, target: Tensor, written: torch.cuda.Event) -> None:
+    """Copy to a tensor of another GPU that nothing reads any more; what is queued there from now on waits for it.
+
+    Args:
+        source: of one GPU.
+        target: of another, of the same shape and dtype.
+        written: when the source is; what the source's GPU does after it is not waited for.
+    """
     leaving, arriving = _streams(source.device, target.device)
-    leaving.wait_stream(torch.cuda.current_stream(source.device))
-    arriving.wait_stream(torch.cuda.current_stream(target.device))
+    leaving.wait_event(written)
     with torch.cuda.stream(leaving), torch.cuda.stream(arriving):
         target.copy_(source, non_blocking=True)
     torch.cuda.current_stream(target.device).wait_stream(arriving)

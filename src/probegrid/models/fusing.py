@@ -6,6 +6,7 @@ stays as it is. Knows modules, and Liger's table of families.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,9 @@ def _fuse(model: PreTrainedModel) -> bool:
         return False
     if model.config.model_type not in MODEL_TYPE_TO_APPLY_LIGER_FN:
         return False
+    logging.getLogger("liger_kernel").setLevel(
+        logging.ERROR
+    )  # it reports every kernel of other makers that is absent
     code = sys.modules[type(model).__module__]
     before = dict(vars(code))
     losses = {"cross_entropy": False, "fused_linear_cross_entropy": False}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from probegrid.planning.placement import Device, Load, Placement, placements
 from probegrid.planning.requirements import Facts
 from probegrid.planning.timing import Duration, reading_duration
-from probegrid.planning.workload import PASS_TOKENS, ROWS, Batch
+from probegrid.planning.workload import PASS_TOKENS, QUESTIONS, ROWS, Batch
 from probegrid.schema import PlacementStrategy
 
 _SHORTER_PASSES = (4096, 1024)
@@ -97,7 +97,7 @@ def _batch_sizes(facts: Facts) -> list[int]:
     workload, device = facts.workload, _device_type(facts)
     if workload.batch_size is not None:
         return [min(workload.batch_size, workload.examples)]
-    most = min(workload.examples, max(1, ROWS[device] // workload.generations))
+    most = min(workload.examples, QUESTIONS, max(1, ROWS[device] // workload.generations))
     if not workload.generates:  # a batch is a pass
         most = min(most, max(1, PASS_TOKENS[device] // workload.longest_tokens))
     powers = [2**exponent for exponent in range(most.bit_length())]

@@ -92,9 +92,9 @@ class Facts:
         return working_bytes(self.architecture, self.dtype, self.method, tokens, shares_prefix=work.generates)
 
     def cache_tokens(self, batch: Batch) -> int:
-        """Tokens whose keys and values a batch keeps beside the shared prefix's: a row is as long as it may grow."""
+        """Tokens with keys and values beside the shared prefix's, in a batch: each prompt once, each answer whole."""
         work = self.workload
-        return batch.size * work.generations * (work.longest_tokens + work.new_tokens)
+        return batch.size * (work.longest_tokens + work.generations * work.new_tokens)
 
     def demand(self, batch: Batch) -> Demand:
         """What has to find room for a batch."""

@@ -1,9 +1,7 @@
 """How long a forward pass and a whole reading take on given devices: a roofline with few constants.
 
-Knows operations, bytes moved and rates. Devices of one model work one after another; copies of streamed blocks run
-beside the computing of the others. Estimates, not promises: of whole cells on one and two H100s
-(``benchmarks/real_cells.py``) and of 400 five-shot questions to a Llama-70B in NF4 on one H200 (23.7 s) they were
-within a fifth.
+Knows operations, bytes moved and rates. GPUs of one model work in turn, each on another pass or on another lane of
+rows; copies of streamed blocks run beside the computing of the others. Estimates, not promises.
 """
 
 from __future__ import annotations
@@ -25,14 +23,17 @@ from probegrid.planning.requirements import Facts
 from probegrid.planning.workload import Batch
 from probegrid.schema import QuantizationMethod
 
-_FLOP_SHARE = 0.62
-"""Of a large matrix product's rate, what a prefill behind a shared prefix reaches (measured: 0.6 to 0.7)."""
+_FLOP_SHARE, _FUSED_FLOP_SHARE = 0.62, 0.78
+"""Of a large matrix product's rate, what a prefill behind a shared prefix reaches: with the model's own elementwise
+operations, and with fused ones (measured: 0.77 to 0.80 on an 8B in bf16 and a 70B in NF4)."""
 _BANDWIDTH_SHARE = 0.8
 """Of a large copy's rate, what a decoding step reaches."""
 _LINK_SHARE = 0.85
 """Of a large pinned copy's rate, what streamed blocks reach (measured: 46.9 of 55 GB/s)."""
-_BLOCK_S = 0.8e-3
-"""Running a block's code in Python (80 blocks took 116 ms on a GPU, as one CUDA graph 44 ms)."""
+_BLOCK_S, _RECORDED_BLOCK_S = 0.8e-3, 0.05e-3
+"""Running a block's code in Python, and within a CUDA graph."""
+_PASSES_A_STAGE, _FEWEST_PASS_TOKENS = 4, 4096
+"""As ``inference.shared_prefix`` cuts passes where GPUs take turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class _Pass:
     """Tokens whose keys and values are read from memory."""
     logits: int
     """Positions the head is applied to."""
+    is_step: bool = False
+    """Whether it is a step of decoding, which can be recorded."""
 
 
 def reading_duration(facts: Facts, placement: Placement, batch: Batch) -> Duration:
@@ -74,16 +77,47 @@ def reading_duration(facts: Facts, placement: Placement, batch: Batch) -> Durati
         passes * _pass_s(facts, placement, _Pass(prefix // passes, prefix / 2, 0, 0)) if prefix else 0.0
     )
     prefill_s = decode_s = 0.0
+    lanes = _lanes(placement)
     for examples, times in _batches(work.examples, batch.size):
-        passes = min(examples, math.ceil(examples * own / batch.pass_tokens))
+        passes = min(examples, math.ceil(examples * own / _pass_tokens(batch, examples * own, lanes)))
         rows = examples / passes
         prefill = _Pass(round(rows * own), prefix + own / 2, prefix, round(rows))
-        prefill_s += times * passes * _pass_s(facts, placement, prefill)
+        prefill_s += times * _in_turn_s(facts, placement, prefill, passes)
         if work.generates:
-            rows, length = examples * work.generations, own + work.new_tokens // 2
-            step = _Pass(rows, prefix + length, prefix + rows * length, rows)
-            decode_s += times * (work.new_tokens - 1) * _pass_s(facts, placement, step)
+            together = math.ceil(examples / min(lanes, examples))
+            answers = together * work.generations
+            grown = work.new_tokens / 2
+            kept = prefix + together * own + round(answers * grown)
+            step = _Pass(answers, prefix + own + grown, kept, answers, is_step=True)
+            decode_s += times * (work.new_tokens - 1) * _step_s(facts, placement, step, lanes)
     return Duration(prefix_s, prefill_s, decode_s)
+
+
+def _lanes(placement: Placement) -> int:
+    """Groups of rows that step in turn: a GPU each, where none waits for copies."""
+    computing = {device for device in placement.blocks if device != "cpu"}
+    return 1 if placement.streamed else max(1, len(computing))
+
+
+def _pass_tokens(batch: Batch, tokens: int, lanes: int) -> int:
+    """Tokens of a pass through so many GPUs, of so many in a batch."""
+    if lanes == 1:
+        return batch.pass_tokens
+    return min(batch.pass_tokens, max(_FEWEST_PASS_TOKENS, tokens // (_PASSES_A_STAGE * lanes)))
+
+
+def _in_turn_s(facts: Facts, placement: Placement, forward: _Pass, passes: int) -> float:
+    """Seconds of some passes: where GPUs take turns, the first goes through all, the others follow the slowest."""
+    first = _pass_s(facts, placement, forward)
+    if _lanes(placement) == 1:
+        return passes * first
+    return first + (passes - 1) * max(_computing_s(facts, placement, forward).values())
+
+
+def _step_s(facts: Facts, placement: Placement, lane: _Pass, lanes: int) -> float:
+    """Seconds in which every lane takes a step: one after another through the slowest GPU, or one through all."""
+    slowest = max(_computing_s(facts, placement, lane).values())
+    return max(_pass_s(facts, placement, lane), lanes * slowest if lanes > 1 else 0.0)
 
 
 def _batches(examples: int, batch_size: int) -> Iterator[tuple[int, int]]:
@@ -96,26 +130,54 @@ def _batches(examples: int, batch_size: int) -> Iterator[tuple[int, int]]:
 
 
 def _pass_s(facts: Facts, placement: Placement, forward: _Pass) -> float:
-    """Seconds of one pass: the computing, or the slowest GPU's copies if they take longer."""
-    architecture, dtype, hardware = facts.architecture, facts.dtype, facts.hardware
-    block_bytes = facts.weights.block
-
-    block_flops = forward.tokens * block_flops_per_token(architecture, forward.attended)
-    cache_traffic = forward.cached * kv_bytes_per_token(architecture, dtype, blocks=1)
-    block_traffic = _weight_traffic(facts, forward.tokens) + cache_traffic
-    compute_s = sum(
-        blocks * _compute_s(_rates(device, hardware), block_flops, block_traffic)
-        for device, blocks in Counter(placement.blocks).items()
-    )
-    if placement.head is not None and forward.logits:
-        head_bytes = architecture.vocab * architecture.hidden * DTYPE_BYTES[dtype]
-        head_flops = forward.logits * head_flops_per_token(architecture)
-        compute_s += _compute_s(_rates(placement.head, hardware), head_flops, head_bytes)
+    """Seconds of one pass alone: the computing, or the slowest GPU's copies if they take longer."""
     copies_s = (
-        len(blocks) * block_bytes / (hardware.gpus[gpu].link_gb_per_s * BYTES_PER_GB * _LINK_SHARE)
+        len(blocks)
+        * facts.weights.block
+        / (facts.hardware.gpus[gpu].link_gb_per_s * BYTES_PER_GB * _LINK_SHARE)
         for gpu, blocks in placement.streams().items()
     )
-    return max(compute_s, max(copies_s, default=0.0))
+    return max(sum(_computing_s(facts, placement, forward).values()), max(copies_s, default=0.0))
+
+
+def _computing_s(facts: Facts, placement: Placement, forward: _Pass) -> dict[Device, float]:
+    """Seconds that each device computes in one pass."""
+    architecture, dtype = facts.architecture, facts.dtype
+    recorded = forward.is_step and not placement.streamed and "cpu" not in placement.blocks
+    block = _Work(
+        forward.tokens * block_flops_per_token(architecture, forward.attended),
+        _weight_traffic(facts, forward.tokens),
+        forward.cached * kv_bytes_per_token(architecture, dtype, blocks=1),
+        _RECORDED_BLOCK_S if recorded else _BLOCK_S,
+    )
+    spent: dict[Device, float] = {}
+    for device, blocks in Counter(placement.blocks).items():
+        spent[device] = blocks * block.seconds(_rates(device, facts.hardware))
+    if placement.head is not None and forward.logits:
+        head = _Work(
+            forward.logits * head_flops_per_token(architecture),
+            architecture.vocab * architecture.hidden * DTYPE_BYTES[dtype],
+        )
+        head_s = head.seconds(_rates(placement.head, facts.hardware))
+        spent[placement.head] = spent.get(placement.head, 0.0) + head_s
+    return spent
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a part of a model does in a pass."""
+
+    flops: float
+    weight_bytes: float
+    cache_bytes: float = 0.0
+    launch_s: float = _RECORDED_BLOCK_S
+
+    def seconds(self, device: Gpu | Cpu) -> float:
+        """On a device: products as fast as they or their weights come, then the cache."""
+        share = _FUSED_FLOP_SHARE if isinstance(device, Gpu) else _FLOP_SHARE
+        bandwidth = device.bandwidth_gb_per_s * BYTES_PER_GB * _BANDWIDTH_SHARE
+        products_s = max(self.flops / (device.tflops * 1e12 * share), self.weight_bytes / bandwidth)
+        return self.launch_s + products_s + self.cache_bytes / bandwidth
 
 
 def _weight_traffic(facts: Facts, tokens: int) -> float:
@@ -130,12 +192,6 @@ def _weight_traffic(facts: Facts, tokens: int) -> float:
     if facts.method is QuantizationMethod.nf4 and tokens > 1:
         moved += 2 * DTYPE_BYTES[facts.dtype] * facts.parameters.block
     return moved * share
-
-
-def _compute_s(device: Gpu | Cpu, flops: float, traffic_bytes: float) -> float:
-    flops_s = flops / (device.tflops * 1e12 * _FLOP_SHARE)
-    traffic_s = traffic_bytes / (device.bandwidth_gb_per_s * BYTES_PER_GB * _BANDWIDTH_SHARE)
-    return _BLOCK_S + max(flops_s, traffic_s)
 
 
 def _rates(device: Device, hardware: Hardware) -> Gpu | Cpu:

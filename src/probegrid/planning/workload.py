@@ -44,8 +44,10 @@ _CONTEXT_LABEL_TOKENS = 3
 PASS_TOKENS = {"cuda": 16384, "cpu": 4096}
 """Most tokens in one forward pass, by the kind of device: enough to fill it, few enough to bound its working memory."""
 
-ROWS = {"cuda": 512, "cpu": 64}
-"""Most answers decoded together: past that nothing gets faster, and a killed run has to do one batch again."""
+ROWS = {"cuda": 6144, "cpu": 64}
+"""Most answers decoded together, samples counted: past that nothing gets faster."""
+QUESTIONS = 512
+"""Most examples in a batch: a killed run has to do one batch again."""
 
 
 @dataclass(frozen=True, slots=True)
