@@ -22,19 +22,27 @@ _LOG2_E = 1.4426950408889634
 
 
 @triton.jit
-def _attend_block(q, factor, keys_at, values_at, loaded, seen, top, total, summed, MASKED: tl.constexpr):
+def _attend_block(
+    q, factor, keys_at, values_at, loaded, seen, top, total, summed, WHOLE: tl.constexpr, MASKED: tl.constexpr
+):
     """Take a block of B keys into the running softmax of M queries.
 
     q [M, D]; keys_at, values_at and loaded [B, D]; seen [M, B]; top, total [M] and summed [M, D] in float32.
+    WHOLE: all of the block is loaded, whatever ``loaded`` says. MASKED: ``seen`` counts.
     """
-    scores = tl.dot(q, tl.trans(tl.load(keys_at, mask=loaded, other=0.0))) * factor
+    keys = tl.load(keys_at) if WHOLE else tl.load(keys_at, mask=loaded, other=0.0)
+    scores = tl.dot(q, tl.trans(keys))
     if MASKED:
-        scores = tl.where(seen, scores, float("-inf"))
-    higher = tl.maximum(top, tl.max(scores, 1))
-    level = tl.where(higher == float("-inf"), 0.0, higher)
-    weights = tl.math.exp2(scores - level[:, None])
+        scores = tl.where(seen, scores * factor, float("-inf"))
+        higher = tl.maximum(top, tl.max(scores, 1))
+        level = tl.where(higher == float("-inf"), 0.0, higher)
+        weights = tl.math.exp2(scores - level[:, None])
+    else:
+        higher = tl.maximum(top, tl.max(scores, 1) * factor)
+        level = higher
+        weights = tl.math.exp2(scores * factor - level[:, None])
     shrunk = tl.math.exp2(top - level)
-    values = tl.load(values_at, mask=loaded, other=0.0)
+    values = tl.load(values_at) if WHOLE else tl.load(values_at, mask=loaded, other=0.0)
     summed = tl.dot(weights.to(values.dtype), values, summed * shrunk[:, None])
     return higher, total * shrunk + tl.sum(weights, 1), summed
 
@@ -68,13 +76,13 @@ def _packed_kernel(
         for start in range(0, whole, B):
             top, total, summed = _attend_block(
                 q, factor, k_at + start * pk_token, v_at + start * pv_token, wide[None, :], True, top, total, summed,
-                MASKED=False,
+                WHOLE=WIDTH == D, MASKED=False,
             )  # fmt: skip
         if whole < prefix:
             there = whole + slot < prefix
             top, total, summed = _attend_block(
                 q, factor, k_at + whole * pk_token, v_at + whole * pv_token, there[:, None] & wide[None, :],
-                there[None, :], top, total, summed, MASKED=True,
+                there[None, :], top, total, summed, WHOLE=False, MASKED=True,
             )  # fmt: skip
     if HAS_OWN:
         first = tl.load(row_first + token, mask=here, other=2147483647)
@@ -95,6 +103,7 @@ def _packed_kernel(
                 top,
                 total,
                 summed,
+                WHOLE=False,
                 MASKED=True,
             )
     out_at = out + (place[:, None] * HEADS + q_heads[:, None]) * WIDTH + column[None, :]
@@ -142,7 +151,7 @@ def _grown_kernel(
         step = start.to(tl.int64) * KV * WIDTH
         top, total, summed = _attend_block(
             q, factor, keys + in_cache + step, values + in_cache + step, there[:, None] & wide[None, :],
-            there[None, :], top, total, summed, MASKED=True,
+            there[None, :], top, total, summed, WHOLE=False, MASKED=True,
         )  # fmt: skip
     own_slot = tl.arange(0, OWN_B)
     own_length = tl.load(own_lengths + first)
@@ -155,7 +164,7 @@ def _grown_kernel(
             seen = there[None, :] & (row == of_row)[:, None]
             top, total, summed = _attend_block(
                 q, factor, own_keys + in_own + step, own_values + in_own + step, there[:, None] & wide[None, :],
-                seen, top, total, summed, MASKED=True,
+                seen, top, total, summed, WHOLE=False, MASKED=True,
             )  # fmt: skip
     tl.store(out + o_at, (summed / total[:, None]).to(out.dtype.element_ty), mask=queries)
 
@@ -188,16 +197,17 @@ def attend_packed(
     groups, d = heads // kv_heads, max(16, triton.next_power_of_2(width))
     out = torch.empty((tokens, heads, width), dtype=query.dtype, device=query.device)
     lse = torch.empty((tokens, heads), dtype=torch.float32, device=query.device)
-    queries = max(128 if d <= 128 else 64, triton.next_power_of_2(groups))
+    is_even = groups == triton.next_power_of_2(groups)
+    queries = max(128 if d <= 128 and is_even else 64, triton.next_power_of_2(groups))  # measured on H100s
     with torch.cuda.device(query.device):
         _packed_kernel[(triton.cdiv(tokens, queries // groups), kv_heads)](
             out, lse, query, prefix_keys, prefix_values, keys, values, row_first, tokens,
             0 if prefix is None else len(prefix_keys), scale * _LOG2_E,
             *query.stride()[:2], *prefix_keys.stride()[:2], *prefix_values.stride()[:2],
             *keys.stride()[:2], *values.stride()[:2],
-            HEADS=heads, GROUPS=groups, WIDTH=width, D=d, M=queries, B=64 if d > 64 else 128,
+            HEADS=heads, GROUPS=groups, WIDTH=width, D=d, M=queries, B=64,
             HAS_PREFIX=prefix is not None, HAS_OWN=own is not None,
-            num_warps=8 if d > 64 else 4, num_stages=3 if d <= 128 else 2,
+            num_warps=8 if queries > 64 or d > 128 else 4, num_stages=3 if d <= 128 else 2,
         )  # fmt: skip
     return out, lse
 

@@ -11,6 +11,7 @@ Notation: B rows, T tokens of the longest, d width of the residual stream, n spa
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from probegrid.errors import ConfigError
+from probegrid.inference.packed import Batch, can_be_packed, packed_batch
 from probegrid.models.blocks import decoder_blocks, execution_device
+from probegrid.models.border import to_device
+from probegrid.models.fusing import fuse
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -54,8 +58,8 @@ class ResidualReader:
                 f"probe.layers={list(self.layers)}: the model has {len(self._blocks)} blocks, so that its layers are "
                 f"0 (the embeddings) to {len(self._blocks)}."
             )
-        # One that answered before may have been left with an attention for shared prefixes.
-        model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+        fuse(model)
+        self._causal = model
 
     def read(
         self,
@@ -73,11 +77,10 @@ class ResidualReader:
         Returns:
             For each layer [n, d] on the CPU, row by row and span by span.
         """
-        width = max(map(len, token_ids))
-        # Padding is on the right and attention is causal: no token sees it, and no mask is needed.
-        inputs = torch.tensor([[*row, *[0] * (width - len(row))] for row in token_ids])
+        packed = can_be_packed(self._causal, max(map(len, token_ids)))
+        batch = packed_batch(self._causal, token_ids) if packed else _padded_batch(self._causal, token_ids)
         picked: dict[int, Tensor] = {}
-        selection = _Selection(spans, dtype)
+        selection = _Selection(spans, [len(row) for row in token_ids] if packed else None, dtype)
 
         def pick(layer: int, hidden: Tensor) -> None:
             picked[layer] = selection(hidden)
@@ -87,7 +90,8 @@ class ResidualReader:
         with torch.inference_mode(), self._tapped(pick):
             try:
                 device = execution_device(self._model.get_input_embeddings())
-                self._model(input_ids=inputs.to(device), use_cache=False)
+                tensors = {name: to_device(value, device) for name, value in batch.tensors.items()}
+                self._model(**tensors, **batch.others, use_cache=False)
             except _DeepestLayerRead:
                 pass
         return {layer: values.cpu() for layer, values in picked.items()}
@@ -115,12 +119,30 @@ class ResidualReader:
         )
 
 
+def _padded_batch(model: PreTrainedModel, token_ids: Sequence[Sequence[int]]) -> Batch:
+    """Rows side by side. Padding is on the right and attention is causal: no token sees it, and no mask is needed."""
+    # one that answered before may have been left with an attention for shared prefixes
+    model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+    width = max(map(len, token_ids))
+    return Batch({"input_ids": torch.tensor([[*row, *[0] * (width - len(row))] for row in token_ids])}, {})
+
+
 class _Selection:
     """Picks the spans of a batch out of hidden states, on their own device."""
 
-    def __init__(self, spans: Sequence[Sequence[Span]], dtype: torch.dtype) -> None:
+    def __init__(
+        self, spans: Sequence[Sequence[Span]], packed: Sequence[int] | None, dtype: torch.dtype
+    ) -> None:
+        """Begin.
+
+        Args:
+            spans: of each row.
+            packed: tokens of each row where all of them are one sequence; None: each row is one.
+            dtype: of the result.
+        """
+        begins = None if packed is None else list(itertools.accumulate(packed, initial=0))
         cells = [
-            (row, token)
+            (row, token) if begins is None else (0, begins[row] + token)
             for row, of_row in enumerate(spans)
             for start, end in of_row
             for token in range(start, end)
@@ -131,7 +153,7 @@ class _Selection:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """From [B, T, d] to [n, d]."""
-        rows, tokens = self._cells.to(hidden.device)
+        rows, tokens = to_device(self._cells, hidden.device)
         chosen = hidden[rows, tokens]
         if len(self._lengths) < len(rows):
             chosen = torch.segment_reduce(

@@ -12,11 +12,10 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from probegrid.inference.attention import (
     Growth,
@@ -27,36 +26,18 @@ from probegrid.inference.attention import (
     attend_step,
 )
 from probegrid.inference.graphs import StepGraph, can_be_recorded
+from probegrid.inference.packed import obstacle, packed, take_attention
 from probegrid.models.border import cross, to_device
 from probegrid.models.dispatch import stages
 from probegrid.models.load import embedding_device
 
-ATTENTION = "probegrid_shared_prefix"
+__all__ = ["SharedPrefixDecoder", "obstacle"]
+
 _QUERIES = 64
 """Heads of a group, of all rows of a run together, that attend to a question's keys at once."""
 _PASSES_A_STAGE = 4
 _FEWEST_PASS_TOKENS = 4096
 """Fewer tokens would not keep a GPU busy."""
-
-
-def obstacle(model: PreTrainedModel, longest: int) -> str | None:
-    """Why this model cannot share a prefix for sequences of ``longest`` tokens, or None if it can."""
-    config: PreTrainedConfig = model.config.get_text_config()
-    if not getattr(model, "_supports_attention_backend", False):
-        return f"{config.model_type} does not take an attention function of its own choice"
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if not kinds <= {"full_attention", "sliding_attention"}:
-        return f"{config.model_type} has layers other than attention ({', '.join(sorted(kinds))})"
-    window = getattr(config, "sliding_window", None)
-    slides = "sliding_attention" in kinds if getattr(config, "layer_types", None) else window is not None
-    if slides and window is not None and longest > window:
-        return f"sequences of {longest} tokens pass the sliding window of {window}"
-    for name in ("attn_logit_softcapping", "num_kv_shared_layers", "attention_chunk_size"):
-        if getattr(config, name, None):
-            return f"{config.model_type} computes attention with {name}"
-    if any(hasattr(module, "sinks") for module in model.modules()):
-        return f"{config.model_type} computes attention with sinks"
-    return None
 
 
 class SharedPrefixDecoder:
@@ -72,7 +53,7 @@ class SharedPrefixDecoder:
         """Compute the prefix, ``chunk_tokens`` at a time.
 
         Args:
-            model: a causal language model for which ``obstacle`` is None.
+            model: a causal language model for which `packed.obstacle` is None.
             prefix: token ids that every row begins with; may be empty.
             chunk_tokens: most tokens in one forward pass, which bounds the memory of activations.
             lanes: groups of rows that take their steps in turn; None: as many as the model has stages, so that each
@@ -87,12 +68,12 @@ class SharedPrefixDecoder:
         self._rows = _Rows()
         self._now: Layout | Growth | None = None
         self.can_be_recorded = can_be_recorded(model)
-        AttentionInterface.register(ATTENTION, _attention)
-        model.set_attn_implementation(ATTENTION)
+        take_attention(model)
         with torch.inference_mode():
             for start in range(0, len(prefix), chunk_tokens):
-                chunk = list(prefix[start : start + chunk_tokens])
-                self._read(chunk, range(start, start + len(chunk)), last=[len(chunk) - 1])
+                chunk = prefix[start : start + chunk_tokens]
+                positions = torch.arange(start, start + len(chunk))
+                self._read(packed([chunk]), positions, torch.tensor([len(chunk) - 1]))
                 self.prefix_length += len(chunk)
 
     def lanes(self, rows: int) -> list[SharedPrefixDecoder]:
@@ -126,9 +107,8 @@ class SharedPrefixDecoder:
                 done.popleft().synchronize()
             counts = [len(row) for row in group]
             layout = self._now = Layout.of(counts, [0] * len(group), first)
-            tokens = [token for row in group for token in row]
-            positions = [self.prefix_length + slot for row in group for slot in range(len(row))]
-            logits.append(self._read(tokens, positions, last=(layout.row_starts[1:] - 1).tolist()))
+            ends = layout.row_starts[1:].long() - 1
+            logits.append(self._read(packed(group), self.prefix_length + layout.slot, ends))
             if self.n_lanes > 1 and logits[-1].is_cuda:
                 done.append(torch.cuda.current_stream(logits[-1].device).record_event())
         return torch.cat(logits)
@@ -187,10 +167,10 @@ class SharedPrefixDecoder:
         self._now = None
         self._forks.clear()
 
-    def _read(self, tokens: list[int], positions: Sequence[int], last: Sequence[int]) -> Tensor:
-        """Logits [len(last), vocabulary] at some of the packed tokens."""
+    def _read(self, tokens: Tensor, positions: Tensor, last: Tensor) -> Tensor:
+        """Logits [n, vocabulary] at n of the packed tokens [N], all of them on the CPU."""
         device = embedding_device(self.model)
-        ids, where, kept = (to_device(torch.tensor(list(each)), device) for each in (tokens, positions, last))
+        ids, where, kept = (to_device(each, device) for each in (tokens, positions, last))
         return self._forward(ids.unsqueeze(0), where.unsqueeze(0), logits_to_keep=kept)
 
     def _forward(self, input_ids: Tensor, position_ids: Tensor, logits_to_keep: int | Tensor) -> Tensor:
@@ -200,7 +180,7 @@ class SharedPrefixDecoder:
                 position_ids=position_ids,
                 use_cache=False,
                 logits_to_keep=logits_to_keep,
-                shared_prefix=self,
+                attends=self,
             )
         logits: Tensor = output.logits
         return logits[0]
@@ -314,22 +294,6 @@ class _Rows:
             self._growth = self._laid_out(self._growth.grown)
         else:
             self._growth = None
-
-
-def _attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    shared_prefix: SharedPrefixDecoder,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Transformers' attention interface: query [1, H, N, d], key and value [1, K, N, d]; returns [1, N, H, d]."""
-    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    return shared_prefix.attend(module.layer_idx, q, k, v, scaling).unsqueeze(0), None
 
 
 def _chunks(rows: Sequence[Sequence[int]], most: int) -> list[tuple[int, Sequence[Sequence[int]]]]:
