@@ -28,7 +28,7 @@ from probegrid.inference.attention import (
 from probegrid.inference.graphs import StepGraph, can_be_recorded
 from probegrid.inference.packed import obstacle, packed, take_attention
 from probegrid.models.border import cross, to_device
-from probegrid.models.dispatch import stages
+from probegrid.models.dispatch import placement_of
 from probegrid.models.load import embedding_device
 
 __all__ = ["SharedPrefixDecoder", "obstacle"]
@@ -56,10 +56,12 @@ class SharedPrefixDecoder:
             model: a causal language model for which `packed.obstacle` is None.
             prefix: token ids that every row begins with; may be empty.
             chunk_tokens: most tokens in one forward pass, which bounds the memory of activations.
-            lanes: groups of rows that take their steps in turn; None: as many as the model has stages, so that each
+            lanes: groups of rows that take their steps in turn; None: as many as the placement has, so that each
                 device works for one while the others work for the rest.
         """
-        self.n_lanes = lanes or stages(model)
+        placement = placement_of(model)
+        self.n_stages = placement.stages if placement else 1
+        self.n_lanes = lanes or (placement.lanes if placement else 1)
         self._forks: list[SharedPrefixDecoder] = []
         self.model = model
         self.chunk_tokens = chunk_tokens
@@ -103,21 +105,21 @@ class SharedPrefixDecoder:
         logits: list[Tensor] = []
         done: deque[torch.cuda.Event] = deque()
         for first, group in _chunks(suffixes, self._pass_tokens(sum(map(len, suffixes)))):
-            if len(done) > 2 * self.n_lanes:  # what crosses to another device is held until it is there
+            if len(done) > 2 * self.n_stages:  # what crosses to another device is held until it is there
                 done.popleft().synchronize()
             counts = [len(row) for row in group]
             layout = self._now = Layout.of(counts, [0] * len(group), first)
             ends = layout.row_starts[1:].long() - 1
             logits.append(self._read(packed(group), self.prefix_length + layout.slot, ends))
-            if self.n_lanes > 1 and logits[-1].is_cuda:
+            if self.n_stages > 1 and logits[-1].is_cuda:
                 done.append(torch.cuda.current_stream(logits[-1].device).record_event())
         return torch.cat(logits)
 
     def _pass_tokens(self, tokens: int) -> int:
         """Tokens of a pass: where devices take turns, few enough that all of them soon have one."""
-        if self.n_lanes == 1:
+        if self.n_stages == 1:
             return self.chunk_tokens
-        return min(self.chunk_tokens, max(_FEWEST_PASS_TOKENS, tokens // (_PASSES_A_STAGE * self.n_lanes)))
+        return min(self.chunk_tokens, max(_FEWEST_PASS_TOKENS, tokens // (_PASSES_A_STAGE * self.n_stages)))
 
     def step(self, tokens: Sequence[int] | Tensor) -> Tensor:
         """Append one token to every row and return the logits [rows, vocabulary] of the next."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from probegrid.models.blocks import EXECUTION_DEVICE, decoder_blocks, execution_device
+from probegrid.models.blocks import EXECUTION_DEVICE
 from probegrid.models.border import cross
 from probegrid.models.offload import Conveyor, ParkedBlock
 from probegrid.planning.placement import Device, Placement
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _CONVEYORS = "_probegrid_conveyors"
+_PLACEMENT = "_probegrid_placement"
 _COPIES = "_probegrid_copies"
 
 
@@ -64,6 +65,7 @@ def dispatch(model: PreTrainedModel, placement: Placement, parked: Mapping[int, 
             decoder.layers[index].register_forward_pre_hook(_begin(conveyors[gpu], turn))
             decoder.layers[index].register_forward_hook(_end(conveyors[gpu], turn))
     setattr(model, _CONVEYORS, conveyors)
+    setattr(model, _PLACEMENT, placement)
 
 
 def streamed_bytes(model: PreTrainedModel) -> dict[int, int]:
@@ -72,12 +74,10 @@ def streamed_bytes(model: PreTrainedModel) -> dict[int, int]:
     return {gpu: conveyor.copied_bytes for gpu, conveyor in conveyors.items()}
 
 
-def stages(model: PreTrainedModel) -> int:
-    """GPUs that compute one after another in a pass; 1 where blocks are streamed, whose copies keep the GPUs busy."""
-    if streamed_bytes(model):
-        return 1
-    devices = {execution_device(block) for block in decoder_blocks(model)}
-    return max(1, sum(device.type == "cuda" for device in devices))
+def placement_of(model: PreTrainedModel) -> Placement | None:
+    """The placement that a model was dispatched by; None: it was not."""
+    placement: Placement | None = getattr(model, _PLACEMENT, None)
+    return placement
 
 
 def _begin(conveyor: Conveyor, turn: int) -> Any:

@@ -7,6 +7,7 @@ is a lookup: where a GPU is too small it waits in CPU memory at next to no cost.
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -82,6 +83,20 @@ class Placement:
         """Indices of the GPUs that are used."""
         devices = {self.embedding, self.head, *self.blocks}
         return tuple(sorted(device for device in devices if isinstance(device, int)))
+
+    @property
+    def stages(self) -> int:
+        """GPUs through which passes flow one behind another: each computes one stretch of blocks, and all of them do.
+
+        1 where blocks of several devices alternate, or the CPU computes some.
+        """
+        changes = sum(a != b for a, b in itertools.pairwise(self.blocks))
+        return changes + 1 if "cpu" not in self.blocks and changes + 1 == len(set(self.blocks)) else 1
+
+    @property
+    def lanes(self) -> int:
+        """Groups of rows that take their steps in turn, a GPU each; 1 where each step brings blocks."""
+        return 1 if self.streamed else self.stages
 
     def first(self, blocks: int) -> Placement:
         """The placement of the embedding and the first ``blocks`` blocks, without a head."""
@@ -202,7 +217,7 @@ def _resident(
 
 
 def _streaming(demand: Demand, budgets: Sequence[int], embeddings: Sequence[Device]) -> Iterator[Placement]:
-    """The fewest streamed blocks, for each number of GPUs that stream and each place of the embedding."""
+    """The fewest streamed blocks, for each number of streaming GPUs and each place of the embedding; and in stages."""
     for embedding in embeddings:
         room = _room(demand, budgets, embedding)
         roomiest = sorted(range(len(room)), key=lambda gpu: (-room[gpu], gpu))
@@ -214,6 +229,9 @@ def _streaming(demand: Demand, budgets: Sequence[int], embeddings: Sequence[Devi
             split = _fewest_streamed(demand, left, gpus)
             if split is not None:
                 yield _interleave(demand, embedding, gpus, *split, len(budgets))
+        staged = _staged(demand, embedding, room) if len(room) > 1 else None
+        if staged is not None:
+            yield staged
 
 
 def _head_device(demand: Demand, embedding: Device, gpus: int) -> Device | None:
@@ -291,6 +309,29 @@ def _fewest_streamed(
     for gpu in range(len(counts)):
         counts[gpu] = min(counts[gpu], demand.blocks - streamed - sum(counts[:gpu]))
     return counts, dealt(streamed)
+
+
+def _staged(demand: Demand, embedding: Device, room: Sequence[int]) -> Placement | None:
+    """As many blocks on each GPU, one stretch after another, each streaming what it cannot hold; None: no room.
+
+    Passes flow through such stages one behind another, which alternating blocks forbid; a step of decoding brings the
+    blocks of one GPU after the other's.
+    """
+    cost, block = demand.weights.block, demand.weights.block + demand.kv_block
+    ends = [demand.blocks * gpu // len(room) for gpu in range(len(room) + 1)]
+    blocks: list[Device] = []
+    streamed: list[int] = []
+    for gpu, (free, begin, end) in enumerate(zip(room, ends, ends[1:], strict=False)):
+        count = end - begin
+        resident = count
+        if count * block > free:
+            resident = (free - BUFFERS * cost - count * demand.kv_block) // cost
+            if not 0 <= resident < count:
+                return None
+        brought = count - resident
+        blocks += [gpu] * count
+        streamed += [begin + (2 * turn + 1) * count // (2 * brought) for turn in range(brought)]
+    return Placement(embedding, tuple(blocks), tuple(streamed), _head_device(demand, embedding, len(room)))
 
 
 def _interleave(

@@ -77,9 +77,11 @@ def reading_duration(facts: Facts, placement: Placement, batch: Batch) -> Durati
         passes * _pass_s(facts, placement, _Pass(prefix // passes, prefix / 2, 0, 0)) if prefix else 0.0
     )
     prefill_s = decode_s = 0.0
-    lanes = _lanes(placement)
+    lanes = placement.lanes
     for examples, times in _batches(work.examples, batch.size):
-        passes = min(examples, math.ceil(examples * own / _pass_tokens(batch, examples * own, lanes)))
+        passes = min(
+            examples, math.ceil(examples * own / _pass_tokens(batch, examples * own, placement.stages))
+        )
         rows = examples / passes
         prefill = _Pass(round(rows * own), prefix + own / 2, prefix, round(rows))
         prefill_s += times * _in_turn_s(facts, placement, prefill, passes)
@@ -93,31 +95,27 @@ def reading_duration(facts: Facts, placement: Placement, batch: Batch) -> Durati
     return Duration(prefix_s, prefill_s, decode_s)
 
 
-def _lanes(placement: Placement) -> int:
-    """Groups of rows that step in turn: a GPU each, where none waits for copies."""
-    computing = {device for device in placement.blocks if device != "cpu"}
-    return 1 if placement.streamed else max(1, len(computing))
-
-
-def _pass_tokens(batch: Batch, tokens: int, lanes: int) -> int:
-    """Tokens of a pass through so many GPUs, of so many in a batch."""
-    if lanes == 1:
+def _pass_tokens(batch: Batch, tokens: int, stages: int) -> int:
+    """Tokens of a pass through so many stages, of so many in a batch."""
+    if stages == 1:
         return batch.pass_tokens
-    return min(batch.pass_tokens, max(_FEWEST_PASS_TOKENS, tokens // (_PASSES_A_STAGE * lanes)))
+    return min(batch.pass_tokens, max(_FEWEST_PASS_TOKENS, tokens // (_PASSES_A_STAGE * stages)))
 
 
 def _in_turn_s(facts: Facts, placement: Placement, forward: _Pass, passes: int) -> float:
-    """Seconds of some passes: where GPUs take turns, the first goes through all, the others follow the slowest."""
-    first = _pass_s(facts, placement, forward)
-    if _lanes(placement) == 1:
-        return passes * first
-    return first + (passes - 1) * max(_computing_s(facts, placement, forward).values())
+    """Seconds of some passes: the first goes through all stages, the others follow the slowest."""
+    if placement.stages == 1:
+        return passes * _pass_s(facts, placement, forward)
+    stages = _stages_s(facts, placement, forward)
+    return sum(stages) + (passes - 1) * max(stages)
 
 
 def _step_s(facts: Facts, placement: Placement, lane: _Pass, lanes: int) -> float:
-    """Seconds in which every lane takes a step: one after another through the slowest GPU, or one through all."""
-    slowest = max(_computing_s(facts, placement, lane).values())
-    return max(_pass_s(facts, placement, lane), lanes * slowest if lanes > 1 else 0.0)
+    """Seconds in which every lane takes a step: one after another through the slowest stage, or one through all."""
+    if placement.stages == 1:
+        return _pass_s(facts, placement, lane)
+    stages = _stages_s(facts, placement, lane)
+    return max(sum(stages), lanes * max(stages))
 
 
 def _batches(examples: int, batch_size: int) -> Iterator[tuple[int, int]]:
@@ -131,13 +129,25 @@ def _batches(examples: int, batch_size: int) -> Iterator[tuple[int, int]]:
 
 def _pass_s(facts: Facts, placement: Placement, forward: _Pass) -> float:
     """Seconds of one pass alone: the computing, or the slowest GPU's copies if they take longer."""
-    copies_s = (
-        len(blocks)
+    copies_s = _copies_s(facts, placement)
+    return max(sum(_computing_s(facts, placement, forward).values()), max(copies_s.values(), default=0.0))
+
+
+def _stages_s(facts: Facts, placement: Placement, forward: _Pass) -> list[float]:
+    """Seconds of each stage of a pass: its computing, or its copies if they take longer."""
+    copies_s = _copies_s(facts, placement)
+    computing_s = _computing_s(facts, placement, forward)
+    return [max(spent, copies_s.get(device, 0.0)) for device, spent in computing_s.items()]
+
+
+def _copies_s(facts: Facts, placement: Placement) -> dict[Device, float]:
+    """Seconds of the copies that each GPU waits for in a pass."""
+    return {
+        gpu: len(blocks)
         * facts.weights.block
         / (facts.hardware.gpus[gpu].link_gb_per_s * BYTES_PER_GB * _LINK_SHARE)
         for gpu, blocks in placement.streams().items()
-    )
-    return max(sum(_computing_s(facts, placement, forward).values()), max(copies_s, default=0.0))
+    }
 
 
 def _computing_s(facts: Facts, placement: Placement, forward: _Pass) -> dict[Device, float]:
