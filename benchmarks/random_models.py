@@ -14,7 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from probegrid.embedded import checkpoint_dir
 from probegrid.models.build import skeleton
-from probegrid.models.checkpoint import WEIGHTS_INDEX, Checkpoint
+from probegrid.models.checkpoint import Checkpoint
+from probegrid.models.fingerprint import WEIGHTS_INDEX
 from probegrid.models.quantization import Entries, pack, quantization_config
 from probegrid.schema import QuantizationMethod
 

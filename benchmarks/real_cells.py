@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 
 import probegrid
-from probegrid.models.checkpoint import WEIGHTS_INDEX
+from probegrid.models.fingerprint import WEIGHTS_INDEX
 from probegrid.schema import QuantizationMethod
 from random_models import RandomParts, config, write_checkpoint
 
