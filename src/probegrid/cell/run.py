@@ -20,6 +20,7 @@ from probegrid.cell.pack import Pack
 from probegrid.cell.result import Result
 from probegrid.errors import TrackingError, UserError
 from probegrid.hardware.machine import has_unmeasured_gpu
+from probegrid.hardware.threads import share_cores
 from probegrid.planning.describe import describe
 from probegrid.probes import TrainedProbe
 from probegrid.progress import Progress
@@ -63,6 +64,7 @@ def run_cell(
         UserError: the input asks for what cannot be; outside a sweep nothing is written.
         RunError: something else went wrong; the cell is recorded as failed.
     """
+    share_cores()  # of use to those who call from Python before they import torch
     started, since = datetime.now(UTC), since or time.time()
     config = spec.config
     with progress or Progress() as progress, _own(pack, spec, progress) as pack:
