@@ -34,7 +34,8 @@ def test_what_a_user_set_stays(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quota", "threads_"), [("150000 100000", "2"), ("800000 100000", None), ("max 100000", None), ("odd", None)]
+    ("quota", "threads_"),
+    [("150000 100000", "2"), ("800000 100000", None), ("max 100000", None), ("odd", None)],
 )
 def test_a_container_s_quota_bounds_their_number(tmp_path: Path, quota: str, threads_: str | None) -> None:
     (tmp_path / "cpu.max").write_text(quota)

@@ -21,7 +21,9 @@ _QUOTAS = (Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup/cpu/cpu.cfs_quot
 """Of control groups, versions 2 and 1, as a container sees its own."""
 
 
-def share_cores(environment: MutableMapping[str, str] = os.environ, quotas: tuple[Path, Path] = _QUOTAS) -> None:
+def share_cores(
+    environment: MutableMapping[str, str] = os.environ, quotas: tuple[Path, Path] = _QUOTAS
+) -> None:
     """Let threads sleep while they wait, and be no more than the processors this process has a share of.
 
     Called where a process begins, for itself and the processes it starts. What the user set stays.

@@ -140,7 +140,10 @@ def _run(
     )
     try:
         with full_disk(folder.path):  # the job's own log may be what has no room
-            result = run_cell(spec, pack=pack, sweep=folder.id, since=manifest.since, progress=heartbeat)
+            key = manifest.cells[cell].key
+            result = run_cell(
+                spec, pack=pack, sweep=folder.id, since=manifest.since, progress=heartbeat, key=key
+            )
     except Exception as error:  # noqa: BLE001  # a cell must not take its pack along; the job fails at its end
         text = redacted_traceback(error)
         with suppress(OSError):
