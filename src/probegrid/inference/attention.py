@@ -240,7 +240,14 @@ def _attend_rows_padded(
     last = layout.slot.new_zeros(layout.n_rows, new)
     last[layout.row, column] = layout.slot
     visible = torch.arange(longest, device=query.device) <= last.repeat_interleave(groups, 1).unsqueeze(-1)
-    out, lse = _plain(q, k, v, scale, visible.unsqueeze(1))
+    if query.device.type == "cpu":
+        # one pass over keys and values where they lie; written out, they would be copied to be multiplied
+        mask = query.new_zeros(visible.shape).masked_fill_(~visible, float("-inf")).unsqueeze(1)
+        out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
+            q, k, v, 0.0, False, attn_mask=mask, scale=scale
+        )
+    else:
+        out, lse = _plain(q, k, v, scale, visible.unsqueeze(1))
     out = out.view(layout.n_rows, kv_heads, new, groups, width).transpose(1, 2).flatten(2, 3)
     lse = lse.view(layout.n_rows, kv_heads, new, groups).transpose(1, 2).flatten(2, 3)
     return out[layout.row, column], lse[layout.row, column]

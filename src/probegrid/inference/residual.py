@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from probegrid.errors import ConfigError
+from probegrid.inference.linear import fast_linear
 from probegrid.models.blocks import decoder_blocks, execution_device
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class ResidualReader:
             if layer == self.layers[-1]:
                 raise _DeepestLayerRead
 
-        with torch.inference_mode(), self._tapped(pick):
+        with torch.inference_mode(), fast_linear(self._model), self._tapped(pick):
             try:
                 device = execution_device(self._model.get_input_embeddings())
                 self._model(input_ids=inputs.to(device), use_cache=False)

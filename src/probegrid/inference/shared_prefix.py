@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from probegrid.inference.attention import Layout, RowCache, attend_all, attend_causal, merge
+from probegrid.inference.linear import fast_linear
 from probegrid.models.load import embedding_device
 
 ATTENTION = "probegrid_shared_prefix"
@@ -124,7 +125,7 @@ class SharedPrefixDecoder:
 
     def _forward(self, tokens: list[int], positions: Sequence[int], last: Sequence[int]) -> Tensor:
         device = embedding_device(self.model)
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_linear(self.model):
             output = self.model(
                 input_ids=torch.tensor([tokens], device=device),
                 position_ids=torch.tensor([list(positions)], device=device),
