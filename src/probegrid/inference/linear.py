@@ -44,9 +44,9 @@ def _is_worth_it(model: nn.Module) -> bool:
     )
 
 
-def _forward(self: nn.Linear, inputs: Tensor) -> Tensor:
+def _forward(self: nn.Linear, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, which callers may use
     weight = self.weight
-    if inputs.dtype != torch.float32 or weight.dtype != torch.float32 or inputs.device.type != "cpu":
-        return _LINEAR(self, inputs)
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, self.bias, "none", [], "")
+    if input.dtype != torch.float32 or weight.dtype != torch.float32 or input.device.type != "cpu":
+        return _LINEAR(self, input)
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, self.bias, "none", [], "")
     return product
