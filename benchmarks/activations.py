@@ -2,6 +2,7 @@
 
     python benchmarks/activations.py                                     a random 100M model on the CPU
     python benchmarks/activations.py --lens-python ENV/bin/python        TransformerLens too, in its own environment
+    python benchmarks/activations.py --preset fits                       the fit of probes alone, in CPU seconds
     python benchmarks/activations.py --preset h200 --conversations FILE  layer 22 of a 70B from 22 blocks, one GPU
     python benchmarks/activations.py --preset h200x2 --conversations FILE --ours-seconds S   the usual way, two GPUs
     python benchmarks/activations.py --preset rehearsal --conversations FILE   both of these on the CPU, tiny
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,7 @@ from rich.table import Table
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from activations_70b import H200, REHEARSAL, first_blocks, timed, usual_way
+from activations_70b import H200, REHEARSAL, first_blocks, usual_way
 from probegrid.probes.fitting.newton import fit_logistic
 from probegrid.probes.logistic import Logistic
 from random_models import config, write_checkpoint
@@ -46,8 +48,9 @@ METHODS = {
     "lens": "TransformerLens, a pass a conversation, names_filter",
     "lens_stopped": "the same with stop_at_layer",
 }
-FIT_SHAPE = (12, 600, 768)
-"""Layers, examples, width."""
+FIT_SHAPES = ((12, 600, 768), (4, 1800, 576), (2, 1800, 4096))
+"""Layers, examples, width: a 100M model as above; some layers of a 135M and of an 8B with the statements of 500
+conversations."""
 console = Console(width=130, highlight=False)
 
 
@@ -71,17 +74,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--preset", choices=("cpu", "h200", "h200x2", "rehearsal"), default="cpu")
+    parser.add_argument("--preset", choices=("cpu", "fits", "h200", "h200x2", "rehearsal"), default="cpu")
     parser.add_argument("--lens-python", help="interpreter of an environment with transformer_lens")
-    parser.add_argument("--conversations", type=Path, help="NTML records, for every preset but cpu")
+    parser.add_argument("--conversations", type=Path, help="NTML records, for the presets of GPUs")
     parser.add_argument("--scratch", type=Path, help="folder for temporary checkpoints and stores")
     parser.add_argument("--ours-seconds", type=float, help="seconds of reading that --preset h200 printed")
     parser.add_argument("--passages", type=int, default=60, help="conversations of --preset cpu")
-    parser.add_argument("--repeats", type=int, default=3, help="of --preset cpu")
+    parser.add_argument("--repeats", type=int, default=3, help="of --preset cpu and fits")
     arguments = parser.parse_args()
     if arguments.preset == "cpu":
         compare_readings(arguments)
-        compare_fits(arguments.repeats)
+    if arguments.preset in ("cpu", "fits"):
+        for shape in FIT_SHAPES:
+            compare_fits(shape, arguments.repeats)
         return
     if arguments.conversations is None:
         parser.error(f"--preset {arguments.preset} needs --conversations FILE")
@@ -175,11 +180,11 @@ def report(runs: dict[str, list[Run]], passages: int, sample: int) -> None:
     )
 
 
-def compare_fits(repeats: int) -> None:
-    """All layers and penalties in one computation, against a loop over them."""
-    layers, examples, width = FIT_SHAPE
+def compare_fits(shape: tuple[int, int, int], repeats: int) -> None:
+    """The fit of all layers and penalties against a loop of scikit-learn's over them, by the process's CPU seconds."""
+    layers, examples, width = shape
     penalties = Logistic().C
-    x, labels = draw_features()
+    x, labels = draw_features(shape)
 
     def ours() -> np.ndarray:
         return fit_logistic(x, torch.from_numpy(labels), penalties)[0].numpy()
@@ -195,7 +200,7 @@ def compare_fits(repeats: int) -> None:
         return np.array(fits)
 
     methods = {
-        "ours: one computation": ours,
+        "ours": ours,
         "scikit-learn, float32, its own tolerance": lambda: loop(np.float32, max_iter=1000),
         "scikit-learn, float64, tol=1e-8": lambda: loop(np.float64, max_iter=10_000, tol=1e-8),
     }
@@ -205,26 +210,28 @@ def compare_fits(repeats: int) -> None:
         warnings.simplefilter("ignore", ConvergenceWarning)
         for _ in range(repeats):
             for name, fit in methods.items():
-                times[name].append(timed(lambda name=name, fit=fit: weights.update({name: fit()})))
+                started = time.process_time()
+                weights[name] = fit()
+                times[name].append(time.process_time() - started)
     table = Table(
         title=f"logistic regression: {layers} layers x {examples} examples x {width}, {len(penalties)} penalties "
-        f"each; medians of {repeats}"
+        f"each; {torch.get_num_threads()} threads, medians of {repeats}"
     )
-    for column in ("method", "seconds", "slower", "weight difference from ours"):
+    for column in ("method", "CPU seconds", "slower", "weight difference from ours"):
         table.add_column(column, justify="left" if column == "method" else "right")
-    mine = "ours: one computation"
+    mine = "ours"
     best = statistics.median(times[mine])
     for name, values in times.items():
         seconds = statistics.median(values)
         difference = np.abs(weights[name] - weights[mine]).max()
-        table.add_row(name, f"{seconds:.2f}", f"{seconds / best:.1f}", f"{difference:.1e}")
+        table.add_row(name, f"{seconds:.2f}", f"{seconds / best:.2f}", f"{difference:.1e}")
     console.print(table)
     console.print(f"the largest weight is {np.abs(weights[mine]).max():.2f}")
 
 
-def draw_features() -> tuple[torch.Tensor, np.ndarray]:
+def draw_features(shape: tuple[int, int, int]) -> tuple[torch.Tensor, np.ndarray]:
     """Standardized features whose variance falls off as activations' does, and labels that some of them tell."""
-    layers, examples, width = FIT_SHAPE
+    layers, examples, width = shape
     draw = torch.Generator().manual_seed(2)
     spread = torch.arange(1, width + 1) ** -0.7
     mixing = torch.linalg.qr(torch.randn(width, width, generator=draw))[0]

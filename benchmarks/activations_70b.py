@@ -27,7 +27,7 @@ from probegrid.hardware.devices import hardware_for
 from probegrid.models.blocks import execution_device
 from probegrid.models.build import assemble
 from probegrid.models.checkpoint import EMBEDDED, find_checkpoint
-from probegrid.models.load import LoadedModel, ModelRequest
+from probegrid.models.load import LoadedModel, ModelRequest, load_tokenizer
 from probegrid.models.load_truncated import load_truncated
 from probegrid.planning.families import architecture_from_config
 from probegrid.planning.placement import Placement
@@ -36,8 +36,8 @@ from probegrid.planning.workload import activation_workload
 from probegrid.progress import Progress
 from probegrid.readings.activations import read_activations
 from probegrid.readings.identity import describe_model
-from probegrid.readings.session import passages_of
-from probegrid.readings.spans import Passage, Position
+from probegrid.readings.spans import Passage, Position, statement_passages
+from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import DeviceMapConfig, Dtype, ModelConfig, PlacementStrategy, QuantizationMethod
 from random_models import RandomParts, config, write_checkpoint
 
@@ -185,7 +185,12 @@ def read_conversations(file: Path) -> tuple[Passage, ...]:
     """All conversations of an NTML file as the flow of a cell tokenizes them, by the embedded tokenizer."""
     model_config = ModelConfig(path=EMBEDDED)
     data = load_ntml(NtmlConfig(path=str(file), num_samples=1_000_000))
-    passages = passages_of(data, Position.statement_end, find_checkpoint(model_config), model_config)
+    checkpoint = find_checkpoint(model_config)
+    tokenizer = load_tokenizer(checkpoint, model_config)
+    template = ChatTemplate.of_conversations(tokenizer, None, {})
+    passages = statement_passages(
+        data, Position.statement_end, tokenizer, template, context=checkpoint.context
+    )
     tokens = [len(passage.token_ids) for passage in passages]
     console.print(
         f"{file.name}: {len(passages)} conversations, {sum(len(passage.spans) for passage in passages)} statements, "

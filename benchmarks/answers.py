@@ -29,7 +29,7 @@ from random_models import random_model, random_nf4_model
 
 PRESETS = {
     "cpu": dict(shape="100m", device="cpu", quantization="none", questions=64, shared=600, own=(20, 60), new=16,
-                padded_batch=32, ours_batch=64, chunk=4096, sample=(12, 1), repeats=3),
+                padded_batch=32, ours_batch=64, chunk=1024, sample=(12, 1), repeats=3),
     "h200": dict(shape="llama70b", device="cuda", quantization="nf4", questions=400, shared=900, own=(130, 260), new=16,
                  padded_batch=32, ours_batch=400, chunk=16384, sample=(3, 1), repeats=3),
     "rehearsal": dict(shape="100m", device="cpu", quantization="nf4", questions=12, shared=40, own=(5, 9), new=4,

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 def command() -> None:
     """Entry point of the console command ``probegrid``: do as `main`, in a process that is the command's own."""
+    from probegrid.hardware.threads import share_cores
     from probegrid.models.torchless import own_this_process
 
+    share_cores()
     own_this_process()
     main()
 

@@ -53,3 +53,27 @@ def test_a_gpu_known_by_its_memory_is_a_slow_one() -> None:
     assert assumed_gpu(80).name == "A100 80GB"
     assert assumed_gpu(10.5).memory_gb == 10.5
     assert assumed_gpu(192).name == "H200"
+
+
+def test_a_named_card_is_planned_with_its_own_rates() -> None:
+    described = DeviceMapConfig(gpus=2, gpu="h100", gpu_memory_gb=80)
+    assert hardware_for(described).gpus == (replace(GPUS["H100 80GB"], memory_gb=80),) * 2
+    assert hardware_for(DeviceMapConfig(gpu="T4")).gpus == (GPUS["T4"],), "one, where none is here"
+
+
+def test_a_named_card_that_is_here_counts_as_it_is() -> None:
+    here = replace(GPUS["H100 80GB"], name="NVIDIA H100 80GB HBM3", memory_gb=84.0, tflops=750.0)
+    beside = replace(GPUS["H200"], name="NVIDIA H200")
+    for visible in ([here, beside, here], [here, here]):
+        assert hardware_for(DeviceMapConfig(gpu="H100"), visible=visible).gpus == (here, here)
+    capped = hardware_for(DeviceMapConfig(gpus=2, gpu="H100", gpu_memory_gb=80), visible=[here, here])
+    assert [gpu.memory_gb for gpu in capped.gpus] == [80, 80]
+
+
+def test_a_named_card_that_is_not_here_is_planned_beside_others() -> None:
+    assert hardware_for(DeviceMapConfig(gpu="T4"), visible=[GPUS["H200"]]).gpus == (GPUS["T4"],)
+
+
+def test_of_a_card_known_by_its_memory_alone_nothing_is_said_of_types() -> None:
+    assert assumed_gpu(11).capability is None
+    assert not assumed_gpu(11).lacks_bfloat16

@@ -65,3 +65,27 @@ def test_a_damaged_file_is_as_good_as_none(damage: str) -> None:
     keep({})
     rates_file().write_text(damage)
     assert visible_gpus() == before
+
+
+@pytest.mark.usefixtures("driver")
+def test_compute_capability_is_the_driver_s_or_else_the_table_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [gpu.capability for gpu in visible_gpus()] == [(9, 0), (8, 0), None]
+    program = tmp_path / "newer" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\ncat <<'END'\n0, GPU-aa, Quadro T1000, 4000, 7.5\n1, GPU-bb, Tesla T4, 15000, [N/A]\nEND\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    assert [gpu.capability for gpu in visible_gpus()] == [(7, 5), (7, 5)]
+
+
+@pytest.mark.usefixtures("driver")
+def test_a_driver_that_does_not_know_compute_capability_is_asked_without(tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "nvidia-smi"
+    answers = program.read_text().removeprefix("#!/bin/sh\n")
+    refuse = 'case "$1" in *compute_cap*) echo "Field \\"compute_cap\\" is not a valid field"; exit 2;; esac'
+    program.write_text(f"#!/bin/sh\n{refuse}\n{answers}")
+    assert [gpu.capability for gpu in visible_gpus()] == [(9, 0), (8, 0), None]

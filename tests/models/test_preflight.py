@@ -137,6 +137,17 @@ def test_slow_bfloat16_is_a_note() -> None:
     assert "GPU 0 (RTX 2080 Ti) computes bfloat16 slowly" in note
 
 
+def test_a_card_that_this_torch_has_no_code_for_is_refused() -> None:
+    old = replace(FREE, name="GTX 1080 Ti", capability=(6, 1))
+    machine = replace(GOOD, gpus=(old,), architectures=("sm_75", "sm_80", "sm_90"))
+    message = refused(plan_on(80.0), machine)
+    assert "GPU 0 (GTX 1080 Ti) has compute capability 6.1" in message
+    assert "sm_75, sm_80, sm_90 alone" in message
+    assert (
+        check(plan_on(80.0), replace(machine, gpus=(replace(old, capability=(7, 5)),))) != []
+    )  # bfloat16 is slow
+
+
 def test_nvidia_smi_s_list_is_read() -> None:
     listed = "GPU-1, 4711, /usr/bin/python3, 57344\nGPU-1, 12, [Not Found], [N/A]\nnonsense\n"
     assert parse_users(listed) == {"GPU-1": ["python3 (pid 4711, 60.1 GB)", "[Not Found] (pid 12)"]}

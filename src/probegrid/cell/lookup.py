@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, TypeVar
 from probegrid import data
 from probegrid.data.source import PathNotGiven, is_local
 from probegrid.errors import NotAtHand, UserError
+from probegrid.hardware.machine import visible_gpus
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.models.classifier import find_classifier
 from probegrid.schema import DatasetConfig, ModelConfig, Resources
 
 if TYPE_CHECKING:
     from probegrid.data.example import QuestionSet, StatementSet
+    from probegrid.hardware.cards import Gpu
     from probegrid.models.load import Tokenizer
     from probegrid.readings.prompts import Prompt
 
@@ -63,6 +65,10 @@ class Lookup:
 
         key = f"tokenizer {checkpoint.name} {checkpoint.fingerprint} {model.trust_remote_code}"
         return self._once(key, lambda: load_tokenizer(checkpoint, model))
+
+    def gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs of this machine."""
+        return self._once("gpus", visible_gpus)
 
     def classifier(self, path: str) -> Checkpoint:
         """The checkpoint of an entailment model.

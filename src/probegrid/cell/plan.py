@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probegrid.cell.cell import Cell
+from probegrid.cell.precision import notes_on, on_its_cards
 from probegrid.cell.prepare import check_kind, prepare, probe_of
 from probegrid.errors import CheckpointError, NotAtHand, UserError
 from probegrid.hardware.devices import Hardware, hardware_for
@@ -86,10 +87,13 @@ def plan_spec(
     Raises:
         UserError: the cell cannot work, as far as that can be seen without what is not at hand.
     """
+    elsewhere = device_map is not None and device_map != spec.config.device_map
+    visible = () if elsewhere else lookup.gpus()
     try:
-        cell = prepare(spec, lookup)
+        cell = prepare(spec, lookup, visible=visible)
     except NotAtHand as missing:
         said = f"{str(missing).rstrip('.')}: planned by the architecture and by typical lengths of texts"
+        spec = on_its_cards(spec, lambda: visible)
         return _plan_by_facts(spec, device_map or spec.config.device_map), (said,)
     return plan_cell(cell, device_map=device_map), cell.examples.notes
 
@@ -149,16 +153,19 @@ def _plan(
     is_stored: bool,
     hardware: Hardware | None = None,
 ) -> Plan:
-    return plan(
+    hardware = pack.hardware if pack else hardware or _hardware(device_map)
+    found = plan(
         architecture,
         dtype=config.model.dtype,
         quantization=config.quantization.method,
         device_map=device_map,
-        hardware=pack.hardware if pack else hardware or _hardware(device_map),
+        hardware=hardware,
         workload=workload,
         placement=pack.placement if pack else None,
         is_stored=is_stored,
     )
+    notes = notes_on([hardware.gpus[index] for index in found.placement.gpus], config.model.dtype)
+    return replace(found, notes=(*found.notes, *notes))
 
 
 def _architecture(config: Config, checkpoint: Checkpoint) -> Architecture:
@@ -174,7 +181,8 @@ def _architecture(config: Config, checkpoint: Checkpoint) -> Architecture:
 
 
 def _hardware(device_map: DeviceMapConfig) -> Hardware:
-    described = device_map.gpus is not None and device_map.gpu_memory_gb is not None
+    is_said = device_map.gpu is not None or device_map.gpu_memory_gb is not None
+    described = device_map.gpus is not None and is_said
     return hardware_for(device_map, visible=visible_gpus(), cpu=None if described else this_cpu())
 
 

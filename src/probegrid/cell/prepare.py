@@ -6,6 +6,7 @@ refuses all refuse, with the same words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from probegrid.cell.cell import Cell, Model, Statements
 from probegrid.cell.examples import Divided, examples_of_statements
 from probegrid.cell.identity import cell_key
 from probegrid.cell.lookup import Lookup
+from probegrid.cell.precision import on_its_cards
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.data.source import PathNotGiven
 from probegrid.errors import ConfigError, DataError
@@ -35,19 +37,22 @@ from probegrid.schema import CellSpec, Config
 
 if TYPE_CHECKING:
     from probegrid.data.example import Question
+    from probegrid.hardware.cards import Gpu
 
 
-def prepare(spec: CellSpec, lookup: Lookup | None = None) -> Cell:
+def prepare(spec: CellSpec, lookup: Lookup | None = None, *, visible: Sequence[Gpu] | None = None) -> Cell:
     """Find everything a cell is made of; no weight is read.
 
     Args:
         spec: what was composed.
         lookup: what other cells have looked up already; None: nothing.
+        visible: the GPUs of the machine it will run on, empty where they are not known; None: this machine's.
 
     Raises:
         UserError: the cell cannot work.
     """
     lookup = lookup or Lookup()
+    spec = on_its_cards(spec, lookup.gpus if visible is None else lambda: visible)
     probe = probe_of(spec)
     examples = lookup.examples(spec.config.dataset)
     kind = Kind.questions if isinstance(examples, QuestionSet) else Kind.statements

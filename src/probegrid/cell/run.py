@@ -18,8 +18,9 @@ from probegrid.cell.cell import Cell
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.pack import Pack
 from probegrid.cell.result import Result
-from probegrid.errors import TrackingError, UserError
+from probegrid.errors import PlanError, TrackingError, UserError
 from probegrid.hardware.machine import has_unmeasured_gpu
+from probegrid.hardware.threads import share_cores
 from probegrid.planning.describe import describe
 from probegrid.probes import TrainedProbe
 from probegrid.progress import Progress
@@ -49,6 +50,7 @@ def run_cell(
     sweep: str | None = None,
     since: float | None = None,
     progress: Progress | None = None,
+    key: str | None = None,
 ) -> Result:
     """Run a cell to its end, or recognise that it was done before.
 
@@ -58,16 +60,23 @@ def run_cell(
         sweep: id of the sweep the cell belongs to, if any.
         since: under ``force=true``, what was read before (seconds since the epoch) is read again; None: before now.
         progress: told how far the cell is; None: shown on stderr.
+        key: of the cell where it was submitted.
 
     Raises:
         UserError: the input asks for what cannot be; outside a sweep nothing is written.
         RunError: something else went wrong; the cell is recorded as failed.
     """
+    share_cores()  # of use to those who call from Python before they import torch
     started, since = datetime.now(UTC), since or time.time()
     config = spec.config
     with progress or Progress() as progress, _own(pack, spec, progress) as pack:
         measure_gpus(config.device_map, progress)
         cell = pack.prepare(spec)
+        if key not in (None, cell.key) and cell.config.model.dtype is not config.model.dtype:
+            raise PlanError(
+                f"the cards of this node compute in {cell.config.model.dtype.value}, which was not known where the "
+                "sweep was submitted; name them there (`device_map.gpu=T4`), or choose others."
+            )
         folder = Path(config.results_dir) / cell.key
         recorded = None if config.force else _recorded(folder, progress)
         if recorded is not None and recorded.status is Status.done:
@@ -83,7 +92,7 @@ def run_cell(
         record.write(
             folder.parent,
             written,
-            to_plain(config),
+            to_plain(cell.config),
             tables=outcome.tables,
             figures=outcome.figures,
             files=outcome.files,

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from probegrid.hardware.devices import BYTES_PER_GB, GPUS, Cpu, Gpu, assumed_gpu
+from probegrid.hardware.cards import Capability, Gpu, assumed_gpu, recognize
+from probegrid.hardware.devices import BYTES_PER_GB, Cpu
 
 _BYTES_PER_MIB = 2**20
 _TIMEOUT_S = 20
@@ -37,6 +38,8 @@ class _Listed:
     uuid: str
     name: str
     free_gb: float
+    capability: Capability | None
+    """None where the driver is too old to say."""
 
 
 def this_cpu() -> Cpu:
@@ -87,26 +90,36 @@ def _visible() -> list[_Listed]:
 def _by_index_and_uuid() -> Mapping[str, _Listed]:
     if shutil.which("nvidia-smi") is None:
         return {}
-    query = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.free", "--format=csv,noheader,nounits"]
-    try:
-        text = subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
+    text = _query("index,uuid,name,memory.free,compute_cap") or _query("index,uuid,name,memory.free")
     gpus: dict[str, _Listed] = {}
     for line in text.strip().splitlines():
-        index, uuid, name, free_mib = (part.strip() for part in line.split(","))
-        listed = _Listed(uuid, name, float(free_mib) * _BYTES_PER_MIB / BYTES_PER_GB)
+        index, uuid, name, free_mib, *said = (part.strip() for part in line.split(","))
+        major, _, minor = said[0].partition(".") if said else ("", "", "")
+        capability = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
+        listed = _Listed(uuid, name, float(free_mib) * _BYTES_PER_MIB / BYTES_PER_GB, capability)
         gpus |= {index: listed, uuid: listed}
     return gpus
 
 
+def _query(fields: str) -> str:
+    """What the driver's program lists of each GPU; empty where it does not know a field."""
+    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def _gpu(listed: _Listed, rates: Rates | None) -> Gpu:
-    """A GPU by what was measured, else by its name as the driver gives it (``NVIDIA A100-SXM4-80GB``).
+    """A GPU by what was measured, else by its name as the driver gives it.
 
     One that the table does not have is taken for the slowest of its memory.
     """
-    words = set(listed.name.replace("-", " ").split())
-    named = [gpu for name, gpu in GPUS.items() if set(name.split()) <= words or name in listed.name]
-    known = max(named, key=lambda gpu: len(gpu.name), default=assumed_gpu(listed.free_gb))
-    found = replace(known, name=listed.name, memory_gb=listed.free_gb)
+    known = recognize(listed.name) or assumed_gpu(listed.free_gb)
+    found = replace(
+        known,
+        name=listed.name,
+        memory_gb=listed.free_gb,
+        capability=listed.capability or known.capability,
+    )
     return replace(found, **asdict(rates)) if rates else found

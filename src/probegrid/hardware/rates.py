@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from probegrid.disk import atomic, disk_errors
 from probegrid.errors import StoreError
+from probegrid.hardware.cards import AMPERE, TENSOR_CORES, has_code
 from probegrid.hardware.devices import BYTES_PER_GB
 from probegrid.hardware.machine import Rates, rates_file, read_rates
 from probegrid.hardware.memory import or_none_if_out_of_memory
@@ -23,8 +24,6 @@ _COPIED_BYTES = BYTES_PER_GB // 2
 _PINNED_BYTES = BYTES_PER_GB // 4
 _WIDTH = 8192
 _REPEATS = 5
-_16_BIT_UNITS, _BFLOAT16_UNITS = 7, 8
-"""Compute capability of the first GPUs that multiply float16, and bfloat16, faster than float32."""
 
 
 def measure_unknown() -> list[str]:
@@ -37,7 +36,9 @@ def measure_unknown() -> list[str]:
     known, found = read_rates(), {}
     for index in range(torch.cuda.device_count()):
         uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
-        if uuid not in known:
+        if uuid not in known and has_code(
+            torch.cuda.get_device_capability(index), torch.cuda.get_arch_list()
+        ):  # else the plan says what is wrong
             rates = or_none_if_out_of_memory(partial(measure, index))
             if rates is not None:
                 found[uuid] = rates
@@ -88,10 +89,10 @@ def _product_tflops(device: torch.device) -> float:
 
 
 def _dtype(device: torch.device) -> torch.dtype:
-    major, _ = torch.cuda.get_device_capability(device)
-    if major >= _BFLOAT16_UNITS:
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= AMPERE:
         return torch.bfloat16
-    return torch.float16 if major >= _16_BIT_UNITS else torch.float32
+    return torch.float16 if capability >= TENSOR_CORES else torch.float32
 
 
 def _best_s(call: Callable[[], object]) -> float:

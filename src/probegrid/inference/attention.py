@@ -490,7 +490,15 @@ def _attend_rows_padded(
     until = last.new_zeros(rows, most)
     until[row, column] = last
     visible = torch.arange(slots, device=query.device) <= until.repeat_interleave(groups, 1).unsqueeze(-1)
-    out, lse = _plain(q, keys.transpose(1, 2), values.transpose(1, 2), scale, visible.unsqueeze(1))
+    k, v = keys.transpose(1, 2), values.transpose(1, 2)
+    if query.device.type == "cpu":
+        # one pass over keys and values where they lie; written out, they would be copied to be multiplied
+        mask = query.new_zeros(visible.shape).masked_fill_(~visible, float("-inf")).unsqueeze(1)
+        out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
+            q, k, v, 0.0, False, attn_mask=mask, scale=scale
+        )
+    else:
+        out, lse = _plain(q, k, v, scale, visible.unsqueeze(1))
     out = out.unflatten(2, (most, groups)).transpose(1, 2)
     lse = lse.unflatten(2, (most, groups)).transpose(1, 2)
     return out[row, column], lse[row, column]

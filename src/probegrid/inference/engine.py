@@ -6,7 +6,7 @@ Knows decoders, the memory of devices and the settings of decoding.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from probegrid.errors import RunError
 from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.inference.choosing import logprobs_of
 from probegrid.inference.generation import Decoder, Generation, Sampling, generate
+from probegrid.inference.overflow import refuse_overflow
 from probegrid.inference.padded import PaddedDecoder
 from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
 from probegrid.inference.stopping import StopRule
@@ -72,6 +73,7 @@ class Engine:
         else:
             model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
             self._decoder = PaddedDecoder(model, prefix)
+        self._dtype = model.dtype
         self._budget = KVBudget.of(model)
         rows = limits.rows if limits else ROWS[device_type]
         self._most_questions = min(QUESTIONS, max(1, rows // (1 + self._sampling.count)))
@@ -127,6 +129,10 @@ class Engine:
         )
         if answers is None:
             self._decoder.reset()
+            return None
+        refuse_overflow(
+            (value for found in answers for each in found for value in _logprobs(each)), self._dtype
+        )
         return answers
 
     def next_logprobs(
@@ -137,7 +143,14 @@ class Engine:
             lambda: logprobs_of(self._decoder.prefill(suffixes, room=0), token_ids).tolist()
         )
         self._decoder.reset()
+        refuse_overflow((value for each in found or () for value in each), self._dtype)
         return found
+
+
+def _logprobs(generation: Generation) -> Iterator[float]:
+    """Of the tokens of an answer; of one that ended at once, of its stop."""
+    yield generation.first_logprob
+    yield from generation.token_logprobs
 
 
 def _shared_prefix_decoder(

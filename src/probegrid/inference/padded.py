@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from probegrid.inference.linear import fast_linear
 from probegrid.models.load import embedding_device
 
 
@@ -65,7 +66,7 @@ class PaddedDecoder:
 
     def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         device = embedding_device(self.model)
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_linear(self.model):
             output = self.model(
                 input_ids=tokens.to(device),
                 attention_mask=self._mask.to(device),

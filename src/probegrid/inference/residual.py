@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from probegrid.errors import ConfigError
+from probegrid.inference.linear import fast_linear
 from probegrid.inference.packed import Batch, can_be_packed, packed_batch
 from probegrid.models.blocks import decoder_blocks, execution_device
 from probegrid.models.border import to_device
@@ -87,7 +88,7 @@ class ResidualReader:
             if layer == self.layers[-1]:
                 raise _DeepestLayerRead
 
-        with torch.inference_mode(), self._tapped(pick):
+        with torch.inference_mode(), fast_linear(self._model), self._tapped(pick):
             try:
                 device = execution_device(self._model.get_input_embeddings())
                 tensors = {name: to_device(value, device) for name, value in batch.tensors.items()}

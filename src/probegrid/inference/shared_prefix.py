@@ -26,6 +26,7 @@ from probegrid.inference.attention import (
     attend_step,
 )
 from probegrid.inference.graphs import StepGraph, can_be_recorded
+from probegrid.inference.linear import fast_linear
 from probegrid.inference.packed import obstacle, packed, take_attention
 from probegrid.models.border import cross, to_device
 from probegrid.models.dispatch import placement_of
@@ -176,7 +177,7 @@ class SharedPrefixDecoder:
         return self._forward(ids.unsqueeze(0), where.unsqueeze(0), logits_to_keep=kept)
 
     def _forward(self, input_ids: Tensor, position_ids: Tensor, logits_to_keep: int | Tensor) -> Tensor:
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_linear(self.model):
             output = self.model(
                 input_ids=input_ids,
                 position_ids=position_ids,

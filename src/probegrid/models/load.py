@@ -98,6 +98,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
     from transformers import AutoModelForCausalLM
 
     from probegrid.models.load_by_parts import load_placed, obstacle
+    from probegrid.models.quantization import compute_in
 
     started = time.perf_counter()
     if request.placement is not None and obstacle(request.checkpoint, request.config) is None:
@@ -124,6 +125,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
         )
     model, info = loaded
     refuse_missing(request.checkpoint, info)
+    compute_in(model, getattr(torch, request.config.dtype.value))
     return LoadedModel(model.eval(), time.perf_counter() - started)
 
 
@@ -135,7 +137,7 @@ def quantization_setting(request: ModelRequest) -> dict[str, Any]:
     """
     from probegrid.models.quantization import quantization_config
 
-    config = quantization_config(request.quantization, request.checkpoint)
+    config = quantization_config(request.quantization, request.checkpoint, request.config.dtype)
     return {} if config is None else {"quantization_config": config}
 
 

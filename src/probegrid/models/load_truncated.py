@@ -134,6 +134,8 @@ def _from_pretrained(
     """Load a bare decoder and refuse one with weights missing, but for those that are not needed."""
     from transformers import AutoModel
 
+    from probegrid.models.quantization import compute_in
+
     loaded: Any = AutoModel.from_pretrained(
         name,
         dtype=getattr(torch, request.config.dtype.value),
@@ -145,6 +147,7 @@ def _from_pretrained(
     )
     model, info = loaded
     refuse_missing(request.checkpoint, info, unneeded)
+    compute_in(model, getattr(torch, request.config.dtype.value))
     decoder: PreTrainedModel = model.eval()
     return decoder
 

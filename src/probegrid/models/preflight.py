@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from probegrid.errors import PlanError
+from probegrid.hardware.cards import AMPERE, has_code
 from probegrid.hardware.devices import BYTES_PER_GB
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.planning.plan import Plan
@@ -27,8 +28,6 @@ from probegrid.schema import Dtype, QuantizationMethod
 
 _BITSANDBYTES = (0, 46)
 """Oldest version whose NF4 and int8 run on the CPU too."""
-_NATIVE_BFLOAT16 = (8, 0)
-"""Compute capability of the first GPUs that multiply bfloat16."""
 _RECORD_BYTES = BYTES_PER_GB // 10
 """Room for answers, tables and figures; activations ask for more when they are stored."""
 _BYTES_PER_MIB = 2**20
@@ -58,6 +57,8 @@ class Machine:
     cpu_free_bytes: int
     bitsandbytes: str | None
     """Version; None: not installed."""
+    architectures: tuple[str, ...] = ()
+    """What this torch has code for, as ``torch.cuda.get_arch_list`` names it; empty where nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +109,12 @@ def preflight(
 def this_machine(plan: Plan) -> Machine:
     """Ask this machine; GPUs are touched only if the plan uses some."""
     gpus, obstacle = _gpus() if plan.placement.gpus else ((), "")
+    architectures = _architectures() if gpus else ()
     try:
         version = importlib.metadata.version("bitsandbytes")
     except importlib.metadata.PackageNotFoundError:
         version = None
-    return Machine(gpus, obstacle, psutil.virtual_memory().available, version)
+    return Machine(gpus, obstacle, psutil.virtual_memory().available, version, architectures)
 
 
 def disk_needs(
@@ -155,6 +157,14 @@ def _missing_gpus(plan: Plan, machine: Machine) -> Iterator[str]:
         return
     for index in wanted:
         gpu, needed = machine.gpus[index], plan.loads[index].total
+        if not has_code(gpu.capability, machine.architectures):
+            has = ".".join(map(str, gpu.capability))
+            yield (
+                f"GPU {index} ({gpu.name}) has compute capability {has}, and this torch has code for "
+                f"{', '.join(machine.architectures)} alone; choose other GPUs by CUDA_VISIBLE_DEVICES, or "
+                "`device_map=cpu`; torch of CUDA 12.6 (https://download.pytorch.org/whl/cu126) is the last for cards "
+                "before 7.5."
+            )
         if needed > gpu.free_bytes:
             users = f", {' and '.join(gpu.users)} using the rest" if gpu.users else ""
             yield (
@@ -208,7 +218,7 @@ def _slow_bfloat16(plan: Plan, machine: Machine, dtype: Dtype) -> Iterator[str]:
         return
     for index in plan.placement.gpus:
         gpu = machine.gpus[index]
-        if gpu.capability < _NATIVE_BFLOAT16:
+        if gpu.capability < AMPERE:
             yield f"GPU {index} ({gpu.name}) computes bfloat16 slowly; `model.dtype=float16` is faster on it."
 
 
@@ -234,6 +244,12 @@ def _gpus() -> tuple[tuple[GpuState, ...], str]:
         free = torch.cuda.mem_get_info(index)[0]
         states.append(GpuState(found.name, free, (found.major, found.minor), tuple(users.get(uuid, ()))))
     return tuple(states), ""
+
+
+def _architectures() -> tuple[str, ...]:
+    import torch
+
+    return tuple(torch.cuda.get_arch_list())
 
 
 def _users() -> dict[str, list[str]]:

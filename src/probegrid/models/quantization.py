@@ -15,14 +15,16 @@ from torch import Tensor, nn
 
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint
-from probegrid.schema import QuantizationMethod
+from probegrid.schema import Dtype, QuantizationMethod
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig
 
 
-def quantization_config(method: QuantizationMethod, checkpoint: Checkpoint) -> BitsAndBytesConfig | None:
-    """Settings for ``from_pretrained``: NF4 with double quantization and bfloat16 compute, LLM.int8(), or None.
+def quantization_config(
+    method: QuantizationMethod, checkpoint: Checkpoint, dtype: Dtype = Dtype.bfloat16
+) -> BitsAndBytesConfig | None:
+    """Settings for ``from_pretrained``: NF4 with double quantization and 16-bit compute, LLM.int8(), or None.
 
     A checkpoint that is already quantized loads as it is.
 
@@ -44,8 +46,24 @@ def quantization_config(method: QuantizationMethod, checkpoint: Checkpoint) -> B
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=compute_dtype(getattr(torch, dtype.value)),
     )
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What NF4 layers multiply in, in a model of this type: float16 where it is float16, else bfloat16."""
+    return dtype if dtype == torch.float16 else torch.bfloat16
+
+
+def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Let a model that transformers loaded multiply its NF4 layers as ours do, whatever its own config says."""
+    if "bitsandbytes" not in sys.modules:  # importing it takes seconds, and nothing is of its types
+        return
+    from bitsandbytes.nn.modules import Linear4bit
+
+    for part in model.modules():
+        if isinstance(part, Linear4bit):
+            part.compute_dtype = compute_dtype(dtype)
 
 
 def _check_stored(method: QuantizationMethod, stored: dict[str, object], name: str) -> None:
@@ -132,7 +150,8 @@ def fill(
                 "one of them is of another model."
             )
         if f"{name}.absmax" in entries:
-            _fill_nf4(module, owner_name, attribute, weight.to(device), _constants(entries, name), device)
+            constants = _constants(entries, name)
+            _fill_nf4(module, owner_name, attribute, weight.to(device), constants, dtype=dtype, device=device)
         elif isinstance(owner, nn.Linear) and attribute == "weight" and f"{owner_name}.SCB" in entries:
             scales = entries[f"{owner_name}.SCB"].to(device)
             module.set_submodule(owner_name, _int8_linear(owner, weight.to(device), scales))
@@ -173,6 +192,8 @@ def _fill_nf4(
     attribute: str,
     packed: Tensor,
     constants: Entries,
+    *,
+    dtype: torch.dtype,
     device: torch.device,
 ) -> None:
     from bitsandbytes.nn.modules import Linear4bit, Params4bit
@@ -182,12 +203,14 @@ def _fill_nf4(
     if not isinstance(owner, nn.Linear):
         setattr(owner, attribute, nn.Parameter(packed, requires_grad=False))
         replace_parameter_4bit_prequantized(owner, attribute, constants, device)
+        parametrized: Any = owner
+        parametrized.parametrizations[attribute][0].quant_state.dtype = dtype  # they are unpacked to it
         return
     linear: Any = Linear4bit(
         owner.in_features,
         owner.out_features,
         bias=owner.bias is not None,
-        compute_dtype=torch.bfloat16,
+        compute_dtype=compute_dtype(dtype),
         quant_type="nf4",
         device="meta",
     )

@@ -135,7 +135,7 @@ class QuantizedStore:
         for file in files:
             with safe_open(file, "pt") as tensors:
                 weight_map |= dict.fromkeys(tensors.keys(), file.name)
-        stored = quantization_config(self._method, self._checkpoint)
+        stored = quantization_config(self._method, self._checkpoint, self._dtype)
         assert stored is not None
         changes = {
             "quantization_config": stored.to_dict(),

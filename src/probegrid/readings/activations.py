@@ -251,5 +251,6 @@ def _check_finite(layer: int, values: Tensor, passages: Sequence[Passage]) -> No
     owners = [passage.id for passage in passages for _ in passage.spans]
     raise RunError(
         f"the activations of conversation {owners[int(finite.int().argmin())]} at layer {layer} are not finite; "
-        "float16 overflows in some models: try model.dtype=bfloat16; else the weights are damaged."
+        "float16 overflows in some models: compute in model.dtype=float32, or in bfloat16 on a card from Ampere on; "
+        "else the weights are damaged."
     )

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 
 from probegrid.models.checkpoint import Checkpoint
-from probegrid.schema import DecodingConfig, DeviceMapConfig, ModelConfig, QuantizationMethod
+from probegrid.schema import DecodingConfig, DeviceMapConfig, Dtype, ModelConfig, QuantizationMethod
 
 _DIGEST_LENGTH = 32
 _NOT_THE_WEIGHTS = ("path", "revision", "chat_template", "template_kwargs", "architecture", "resources")
@@ -29,7 +29,10 @@ def describe_model(
     device_map: DeviceMapConfig,
 ) -> dict[str, Any]:
     """What determines what a model makes of a sequence of tokens."""
+    in_float16 = quantization is QuantizationMethod.nf4 and model.dtype is Dtype.float16
     return {
+        # before, NF4 was multiplied in bfloat16 there too: what was read then is not found
+        **({"nf4_compute": "float16"} if in_float16 else {}),
         "checkpoint": checkpoint.fingerprint,
         "dtype": model.dtype.value,
         "quantization": quantization.value,

@@ -183,6 +183,9 @@ class DeviceMapConfig:
     """How blocks are spread."""
     gpus: int | None = number_field(None, least=0, most=MOST_GPUS)
     """GPUs to use; null: those that are visible."""
+    gpu: str | None = None
+    """Name of the card (``2080 Ti``, ``A100 80GB``, ``h100``), by which cards that are not here are planned with their
+    rates, and the type of the computation is chosen: float16 in place of bfloat16 before Ampere. null: what is here."""
     gpu_memory_gb: float | None = number_field(None, above=0, most=MOST_GB, unit="GB")
     """Memory of each GPU in GB (10^9 bytes); null: what the GPU reports as free."""
     cpu_memory_gb: float | None = number_field(None, above=0, most=MOST_GB, unit="GB")

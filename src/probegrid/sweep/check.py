@@ -46,7 +46,8 @@ class Checker:
         if spec is None:
             return CheckedCell(composed, error=composed.error)
         try:
-            cell = prepare(spec, self._lookup)
+            elsewhere = isinstance(self._options, SlurmOptions)
+            cell = prepare(spec, self._lookup, visible=() if elsewhere else None)
             key = cell.key
             done = not spec.config.force and is_done(Path(spec.config.results_dir) / key)
             plan = None if done else self._plan(cell)

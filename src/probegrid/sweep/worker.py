@@ -18,6 +18,7 @@ from probegrid.cell.pack import Pack
 from probegrid.cell.run import run_cell
 from probegrid.disk import full_disk
 from probegrid.errors import RunError, StoreError, UserError
+from probegrid.hardware.threads import share_cores
 from probegrid.models.load import LoadedModel, ModelRequest
 from probegrid.models.pool import ModelPool
 from probegrid.schema import CellSpec, to_plain
@@ -36,6 +37,7 @@ def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> Non
     Raises:
         RunError: a cell failed, or was not begun, for the sweep was ended; or the disk is full.
     """
+    share_cores()
     manifest, configs = folder.read_manifest(), folder.read_cells()
     hide_in_tracebacks()
     remember([to_plain(found.config) for found in configs if found is not None])
@@ -138,7 +140,10 @@ def _run(
     )
     try:
         with full_disk(folder.path):  # the job's own log may be what has no room
-            result = run_cell(spec, pack=pack, sweep=folder.id, since=manifest.since, progress=heartbeat)
+            key = manifest.cells[cell].key
+            result = run_cell(
+                spec, pack=pack, sweep=folder.id, since=manifest.since, progress=heartbeat, key=key
+            )
     except Exception as error:  # noqa: BLE001  # a cell must not take its pack along; the job fails at its end
         text = redacted_traceback(error)
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The batched fit against scikit-learn, one problem at a time."""
+"""The fit of all layers and penalties, as on a CPU and as on a GPU, against scikit-learn, one problem at a time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from probegrid.probes.fitting import newton
 from probegrid.probes.fitting.newton import fit_logistic
+from probegrid.probes.fitting.newton_batched import fit_batched
 from probegrid.probes.fitting.standardization import Standardization
 
 PENALTIES = [1e-4, 1e-2, 1.0, 10.0]
+
+
+@pytest.fixture(params=["on a CPU", "as on a GPU"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test holds for both ways; the one for a GPU runs on a CPU too."""
+    if request.param == "as on a GPU":
+        monkeypatch.setattr(newton, "fit_paths", fit_batched)
 
 
 def activations(layers: int, n: int, width: int, separation: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,3 +90,30 @@ def test_a_layer_that_does_not_vary_gets_no_weights_and_spoils_no_other() -> Non
     assert not weights[0].any()
     assert not biases[0].any()
     torch.testing.assert_close(weights[1:], fit_logistic(x[1:], labels, PENALTIES)[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*ine [Ss]earch")  # of scikit-learn, at this tolerance
+@pytest.mark.parametrize(("n", "width"), [(100, 300), (300, 100)])
+def test_activations_of_few_directions_are_fitted_as_exactly(n: int, width: int) -> None:
+    """Three directions: to float32 the matrix of the Newton step is singular at weak penalties."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, n, 3, generator=generator) @ torch.randn(3, width, generator=generator)
+    x = Standardization.of(x).apply(x)
+    labels = torch.rand(n, generator=generator) < 0.4
+    penalties = [1e-3, 1.0, 1e4]
+    weights, _ = fit_logistic(x, labels, penalties)
+    for column, penalty in enumerate(penalties):
+        reference = LogisticRegression(C=penalty, solver="newton-cg", tol=1e-12, max_iter=10_000)
+        reference.fit(x[0].double().numpy(), labels.numpy())
+        np.testing.assert_allclose(weights[0, column], reference.coef_[0], atol=1e-4)
+
+
+def test_penalties_come_back_in_the_order_they_were_given() -> None:
+    x, labels = activations(2, 80, 30, 1.0)
+    mixed, sorted_ = (
+        fit_logistic(x, labels, [1.0, 1e-4, 1.0, 1e-2]),
+        fit_logistic(x, labels, [1e-4, 1e-2, 1.0]),
+    )
+    for column, same in enumerate([2, 0, 2, 1]):
+        torch.testing.assert_close(mixed[0][:, column], sorted_[0][:, same], atol=1e-5, rtol=0)
+        torch.testing.assert_close(mixed[1][:, column], sorted_[1][:, same], atol=1e-5, rtol=0)

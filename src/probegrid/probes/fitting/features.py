@@ -54,7 +54,8 @@ class Features:
             if wrong.any():
                 raise DataError(
                     f"the activations of {int(wrong.sum())} of {n} examples are NaN or infinite at layer {layer}; "
-                    "read them in a wider type (model.dtype=bfloat16 or float32 where it is float16)."
+                    "read them in a wider type (where it is float16, in model.dtype=float32, or bfloat16 on a card "
+                    "from Ampere on)."
                 )
 
     def activations_of(self, part: str) -> Tensor:
