@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -85,15 +86,13 @@ def _run_case(name: str, case: Case, repeats: int, table: Table) -> None:
         for (new, samples), work in zip(case.asked, works.values(), strict=True):
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
-            ours[f"{new}/{samples}"] = [
-                seconds(lambda work=work, samples=samples: _answer(model, work, samples, case.chunk))
-                for _ in range(repeats + 1)
-            ]
+            call = partial(_answer, model, work, samples, case.chunk)
+            ours[f"{new}/{samples}"] = [seconds(call) for _ in range(repeats + 1)]
             peaks[f"{new}/{samples}"] = (
                 torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
             )
         parameters = sum(p.numel() for p in _blocks_of(case))
-        del model
+        del model, call
         gc.collect()
         rate = matmul_rate() if torch.cuda.is_available() else 1e11
         if torch.cuda.is_available():
@@ -140,7 +139,7 @@ def _answer(model: PreTrainedModel, work: Workload, samples: int, chunk: int) ->
 
 
 def _vllm(scratch: Path, case: Case, works: dict[str, Workload], repeats: int) -> dict:  # type: ignore[type-arg]
-    """vLLM's seconds by case, its loading's among them; empty where it is not installed."""
+    """Seconds of vLLM by case, those of its loading among them; empty where it is not installed."""
     if importlib.util.find_spec("vllm") is None:
         return {}
     if case.method is NF4:
@@ -157,7 +156,10 @@ def _vllm(scratch: Path, case: Case, works: dict[str, Workload], repeats: int) -
     command = [sys.executable, str(Path(__file__).with_name("peer_vllm.py")), str(scratch)]
     with (scratch / "log").open("w") as log:
         ended = subprocess.run(
-            [*command, str(scratch / "work.json"), str(scratch / "seconds.json")], stdout=log, stderr=log
+            [*command, str(scratch / "work.json"), str(scratch / "seconds.json")],
+            stdout=log,
+            stderr=log,
+            check=False,
         )
     if ended.returncode:
         print((scratch / "log").read_text()[-3000:])

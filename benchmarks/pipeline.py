@@ -1,4 +1,4 @@
-"""A model spread over several GPUs against the same on one: seconds, busy share of each card, and whether answers agree.
+"""A model spread over several GPUs against the same on one: seconds, busy share of each card, agreement of answers.
 
     python benchmarks/pipeline.py --preset rehearsal                        a small model on the CPU, in seconds
     python benchmarks/pipeline.py --preset prefill --gpus 1 2               8B in bf16, long prompts, few new tokens
@@ -99,7 +99,7 @@ def main() -> None:
         for gpus in models:
             times[gpus].append(seconds(lambda gpus=gpus: run(gpus)))
     table = Table(title=f"{arguments.preset}: {preset}")
-    for column in ("GPUs", "median s", "all s", "times faster", "same answers", "largest difference of log-probabilities",
+    for column in ("GPUs", "median s", "all s", "times faster", "same answers", "largest difference",
                    "busy reading prompts", "busy decoding", "peaks GB"):  # fmt: skip
         table.add_column(column)
     first = arguments.gpus[0]

@@ -175,14 +175,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--preset", choices=("rehearsal", "one_gpu", "two_gpus", "small_gpus"), default="rehearsal"
+        "--preset", choices=("rehearsal", "one_gpu", "small_model", "two_gpus", "small_gpus"), default="rehearsal"
     )
+    parser.add_argument("--only", default="", help="cells whose name holds this")
     parser.add_argument("--squad", default="", help="SQuAD's JSON")
     parser.add_argument("--ntml", default="", help="NTML's JSON lines")
     parser.add_argument("--scratch", type=Path, help="where checkpoints are written; the system's own place")
     options = parser.parse_args()
     for cell in cells(options.preset, options.squad, options.ntml):
-        run(cell, options.scratch)
+        if options.only in cell.name:
+            run(cell, options.scratch)
 
 
 if __name__ == "__main__":
