@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probegrid.cell.cell import Cell
@@ -36,6 +36,8 @@ class PackPlan:
     """With the memory that was free then."""
     placement: Placement
     """Holds the reading of every cell."""
+    replicas: int
+    """Copies of the model, by the seconds of all cells: one that was started serves each of them."""
 
 
 def plan_cell(
@@ -111,8 +113,17 @@ def _plan_by_facts(spec: CellSpec, device_map: DeviceMapConfig) -> Plan:
     return _plan(config, architecture, work, device_map, None, is_stored=False)
 
 
-def plan_pack(cells: Sequence[Cell]) -> PackPlan | None:
+def of_one_copy(device_map: DeviceMapConfig) -> DeviceMapConfig:
+    """The hardware of a replica: every GPU that it sees is its own."""
+    return replace(device_map, gpus=None, replicas="1")
+
+
+def plan_pack(cells: Sequence[Cell], *, device_map: DeviceMapConfig | None = None) -> PackPlan | None:
     """Choose one placement for cells that share a model, a quantization and a device map.
+
+    Args:
+        cells: the pack.
+        device_map: the hardware where they will run, if that is not as their configs say.
 
     Returns:
         None where one cell alone needs none, no placement holds them all, nothing is known of the architecture, or
@@ -124,19 +135,20 @@ def plan_pack(cells: Sequence[Cell]) -> PackPlan | None:
     config, model = reading[0].config, reading[0].model
     assert model is not None
     try:
-        hardware = _hardware(config.device_map)
+        device_map = device_map or config.device_map
+        hardware = _hardware(device_map)
         found = _plan(
             config,
             _architecture(config, model.checkpoint),
             functools.reduce(Workload.beside, map(workload_of, reading)),
-            config.device_map,
+            device_map,
             None,
             is_stored="quantization_config" in model.checkpoint.config,
             hardware=hardware,
         )
     except UserError:
         return None
-    return PackPlan(hardware, found.placement)
+    return PackPlan(hardware, found.placement, found.replicas)
 
 
 def _plan(
@@ -149,6 +161,8 @@ def _plan(
     is_stored: bool,
     hardware: Hardware | None = None,
 ) -> Plan:
+    if pack is not None:
+        device_map = replace(device_map, replicas=str(pack.replicas))
     return plan(
         architecture,
         dtype=config.model.dtype,

@@ -1,0 +1,120 @@
+"""Who reads a cell along with this process: replicas on this machine's other GPUs, and jobs of the same cell elsewhere.
+
+Knows when replicas are called, and how what all of them took becomes the numbers of one cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from probegrid.cell.replicas import gpu_groups, here, together
+
+if TYPE_CHECKING:
+    from probegrid.cell.cell import Cell
+    from probegrid.cell.pack import Pack
+    from probegrid.planning.plan import Plan
+    from probegrid.progress import Progress
+    from probegrid.readings.session import Sharing
+
+
+class Jobs(Protocol):
+    """The jobs of a cell."""
+
+    count: int
+    """Jobs that were submitted for it."""
+    began: float
+    """When the first of them began it, in seconds since the epoch."""
+
+    def may_evaluate(self, metrics: Mapping[str, float]) -> bool:
+        """Whether this job is the one that evaluates the cell; what it took is left for that one where it is not."""
+
+    def others_go_on(self) -> bool:
+        """Whether another job is at the cell."""
+
+    def others(self) -> Sequence[Mapping[str, float]]:
+        """What every other job took."""
+
+
+class ReadAlong:
+    """Those who read one cell along."""
+
+    def __init__(
+        self, cell: Cell, plan: Plan | None, pack: Pack, since: float | None, jobs: Jobs | None
+    ) -> None:
+        """Call nobody yet.
+
+        Args:
+            cell: what is read.
+            plan: says how many copies of the model there are to be; None: this process's own alone.
+            pack: of the cell, whose replicas they are.
+            since: what the store had before (seconds since the epoch) is read again; None: nothing is.
+            jobs: of the same cell; None: this one is alone.
+        """
+        self.since = since
+        self._cell, self._pack, self._plan, self._jobs = cell, pack, plan, jobs
+        self._number = pack.number(cell.spec)
+        self._copies = 1 if plan is None else plan.replicas
+        self._groups: list[list[str]] = []
+        self._indices: list[list[int]] = []
+        self._is_called = False
+
+    def sharing(self, progress: Progress) -> Sharing:
+        """What a session is told of them."""
+        from probegrid.readings.session import Sharing
+
+        if self._plan is None and self._cell.config.device_map.replicas not in ("auto", "1"):
+            progress.say("one copy reads: without a plan nothing says where others have room")
+        jobs = 1 if self._jobs is None else self._jobs.count
+        began = None if self._jobs is None else self._jobs.began
+        return Sharing(self._copies * jobs, began, self._call)
+
+    def may_evaluate(self, metrics: Mapping[str, float]) -> bool:
+        """Whether this process evaluates the cell, now that all is read."""
+        return self._jobs is None or self._jobs.may_evaluate(self._with_replicas(metrics))
+
+    def metrics(self, own: Mapping[str, float]) -> dict[str, float]:
+        """What all took together; how many they were, where they were several."""
+        others = [] if self._jobs is None else self._jobs.others()
+        found = together(self._with_replicas(own), others)
+        readers = 1 + len(self._of_replicas()) + sum(int(each.get("readers", 1)) for each in others)
+        return found | ({"readers": float(readers)} if readers > 1 else {})
+
+    def _with_replicas(self, own: Mapping[str, float]) -> dict[str, float]:
+        replicas = self._of_replicas()
+        found = together(own, replicas)
+        return found | ({"readers": 1.0 + len(replicas)} if replicas else {})
+
+    def _of_replicas(self) -> list[dict[str, float]]:
+        if not self._is_called:
+            return []
+        return [
+            here(metrics, self._indices[number])
+            for number, metrics in self._pack.replicas.metrics(self._number).items()
+        ]
+
+    def _call(self) -> None:
+        """Something is missing: let the replicas read along."""
+        if self._is_called or self._copies == 1 or self._plan is None:
+            return
+        self._is_called = True
+        self._indices = gpu_groups(self._plan.placement.gpus, self._copies, _visible())
+        order = {
+            "cell": self._number,
+            "since": self.since,
+            "readers": self._copies * (1 if self._jobs is None else self._jobs.count),
+        }
+        self._pack.replicas.read(order, [[_name(gpu) for gpu in group] for group in self._indices])
+
+
+def _visible() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _name(gpu: int) -> str:
+    """What ``CUDA_VISIBLE_DEVICES`` knows a GPU by, whatever order it is listed in."""
+    import torch
+
+    return f"GPU-{torch.cuda.get_device_properties(gpu).uuid}"
