@@ -62,9 +62,7 @@ def score_answers(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: M
     return ScoredAnswers(answers, scores, notes, read_s)
 
 
-def answer_outcome(
-    cell: Cell, probe: AnswerProbe, scored: ScoredAnswers, session: ModelSession
-) -> Outcome:
+def answer_outcome(cell: Cell, probe: AnswerProbe, scored: ScoredAnswers, session: ModelSession) -> Outcome:
     """Evaluate the scores."""
     for note in scored.notes:
         session.progress.say(note)

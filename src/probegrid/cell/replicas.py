@@ -179,4 +179,3 @@ def here(metrics: Mapping[str, float], gpus: Sequence[int]) -> dict[str, float]:
     """A replica's metrics, its GPUs numbered as this process sees them."""
     names = {f"peak_gpu_gb_{own}": f"peak_gpu_gb_{index}" for own, index in enumerate(gpus)}
     return {names.get(name, name): value for name, value in metrics.items()}
-

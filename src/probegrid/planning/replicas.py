@@ -62,9 +62,7 @@ def _room(facts: Facts, option: Option) -> int:
     holding = 0
     for group in groups:  # the copies take GPUs in order: one that is full ends the row
         budgets = [facts.gpu_budgets[gpu] for gpu in group]
-        if len(group) < len(used) or any(
-            budget < load for budget, load in zip(budgets, needed, strict=True)
-        ):
+        if len(group) < len(used) or any(budget < load for budget, load in zip(budgets, needed, strict=True)):
             break
         holding += 1
     return max(1, min(most, 1 + holding))

@@ -211,9 +211,7 @@ class _Shared:
         return sorted(layer for layer, lacking in self.missing.items() if not lacking.isdisjoint(digests))
 
 
-def _read_missing(
-    shared: _Shared, loaded: LoadedModel, batch_tokens: int | None, progress: Progress
-) -> None:
+def _read_missing(shared: _Shared, loaded: LoadedModel, batch_tokens: int | None, progress: Progress) -> None:
     embedding: Any = loaded.model.get_input_embeddings()
     of_device = PASS_TOKENS[execution_device(embedding).type]
     most = batch_tokens or (loaded.limits.pass_tokens if loaded.limits else of_device)

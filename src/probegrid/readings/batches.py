@@ -6,6 +6,7 @@ digests of what is read.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -75,7 +76,9 @@ def lay_out_once(
     ]
     forgotten = missing.difference(*(batch.indices for batch in found))  # what another had, and lost since
     again = evened_out(lay_out(sorted(forgotten)), readers) if forgotten else []
-    return [batch for batch in [*found, *(batch_of(digests, each, missing) for each in again)] if batch.indices]
+    return [
+        batch for batch in [*found, *(batch_of(digests, each, missing) for each in again)] if batch.indices
+    ]
 
 
 def batch_of(digests: Sequence[str], indices: Sequence[int], missing: set[int]) -> Batch:
@@ -100,7 +103,7 @@ def evened_out(batches: Sequence[Sequence[int]], readers: int) -> list[list[int]
 def _divided(batch: list[int], parts: int) -> list[list[int]]:
     """Consecutive parts that differ by at most one in length."""
     edges = [len(batch) * part // parts for part in range(parts + 1)]
-    return [batch[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [batch[start:end] for start, end in itertools.pairwise(edges)]
 
 
 class Look:

@@ -93,7 +93,7 @@ def read_choices(
 
 
 def _read(entry: Entry, since: float | None) -> dict[str, tuple[tuple[float, ...], float, float]]:
-    """What an entry holds, by the digest of each prompt: the newest log-probabilities, its share of the seconds, when."""
+    """What an entry holds, by the digest of each prompt: its newest log-probabilities, their seconds, and when."""
     rows = [row for table in entry.read_parts(_COLUMNS) for row in table.to_pylist()]
     return {
         row["prompt"]: (tuple(row["logprobs"]), row["seconds"], float(row["read_at"]))

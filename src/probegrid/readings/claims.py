@@ -179,9 +179,7 @@ class Claims:
 
 
 def _written(token: str) -> str:
-    return json.dumps(
-        {"machine": _machine(), "pid": os.getpid(), "born": _born(os.getpid()), "token": token}
-    )
+    return json.dumps({"machine": _machine(), "pid": os.getpid(), "born": _born(os.getpid()), "token": token})
 
 
 def _read(file: Path) -> tuple[dict[str, Any], int] | None:
@@ -209,12 +207,9 @@ def _read(file: Path) -> tuple[dict[str, Any], int] | None:
 def _machine() -> str:
     """This machine since it was started, and this container of it: where a process's number means that process."""
     parts = [socket.gethostname()]
-    for read in (
-        lambda: Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        lambda: os.readlink("/proc/self/ns/pid"),
-    ):
-        with suppress(OSError):
-            parts.append(read())
+    with suppress(OSError):  # no Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
 
 

@@ -105,7 +105,7 @@ class LayerStore:
         return {digest for digest, at in self._read_at.items() if since is None or at >= since}
 
     def list_anew(self) -> None:
-        """Let a network file system see what other machines wrote: it lists a folder anew once something is made in it."""
+        """Let a network file system see what other machines wrote: it lists a folder anew where something is made."""
         if self.folder.exists():
             file = self.folder / f".{socket.gethostname()}-{os.getpid()}.tmp"
             with disk_errors(file):

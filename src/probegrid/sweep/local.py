@@ -1,7 +1,7 @@
-"""The jobs one after another on this machine, each in its own process, so that each starts with free memory.
+"""The jobs on this machine, each in its own process, so that each starts with free memory, and on cards of its own.
 
-A runner of its own session starts them in turn: it outlives the launcher that started it, and is ended with
-all it started by one signal to its process group.
+A runner of its own session starts each when there is room for it: it outlives the launcher that started it, and is
+ended with all it started by one signal to its process group.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from pathlib import Path
 import psutil
 
 from probegrid.disk import locked
+from probegrid.hardware.devices import BYTES_PER_GB
+from probegrid.hardware.machine import visible_cards
 from probegrid.sweep.interrupts import uninterrupted
+from probegrid.sweep.options import LocalOptions, plain
+from probegrid.sweep.room import Room
 from probegrid.sweep.scheduler import Ending, JobPhase, JobRequest, JobState, MakeCall
 from probegrid.tracking.sweep_folder import SweepFolder
 from probegrid.tracking.sweep_state import Job, Submission
@@ -31,6 +35,10 @@ class LocalScheduler:
     """Runs jobs on this machine."""
 
     name = "local"
+
+    def __init__(self, options: LocalOptions | None = None) -> None:
+        """Take the options of submitting; None where jobs are only looked at."""
+        self._options = options or LocalOptions()
 
     def submit(
         self, folder: SweepFolder, packs: Sequence[Sequence[JobRequest]], make_call: MakeCall
@@ -46,10 +54,12 @@ class LocalScheduler:
                 request.cells,
                 request.resources,
                 str(place / f"{index}.log"),
+                request.cards,
+                request.takes_more,
             )
             for index, request in enumerate(requests)
         )
-        submission = Submission(number, self.name, socket.gethostname(), jobs)
+        submission = Submission(number, self.name, socket.gethostname(), jobs, plain(self._options))
         command = [sys.executable, "-m", __name__, str(folder.results_dir), folder.id, str(number)]
         with uninterrupted():
             folder.write_submission(submission)
@@ -74,7 +84,7 @@ class LocalScheduler:
         """Nothing: the runner starts each job as the one before it ends."""
 
     def cancel(self, folder: SweepFolder, submission: Submission) -> None:
-        """End the runner and the job it has."""
+        """End the runner and the jobs it has."""
         runner = _runner(folder, submission.number)
         if runner is None:
             return
@@ -93,7 +103,6 @@ class LocalScheduler:
 def _states(folder: SweepFolder, submission: Submission) -> Iterator[tuple[str, JobState]]:
     place = folder.submission_dir(submission.number)
     alive = _runner(folder, submission.number) is not None
-    running = True  # the first job that has not ended has its turn
     for index, job in enumerate(submission.jobs):
         code = folder.read_json(place / f"{index}.exit.json")
         if code is not None:
@@ -101,9 +110,10 @@ def _states(folder: SweepFolder, submission: Submission) -> Iterator[tuple[str, 
             yield job.id, JobState(JobPhase.ended, _ending(code), ending)
         elif not alive:
             yield job.id, JobState(JobPhase.ended, "its runner died", Ending.died)
+        elif (place / f"{index}.started.json").exists():
+            yield job.id, JobState(JobPhase.running)
         else:
-            yield job.id, JobState(JobPhase.running if running else JobPhase.queued)
-            running = False
+            yield job.id, JobState(JobPhase.queued)
 
 
 def _ending(code: int) -> str:
@@ -132,22 +142,73 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
+class _Runner:
+    """Starts the jobs of a submission in their order, each as soon as there is room for it."""
+
+    def __init__(self, folder: SweepFolder, submission: Submission, room: Room) -> None:
+        self._folder, self._submission, self._room = folder, submission, room
+        self._place = folder.submission_dir(submission.number)
+        self._waiting = list(range(len(submission.jobs)))
+        self._running: dict[int, int] = {}
+        """The job of each process."""
+
+    def run(self) -> None:
+        """Run all of them to their ends."""
+        while True:
+            self._start_what_has_room()
+            if not self._running:
+                return
+            process, status = os.wait()
+            if process in self._running:
+                index = self._running.pop(process)
+                self._room.let_go(index)
+                code = os.waitstatus_to_exitcode(status)
+                self._folder.write_json(self._place / f"{index}.exit.json", code)
+
+    def _start_what_has_room(self) -> None:
+        """Start jobs; one that has to wait for cards keeps those behind it from them, one for the CPU from that."""
+        held_up: set[bool] = set()
+        for index in list(self._waiting):
+            job = self._submission.jobs[index]
+            stop = self._folder.read_stop()
+            if stop is not None and all(stop.covers(cell, self._submission.number) for cell in job.cells):
+                self._waiting.remove(index)
+                continue
+            if self._room.is_of_cpu(job) in held_up:
+                continue
+            behind = [self._submission.jobs[each] for each in self._waiting if each >= index]
+            cards = self._room.take(index, behind)
+            if cards is None:
+                held_up.add(self._room.is_of_cpu(job))
+                continue
+            self._waiting.remove(index)
+            self._folder.write_json(self._place / f"{index}.started.json", list(cards))
+            self._running[self._start(job, cards)] = index
+
+    def _start(self, job: Job, cards: Sequence[str]) -> int:
+        """Start a job that sees its own cards alone; on a machine that has none it sees what there is."""
+        environment = dict(os.environ)
+        if self._room.has_cards:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
+        words = [self._folder.results_dir, self._folder.id, self._submission.number, *job.cells]
+        command = [sys.executable, "-m", "probegrid.sweep.worker", *map(str, words)]
+        with Path(job.log).open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        process.returncode = 0  # whoever waits for any of them has its status
+        return process.pid
+
+
 def main() -> None:
     """Entry point of the runner: ``python -m probegrid.sweep.local RESULTS_DIR SWEEP SUBMISSION``."""
     results_dir, sweep, number = sys.argv[1:]
     folder = SweepFolder(Path(results_dir), sweep)
     submission = folder.read_submission(int(number))
-    worker = [sys.executable, "-m", "probegrid.sweep.worker", results_dir, sweep, number]
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # it was started while its launcher held signals back
     with locked(folder.path / ".runner.lock"):  # an earlier submission's runner may still be at work
-        for index, job in enumerate(submission.jobs):
-            stop = folder.read_stop()
-            if stop is not None and all(stop.covers(cell, submission.number) for cell in job.cells):
-                continue
-            with Path(job.log).open("wb") as log:
-                command = [*worker, *map(str, job.cells)]
-                code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-            folder.write_json(folder.submission_dir(submission.number) / f"{index}.exit.json", code)
+        memory_gb = psutil.virtual_memory().total / BYTES_PER_GB
+        _Runner(
+            folder, submission, Room(visible_cards(), memory_gb, submission.options["max_parallel"])
+        ).run()
 
 
 if __name__ == "__main__":

@@ -92,11 +92,31 @@ def cancelled(rows: Sequence[CellRow], why: str) -> list[CellRow]:
     return [replace(row, stage=Stage.cancelled, detail=why) if row.is_live else row for row in rows]
 
 
-def latest_jobs(submissions: Sequence[Submission]) -> dict[int, tuple[Submission, Job]]:
-    """The last job each cell was given to."""
-    return {
-        cell: (submission, job) for submission in submissions for job in submission.jobs for cell in job.cells
-    }
+def latest_jobs(submissions: Sequence[Submission]) -> dict[int, tuple[Submission, tuple[Job, ...]]]:
+    """The last jobs each cell was given to: one, or those that share it."""
+    found: dict[int, tuple[Submission, tuple[Job, ...]]] = {}
+    for submission in submissions:
+        of_cells: dict[int, tuple[Job, ...]] = {}
+        for job in submission.jobs:
+            for cell in job.cells:
+                of_cells[cell] = (*of_cells.get(cell, ()), job)
+        found |= {cell: (submission, jobs) for cell, jobs in of_cells.items()}
+    return found
+
+
+_TELLING = (Ending.died, Ending.hopeless, Ending.cancelled, Ending.completed)
+
+
+def _telling(jobs: Sequence[Job], states: Mapping[str, JobState]) -> Job:
+    """Of the jobs that share a cell the one that says how it is doing: one that runs, else waits, else died."""
+
+    def rank(job: Job) -> tuple[int, int]:
+        state = states.get(job.id)
+        if state is None or state.ending is None:
+            return (1, 0) if state is None else (0 if state.phase is JobPhase.running else 2, 0)
+        return 3, _TELLING.index(state.ending)
+
+    return min(jobs, key=rank)
 
 
 def _row(
@@ -104,7 +124,7 @@ def _row(
     manifest: Manifest,
     cell: int,
     state: CellState | None,
-    latest: tuple[Submission, Job] | None,
+    latest: tuple[Submission, tuple[Job, ...]] | None,
     job_states: Mapping[int, Mapping[str, JobState]],
     stop: Stop | None,
 ) -> CellRow:
@@ -115,7 +135,8 @@ def _row(
         return CellRow(cell, known.name, Stage.invalid, known.invalid, is_user_error=True)
     if latest is None:
         return CellRow(cell, known.name, Stage.left)
-    submission, job = latest
+    submission, jobs = latest
+    job = _telling(jobs, job_states[submission.number])
     if state is not None and state.submission != submission.number:
         state = None
     if state is not None and state.phase is not Phase.running:
