@@ -147,6 +147,7 @@ def work_through(
         progress: told of what others did.
     """
     waiting = list(batches)
+    names = [batch.name for batch in waiting]
     wanted = {index for batch in waiting for index in batch.indices}
     done: set[int] = set()
 
@@ -175,6 +176,7 @@ def work_through(
                 time.sleep(POLL_S)
             look_again()
             waiting = [batch for batch in held_by_others if not done.issuperset(batch.indices)]
+        claims.clear(names)
 
 
 def _as_batches(stored: object) -> list[list[str]] | None:

@@ -16,7 +16,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -114,6 +114,12 @@ class Claims:
         """
         while not self.take(name):
             time.sleep(POLL_S)
+
+    def clear(self, names: Iterable[str]) -> None:
+        """Remove what holders left who died between the end of their work and letting go."""
+        for name in names:
+            if self._file(name).exists() and self.take(name):
+                self.release(name)
 
     def is_held(self, name: str) -> bool:
         """Whether somebody who lives holds a claim, as far as can be told by now."""
