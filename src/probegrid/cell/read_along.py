@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from probegrid.cell.replicas import gpu_groups, here, together
 
+_READERS = "readers"
+"""Processes that the metrics are of, among them on their way from job to job."""
+
 if TYPE_CHECKING:
     from probegrid.cell.cell import Cell
     from probegrid.cell.pack import Pack
@@ -73,17 +76,14 @@ class ReadAlong:
         """Whether this process evaluates the cell, now that all is read."""
         return self._jobs is None or self._jobs.may_evaluate(self._with_replicas(metrics))
 
-    def metrics(self, own: Mapping[str, float]) -> dict[str, float]:
-        """What all took together; how many they were, where they were several."""
+    def took(self, own: Mapping[str, float]) -> tuple[dict[str, float], int]:
+        """What all took together, and how many they were."""
         others = [] if self._jobs is None else self._jobs.others()
         found = together(self._with_replicas(own), others)
-        readers = 1 + len(self._of_replicas()) + sum(int(each.get("readers", 1)) for each in others)
-        return found | ({"readers": float(readers)} if readers > 1 else {})
+        return found, int(found.pop(_READERS))
 
     def _with_replicas(self, own: Mapping[str, float]) -> dict[str, float]:
-        replicas = self._of_replicas()
-        found = together(own, replicas)
-        return found | ({"readers": 1.0 + len(replicas)} if replicas else {})
+        return together({**own, _READERS: 1.0}, [{**each, _READERS: 1.0} for each in self._of_replicas()])
 
     def _of_replicas(self) -> list[dict[str, float]]:
         if not self._is_called:

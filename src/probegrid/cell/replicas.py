@@ -21,7 +21,7 @@ from probegrid.tracking.redaction import redact
 
 _TERM_WAIT_S = 5.0
 _LAST_LINES = 3
-TOGETHER = ("load_s", "peak_ram_gb")
+TOGETHER = ("load_s", "peak_ram_gb", "readers")
 """Metrics of a process that are added up over all who share a reading; of those of a GPU the most counts."""
 
 

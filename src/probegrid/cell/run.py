@@ -199,9 +199,11 @@ def _compute(
             outcome = answer_outcome(cell, cell.probe, scored, session)
     for sentence in pack.replicas.ended():
         progress.say(sentence)
+    metrics, readers = along.took(session.metrics())
     return replace(
         outcome,
-        metrics={**outcome.metrics, **along.metrics(session.metrics())},
+        metrics={**outcome.metrics, **metrics},
+        readers=readers,
         notes={**outcome.notes, **_found_before(session.found_s)},
         steps={**outcome.steps, **telemetry.series()},
     )
@@ -253,7 +255,12 @@ def _identity(cell: Cell, plan: Plan | None, started: datetime, sweep: str | Non
 
 def _found(outcome: Outcome) -> dict[str, Any]:
     """The part of a record that a cell found out."""
-    return {"metrics": outcome.metrics, "notes": outcome.notes, "steps": outcome.steps}
+    return {
+        "metrics": outcome.metrics,
+        "notes": outcome.notes,
+        "steps": outcome.steps,
+        "readers": outcome.readers,
+    }
 
 
 def _send(folder: Path, tracking: TrackingConfig, progress: Progress) -> str | None:

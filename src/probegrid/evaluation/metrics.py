@@ -100,9 +100,6 @@ METRICS: dict[str, MetricInfo] = {
     "examples_per_s": MetricInfo("examples read a second", "examples/s", True),
     "load_s": MetricInfo("time to load the model", "s", False),
     "read_s": MetricInfo("time to read the data set with the model loaded", "s", False),
-    "readers": MetricInfo(
-        "processes that shared the reading; seconds are of all together, rates of each", "1", None
-    ),
     "peak_ram_gb": MetricInfo("highest resident memory of the process", "GB", False),
     "peak_gpu_gb_": MetricInfo("highest memory allocated on GPU", "GB", False),
     "train_loss": MetricInfo("mean loss on the training examples; step = epoch", "nats", False),
