@@ -120,11 +120,11 @@ class Plan:
         return self.hours * self.gpus * self.replicas
 
     def resources(self) -> Resources:
-        """What to ask a scheduler for: twice the time and 15 minutes, 8 GB of CPU memory a copy to spare."""
+        """What to ask a scheduler for a copy: twice the time and 15 minutes, 8 GB of CPU memory to spare."""
         return Resources(
-            gpus=self.gpus * self.replicas,
-            cpus=4 * max(1, self.gpus) * self.replicas,
-            mem_gb=float(math.ceil(self.cpu_bytes / BYTES_PER_GB) + 8) * self.replicas,
+            gpus=self.gpus,
+            cpus=4 * max(1, self.gpus),
+            mem_gb=float(math.ceil(self.cpu_bytes / BYTES_PER_GB) + 8),
             timeout_min=15 + math.ceil(2 * 60 * self.hours),
         )
 

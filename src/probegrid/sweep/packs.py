@@ -52,10 +52,7 @@ def _jobs(checked: Sequence[CheckedCell], numbers: Sequence[int], size: int) -> 
     chunks = [tuple(numbers[start : start + size]) for start in range(0, len(numbers), size)]
     spec = _spec(checked[numbers[0]])
     config, choices = spec.config, spec.choices
-    asked = [
-        _resources(config.model.resources, [plan for cell in chunk if (plan := checked[cell].plan)])
-        for chunk in chunks
-    ]
+    asked = [_resources(config, [plan for cell in chunk if (plan := checked[cell].plan)]) for chunk in chunks]
     name = "-".join((choices.model, choices.quantization, choices.device_map))
     cards, takes_more = _cards(config, [checked[cell].plan for cell in numbers])
     return [JobRequest(name, chunk, _most(asked), cards, takes_more) for chunk in chunks]
@@ -73,18 +70,31 @@ def _cards(config: Config, plans: Sequence[Plan | None]) -> tuple[int | None, bo
     known = [plan for plan in plans if plan is not None]
     if not known:
         return None, False
-    needed = max(plan.gpus * plan.replicas for plan in known)
+    needed = max(plan.gpus for plan in known) * _copies(config)
     spreads = device_map.strategy is PlacementStrategy.auto and device_map.replicas == AUTO
     return needed, spreads and needed > 0
 
 
-def _resources(given: Resources, plans: Sequence[Plan]) -> Resources:
+def _resources(config: Config, plans: Sequence[Plan]) -> Resources:
     """What the cells need one after another: the most of everything, and the time of all, doubled."""
+    given = config.model.resources
     if not plans:
         return given
     minutes = _STARTUP_MIN + math.ceil(_TIME_FACTOR * 60 * sum(plan.hours for plan in plans))
-    planned = replace(_most([plan.resources() for plan in plans]), timeout_min=minutes)
+    planned = replace(_of_all_copies(config, [plan.resources() for plan in plans]), timeout_min=minutes)
     return replace(planned, **{name: value for name, value in vars(given).items() if value is not None})
+
+
+def _copies(config: Config) -> int:
+    """Copies of the model that were asked for by number; ``auto`` takes what a job is given beyond one copy's need."""
+    return 1 if config.device_map.replicas == AUTO else int(config.device_map.replicas)
+
+
+def _of_all_copies(config: Config, resources: Sequence[Resources]) -> Resources:
+    """The most of everything, for each copy of the model."""
+    each, copies = _most(resources), _copies(config)
+    counted = {name: getattr(each, name) for name in ("gpus", "cpus", "mem_gb")}
+    return replace(each, **{name: value and value * copies for name, value in counted.items()})
 
 
 def _most(resources: Sequence[Resources]) -> Resources:

@@ -80,9 +80,13 @@ def observe(folder: SweepFolder) -> list[CellRow]:
     job_states = {
         number: scheduler_of(submission).states(folder, submission) for number, submission in asked.items()
     }
+    telling = {
+        cell: (submission, _telling(jobs, job_states[submission.number]))
+        for cell, (submission, jobs) in latest.items()
+    }
     states, stop = folder.read_states(len(manifest.cells)), folder.read_stop()
     return [
-        _row(folder, manifest, cell, state, latest.get(cell), job_states, stop)
+        _row(folder, manifest, cell, state, telling.get(cell), job_states, stop)
         for cell, state in enumerate(states)
     ]
 
@@ -124,7 +128,7 @@ def _row(
     manifest: Manifest,
     cell: int,
     state: CellState | None,
-    latest: tuple[Submission, tuple[Job, ...]] | None,
+    latest: tuple[Submission, Job] | None,
     job_states: Mapping[int, Mapping[str, JobState]],
     stop: Stop | None,
 ) -> CellRow:
@@ -135,8 +139,7 @@ def _row(
         return CellRow(cell, known.name, Stage.invalid, known.invalid, is_user_error=True)
     if latest is None:
         return CellRow(cell, known.name, Stage.left)
-    submission, jobs = latest
-    job = _telling(jobs, job_states[submission.number])
+    submission, job = latest
     if state is not None and state.submission != submission.number:
         state = None
     if state is not None and state.phase is not Phase.running:
