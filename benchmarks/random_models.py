@@ -14,7 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from probegrid.embedded import checkpoint_dir
 from probegrid.models.build import skeleton
-from probegrid.models.checkpoint import WEIGHTS_INDEX, Checkpoint
+from probegrid.models.checkpoint import Checkpoint
+from probegrid.models.fingerprint import WEIGHTS_INDEX
 from probegrid.models.quantization import Entries, pack, quantization_config
 from probegrid.schema import QuantizationMethod
 
@@ -116,6 +117,7 @@ class RandomParts:
     ) -> None:
         self._skeleton = skeleton(config, config.num_hidden_layers, dtype, with_head=True)
         self._method = method
+        self.dtype = dtype
 
     def part(self, name: str, device: torch.device) -> Entries:
         """As ``assembly.Parts.part``; drawn on a GPU if there is one, whose generator is another than the CPU's."""

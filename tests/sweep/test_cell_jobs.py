@@ -21,6 +21,7 @@ import sys, time
 from probegrid.sweep.cell_jobs import CellJobs
 from probegrid.tracking.sweep_folder import SweepFolder
 with CellJobs(SweepFolder(sys.argv[1], "s"), 1, 0, 2) as jobs:
+    jobs.has_read()
     print(jobs.may_evaluate({"load_s": 3.0}), flush=True)
     time.sleep(600)
 """
@@ -35,6 +36,8 @@ def test_one_of_them_evaluates_and_knows_what_the_others_took(folder: SweepFolde
     with CellJobs(folder, 1, 0, 3) as first, CellJobs(folder, 1, 0, 3) as second:
         assert second.began == first.began <= time.time()
         assert first.others_go_on()
+        second.has_read()
+        assert list(first.others()) == [{}]
         assert first.may_evaluate({"load_s": 1.0})
         assert not second.may_evaluate({"load_s": 2.0})
         assert second.is_being_evaluated()

@@ -36,7 +36,7 @@ class Jobs(Protocol):
         """Whether another job is at the cell."""
 
     def others(self) -> Sequence[Mapping[str, float]]:
-        """What every other job took."""
+        """What every other job took that has read something; nothing of one that died."""
 
 
 class ReadAlong:
@@ -58,8 +58,8 @@ class ReadAlong:
         self._cell, self._pack, self._plan, self._jobs = cell, pack, plan, jobs
         self._number = pack.number(cell.spec)
         self._copies = 1 if plan is None else plan.replicas
-        self._groups: list[list[str]] = []
         self._indices: list[list[int]] = []
+        """The GPUs of each replica, as this process sees them."""
         self._is_called = False
 
     def sharing(self, progress: Progress) -> Sharing:
@@ -79,7 +79,7 @@ class ReadAlong:
     def took(self, own: Mapping[str, float]) -> tuple[dict[str, float], int]:
         """What all took together, and how many they were."""
         others = [] if self._jobs is None else self._jobs.others()
-        found = together(self._with_replicas(own), others)
+        found = together(self._with_replicas(own), [{_READERS: 1.0, **each} for each in others])
         return found, int(found.pop(_READERS))
 
     def _with_replicas(self, own: Mapping[str, float]) -> dict[str, float]:
@@ -93,18 +93,27 @@ class ReadAlong:
             for number, metrics in self._pack.replicas.metrics(self._number).items()
         ]
 
+    def get_ready(self) -> None:
+        """Start the replicas, for something may be missing; if nothing is, they end with the pack."""
+        if self._copies > 1 and self._plan is not None:
+            used = self._plan.placement.gpus
+            self._indices = gpu_groups(used, self._copies, _visible() if used else 0)
+            self._tell(reads=False)
+
     def _call(self) -> None:
         """Something is missing: let the replicas read along."""
-        if self._is_called or self._copies == 1 or self._plan is None:
-            return
-        self._is_called = True
-        self._indices = gpu_groups(self._plan.placement.gpus, self._copies, _visible())
+        if self._indices and not self._is_called:
+            self._is_called = True
+            self._tell(reads=True)
+
+    def _tell(self, *, reads: bool) -> None:
         order = {
             "cell": self._number,
             "since": self.since,
             "readers": self._copies * (1 if self._jobs is None else self._jobs.count),
+            "reads": reads,
         }
-        self._pack.replicas.read(order, [[_name(gpu) for gpu in group] for group in self._indices])
+        self._pack.replicas.tell(order, [[_name(gpu) for gpu in group] for group in self._indices])
 
 
 def _visible() -> int:

@@ -34,6 +34,8 @@ class Order:
     """What was read before (seconds since the epoch) is read again; None: nothing is."""
     readers: int
     """Processes that share the readings."""
+    reads: bool
+    """Whether it is read now; else what comes before a weight is read is done ahead."""
 
 
 def main() -> None:
@@ -49,13 +51,25 @@ def main() -> None:
     with Pack(specs, is_replica=True) as pack:
         while True:
             order = orders.get()
-            _read(pack.prepare(specs[order.cell]), order, pack, answers)
+            cell = pack.prepare(specs[order.cell])
+            if order.reads:
+                _read(cell, order, pack, answers)
+            else:
+                _get_ready()
 
 
 def _listen(told: IO[bytes], orders: queue.Queue[Order]) -> None:
     for line in told:
         orders.put(Order(**json.loads(line)))
     os._exit(0)  # a claim that is held passes on, for its holder is dead
+
+
+def _get_ready() -> None:
+    """Import what reading takes; nothing is put on a device."""
+    import probegrid.cell.answer_probe
+    import probegrid.cell.gather
+    import probegrid.inference.engine
+    import probegrid.readings.session  # noqa: F401
 
 
 def _read(cell: Cell, order: Order, pack: Pack, answers: IO[str]) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -21,12 +22,14 @@ from probegrid.tracking.redaction import redact
 
 _TERM_WAIT_S = 5.0
 _LAST_LINES = 3
+_MOST_DEATHS = 2
+"""Of a replica, after which it is not started anew: whatever kills it will again."""
 TOGETHER = ("load_s", "peak_ram_gb", "readers")
 """Metrics of a process that are added up over all who share a reading; of those of a GPU the most counts."""
 
 
 class Replicas:
-    """The processes of a pack beside its own; started when something is missing, they serve every cell after it."""
+    """The processes of a pack beside its own; started early, for imports take seconds, they serve every cell after."""
 
     def __init__(self, specs: Sequence[CellSpec]) -> None:
         """Start nothing yet.
@@ -37,9 +40,11 @@ class Replicas:
         self._content = pickle.dumps(list(specs))
         self._running: list[_Replica] = []
         self._groups: list[list[str]] = []
+        self._deaths: Counter[int] = Counter()
+        self._said: list[str] = []
 
-    def read(self, order: Mapping[str, object], groups: Sequence[Sequence[str]]) -> None:
-        """Let them read a cell along; those that lack are started, and those that died are started anew.
+    def tell(self, order: Mapping[str, object], groups: Sequence[Sequence[str]]) -> None:
+        """Let them read a cell along, or get ready for it; those that lack are started, those that died anew.
 
         Args:
             order: what `replica.Order` takes.
@@ -51,9 +56,12 @@ class Replicas:
             self.close()
             self._groups = wanted
         alive = {replica.number: replica for replica in self._running if replica.is_alive}
+        for replica in self._running:
+            self._bury(replica)
         self._running = [
             alive.get(number) or _Replica(number, group, self._content, len(wanted) + 1)
             for number, group in enumerate(wanted, start=1)
+            if self._deaths[number] < _MOST_DEATHS
         ]
         for replica in self._running:
             replica.tell(order)
@@ -61,14 +69,20 @@ class Replicas:
     def metrics(self, cell: int) -> dict[int, dict[str, float]]:
         """What each replica that read something of a cell has taken so far, by its place in the groups."""
         return {
-            place: replica.metrics[cell]
-            for place, replica in enumerate(self._running)
-            if cell in replica.metrics
+            replica.number - 1: replica.metrics[cell] for replica in self._running if cell in replica.metrics
         }
 
     def ended(self) -> list[str]:
         """A sentence on each replica that died since it was asked last."""
-        return [said for replica in self._running if (said := replica.death())]
+        for replica in self._running:
+            self._bury(replica)
+        said, self._said = self._said, []
+        return said
+
+    def _bury(self, replica: _Replica) -> None:
+        if death := replica.death():
+            self._deaths[replica.number] += 1
+            self._said.append(death)
 
     def close(self) -> None:
         """End all of them: whatever they are at is done, or another's now."""

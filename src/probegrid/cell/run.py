@@ -167,6 +167,7 @@ def _compute(
     Returns:
         None where another job evaluates it.
     """
+    along.get_ready()  # what this process imports now they import meanwhile
     from probegrid.cell.gather import Gathered, gather
     from probegrid.cell.trained_probe import outcome_of_trained
     from probegrid.hardware.telemetry import Telemetry

@@ -63,8 +63,10 @@ def _copies(plan: Plan) -> list[tuple[str, str]]:
     """What is said of several copies of the model."""
     if plan.replicas == 1:
         return []
-    each = f"{plan.gpus} GPU{'s' * (plan.gpus != 1)} of its own" if plan.gpus else "processes of their own"
-    return [("replicas", f"{plan.replicas} copies as above share the reading, each on {each}")]
+    each = (
+        f"on {plan.gpus} GPU{'s' * (plan.gpus != 1)} of its own" if plan.gpus else "in a process of its own"
+    )
+    return [("replicas", f"{plan.replicas} copies as above share the reading, each {each}")]
 
 
 def grid_table(rows: Sequence[tuple[str, Plan | UserError | None]]) -> Table:

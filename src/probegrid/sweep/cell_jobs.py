@@ -46,6 +46,7 @@ class CellJobs:
             self._place.mkdir(parents=True, exist_ok=True)
         self.began = self._began()
         self._claims = Claims(self._place)
+        self._has_read = False
 
     def __enter__(self) -> Self:
         self._claims.take(_PRESENCE + self._name)
@@ -56,9 +57,16 @@ class CellJobs:
     ) -> None:
         self._claims.__exit__(kind, error, trace)
 
+    def has_read(self) -> None:
+        """Note that this job has read something of the cell, for it may not live to say what it took."""
+        if not self._has_read:
+            self._has_read = True
+            self._leave({})
+
     def may_evaluate(self, metrics: Mapping[str, float]) -> bool:
         """Whether this job is the one that evaluates the cell; what it took is left for that one where it is not."""
-        self._folder.write_json(self._place / f"{self._name}.json", dict(metrics))
+        if self._has_read:
+            self._leave(metrics)
         if not self._claims.take(_EVALUATION):
             return False
         return not has_ended(self._folder.read_state(self._cell), self._submission)
@@ -78,7 +86,10 @@ class CellJobs:
     def others(self) -> Sequence[Mapping[str, float]]:
         """What every other job took."""
         files = [file for file in self._place.glob("*.json") if file.stem not in (self._name, "began")]
-        return [values for file in files if (values := self._folder.read_json(file))]
+        return [values for file in files if (values := self._folder.read_json(file)) is not None]
+
+    def _leave(self, metrics: Mapping[str, float]) -> None:
+        self._folder.write_json(self._place / f"{self._name}.json", dict(metrics))
 
     def _began(self) -> float:
         """When the first of them began, in seconds since the epoch: only one can write it."""

@@ -194,7 +194,8 @@ def _run_as(job: _Job, cell: int, spec: CellSpec, jobs: CellJobs | None) -> _End
     heartbeat = Heartbeat(
         lambda step, done, total, left_s: write_running(
             replace(state, step=step, done=done, total=total, left_s=left_s, beat=time.time())
-        )
+        ),
+        *([] if jobs is None else [jobs.has_read]),
     )
     try:
         with full_disk(folder.path):  # the job's own log may be what has no room
