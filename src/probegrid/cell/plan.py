@@ -19,6 +19,7 @@ from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.planning.families import architecture_from_config, mismatches
 from probegrid.planning.placement import Placement
 from probegrid.planning.plan import Plan, plan
+from probegrid.planning.replicas import AUTO
 from probegrid.planning.workload import TOKEN_ESTIMATES, Workload, activation_workload, question_workload
 from probegrid.probes import Kind, resolve_layers
 from probegrid.readings.prompts import shared_prefix
@@ -161,18 +162,18 @@ def _plan(
     is_stored: bool,
     hardware: Hardware | None = None,
 ) -> Plan:
-    if pack is not None:
-        device_map = replace(device_map, replicas=str(pack.replicas))
-    return plan(
+    follows_pack = pack is not None and device_map.replicas == AUTO
+    found = plan(
         architecture,
         dtype=config.model.dtype,
         quantization=config.quantization.method,
-        device_map=device_map,
+        device_map=replace(device_map, replicas="1") if follows_pack else device_map,
         hardware=pack.hardware if pack else hardware or _hardware(device_map),
         workload=workload,
         placement=pack.placement if pack else None,
         is_stored=is_stored,
     )
+    return found.in_copies(pack.replicas) if pack and follows_pack else found
 
 
 def _architecture(config: Config, checkpoint: Checkpoint) -> Architecture:

@@ -128,6 +128,10 @@ class Plan:
             timeout_min=15 + math.ceil(2 * 60 * self.hours),
         )
 
+    def in_copies(self, replicas: int) -> Plan:
+        """The same for so many copies of the model, of a plan for one."""
+        return replace(self, replicas=replicas, tokens_per_s=self.tokens_per_s * replicas)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         values = asdict(self)
@@ -190,12 +194,7 @@ def plan(
     largest_batch, chosen = max(option.batch.size for option in candidates), best(candidates)
     replicas, said = replicas_of(device_map.replicas, facts, chosen)
     found = _plan_of(facts, chosen, largest_batch, is_stored=is_stored)
-    return replace(
-        found,
-        replicas=replicas,
-        tokens_per_s=found.tokens_per_s * replicas,
-        notes=(*found.notes, *filter(None, [said])),
-    )
+    return replace(found, notes=(*found.notes, *filter(None, [said]))).in_copies(replicas)
 
 
 def _plan_of(facts: Facts, option: Option, largest_batch: int, *, is_stored: bool) -> Plan:

@@ -29,6 +29,8 @@ from probegrid.tracking.sweep_folder import SweepFolder
 from probegrid.tracking.sweep_state import Job, Submission
 
 _TERM_WAIT_S = 5.0
+_SHORT = 12
+"""Characters of a GPU's UUID that are shown."""
 
 
 class LocalScheduler:
@@ -110,8 +112,9 @@ def _states(folder: SweepFolder, submission: Submission) -> Iterator[tuple[str, 
             yield job.id, JobState(JobPhase.ended, _ending(code), ending)
         elif not alive:
             yield job.id, JobState(JobPhase.ended, "its runner died", Ending.died)
-        elif (place / f"{index}.started.json").exists():
-            yield job.id, JobState(JobPhase.running)
+        elif (cards := folder.read_json(place / f"{index}.started.json")) is not None:
+            named = f" ({', '.join(card[:_SHORT] for card in cards)})" if cards else ""
+            yield job.id, JobState(JobPhase.running, node=f"{socket.gethostname()}{named}")
         else:
             yield job.id, JobState(JobPhase.queued)
 

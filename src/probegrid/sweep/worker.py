@@ -45,7 +45,8 @@ def run_cells(folder: SweepFolder, submission: int, cells: Sequence[int]) -> Non
     left = [cell for cell in cells if not has_ended(folder.read_state(cell), submission)]
     specs = {cell: found for cell in left if (found := configs[cell])}
     with Pack(list(specs.values()), pool=ReportingPool()) as pack:
-        handed_over, broken = _run_all(_Job(folder, manifest, submission, pack), specs)
+        each = int(folder.read_submission(submission).options.get("jobs_per_cell", 1))
+        handed_over, broken = _run_all(_Job(folder, manifest, submission, pack, each), specs)
     if manifest.launcher["detach"] or manifest.launcher["on_interrupt"] == OnInterrupt.detach.name:
         _close_if_last(folder)
     states = [folder.read_state(cell) for cell in cells if cell not in handed_over]
@@ -66,11 +67,8 @@ class _Job:
     manifest: Manifest
     submission: int
     pack: Pack
-
-    @property
-    def jobs_per_cell(self) -> int:
-        """Jobs that have each of the cells."""
-        return int(self.manifest.launcher["jobs_per_cell"])
+    jobs_per_cell: int
+    """Jobs that have each of the cells."""
 
 
 def _run_all(job: _Job, specs: Mapping[int, CellSpec]) -> tuple[set[int], int]:
