@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -131,14 +132,8 @@ def test_jobs_share_a_cell_and_any_of_them_may_die(
 def at_work(grid: Grid) -> list[int]:
     """The processes that hold or have held a batch of the only reading."""
     logs = [grid.folder / job["log"] for job in grid.jobs()]
-    pids = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-            if "probegrid.sweep.worker" in words and process.cwd() == str(grid.folder):
-                pids.append(process.pid)
-        except psutil.Error:
-            continue
+    runner = json.loads((grid.sweep() / "submissions" / "1" / "runner.json").read_text())
+    pids = [child.pid for child in psutil.Process(runner["pid"]).children()]
     return (
         pids if all("loaded " in log.read_text() for log in logs if log.exists()) and len(logs) == 3 else []
     )

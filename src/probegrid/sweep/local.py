@@ -6,14 +6,17 @@ ended with all it started by one signal to its process group.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -29,6 +32,8 @@ from probegrid.tracking.sweep_folder import SweepFolder
 from probegrid.tracking.sweep_state import Job, Submission
 
 _TERM_WAIT_S = 5.0
+_MOST_OPEN = 256
+"""Files that a runner may have open."""
 _SHORT = 12
 """Characters of a GPU's UUID that are shown."""
 
@@ -189,16 +194,75 @@ class _Runner:
             self._running[self._start(job, cards)] = index
 
     def _start(self, job: Job, cards: Sequence[str]) -> int:
-        """Start a job that sees its own cards alone; on a machine that has none it sees what there is."""
+        """Start a job, which sees its own cards alone; on a machine that has none it sees what there is."""
+        words = [self._folder.results_dir, self._folder.id, self._submission.number, *job.cells]
+        command = ["probegrid.sweep.worker", *map(str, words)]
+        if self._forks:
+            return _fork(command, Path(job.log))
         environment = dict(os.environ)
         if self._room.has_cards:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
-        words = [self._folder.results_dir, self._folder.id, self._submission.number, *job.cells]
-        command = [sys.executable, "-m", "probegrid.sweep.worker", *map(str, words)]
         with Path(job.log).open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command], stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
         process.returncode = 0  # whoever waits for any of them has its status
         return process.pid
+
+    @cached_property
+    def _forks(self) -> bool:
+        """Whether jobs are forked off this process, which has imported torch then, once for all: 4 s of CPU each.
+
+        Only where no card is there to be given: what has asked CUDA for anything cannot be forked, and an import may.
+        """
+        if self._room.has_cards or sys.platform != "linux" or len(self._submission.jobs) == 1:
+            return False
+        import probegrid.cell.answer_probe
+        import probegrid.cell.trained_probe
+        import probegrid.inference.engine
+        import probegrid.models.load
+        import probegrid.readings.session
+        import probegrid.sweep.worker  # noqa: F401
+
+        return True
+
+
+def _fork(command: list[str], log: Path) -> int:
+    """Run the worker in a copy of this process, as if it had been started anew; return its number."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    process = os.fork()
+    if process:
+        return process
+    status = 1
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        for stream_number in (1, 2):
+            os.dup2(descriptor, stream_number)
+        os.closerange(3, _MOST_OPEN)  # the runner's lock among them, which ends with the runner
+        status = _status_of_worker(command)
+    finally:
+        os._exit(status)  # never back into the runner
+
+
+def _status_of_worker(command: list[str]) -> int:
+    from probegrid.sweep import worker
+
+    sys.argv = command
+    try:
+        worker.main()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
+    except BaseException:  # noqa: BLE001  # as an interpreter does at its end
+        traceback.print_exc()
+        status = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return status
 
 
 def main() -> None:
