@@ -119,6 +119,8 @@ class ReadAlong:
 def _visible() -> int:
     import torch
 
+    import probegrid.models.kv_budget  # noqa: F401  # it sets up CUDA's allocator, before CUDA is asked for anything
+
     return torch.cuda.device_count()
 
 

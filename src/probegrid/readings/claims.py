@@ -166,9 +166,9 @@ class Claims:
         found = _read(self._file(name))
         if found is None:
             return True
-        held_by, touched_ns = found
+        held_by, touched_ns, is_own = found
         token, now = str(held_by.get("token")), time.monotonic()
-        if held_by.get("machine") == _machine() and not _is_alive(held_by):
+        if is_own and held_by.get("machine") == _machine() and not _is_alive(held_by):
             return True
         seen = self._seen.get(name)
         if seen is None or (seen.token, seen.touched_ns) != (token, touched_ns):
@@ -188,25 +188,27 @@ def _written(token: str) -> str:
     return json.dumps({"machine": _machine(), "pid": os.getpid(), "born": _born(os.getpid()), "token": token})
 
 
-def _read(file: Path) -> tuple[dict[str, Any], int] | None:
-    """Who holds a claim and when it was touched last (ns); None if nobody does.
+def _read(file: Path) -> tuple[dict[str, Any], int, bool] | None:
+    """Who holds a claim, when it was touched last (ns), and whether it is this user's; None if nobody does.
 
-    It is opened, for a network file system asks its server then.
+    It is opened, for a network file system asks its server then. Another user's processes may be hidden (hidepid): they
+    are told to be alive by their touches alone.
     """
     try:
         with file.open("rb") as stream:
-            content, touched_ns = stream.read(), os.fstat(stream.fileno()).st_mtime_ns
+            content, status = stream.read(), os.fstat(stream.fileno())
     except FileNotFoundError:
         return None
     except OSError:  # it may not be read: whoever holds it, its touches can be seen
         with suppress(OSError):
-            return {}, file.stat().st_mtime_ns
+            return {}, file.stat().st_mtime_ns, False
         return None
     try:
         values = json.loads(content)
     except ValueError:  # its holder is about to write it, or was killed before it had
         values = {}
-    return values if isinstance(values, dict) else {}, touched_ns
+    values = values if isinstance(values, dict) else {}
+    return values, status.st_mtime_ns, status.st_uid == os.getuid()
 
 
 @cache
