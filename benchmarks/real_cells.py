@@ -175,7 +175,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--preset", choices=("rehearsal", "one_gpu", "small_model", "two_gpus", "small_gpus"), default="rehearsal"
+        "--preset",
+        choices=("rehearsal", "one_gpu", "small_model", "two_gpus", "small_gpus"),
+        default="rehearsal",
     )
     parser.add_argument("--only", default="", help="cells whose name holds this")
     parser.add_argument("--squad", default="", help="SQuAD's JSON")

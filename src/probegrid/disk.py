@@ -54,7 +54,8 @@ def atomic(
     Raises:
         StoreError: the disk is full or cannot be written.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    # the host's name too: jobs on several nodes write the same files, and their numbers may be the same
+    temporary = target.with_name(f".{target.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     with disk_errors(target):
         try:
             mode = _create(

@@ -48,6 +48,7 @@ SAMPLED = ("decoding=sample",)
 
 SAME: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "batch size": ((), ("decoding.batch_size=3",)),
+    "copies of the model": ((), ("device_map.replicas=2",)),
     "results folder": ((), ("results_dir=elsewhere",)),
     "store folder": ((), ("store_dir=elsewhere",)),
     "tracking": ((), ("tracking=none",)),

@@ -59,3 +59,30 @@ def test_names_tell_cells_apart() -> None:
     spec = compose_cell([])
     cells = [ComposedCell(("store_dir=s", f"seed={seed}"), spec=spec) for seed in (0, 1)]
     assert cell_names(cells) == ["tiny-none-facts-gnll seed=0", "tiny-none-facts-gnll seed=1"]
+
+
+def test_jobs_that_share_cells_are_one_array() -> None:
+    cells = [checked(*LARGE, f"seed={seed}") for seed in range(2)]
+    (jobs,) = pack(cells, [0, 1], None, 3)
+    assert [job.cells for job in jobs] == [(0, 1)] * 3
+
+
+def test_a_job_sees_as_many_gpus_as_its_plan_needs_or_as_were_asked_for() -> None:
+    for overrides, cards, takes_more in (
+        (LARGE, 2, False),  # device_map.gpus=2
+        (("device_map=cpu",), 0, False),
+        (("device_map.gpus=4", "device_map.gpu_memory_gb=24"), 4, False),
+        (("model.resources.gpus=3",), 3, False),
+        ((), 0, False),  # no GPU is here
+    ):
+        ((job,),) = pack([checked(*overrides)], [0], None)
+        assert (job.cards, job.takes_more) == (cards, takes_more), overrides
+
+
+def test_copies_that_were_asked_for_by_number_are_asked_of_the_scheduler() -> None:
+    alone, two = (
+        pack([checked(*LARGE, f"device_map.replicas={number}")], [0], None)[0][0].resources
+        for number in (1, 2)
+    )
+    assert (two.gpus, two.cpus, two.mem_gb) == (2, 8, 16)
+    assert (alone.gpus, alone.cpus, alone.mem_gb) == (1, 4, 8)

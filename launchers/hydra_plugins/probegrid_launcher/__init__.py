@@ -111,7 +111,7 @@ class UsersGroupsFirst(SearchPathPlugin):
 
 
 class LocalLauncher(GridLauncher):
-    """The packs one after another on this machine."""
+    """The packs on this machine."""
 
     options_class = LocalOptions
 
@@ -124,7 +124,7 @@ class SlurmLauncher(GridLauncher):
 
 @dataclass
 class LocalProfile(LocalOptions):
-    """The packs one after another on this machine, each in a process of its own."""
+    """The packs on this machine, side by side where there are GPUs for them, each in a process of its own."""
 
     _target_: str = f"{__name__}.LocalLauncher"
 

@@ -31,14 +31,25 @@ if TYPE_CHECKING:
     from probegrid.readings.session import ModelSession
 
 
-def answer_outcome(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: ModelSession) -> Outcome:
-    """Score the answers and evaluate the scores.
+@dataclass(frozen=True)
+class ScoredAnswers:
+    """The answers of a cell with their scores: all that is read is read."""
+
+    answers: JudgedAnswers
+    scores: Scores
+    notes: Sequence[str]
+    read_s: float
+    """Seconds of all readings, those of earlier runs included."""
+
+
+def score_answers(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: ModelSession) -> ScoredAnswers:
+    """Score the answers, which may ask for entailments.
 
     Args:
         cell: what was read.
         probe: gives the scores.
         gathered: everything that its needs named.
-        session: the model, for what entailments are asked while scoring.
+        session: the model.
     """
     answers = gathered.answers
     assert answers is not None
@@ -48,9 +59,14 @@ def answer_outcome(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: 
     read_s = gathered.read_s
     if entailments is not None:
         notes, read_s = [*notes, *entailments.notes], read_s + entailments.read_s
-    for note in notes:
+    return ScoredAnswers(answers, scores, notes, read_s)
+
+
+def answer_outcome(cell: Cell, probe: AnswerProbe, scored: ScoredAnswers, session: ModelSession) -> Outcome:
+    """Evaluate the scores."""
+    for note in scored.notes:
         session.progress.say(note)
-    return _evaluated(cell, probe, answers, scores, notes, read_s)
+    return _evaluated(cell, probe, scored.answers, scored.scores, scored.notes, scored.read_s)
 
 
 def scoring_of(cell: Cell, gathered: Gathered, entails: Entails | None) -> Scoring:

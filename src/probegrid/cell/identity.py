@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.evaluation.rules import find_rule
-from probegrid.readings.identity import describe_decoding, describe_model, not_default
+from probegrid.readings.identity import describe_decoding, describe_device_map, describe_model
 from probegrid.readings.store import key_of
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _model(cell: Cell) -> dict[str, Any]:
     return {
         "named": [config.model.path, config.model.revision],
         "quantization": config.quantization.method.value,
-        "device_map": not_default(config.device_map),
+        "device_map": describe_device_map(config.device_map),
     }
 
 

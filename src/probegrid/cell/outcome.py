@@ -26,3 +26,5 @@ class Outcome:
     """Metrics with a course, as (step, value) pairs."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Anything else to keep, by relative path."""
+    readers: int = 1
+    """Processes that shared the readings: seconds and memory are of all together, rates of each."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Self
 
 from probegrid.cell.cell import Cell
 from probegrid.cell.lookup import Lookup
-from probegrid.cell.plan import PackPlan, plan_cell, plan_pack
+from probegrid.cell.plan import PackPlan, of_one_copy, plan_cell, plan_pack
 from probegrid.cell.prepare import prepare
+from probegrid.cell.replicas import Replicas
 from probegrid.errors import UnknownArchitecture, UserError
 from probegrid.schema import CellSpec
 
@@ -25,7 +26,12 @@ class Pack:
     """The cells of a job; as a context manager, it frees their model at the end."""
 
     def __init__(
-        self, specs: Sequence[CellSpec], lookup: Lookup | None = None, pool: ModelPool | None = None
+        self,
+        specs: Sequence[CellSpec],
+        lookup: Lookup | None = None,
+        pool: ModelPool | None = None,
+        *,
+        is_replica: bool = False,
     ) -> None:
         """Begin with nothing prepared and nothing loaded.
 
@@ -33,6 +39,8 @@ class Pack:
             specs: the cells.
             lookup: what was looked up already; None: nothing.
             pool: holds the model; None: a pool of the pack's own.
+            is_replica: whether this process is one of several that read the pack's cells, with every GPU that it sees
+                for its own.
         """
         self._specs = list(specs)
         self._lookup = lookup or Lookup()
@@ -40,6 +48,8 @@ class Pack:
         self._cells: dict[int, Cell | UserError] = {}
         self._plan: PackPlan | None = None
         self._is_planned = False
+        self._is_replica = is_replica
+        self._replicas: Replicas | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -47,8 +57,21 @@ class Pack:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._replicas is not None:
+            self._replicas.close()
         if self._pool is not None:
             self._pool.release()
+
+    @property
+    def replicas(self) -> Replicas:
+        """The processes that read along, none of them started before it is needed."""
+        if self._replicas is None:
+            self._replicas = Replicas(self._specs)
+        return self._replicas
+
+    def number(self, spec: CellSpec) -> int:
+        """Which of the pack's cells a spec is."""
+        return next(number for number, each in enumerate(self._specs) if each is spec)
 
     @property
     def pool(self) -> ModelPool:
@@ -65,7 +88,7 @@ class Pack:
         Raises:
             UserError: it cannot work.
         """
-        number = next(number for number, each in enumerate(self._specs) if each is spec)
+        number = self.number(spec)
         if number not in self._cells:
             try:
                 self._cells[number] = prepare(spec, self._lookup)
@@ -85,10 +108,11 @@ class Pack:
         Raises:
             PlanError: the cell cannot work on this hardware.
         """
+        device_map = of_one_copy(cell.config.device_map) if self._is_replica else None
         if not self._is_planned:
-            self._plan, self._is_planned = plan_pack(self._possible()), True
+            self._plan, self._is_planned = plan_pack(self._possible(), device_map=device_map), True
         try:
-            return plan_cell(cell, pack=self._plan)
+            return plan_cell(cell, device_map=device_map, pack=self._plan)
         except UnknownArchitecture:
             return None
 

@@ -20,6 +20,7 @@ from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.planning.families import architecture_from_config, mismatches
 from probegrid.planning.placement import Placement
 from probegrid.planning.plan import Plan, plan
+from probegrid.planning.replicas import AUTO
 from probegrid.planning.workload import TOKEN_ESTIMATES, Workload, activation_workload, question_workload
 from probegrid.probes import Kind, resolve_layers
 from probegrid.readings.prompts import shared_prefix
@@ -37,6 +38,8 @@ class PackPlan:
     """With the memory that was free then."""
     placement: Placement
     """Holds the reading of every cell."""
+    replicas: int
+    """Copies of the model, by the seconds of all cells: one that was started serves each of them."""
 
 
 def plan_cell(
@@ -115,8 +118,17 @@ def _plan_by_facts(spec: CellSpec, device_map: DeviceMapConfig) -> Plan:
     return _plan(config, architecture, work, device_map, None, is_stored=False)
 
 
-def plan_pack(cells: Sequence[Cell]) -> PackPlan | None:
+def of_one_copy(device_map: DeviceMapConfig) -> DeviceMapConfig:
+    """The hardware of a replica: every GPU that it sees is its own."""
+    return replace(device_map, gpus=None, replicas="1")
+
+
+def plan_pack(cells: Sequence[Cell], *, device_map: DeviceMapConfig | None = None) -> PackPlan | None:
     """Choose one placement for cells that share a model, a quantization and a device map.
+
+    Args:
+        cells: the pack.
+        device_map: the hardware where they will run, if that is not as their configs say.
 
     Returns:
         None where one cell alone needs none, no placement holds them all, nothing is known of the architecture, or
@@ -128,19 +140,20 @@ def plan_pack(cells: Sequence[Cell]) -> PackPlan | None:
     config, model = reading[0].config, reading[0].model
     assert model is not None
     try:
-        hardware = _hardware(config.device_map)
+        device_map = device_map or config.device_map
+        hardware = _hardware(device_map)
         found = _plan(
             config,
             _architecture(config, model.checkpoint),
             functools.reduce(Workload.beside, map(workload_of, reading)),
-            config.device_map,
+            device_map,
             None,
             is_stored="quantization_config" in model.checkpoint.config,
             hardware=hardware,
         )
     except UserError:
         return None
-    return PackPlan(hardware, found.placement)
+    return PackPlan(hardware, found.placement, found.replicas)
 
 
 def _plan(
@@ -154,18 +167,20 @@ def _plan(
     hardware: Hardware | None = None,
 ) -> Plan:
     hardware = pack.hardware if pack else hardware or _hardware(device_map)
+    follows_pack = pack is not None and device_map.replicas == AUTO
     found = plan(
         architecture,
         dtype=config.model.dtype,
         quantization=config.quantization.method,
-        device_map=device_map,
+        device_map=replace(device_map, replicas="1") if follows_pack else device_map,
         hardware=hardware,
         workload=workload,
         placement=pack.placement if pack else None,
         is_stored=is_stored,
     )
     notes = notes_on([hardware.gpus[index] for index in found.placement.gpus], config.model.dtype)
-    return replace(found, notes=(*found.notes, *notes))
+    found = replace(found, notes=(*found.notes, *notes))
+    return found.in_copies(pack.replicas) if pack and follows_pack else found
 
 
 def _architecture(config: Config, checkpoint: Checkpoint) -> Architecture:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from probegrid.cell.cell import Cell
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.pack import Pack
+from probegrid.cell.read_along import Jobs, ReadAlong
 from probegrid.cell.result import Result
 from probegrid.errors import PlanError, TrackingError, UserError
 from probegrid.hardware.machine import has_unmeasured_gpu
@@ -50,7 +51,6 @@ def run_cell(
     sweep: str | None = None,
     since: float | None = None,
     progress: Progress | None = None,
-    key: str | None = None,
 ) -> Result:
     """Run a cell to its end, or recognise that it was done before.
 
@@ -60,11 +60,35 @@ def run_cell(
         sweep: id of the sweep the cell belongs to, if any.
         since: under ``force=true``, what was read before (seconds since the epoch) is read again; None: before now.
         progress: told how far the cell is; None: shown on stderr.
-        key: of the cell where it was submitted.
 
     Raises:
         UserError: the input asks for what cannot be; outside a sweep nothing is written.
         RunError: something else went wrong; the cell is recorded as failed.
+    """
+    result = share_cell(spec, pack=pack, sweep=sweep, since=since, progress=progress)
+    assert result is not None
+    return result
+
+
+def share_cell(
+    spec: CellSpec,
+    jobs: Jobs | None = None,
+    *,
+    pack: Pack | None = None,
+    sweep: str | None = None,
+    since: float | None = None,
+    progress: Progress | None = None,
+    key: str | None = None,
+) -> Result | None:
+    """Run a cell that other jobs may run too: all share its readings, and one of them evaluates and records it.
+
+    Args:
+        spec, pack, sweep, since, progress: as `run_cell` takes them.
+        jobs: who they are; None: there are none.
+        key: of the cell where it was submitted.
+
+    Returns:
+        None where another job has it from here.
     """
     share_cores()  # of use to those who call from Python before they import torch
     started, since = datetime.now(UTC), since or time.time()
@@ -86,8 +110,13 @@ def run_cell(
             return Result(folder.name, folder, recorded.metrics, recorded.notes, was_done=True, unsent=unsent)
         plan = pack.plan(cell)
         progress.say(introduce(cell, plan))
-        with _failures_recorded(cell, plan, started, sweep):
-            outcome = _compute(cell, plan, pack, since if config.force else None, progress)
+        if jobs is not None:
+            started = datetime.fromtimestamp(jobs.began, UTC)
+        with _failures_recorded(cell, plan, started, sweep, jobs):
+            along = ReadAlong(cell, plan, pack, since if config.force else None, jobs)
+            outcome = _compute(cell, plan, pack, along, progress)
+        if outcome is None:
+            return None
         written = CellRecord(**_identity(cell, plan, started, sweep), **_found(outcome), status=Status.done)
         record.write(
             folder.parent,
@@ -139,32 +168,52 @@ def introduce(cell: Cell, plan: Plan | None) -> str:
     return "\n".join([cell.name, *cell.examples.notes, reads if plan is None else describe(plan)])
 
 
-def _compute(cell: Cell, plan: Plan | None, pack: Pack, since: float | None, progress: Progress) -> Outcome:
-    """Read, score and evaluate, model and machine metered; torch is imported here and not before."""
+def _compute(
+    cell: Cell, plan: Plan | None, pack: Pack, along: ReadAlong, progress: Progress
+) -> Outcome | None:
+    """Read, score and evaluate, model and machine metered; torch is imported here and not before.
+
+    Returns:
+        None where another job evaluates it.
+    """
+    along.get_ready()  # what this process imports now they import meanwhile
     from probegrid.cell.gather import Gathered, gather
     from probegrid.cell.trained_probe import outcome_of_trained
     from probegrid.hardware.telemetry import Telemetry
 
     if cell.model is None:
         assert isinstance(cell.probe, TrainedProbe)
+        if not along.may_evaluate({}):
+            return None
         outcome = outcome_of_trained(cell, cell.probe, Gathered(), None)
         return replace(outcome, metrics={**outcome.metrics, "load_s": 0.0})
-    from probegrid.cell.answer_probe import answer_outcome
+    from probegrid.cell.answer_probe import answer_outcome, score_answers
     from probegrid.probes import AnswerProbe
     from probegrid.readings.session import ModelSession
 
     checkpoint, tokenizer = cell.model.checkpoint, cell.model.tokenizer
-    session = ModelSession(cell.config, checkpoint, tokenizer, plan, pack.pool, progress, since)
+    session = ModelSession(
+        cell.config, checkpoint, tokenizer, plan, pack.pool, progress, along.since, along.sharing(progress)
+    )
     with Telemetry(progress.show_usage) as telemetry:
         gathered = gather(cell, session)
         if isinstance(cell.probe, TrainedProbe):
+            if not along.may_evaluate(session.metrics()):
+                return None
             outcome = outcome_of_trained(cell, cell.probe, gathered, session)
         else:
             assert isinstance(cell.probe, AnswerProbe)
-            outcome = answer_outcome(cell, cell.probe, gathered, session)
+            scored = score_answers(cell, cell.probe, gathered, session)
+            if not along.may_evaluate(session.metrics()):
+                return None
+            outcome = answer_outcome(cell, cell.probe, scored, session)
+    for sentence in pack.replicas.ended():
+        progress.say(sentence)
+    metrics, readers = along.took(session.metrics())
     return replace(
         outcome,
-        metrics={**outcome.metrics, **session.metrics()},
+        metrics={**outcome.metrics, **metrics},
+        readers=readers,
         notes={**outcome.notes, **_found_before(session.found_s)},
         steps={**outcome.steps, **telemetry.series()},
     )
@@ -180,11 +229,18 @@ def _found_before(seconds: float) -> dict[str, str]:
 
 
 @contextmanager
-def _failures_recorded(cell: Cell, plan: Plan | None, started: datetime, sweep: str | None) -> Iterator[None]:
-    """The boundary of a cell: whatever goes wrong inside is recorded, sent, and raised again."""
+def _failures_recorded(
+    cell: Cell, plan: Plan | None, started: datetime, sweep: str | None, jobs: Jobs | None
+) -> Iterator[None]:
+    """The boundary of a cell: whatever goes wrong inside is recorded, sent, and raised again.
+
+    Where other jobs go on with the cell, it has not failed.
+    """
     try:
         yield
     except Exception as error:
+        if jobs is not None and jobs.others_go_on():
+            raise
         if sweep is not None or not isinstance(error, UserError):
             failure = CellError(type(error).__name__, str(error), "".join(traceback.format_exception(error)))
             failed = CellRecord(**_identity(cell, plan, started, sweep), status=Status.failed, error=failure)
@@ -209,7 +265,12 @@ def _identity(cell: Cell, plan: Plan | None, started: datetime, sweep: str | Non
 
 def _found(outcome: Outcome) -> dict[str, Any]:
     """The part of a record that a cell found out."""
-    return {"metrics": outcome.metrics, "notes": outcome.notes, "steps": outcome.steps}
+    return {
+        "metrics": outcome.metrics,
+        "notes": outcome.notes,
+        "steps": outcome.steps,
+        "readers": outcome.readers,
+    }
 
 
 def _send(folder: Path, tracking: TrackingConfig, progress: Progress) -> str | None:

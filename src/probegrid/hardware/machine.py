@@ -56,6 +56,15 @@ def visible_gpus() -> tuple[Gpu, ...]:
     return tuple(_gpu(listed, rates.get(listed.uuid)) for listed in _visible())
 
 
+def visible_cards() -> tuple[str, ...]:
+    """Names of ``visible_gpus``, in that order, as ``CUDA_VISIBLE_DEVICES`` takes them: the user's own, else UUIDs."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(listed.uuid for listed in _visible())
+    listed = _by_index_and_uuid()
+    return tuple(name.strip() for name in visible.split(",") if name.strip() in listed)
+
+
 def has_unmeasured_gpu() -> bool:
     """Whether nothing is kept of a visible GPU's rates."""
     return not {listed.uuid for listed in _visible()} <= read_rates().keys()

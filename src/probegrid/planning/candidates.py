@@ -110,11 +110,22 @@ def _device_type(facts: Facts) -> str:
     return "cuda" if facts.gpu_budgets and facts.strategy is not PlacementStrategy.cpu else "cpu"
 
 
-def best(candidates: Sequence[Option]) -> Option:
-    """The option to take, by the rule at the head of this module."""
-    fastest_s = min(option.duration.total_s for option in candidates)
+def best(candidates: Sequence[Option], gpus: int) -> Option:
+    """The option to take, by the rule at the head of this module.
+
+    Args:
+        candidates: at least one.
+        gpus: that are there: what an option leaves unused may hold copies of the model, which read along.
+    """
+
+    def seconds(option: Option) -> float:
+        used = len(option.placement.gpus)
+        copies = 1 if option.placement.streamed or not used else max(1, gpus // used)
+        return option.duration.total_s / copies
+
+    fastest_s = min(map(seconds, candidates))
     return min(
-        (option for option in candidates if option.duration.total_s <= _SLACK * fastest_s),
+        (option for option in candidates if seconds(option) <= _SLACK * fastest_s),
         key=lambda option: (
             len(option.placement.streamed),
             len(option.placement.gpus),

@@ -45,6 +45,7 @@ def describe(plan: Plan) -> str:
         ("weights", f"{_gb(plan.weight_bytes)} ({plan.quantization}, {plan.dtype})"),
         ("cache", f"{plan.kv_bytes_per_token / 1e3:.1f} kB a token, shared prefix {_gb(plan.prefix_bytes)}"),
         *((_device_name(device), _held(plan, device)) for device in plan.loads),
+        *_copies(plan),
         ("batch", f"{plan.batch_size} examples (at most {plan.largest_batch})"),
         ("download", f"{_gb(plan.download_bytes)}, {_gb(plan.disk_bytes)} on disk"),
         (
@@ -56,6 +57,16 @@ def describe(plan: Plan) -> str:
         *(("note", note) for note in plan.notes),
     ]
     return "\n".join(f"{name:<9} {text}" for name, text in lines)
+
+
+def _copies(plan: Plan) -> list[tuple[str, str]]:
+    """What is said of several copies of the model."""
+    if plan.replicas == 1:
+        return []
+    each = (
+        f"on {plan.gpus} GPU{'s' * (plan.gpus != 1)} of its own" if plan.gpus else "in a process of its own"
+    )
+    return [("replicas", f"{plan.replicas} copies as above share the reading, each {each}")]
 
 
 def grid_table(rows: Sequence[tuple[str, Plan | UserError | None]]) -> Table:
@@ -96,7 +107,7 @@ def _cells(plan: Plan) -> tuple[str, ...]:
         _gb(plan.weight_bytes),
         f"{plan.blocks}/{plan.layers}",
         str(len(plan.placement.streamed)),
-        str(plan.gpus),
+        str(plan.gpus) if plan.replicas == 1 else f"{plan.replicas} x {plan.gpus}",
         f"{plan.gpu_bytes / BYTES_PER_GB:.1f}",
         f"{plan.cpu_bytes / BYTES_PER_GB:.1f}",
         str(plan.batch_size),

@@ -174,8 +174,8 @@ def placements(
         demand: what has to find room.
         gpu_budgets: bytes each GPU may hold, overhead already taken off.
         strategy: ``cpu`` or no GPU at all: everything on the CPU. ``single``: the first GPU, nothing streams.
-            ``balanced``: equal bytes on all GPUs, streaming what does not fit. ``auto``: the first GPUs,
-            filled in order, streaming what does not fit.
+            ``balanced``: equal bytes on all GPUs, streaming what does not fit. ``auto``: the first GPUs, filled in
+            order or evenly, streaming what does not fit.
     """
     if strategy is PlacementStrategy.cpu or not gpu_budgets:
         cpu: Device = "cpu"
@@ -185,12 +185,12 @@ def placements(
         yield from _resident(demand, gpu_budgets[:1], _fill_in_order, embeddings=(0,))
         return
     balanced = strategy is PlacementStrategy.balanced
-    fill = _fill_evenly if balanced else _fill_in_order
     embeddings: tuple[Device, ...] = (0,) if demand.tied and demand.with_head else (0, "cpu")
     counts = range(len(gpu_budgets) if balanced else 1, len(gpu_budgets) + 1)
     resident = [
         placement
         for count in counts
+        for fill in ((_fill_evenly,) if balanced else (_fill_in_order, _fill_evenly)[: min(count, 2)])
         for placement in _resident(demand, gpu_budgets[:count], fill, embeddings)
     ]
     if resident:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from probegrid.errors import PlanError
@@ -17,6 +17,7 @@ from probegrid.planning.architecture import DTYPE_BYTES, active_parameters
 from probegrid.planning.candidates import Option, best, options
 from probegrid.planning.placement import Device, Load, Placement
 from probegrid.planning.refusal import refusal
+from probegrid.planning.replicas import replicas_of
 from probegrid.planning.requirements import Facts
 from probegrid.planning.timing import Duration
 from probegrid.planning.workload import Workload
@@ -89,6 +90,9 @@ class Plan:
     """Tokens generated, or read where none are generated, a second of the reading."""
     notes: tuple[str, ...] = ()
     """What the user should know although nothing is wrong."""
+    replicas: int = 1
+    """Copies of the model that share the reading, each on devices as ``placement`` says, of its own. All else but
+    ``tokens_per_s`` and ``hours`` is of one copy; ``duration`` is of one that reads alone."""
 
     @property
     def gpus(self) -> int:
@@ -107,22 +111,26 @@ class Plan:
 
     @property
     def hours(self) -> float:
-        """Loading and reading."""
-        return (self.load_s + self.duration.total_s) / 3600
+        """Loading and reading, by all copies side by side."""
+        return (self.load_s + self.duration.total_s / self.replicas) / 3600
 
     @property
     def gpu_hours(self) -> float:
-        """Hours times the GPUs used."""
-        return self.hours * self.gpus
+        """Hours times the GPUs used, by all copies."""
+        return self.hours * self.gpus * self.replicas
 
     def resources(self) -> Resources:
-        """What to ask a scheduler for: twice the time and 15 minutes, 8 GB of CPU memory to spare."""
+        """What to ask a scheduler for a copy: twice the time and 15 minutes, 8 GB of CPU memory to spare."""
         return Resources(
             gpus=self.gpus,
             cpus=4 * max(1, self.gpus),
             mem_gb=float(math.ceil(self.cpu_bytes / BYTES_PER_GB) + 8),
             timeout_min=15 + math.ceil(2 * 60 * self.hours),
         )
+
+    def in_copies(self, replicas: int) -> Plan:
+        """The same for so many copies of the model, of a plan for one."""
+        return replace(self, replicas=replicas, tokens_per_s=self.tokens_per_s * replicas)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -183,8 +191,13 @@ def plan(
     candidates = list(options(facts, placement)) or list(options(facts))
     if not candidates:
         raise refusal(facts)
-    largest_batch = max(option.batch.size for option in candidates)
-    return _plan_of(facts, best(candidates), largest_batch, is_stored=is_stored)
+    largest_batch, chosen = (
+        max(option.batch.size for option in candidates),
+        best(candidates, len(hardware.gpus)),
+    )
+    replicas, said = replicas_of(device_map.replicas, facts, chosen)
+    found = _plan_of(facts, chosen, largest_batch, is_stored=is_stored)
+    return replace(found, notes=(*found.notes, *filter(None, [said]))).in_copies(replicas)
 
 
 def _plan_of(facts: Facts, option: Option, largest_batch: int, *, is_stored: bool) -> Plan:

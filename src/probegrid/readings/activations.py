@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -19,7 +20,7 @@ from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.inference.residual import ResidualReader
 from probegrid.models.blocks import execution_device
 from probegrid.planning.workload import PASS_TOKENS
-from probegrid.readings.batches import lay_out, lay_out_once
+from probegrid.readings.batches import Batch, lay_out, lay_out_once, work_through
 from probegrid.readings.layer_store import LayerStore
 from probegrid.readings.spans import Example, Passage
 from probegrid.readings.store import Entry
@@ -118,6 +119,8 @@ def read_activations(
     progress: Progress,
     batch_tokens: int | None = None,
     since: float | None = None,
+    readers: int = 1,
+    began: float | None = None,
 ) -> ActivationReading:
     """Read what the store does not hold yet, and return all of it.
 
@@ -132,6 +135,8 @@ def read_activations(
         batch_tokens: most tokens in a forward pass, padding included; None: by the plan, else by the device.
             Changes speed, never the entry.
         since: what was read before (seconds since the epoch) is read again; None: nothing is.
+        readers: processes that share the reading: the batches are laid out for so many.
+        began: when those who share it began (seconds since the epoch): what is older was spent before. None: now.
 
     Raises:
         ConfigError: the model has fewer blocks than a layer needs.
@@ -140,16 +145,14 @@ def read_activations(
     """
     entry = entry_of_activations(store_dir, description)
     stores = {layer: LayerStore(entry, layer) for layer in sorted(set(layers))}
-    unique = {passage.digest: passage for passage in passages}
-    found = {layer: unique.keys() & store.stored(since) for layer, store in stores.items()}
-    missing = {layer: unique.keys() - found[layer] for layer in stores}
+    unique, began = {passage.digest: passage for passage in passages}, began or time.time()
+    missing = {layer: unique.keys() - store.stored(since) for layer, store in stores.items()}
     lacking = [layer for layer in stores if missing[layer]]
     if lacking:
         for sentence in entry.damage:
             progress.say(sentence)
-        _read_missing(
-            entry, list(unique.values()), missing, stores, open_model(lacking[-1]), batch_tokens, progress
-        )
+        shared = _Shared(entry, list(unique.values()), missing, stores, since, readers)
+        _read_missing(shared, open_model(lacking[-1]), batch_tokens, progress)
         for layer in lacking:
             stores[layer].stored()
             stores[layer].merge()
@@ -159,7 +162,7 @@ def read_activations(
         layers=tuple(stores),
         examples=tuple(example for passage in passages for example in passage.examples),
         read_s=sum(store.seconds(digests) for store in stores.values()),
-        found_s=sum(store.seconds(sorted(found[layer])) for layer, store in stores.items()),
+        found_s=sum(store.seconds(digests, before=began) for store in stores.values()),
         read_tokens=sum(len(passage.token_ids) for passage in unique.values()),
         stores=stores,
         counts=tuple((passage.digest, len(passage.spans)) for passage in passages),
@@ -171,49 +174,74 @@ def entry_of_activations(store_dir: str, description: Mapping[str, Any]) -> Entr
     return Entry(store_dir, "activations", {"format": FORMAT, **description})
 
 
-def _read_missing(
-    entry: Entry,
-    passages: Sequence[Passage],
-    missing: Mapping[int, set[str]],
-    stores: Mapping[int, LayerStore],
-    loaded: LoadedModel,
-    batch_tokens: int | None,
-    progress: Progress,
-) -> None:
+@dataclass(frozen=True)
+class _Shared:
+    """What is missing of a reading, for all who share it."""
+
+    entry: Entry
+    passages: Sequence[Passage]
+    missing: Mapping[int, set[str]]
+    """Digests of the passages that each layer lacks."""
+    stores: Mapping[int, LayerStore]
+    since: float | None
+    readers: int
+
+    def look(self) -> set[int]:
+        """Indices of the passages that the deepest layer which lacked them has by now: it is written last."""
+        found: set[int] = set()
+        for layer, indices in self._deepest.items():
+            self.stores[layer].list_anew()
+            stored = self.stores[layer].stored(self.since)
+            found |= {index for index in indices if self.passages[index].digest in stored}
+        return found
+
+    @cached_property
+    def _deepest(self) -> dict[int, list[int]]:
+        """The deepest layer that lacks each passage which some layer lacks, with the passages' indices."""
+        found: dict[int, list[int]] = {}
+        for index, passage in enumerate(self.passages):
+            layers = [layer for layer, lacking in self.missing.items() if passage.digest in lacking]
+            if layers:
+                found.setdefault(max(layers), []).append(index)
+        return found
+
+    def lacking(self, batch: Sequence[int]) -> list[int]:
+        """The layers that lack some of a batch, rising."""
+        digests = {self.passages[index].digest for index in batch}
+        return sorted(layer for layer, lacking in self.missing.items() if not lacking.isdisjoint(digests))
+
+
+def _read_missing(shared: _Shared, loaded: LoadedModel, batch_tokens: int | None, progress: Progress) -> None:
     embedding: Any = loaded.model.get_input_embeddings()
     of_device = PASS_TOKENS[execution_device(embedding).type]
     most = batch_tokens or (loaded.limits.pass_tokens if loaded.limits else of_device)
+    passages = shared.passages
     lengths = [len(passage.token_ids) for passage in passages]
 
     def lay_out_some(indices: Sequence[int]) -> list[list[int]]:
         batches = lay_out([lengths[index] for index in indices], most)
         return [[indices[place] for place in batch] for batch in batches]
 
-    anywhere = set().union(*missing.values())
+    anywhere = set().union(*shared.missing.values())
     wanted = {index for index, passage in enumerate(passages) if passage.digest in anywhere}
-    batches = lay_out_once(entry, [passage.digest for passage in passages], wanted, lay_out_some)
+    digests = [passage.digest for passage in passages]
+    batches = lay_out_once(shared.entry, digests, wanted, lay_out_some, readers=shared.readers)
     progress.start("activations", total=len(passages), done=len(passages) - len(wanted))
-    _collect(passages, batches, missing, stores, loaded, progress)
+    _collect(shared, batches, loaded, progress)
 
 
-def _collect(
-    passages: Sequence[Passage],
-    batches: Sequence[Sequence[int]],
-    missing: Mapping[int, set[str]],
-    stores: Mapping[int, LayerStore],
-    loaded: LoadedModel,
-    progress: Progress,
-) -> None:
+def _collect(shared: _Shared, batches: Sequence[Batch], loaded: LoadedModel, progress: Progress) -> None:
     """Read and store the layers that are missing from each batch; one that memory cannot hold is halved."""
     most = math.inf
-    for batch in batches:
-        digests = {passages[index].digest for index in batch}
-        layers = [layer for layer, lacking in missing.items() if not lacking.isdisjoint(digests)]
+
+    def do(batch: Sequence[int]) -> None:
+        nonlocal most
+        layers = shared.lacking(batch)
         reader = ResidualReader(loaded.model, layers)
         pending = [list(batch)]
         while pending:
             part = pending.pop(0)
-            chosen = [passages[index] for index in part]
+            chosen = [shared.passages[index] for index in part]
             tokens = len(part) * max(len(passage.token_ids) for passage in chosen)
             started = time.perf_counter()
             values = _read_or_none(reader, chosen) if tokens <= most or len(part) == 1 else None
@@ -227,15 +255,17 @@ def _collect(
                 pending[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
                 continue
             share = (time.perf_counter() - started) / len(layers) / len(part)
-            for layer, of_layer in values.items():
-                _check_finite(layer, of_layer, chosen)
-                stores[layer].write(
+            for layer in layers:  # the deepest last: what it has, all have
+                _check_finite(layer, values[layer], chosen)
+                shared.stores[layer].write(
                     [passage.digest for passage in chosen],
                     [len(passage.spans) for passage in chosen],
-                    of_layer,
+                    values[layer],
                     [share] * len(part),
                 )
             progress.advance(len(part), tokens=sum(len(passage.token_ids) for passage in chosen))
+
+    work_through(shared.entry, batches, do, shared.look, progress)
 
 
 def _read_or_none(reader: ResidualReader, passages: Sequence[Passage]) -> dict[int, Tensor] | None:

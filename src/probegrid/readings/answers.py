@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from probegrid.readings.batches import halving, lay_out_once
+from probegrid.readings.batches import Look, halving, lay_out_once, work_through
 from probegrid.readings.identity import describe_decoding
 from probegrid.readings.prompts import Prompt, shared_prefix
 from probegrid.readings.store import Entry
@@ -76,6 +76,8 @@ def read_answers(
     open_model: Callable[[], LoadedModel],
     progress: Progress,
     since: float | None = None,
+    readers: int = 1,
+    began: float | None = None,
 ) -> AnswerReading:
     """Generate what the store does not hold yet, and return all of it.
 
@@ -89,21 +91,23 @@ def read_answers(
         open_model: loads the model; called only if something is missing.
         progress: told how many questions are done.
         since: what was read before (seconds since the epoch) is read again; None: nothing is.
+        readers: processes that share the reading: the batches are laid out for so many.
+        began: when those who share it began (seconds since the epoch): what is older was spent before. None: now.
 
     Raises:
         StoreError: a file that may not be read, or a full disk.
         RunError: one question alone does not fit in memory.
     """
     entry = entry_of_answers(store_dir, description, decoding, stop)
-    wanted = [prompt.digest for prompt in prompts]
+    wanted, began = [prompt.digest for prompt in prompts], began or time.time()
     done = _read(entry, set(wanted), since)
-    found = done.keys()
     length = shared_prefix([prompt.token_ids for prompt in prompts])
     if set(wanted) - done.keys():
         for sentence in entry.damage:
             progress.say(sentence)
         missing = {prompt.digest: prompt for prompt in prompts if prompt.digest not in done}
-        _generate(entry, prompts, missing, length, decoding, stop, tokenizer, open_model(), progress)
+        model = open_model()
+        _generate(entry, prompts, missing, length, decoding, stop, tokenizer, model, progress, since, readers)
         entry.merge(_COLUMNS)
         done = _read(entry, set(wanted), None)
     unique = [done[digest] for digest in dict.fromkeys(wanted)]
@@ -112,7 +116,7 @@ def read_answers(
         tuple(prompts),
         tuple(done[digest].generations for digest in wanted),
         sum(each.seconds for each in unique),
-        sum(done[digest].seconds for digest in dict.fromkeys(wanted) if digest in found),
+        sum(each.seconds for each in unique if each.read_at < began),
         sum(generation.steps for each in unique for generation in each.generations),
         length,
     )
@@ -148,6 +152,8 @@ def _generate(
     tokenizer: PreTrainedTokenizerBase,
     loaded: LoadedModel,
     progress: Progress,
+    since: float | None,
+    readers: int,
 ) -> None:
     from probegrid.inference.engine import Engine
 
@@ -158,11 +164,13 @@ def _generate(
         progress.say(f"plain batches, the prefix is not shared: {engine.obstacle}")
     asked = list({prompt.digest: prompt for prompt in prompts}.values())
     suffixes = [prompt.token_ids[prefix_length:] for prompt in asked]
+    index_of = {prompt.digest: index for index, prompt in enumerate(asked)}
     batches = lay_out_once(
         entry,
-        [prompt.digest for prompt in asked],
-        {index for index, prompt in enumerate(asked) if prompt.digest in missing},
+        list(index_of),
+        {index_of[digest] for digest in missing},
         lambda indices: engine.lay_out({index: len(suffixes[index]) for index in indices}),
+        readers=readers if decoding.batch_size == "auto" else 1,
     )
     progress.start("answers", total=len(asked), done=len(asked) - len(missing))
 
@@ -171,10 +179,13 @@ def _generate(
         found = engine.answer([suffixes[index] for index in part], [asked[index].digest for index in part])
         return None if found is None else (found, time.perf_counter() - started)
 
-    for part, (generations, seconds) in halving(batches, attempt, lambda index: _too_large(asked[index])):
-        seconds += engine.take_setup_seconds()
-        entry.write_part(_to_table([asked[index].digest for index in part], generations, seconds))
-        progress.advance(len(part), tokens=sum(g.steps for found in generations for g in found))
+    def do(batch: Sequence[int]) -> None:
+        for part, (generations, seconds) in halving([batch], attempt, lambda index: _too_large(asked[index])):
+            seconds += engine.take_setup_seconds()
+            entry.write_part(_to_table([asked[index].digest for index in part], generations, seconds))
+            progress.advance(len(part), tokens=sum(g.steps for found in generations for g in found))
+
+    work_through(entry, batches, do, Look(entry, index_of, since), progress)
 
 
 def _too_large(prompt: Prompt) -> str:

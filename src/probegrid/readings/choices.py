@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from probegrid.readings.batches import halving, lay_out_once
+from probegrid.readings.batches import Look, halving, lay_out_once, work_through
 from probegrid.readings.identity import digest_of
 from probegrid.readings.prompts import shared_prefix
 from probegrid.readings.store import Entry
@@ -53,6 +53,8 @@ def read_choices(
     open_model: Callable[[], LoadedModel],
     progress: Progress,
     since: float | None = None,
+    readers: int = 1,
+    began: float | None = None,
 ) -> ChoiceReading:
     """Read what the store does not hold yet, and return all of it.
 
@@ -66,6 +68,8 @@ def read_choices(
         open_model: loads the model; called only if something is missing.
         progress: told how many prompts are done.
         since: what was read before (seconds since the epoch) is read again; None: nothing is.
+        readers: processes that share the reading: the batches are laid out for so many.
+        began: when those who share it began (seconds since the epoch): what is older was spent before. None: now.
 
     Raises:
         StoreError: a file that may not be read, or a full disk.
@@ -73,26 +77,26 @@ def read_choices(
     """
     entry = Entry(store_dir, "choices", {"format": FORMAT, **description, "choices": list(choices)})
     digests = [digest_of(prompt) for prompt in prompts]
-    asked = dict(zip(digests, prompts, strict=True))
+    asked, began = dict(zip(digests, prompts, strict=True)), began or time.time()
     done = _read(entry, since)
-    found = done.keys()
     if missing := asked.keys() - done.keys():
         for sentence in entry.damage:
             progress.say(sentence)
         decoding = DecodingConfig(max_new_tokens=1, batch_size=batch_size)
-        _read_missing(entry, asked, choices, missing, decoding, tokenizer, open_model(), progress)
+        model = open_model()
+        _read_missing(entry, asked, choices, missing, decoding, tokenizer, model, progress, since, readers)
         entry.merge(_COLUMNS)
         done = _read(entry, None)
     seconds = sum(done[digest][1] for digest in asked)
-    found_s = sum(done[digest][1] for digest in asked if digest in found)
+    found_s = sum(done[digest][1] for digest in asked if done[digest][2] < began)
     return ChoiceReading(entry.key, tuple(done[digest][0] for digest in digests), seconds, found_s)
 
 
-def _read(entry: Entry, since: float | None) -> dict[str, tuple[tuple[float, ...], float]]:
-    """What an entry holds: the newest log-probabilities of each prompt by its digest, and its share of the seconds."""
+def _read(entry: Entry, since: float | None) -> dict[str, tuple[tuple[float, ...], float, float]]:
+    """What an entry holds, by the digest of each prompt: its newest log-probabilities, their seconds, and when."""
     rows = [row for table in entry.read_parts(_COLUMNS) for row in table.to_pylist()]
     return {
-        row["prompt"]: (tuple(row["logprobs"]), row["seconds"])
+        row["prompt"]: (tuple(row["logprobs"]), row["seconds"], float(row["read_at"]))
         for row in sorted(rows, key=lambda row: float(row["read_at"]))
         if since is None or row["read_at"] >= since
     }
@@ -107,6 +111,8 @@ def _read_missing(
     tokenizer: PreTrainedTokenizerBase,
     loaded: LoadedModel,
     progress: Progress,
+    since: float | None,
+    readers: int,
 ) -> None:
     import pyarrow as pa
 
@@ -116,11 +122,13 @@ def _read_missing(
     length = shared_prefix(prompts)
     engine = Engine(loaded, tokenizer, prompts[0][:length], decoding, (), longest=max(map(len, prompts)))
     suffixes = [prompt[length:] for prompt in prompts]
+    index_of = {digest: index for index, digest in enumerate(digests)}
     batches = lay_out_once(
         entry,
         digests,
-        {index for index, digest in enumerate(digests) if digest in missing},
+        {index_of[digest] for digest in missing},
         lambda indices: engine.lay_out({index: len(suffixes[index]) for index in indices}),
+        readers=readers if decoding.batch_size == "auto" else 1,
     )
     progress.start("choices", total=len(prompts), done=len(prompts) - len(missing))
 
@@ -129,16 +137,19 @@ def _read_missing(
         found = engine.next_logprobs([suffixes[index] for index in part], choices)
         return None if found is None else (found, time.perf_counter() - started)
 
-    for part, (logprobs, seconds) in halving(batches, attempt, lambda index: _too_large(prompts[index])):
-        seconds += engine.take_setup_seconds()
-        columns = {
-            "prompt": pa.array([digests[index] for index in part], pa.string()),
-            "logprobs": pa.array(logprobs, pa.list_(pa.float32())),
-            "seconds": pa.array([seconds / len(part)] * len(part), pa.float64()),
-            "read_at": pa.array([time.time()] * len(part), pa.float64()),
-        }
-        entry.write_part(pa.table(columns))
-        progress.advance(len(part), tokens=sum(len(suffixes[index]) for index in part))
+    def do(batch: Sequence[int]) -> None:
+        for part, (logprobs, seconds) in halving([batch], attempt, lambda index: _too_large(prompts[index])):
+            seconds += engine.take_setup_seconds()
+            columns = {
+                "prompt": pa.array([digests[index] for index in part], pa.string()),
+                "logprobs": pa.array(logprobs, pa.list_(pa.float32())),
+                "seconds": pa.array([seconds / len(part)] * len(part), pa.float64()),
+                "read_at": pa.array([time.time()] * len(part), pa.float64()),
+            }
+            entry.write_part(pa.table(columns))
+            progress.advance(len(part), tokens=sum(len(suffixes[index]) for index in part))
+
+    work_through(entry, batches, do, Look(entry, index_of, since), progress)
 
 
 def _too_large(prompt: Sequence[int]) -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.models.classifier import Classifier, Pair
-from probegrid.readings.batches import halving, lay_out
+from probegrid.readings.batches import batch_of, evened_out, halving, lay_out, work_through
 from probegrid.readings.store import Entry
 
 if TYPE_CHECKING:
@@ -29,14 +30,20 @@ BATCH_TOKENS = {"cuda": 8192, "cpu": 2048}
 what a killed run has to do again."""
 
 
-class Entailments:
-    """Answers whether the first text of a pair entails the second; the classifier is loaded when it is first needed.
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a pair."""
 
-    Attributes:
-        read_s: seconds of classification, those of earlier runs included.
-        found_s: the seconds of it that were spent before.
-        notes: what the user should know of the answers.
-    """
+    entails: bool
+    seconds: float
+    """Its share of what its batch took."""
+    is_cut: bool
+    """Whether it is longer than the classifier takes."""
+    read_at: float
+
+
+class Entailments:
+    """Answers whether the first text of a pair entails the second; the classifier is loaded when it is first needed."""
 
     def __init__(
         self,
@@ -47,6 +54,8 @@ class Entailments:
         store_dir: str,
         progress: Progress,
         since: float | None = None,
+        readers: int = 1,
+        began: float | None = None,
     ) -> None:
         """Open the store's entry.
 
@@ -57,6 +66,8 @@ class Entailments:
             store_dir: the store's folder.
             progress: told how many pairs are done.
             since: what was answered before (seconds since the epoch) is asked again; None: nothing is.
+            readers: processes that share the reading: the batches are laid out for so many.
+            began: when those who share it began (seconds since the epoch): what is older was spent before. None: now.
 
         Raises:
             StoreError: a damaged entry.
@@ -64,20 +75,21 @@ class Entailments:
         description = {"format": FORMAT, "classifier": checkpoint.fingerprint, "reading": asked_for}
         self._entry = Entry(store_dir, "entailments", description)
         self._load, self._progress = load, progress
+        self._since, self._readers, self._began = since, readers, began or time.time()
         self._classifier: Classifier | None = None
-        self._known: dict[Pair, bool] = {}
-        self._n_cut = 0
-        self.read_s = 0.0
-        rows = [row for table in self._entry.read_parts(_COLUMNS) for row in table.to_pylist()]
-        newest: dict[Pair, dict[str, Any]] = {}
-        for row in sorted(rows, key=lambda row: float(row["read_at"])):
-            if since is None or row["read_at"] >= since:
-                newest[row["first"], row["second"]] = row
-        for pair, row in newest.items():
-            self._known[pair] = row["entails"]
-            self.read_s += row["seconds"]
-            self._n_cut += row["cut"]
-        self.found_s = self.read_s
+        self._known: dict[Pair, _Known] = {}
+        self._seen: set[str] = set()
+        self._look()
+
+    @property
+    def read_s(self) -> float:
+        """Seconds of classification, those of earlier runs included."""
+        return sum(known.seconds for known in self._known.values())
+
+    @property
+    def found_s(self) -> float:
+        """The seconds of it that were spent before."""
+        return sum(known.seconds for known in self._known.values() if known.read_at < self._began)
 
     def __enter__(self) -> Self:
         return self
@@ -93,10 +105,11 @@ class Entailments:
     @property
     def notes(self) -> list[str]:
         """What the user should know of the answers."""
-        if not self._n_cut:
+        n_cut = sum(known.is_cut for known in self._known.values())
+        if not n_cut:
             return []
         return [
-            f"{self._n_cut} of {len(self._known)} pairs are longer than the entailment model takes and were cut"
+            f"{n_cut} of {len(self._known)} pairs are longer than the entailment model takes and were cut"
         ]
 
     def __call__(self, pairs: Sequence[Pair]) -> list[bool]:
@@ -106,28 +119,47 @@ class Entailments:
             StoreError: a full disk.
             RunError: one pair alone does not fit in memory.
         """
-        missing = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
-        if missing:
+        asked = list(dict.fromkeys(pairs))
+        if any(pair not in self._known for pair in asked):
             self._classifier = self._classifier or self._load()
-            self._ask(missing, self._classifier)
-        return [self._known[pair] for pair in pairs]
+            self._ask(asked, self._classifier)
+        return [self._known[pair].entails for pair in pairs]
+
+    def _look(self) -> None:
+        """Learn what parts of the store say that were not looked at yet."""
+        for row in self._entry.look(_COLUMNS, self._seen):
+            pair, read_at = (row["first"], row["second"]), float(row["read_at"])
+            is_newer = pair not in self._known or self._known[pair].read_at < read_at
+            if is_newer and (self._since is None or read_at >= self._since):
+                self._known[pair] = _Known(row["entails"], row["seconds"], row["cut"], read_at)
 
     def _ask(self, pairs: Sequence[Pair], classifier: Classifier) -> None:
+        """Answer what is missing of some pairs; all of them make the batches, so that all who ask have the same."""
         lengths = classifier.lengths(pairs)
         most = BATCH_TOKENS[classifier.model.device.type]
-        self._progress.start("entailments", total=len(pairs))
+        names = [f"{first}\0{second}" for first, second in pairs]
+        missing = {index for index, pair in enumerate(pairs) if pair not in self._known}
+        laid_out = evened_out(lay_out(lengths, most), self._readers)
+        batches = [found for each in laid_out if (found := batch_of(names, each, missing)).indices]
+        self._progress.start("entailments", total=len(missing))
 
         def attempt(part: Sequence[int]) -> tuple[list[bool], float] | None:
             started = time.perf_counter()
             found = or_none_if_out_of_memory(lambda: classifier.entails([pairs[index] for index in part]))
             return None if found is None else (found, time.perf_counter() - started)
 
-        for part, (entails, seconds) in halving(
-            lay_out(lengths, most), attempt, lambda index: _too_large(pairs[index])
-        ):
-            cut = [lengths[index] > (classifier.longest or lengths[index]) for index in part]
-            self._keep([pairs[index] for index in part], entails, seconds, cut)
-            self._progress.advance(len(part), tokens=sum(lengths[index] for index in part))
+        def do(batch: Sequence[int]) -> None:
+            for part, (entails, seconds) in halving([batch], attempt, lambda index: _too_large(pairs[index])):
+                cut = [lengths[index] > (classifier.longest or lengths[index]) for index in part]
+                self._keep([pairs[index] for index in part], entails, seconds, cut)
+                self._progress.advance(len(part), tokens=sum(lengths[index] for index in part))
+
+        def look() -> set[int]:
+            self._look()
+            return {index for index in missing if pairs[index] in self._known}
+
+        work_through(self._entry, batches, do, look, self._progress)
+        self._look()
 
     def _keep(
         self, pairs: Sequence[Pair], entails: Sequence[bool], seconds: float, cut: Sequence[bool]
@@ -143,9 +175,6 @@ class Entailments:
             "read_at": pa.array([time.time()] * len(pairs), pa.float64()),
         }
         self._entry.write_part(pa.table(columns))
-        self._known |= dict(zip(pairs, entails, strict=True))
-        self.read_s += seconds
-        self._n_cut += sum(cut)
 
 
 def _too_large(pair: Pair) -> str:

@@ -36,9 +36,14 @@ def describe_model(
         "checkpoint": checkpoint.fingerprint,
         "dtype": model.dtype.value,
         "quantization": quantization.value,
-        "device_map": not_default(device_map),
+        "device_map": describe_device_map(device_map),
         **not_default(model, without=(*_NOT_THE_WEIGHTS, "dtype")),
     }
+
+
+def describe_device_map(device_map: DeviceMapConfig) -> dict[str, Any]:
+    """The devices that compute; how many copies of the model do changes no number."""
+    return not_default(device_map, without=("replicas",))
 
 
 def anywhere(described: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,9 @@ A file is named by its content; its rows are known by the digests of their passa
 from __future__ import annotations
 
 import json
+import math
+import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probegrid.disk import atomic, content_name, disk_errors
+from probegrid.readings.claims import Claims
 from probegrid.readings.store import Entry, read_verified
 
 if TYPE_CHECKING:
@@ -100,9 +104,19 @@ class LayerStore:
                     self._rows[digest], self._seconds[digest], self._read_at[digest] = rows, seconds, at
         return {digest for digest, at in self._read_at.items() if since is None or at >= since}
 
-    def seconds(self, digests: Sequence[str]) -> float:
-        """What reading these passages took."""
-        return sum(self._seconds[digest] for digest in dict.fromkeys(digests))
+    def list_anew(self) -> None:
+        """Let a network file system see what other machines wrote: it lists a folder anew where something is made."""
+        if self.folder.exists():
+            file = self.folder / f".{socket.gethostname()}-{os.getpid()}.tmp"
+            with disk_errors(file):
+                file.touch()
+                file.unlink()
+
+    def seconds(self, digests: Sequence[str], before: float = math.inf) -> float:
+        """What reading these passages took, of those that were read before (seconds since the epoch)."""
+        return sum(
+            self._seconds[digest] for digest in dict.fromkeys(digests) if self._read_at[digest] < before
+        )
 
     def read(self, counts: Sequence[tuple[str, int]]) -> Tensor:
         """All values [n, d] bfloat16, passage by passage in the order of ``counts``.
@@ -123,7 +137,14 @@ class LayerStore:
         self._rows, self._seconds, self._read_at, self._read = {}, {}, {}, set()
 
     def merge(self) -> None:
-        """Make one part of all, where there are several: inodes are rationed."""
+        """Make one part of all, where there are several: inodes are rationed; of those who share them, one does it."""
+        if not self.folder.exists():
+            return
+        with Claims(self.folder) as claims:
+            if claims.take("merge"):
+                self._merge()
+
+    def _merge(self) -> None:
         import torch
 
         parts = list(self._parts(without=set()))

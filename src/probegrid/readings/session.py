@@ -7,8 +7,8 @@ by a pool, which the cells of a pack share.
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,23 @@ if TYPE_CHECKING:
     from probegrid.schema import Config, DecodingConfig
 
 
+@dataclass(frozen=True)
+class Sharing:
+    """Who reads along: replicas of this process, or jobs of the same cell."""
+
+    readers: int = 1
+    """Processes that share the readings, this one included."""
+    began: float | None = None
+    """When the first of them began, in seconds since the epoch: what the store had before was spent before. None: with
+    this process."""
+    call_others: Callable[[], None] = lambda: None
+    """Called when something is missing, before anything is loaded."""
+
+
+ALONE = Sharing()
+"""Nobody does."""
+
+
 class ModelSession:
     """Reads answers, choices, activations and entailments, each from the store or from the model.
 
@@ -56,6 +73,7 @@ class ModelSession:
         pool: ModelPool,
         progress: Progress,
         since: float | None = None,
+        sharing: Sharing = ALONE,
     ) -> None:
         """Begin; nothing is loaded before it is needed.
 
@@ -67,11 +85,12 @@ class ModelSession:
             pool: holds the model.
             progress: told how far a reading is.
             since: what the store had before (seconds since the epoch) is read again; None: nothing is.
+            sharing: who reads along.
         """
         self.config, self.checkpoint, self.tokenizer = config, checkpoint, tokenizer
         self.progress = progress
         self._plan, self._pool = plan, pool
-        self._since = since
+        self._since, self._sharing = since, sharing
         self._load_s = self.found_s = 0.0
         for device in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(device)
@@ -102,6 +121,8 @@ class ModelSession:
             open_model=self.open,
             progress=self.progress,
             since=self._since,
+            readers=self._sharing.readers,
+            began=self._sharing.began,
         )
         self.found_s += reading.found_s
         return reading
@@ -118,6 +139,8 @@ class ModelSession:
             open_model=self.open,
             progress=self.progress,
             since=self._since,
+            readers=self._sharing.readers,
+            began=self._sharing.began,
         )
         self.found_s += reading.found_s
         return reading
@@ -132,6 +155,8 @@ class ModelSession:
             open_model=self.open,
             progress=self.progress,
             since=self._since,
+            readers=self._sharing.readers,
+            began=self._sharing.began,
         )
         self.found_s += reading.found_s
         return reading
@@ -145,14 +170,20 @@ class ModelSession:
         """
         found = Entailments(
             classifier,
-            lambda: Classifier.load(classifier, self._make_room),
+            lambda: self._load_classifier(classifier),
             asked_for=asked_for,
             store_dir=self.config.store_dir,
             progress=self.progress,
             since=self._since,
+            readers=self._sharing.readers,
+            began=self._sharing.began,
         )
         self.found_s += found.found_s
         return found
+
+    def _load_classifier(self, classifier: Checkpoint) -> Classifier:
+        self._sharing.call_others()
+        return Classifier.load(classifier, self._make_room)
 
     def open(self, deepest_layer: int | None = None) -> LoadedModel:
         """The model, loaded now unless the pool holds it.
@@ -164,6 +195,7 @@ class ModelSession:
             PlanError: something that the plan needs is not here.
             CheckpointError: weights that are missing, incomplete, damaged, or not of this architecture.
         """
+        self._sharing.call_others()
         request = self._request if deepest_layer is None else self._request.without_head(deepest_layer)
         before = self._pool.loaded
         loaded = self._pool.get(request, deepest_layer)

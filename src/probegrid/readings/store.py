@@ -23,6 +23,7 @@ from probegrid.disk import (
     set_aside,
 )
 from probegrid.errors import StoreError
+from probegrid.readings.claims import Claims
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -110,19 +111,37 @@ class Entry:
         """
         return [table for _, table in self._parts(columns)]
 
+    def look(self, columns: Sequence[str], seen: set[str]) -> Iterator[dict[str, Any]]:
+        """The rows of parts that were not looked at yet.
+
+        Args:
+            columns: those that are wanted.
+            seen: names of the parts that were; those that are now join them.
+
+        Raises:
+            StoreError: a part may not be read.
+        """
+        for file, table in self._parts(columns, frozenset(seen)):
+            seen.add(file.name)
+            yield from table.select(list(columns)).to_pylist()
+
     def merge(self, columns: Sequence[str]) -> None:
         """Make one part of all, where there are several: inodes are rationed.
 
-        A reader at work meanwhile finds every row in the old parts or in the new one, or in both.
+        A reader at work meanwhile finds every row in the old parts or in the new one, or in both. Of those who share
+        a reading, one does it.
         """
         import pyarrow as pa
 
-        parts = list(self._parts(columns))
-        if len(parts) < 2:
-            return
-        self.write_part(pa.concat_tables([table for _, table in parts]))
-        for file, _ in parts:
-            file.unlink(missing_ok=True)
+        with Claims(self.folder) as claims:
+            if not claims.take("merge"):
+                return
+            parts = list(self._parts(columns))
+            if len(parts) < 2:
+                return
+            self.write_part(pa.concat_tables([table for _, table in parts]))
+            for file, _ in parts:
+                file.unlink(missing_ok=True)
 
     def set_aside(self, file: Path, reason: str) -> None:
         """Rename a damaged file, so that what it held is made again, and say so in ``damage``."""
@@ -131,11 +150,13 @@ class Entry:
             f"{file} is damaged ({reason}); it is set aside as *{DAMAGED_SUFFIX}, and what it held is made again"
         )
 
-    def _parts(self, columns: Sequence[str]) -> Iterator[tuple[Path, pa.Table]]:
+    def _parts(
+        self, columns: Sequence[str], without: Collection[str] = ()
+    ) -> Iterator[tuple[Path, pa.Table]]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        for file, content in read_verified(self, self.folder, "part-*.parquet"):
+        for file, content in read_verified(self, self.folder, "part-*.parquet", without):
             try:
                 table = pq.read_table(io.BytesIO(content))
                 missing = set(columns) - set(table.column_names)

@@ -129,7 +129,8 @@ def _costs(cell: RecordedCell, *, shares_part: bool, shares_all: bool) -> Costs:
     loads = record.metrics.get("load_s", 0.0) > 0
     if loads:
         values["load_s"] = record.metrics["load_s"]
-    was_earlier = "read_s" in record.notes or values.get("read_s", 0.0) > record.provenance.seconds
+    side_by_side = values.get("read_s", 0.0) / record.readers
+    was_earlier = "read_s" in record.notes or side_by_side > record.provenance.seconds
     if values and (loads or not (shares_all or was_earlier)):  # else no model was in memory to be measured
         values |= _memory(record.metrics)
     return Costs(values, elsewhere=bool(values) and (shares_part or was_earlier), loads=loads)

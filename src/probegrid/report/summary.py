@@ -83,5 +83,6 @@ def _seconds(record: CellRecord) -> Iterator[str]:
         note = record.notes.get("read_s")
         parts.append(f"read {metrics['read_s']:.1f} s{f' ({note})' if note else ''}")
     if "tokens_per_s" in metrics:
-        parts.append(f"{metrics['tokens_per_s']:.0f} tokens/s")
+        each = f" each of {record.readers}" if record.readers > 1 else ""
+        parts.append(f"{metrics['tokens_per_s']:.0f} tokens/s{each}")
     yield ", ".join([*parts, f"{record.provenance.seconds:.1f} s in all"])

@@ -192,9 +192,16 @@ class DeviceMapConfig:
     """CPU memory for weights in GB; null: what the machine reports as available."""
     overhead_gb: float = number_field(1.0, least=0, most=MOST_GB, unit="GB")
     """Memory of each GPU kept free for the CUDA context, the libraries and fragmentation, in GB."""
+    replicas: str = "auto"
+    """Copies of the model that share the reading, each on GPUs of its own: a number, or ``auto`` for as many as the
+    placement leaves GPUs for and the seconds of the reading are worth (on a CPU one). Never changes the cell's key."""
 
     def __post_init__(self) -> None:
         check(self, "device_map")
+        if self.replicas != "auto" and re.fullmatch(r"[1-9][0-9]{0,2}", self.replicas) is None:
+            raise ConfigError(
+                f"device_map.replicas={shown(self.replicas)} is neither 'auto' nor a number from 1 to 999."
+            )
 
 
 @dataclass

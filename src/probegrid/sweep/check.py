@@ -12,6 +12,7 @@ from probegrid.cell.lookup import Lookup
 from probegrid.cell.plan import plan_cell, workload_of
 from probegrid.cell.prepare import prepare
 from probegrid.errors import ConfigError, UnknownArchitecture, UserError
+from probegrid.planning.replicas import AUTO
 from probegrid.schema import DeviceMapConfig
 from probegrid.sweep.grid import ComposedCell
 from probegrid.sweep.options import LauncherOptions, SlurmOptions
@@ -92,7 +93,13 @@ class Checker:
         )
 
     def device_map(self, device_map: DeviceMapConfig) -> DeviceMapConfig:
-        """The GPUs a cluster profile describes, where the device map leaves them open."""
+        """What a job asks for: the GPUs a cluster profile describes, where the device map leaves them open.
+
+        One copy of the model unless several are asked for: a sweep keeps GPUs busy by its other jobs, and copies take
+        those that a job sees beyond its need.
+        """
+        if device_map.replicas == AUTO:
+            device_map = replace(device_map, replicas="1")
         if not isinstance(self._options, SlurmOptions):
             return device_map
         gpus, memory_gb = self._options.gpus_per_node, self._options.gpu_memory_gb

@@ -13,9 +13,19 @@ BEAT_S = 1.0
 class Heartbeat(Progress):
     """Counts like `Progress` and reports (step, done, total, seconds left or None)."""
 
-    def __init__(self, report: Callable[[str, int, int, float | None], None]) -> None:
+    def __init__(
+        self,
+        report: Callable[[str, int, int, float | None], None],
+        has_read: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begin with nothing to count.
+
+        Args:
+            report: called about once a second.
+            has_read: called whenever something was read here, and not by another job.
+        """
         super().__init__()
-        self._report = report
+        self._report, self._has_read = report, has_read
         self._step, self._step_done, self._step_total = "", 0, 0
         self._first, self._began = 0, time.monotonic()
         self._reported = 0.0
@@ -30,6 +40,8 @@ class Heartbeat(Progress):
     def advance(self, examples: int, *, tokens: int = 0) -> None:
         """Count more, and report it if the last report is old."""
         super().advance(examples, tokens=tokens)
+        if tokens:
+            self._has_read()
         self._step_done += examples
         if time.monotonic() - self._reported > BEAT_S:
             self._beat()

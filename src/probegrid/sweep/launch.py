@@ -26,7 +26,7 @@ from probegrid.sweep.close import close_sweep, open_sweep
 from probegrid.sweep.grid import ComposedCell, cell_names, told_apart
 from probegrid.sweep.interrupts import interruptible, name_of, quietly
 from probegrid.sweep.local import LocalScheduler
-from probegrid.sweep.options import LauncherOptions, OnInterrupt, SlurmOptions, plain
+from probegrid.sweep.options import LauncherOptions, LocalOptions, OnInterrupt, SlurmOptions, plain
 from probegrid.sweep.pack_job import PackJob
 from probegrid.sweep.packs import pack
 from probegrid.sweep.queued import take_back_changed
@@ -207,7 +207,7 @@ def _missing(sweep: Sweep) -> list[list[JobRequest]]:
     ]
     done = sum(cell.is_done for cell in sweep.checked)
     say(f"{len(sweep.checked)} cells: {done} done already, {len(live)} on their way, {len(cells)} to run")
-    return pack(sweep.checked, cells, sweep.options.cells_per_job)
+    return pack(sweep.checked, cells, sweep.options.cells_per_job, sweep.options.jobs_per_cell)
 
 
 def _write(sweep: Sweep) -> None:
@@ -239,7 +239,9 @@ def _write(sweep: Sweep) -> None:
 
 
 def _scheduler(options: LauncherOptions) -> Scheduler:
-    return SlurmScheduler(options) if isinstance(options, SlurmOptions) else LocalScheduler()
+    if isinstance(options, SlurmOptions):
+        return SlurmScheduler(options)
+    return LocalScheduler(options if isinstance(options, LocalOptions) else None)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""The jobs one after another on this machine, each in its own process, so that each starts with free memory.
+"""The jobs on this machine, each in its own process, so that each starts with free memory, and on cards of its own.
 
-A runner of its own session starts them in turn: it outlives the launcher that started it, and is ended with
-all it started by one signal to its process group.
+A runner of its own session (`sweep.runner`) starts each when there is room for it: it outlives the launcher that
+started it, and is ended with all it started by one signal to its process group.
 """
 
 from __future__ import annotations
@@ -14,23 +14,30 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
-from probegrid.disk import locked
 from probegrid.sweep.interrupts import uninterrupted
+from probegrid.sweep.options import LocalOptions, plain
 from probegrid.sweep.scheduler import Ending, JobPhase, JobRequest, JobState, MakeCall
 from probegrid.tracking.sweep_folder import SweepFolder
 from probegrid.tracking.sweep_state import Job, Submission
 
 _TERM_WAIT_S = 5.0
+RUNNER = "probegrid.sweep.runner"
+"""By its name alone: it imports what a worker does."""
+_SHORT = 12
+"""Characters of a GPU's UUID that are shown."""
 
 
 class LocalScheduler:
     """Runs jobs on this machine."""
 
     name = "local"
+
+    def __init__(self, options: LocalOptions | None = None) -> None:
+        """Take the options of submitting; None where jobs are only looked at."""
+        self._options = options or LocalOptions()
 
     def submit(
         self, folder: SweepFolder, packs: Sequence[Sequence[JobRequest]], make_call: MakeCall
@@ -46,11 +53,13 @@ class LocalScheduler:
                 request.cells,
                 request.resources,
                 str(place / f"{index}.log"),
+                request.cards,
+                request.takes_more,
             )
             for index, request in enumerate(requests)
         )
-        submission = Submission(number, self.name, socket.gethostname(), jobs)
-        command = [sys.executable, "-m", __name__, str(folder.results_dir), folder.id, str(number)]
+        submission = Submission(number, self.name, socket.gethostname(), jobs, plain(self._options))
+        command = [sys.executable, "-m", RUNNER, str(folder.results_dir), folder.id, str(number)]
         with uninterrupted():
             folder.write_submission(submission)
             with (place / "runner.log").open("wb") as log:
@@ -74,7 +83,7 @@ class LocalScheduler:
         """Nothing: the runner starts each job as the one before it ends."""
 
     def cancel(self, folder: SweepFolder, submission: Submission) -> None:
-        """End the runner and the job it has."""
+        """End the runner and the jobs it has."""
         runner = _runner(folder, submission.number)
         if runner is None:
             return
@@ -93,7 +102,6 @@ class LocalScheduler:
 def _states(folder: SweepFolder, submission: Submission) -> Iterator[tuple[str, JobState]]:
     place = folder.submission_dir(submission.number)
     alive = _runner(folder, submission.number) is not None
-    running = True  # the first job that has not ended has its turn
     for index, job in enumerate(submission.jobs):
         code = folder.read_json(place / f"{index}.exit.json")
         if code is not None:
@@ -101,9 +109,11 @@ def _states(folder: SweepFolder, submission: Submission) -> Iterator[tuple[str, 
             yield job.id, JobState(JobPhase.ended, _ending(code), ending)
         elif not alive:
             yield job.id, JobState(JobPhase.ended, "its runner died", Ending.died)
+        elif (cards := folder.read_json(place / f"{index}.started.json")) is not None:
+            named = f" ({', '.join(card[:_SHORT] for card in cards)})" if cards else ""
+            yield job.id, JobState(JobPhase.running, node=f"{socket.gethostname()}{named}")
         else:
-            yield job.id, JobState(JobPhase.running if running else JobPhase.queued)
-            running = False
+            yield job.id, JobState(JobPhase.queued)
 
 
 def _ending(code: int) -> str:
@@ -130,25 +140,3 @@ def _is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def main() -> None:
-    """Entry point of the runner: ``python -m probegrid.sweep.local RESULTS_DIR SWEEP SUBMISSION``."""
-    results_dir, sweep, number = sys.argv[1:]
-    folder = SweepFolder(Path(results_dir), sweep)
-    submission = folder.read_submission(int(number))
-    worker = [sys.executable, "-m", "probegrid.sweep.worker", results_dir, sweep, number]
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # it was started while its launcher held signals back
-    with locked(folder.path / ".runner.lock"):  # an earlier submission's runner may still be at work
-        for index, job in enumerate(submission.jobs):
-            stop = folder.read_stop()
-            if stop is not None and all(stop.covers(cell, submission.number) for cell in job.cells):
-                continue
-            with Path(job.log).open("wb") as log:
-                command = [*worker, *map(str, job.cells)]
-                code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-            folder.write_json(folder.submission_dir(submission.number) / f"{index}.exit.json", code)
-
-
-if __name__ == "__main__":
-    main()

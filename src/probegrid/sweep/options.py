@@ -27,6 +27,8 @@ class LauncherOptions:
 
     cells_per_job: int | None = number_field(None, least=1, most=10**6, hint=_NO_LIMIT)
     """Most cells in one job; null: a pack (the cells that share a model in memory) is one job."""
+    jobs_per_cell: int = number_field(1, least=1, most=10_000)
+    """Jobs that share each cell: they claim batches of its readings, and the last one evaluates it."""
     skip_invalid: bool = False
     """Submit the cells that can work although others cannot; without it nothing is submitted then."""
     max_failures: int | None = number_field(None, least=1, most=10**6, hint=_NO_LIMIT)
@@ -46,7 +48,11 @@ class LauncherOptions:
 
 @dataclass
 class LocalOptions(LauncherOptions):
-    """The packs one after another on this machine, each in its own process."""
+    """The packs on this machine, each in its own process and on GPUs of its own, as many at once as there are for."""
+
+    max_parallel: int | None = number_field(None, least=1, most=10**6, hint="give 1 or more, or null")
+    """Most jobs that run at once; null: as many as there are GPUs for, and one on the CPU. A number holds for jobs
+    on the CPU too."""
 
 
 @dataclass

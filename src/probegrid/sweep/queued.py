@@ -50,17 +50,21 @@ def take_back_changed(
 def _waiting(folder: SweepFolder) -> list[tuple[Submission, Job]]:
     """The jobs in SLURM's queue that no other has followed."""
     latest = {
-        job.id: (submission, job) for submission, job in latest_jobs(folder.read_submissions()).values()
+        job.id: (submission, job)
+        for submission, jobs in latest_jobs(folder.read_submissions()).values()
+        for job in jobs
     }
     found = []
     for submission in {each.number: each for each, _ in latest.values()}.values():
         if submission.scheduler != SlurmScheduler.name:
             continue
         states = scheduler_of(submission).states(folder, submission)
+        phases = [(job, states[job.id].phase) for job in submission.jobs if job.id in states]
+        at_work = {cell for job, phase in phases if phase is JobPhase.running for cell in job.cells}
         found += [
             (submission, job)
-            for job in submission.jobs
-            if job.id in latest and job.id in states and states[job.id].phase is JobPhase.queued
+            for job, phase in phases
+            if job.id in latest and phase is JobPhase.queued and not at_work.intersection(job.cells)
         ]
     return found
 

@@ -80,9 +80,13 @@ def observe(folder: SweepFolder) -> list[CellRow]:
     job_states = {
         number: scheduler_of(submission).states(folder, submission) for number, submission in asked.items()
     }
+    telling = {
+        cell: (submission, _telling(jobs, job_states[submission.number]))
+        for cell, (submission, jobs) in latest.items()
+    }
     states, stop = folder.read_states(len(manifest.cells)), folder.read_stop()
     return [
-        _row(folder, manifest, cell, state, latest.get(cell), job_states, stop)
+        _row(folder, manifest, cell, state, telling.get(cell), job_states, stop)
         for cell, state in enumerate(states)
     ]
 
@@ -92,11 +96,31 @@ def cancelled(rows: Sequence[CellRow], why: str) -> list[CellRow]:
     return [replace(row, stage=Stage.cancelled, detail=why) if row.is_live else row for row in rows]
 
 
-def latest_jobs(submissions: Sequence[Submission]) -> dict[int, tuple[Submission, Job]]:
-    """The last job each cell was given to."""
-    return {
-        cell: (submission, job) for submission in submissions for job in submission.jobs for cell in job.cells
-    }
+def latest_jobs(submissions: Sequence[Submission]) -> dict[int, tuple[Submission, tuple[Job, ...]]]:
+    """The last jobs each cell was given to: one, or those that share it."""
+    found: dict[int, tuple[Submission, tuple[Job, ...]]] = {}
+    for submission in submissions:
+        of_cells: dict[int, tuple[Job, ...]] = {}
+        for job in submission.jobs:
+            for cell in job.cells:
+                of_cells[cell] = (*of_cells.get(cell, ()), job)
+        found |= {cell: (submission, jobs) for cell, jobs in of_cells.items()}
+    return found
+
+
+_TELLING = (Ending.died, Ending.hopeless, Ending.cancelled, Ending.completed)
+
+
+def _telling(jobs: Sequence[Job], states: Mapping[str, JobState]) -> Job:
+    """Of the jobs that share a cell the one that says how it is doing: one that runs, else waits, else died."""
+
+    def rank(job: Job) -> tuple[int, int]:
+        state = states.get(job.id)
+        if state is None or state.ending is None:
+            return (1, 0) if state is None else (0 if state.phase is JobPhase.running else 2, 0)
+        return 3, _TELLING.index(state.ending)
+
+    return min(jobs, key=rank)
 
 
 def _row(

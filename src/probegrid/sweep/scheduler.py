@@ -58,6 +58,10 @@ class JobRequest:
     name: str
     cells: tuple[int, ...]
     resources: Resources
+    cards: int | None = 0
+    """GPUs that it must see where it is given them by name; None: it is not known, all."""
+    takes_more: bool = False
+    """Whether it makes use of more (``device_map.replicas=auto``), as many times as many."""
 
 
 class Scheduler(Protocol):

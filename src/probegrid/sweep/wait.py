@@ -37,7 +37,7 @@ def wait(folder: SweepFolder, options: LauncherOptions, scheduler: Scheduler) ->
             again = [row for row in died if tries[row.cell] < options.resubmit]
             if again:
                 tries.update(row.cell for row in again)
-                for line in _submit_again(folder, scheduler, again, tries, options.resubmit):
+                for line in _submit_again(folder, scheduler, again, tries, options):
                     table.note(line)
             elif not any(row.is_live for row in rows):
                 return rows
@@ -72,16 +72,23 @@ def _failures(rows: Sequence[CellRow]) -> int:
 
 
 def _submit_again(
-    folder: SweepFolder, scheduler: Scheduler, died: Sequence[CellRow], tries: Counter[int], most: int
+    folder: SweepFolder,
+    scheduler: Scheduler,
+    died: Sequence[CellRow],
+    tries: Counter[int],
+    options: LauncherOptions,
 ) -> list[str]:
-    """Submit what is left of the jobs that died, each for itself; return a line on each."""
+    """Submit what is left of the jobs that died, each for itself and as often as before; return a line on each."""
     why = {row.job: row.detail for row in died}
-    jobs = _jobs_of(folder, [row.cell for row in died])
-    requests = [JobRequest(job.name, cells, job.resources) for job, cells in jobs]
+    jobs, each = _jobs_of(folder, died), options.jobs_per_cell
+    requests = [
+        [JobRequest(job.name, cells, job.resources, job.cards, job.takes_more)] * each for job, cells in jobs
+    ]
     try:
-        submitted = scheduler.submit(folder, [[request] for request in requests], PackJob).jobs
+        submitted = scheduler.submit(folder, requests, PackJob).jobs[::each]
     except ProbegridError as error:
         return [f"not submitted again: {error}"]
+    most = options.resubmit
     return [
         f"job {job.id} ({job.name}): {why[job.id]}; {len(cells)} of its {len(job.cells)} cells submitted again "
         f"as job {new.id}, try {tries[cells[0]] + 1} of {most + 1}"
@@ -89,10 +96,10 @@ def _submit_again(
     ]
 
 
-def _jobs_of(folder: SweepFolder, cells: Sequence[int]) -> list[tuple[Job, tuple[int, ...]]]:
+def _jobs_of(folder: SweepFolder, died: Sequence[CellRow]) -> list[tuple[Job, tuple[int, ...]]]:
     """The jobs that had these cells and what is left of each, the cell that was running last: it may be why."""
-    latest = latest_jobs(folder.read_submissions())
-    jobs: dict[str, Job] = {latest[cell][1].id: latest[cell][1] for cell in cells}
+    latest, cells = latest_jobs(folder.read_submissions()), [row.cell for row in died]
+    jobs = {job.id: job for row in died for job in latest[row.cell][1] if job.id == row.job}
     found = []
     for job in jobs.values():
         left = [cell for cell in job.cells if cell in cells]

@@ -82,6 +82,8 @@ class CellRecord:
     """Why it failed; None if it did not."""
     sweep: str | None = None
     """Id of the sweep it belongs to, if any."""
+    readers: int = 1
+    """Processes that shared its readings: seconds and memory are of all together, rates of each."""
     checksums: Mapping[str, str] = field(default_factory=dict, compare=False)
     """SHA-256 of each file of the folder as it was written; that of ``result.json``, of all that it says besides."""
 

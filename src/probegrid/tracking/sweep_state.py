@@ -91,6 +91,10 @@ class Job:
     resources: Resources
     log: str
     """Path of what it prints."""
+    cards: int | None = 0
+    """GPUs that it must see, on this machine; None: it is not known, all."""
+    takes_more: bool = False
+    """Whether it makes use of more, as many times as many."""
 
 
 @dataclass(frozen=True)
