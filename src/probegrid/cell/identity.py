@@ -68,10 +68,20 @@ def _model(cell: Cell) -> dict[str, Any]:
 def _examples(examples: QuestionSet | StatementSet) -> list[Any]:
     """What is scored: ids, texts, groups, and what each is held against."""
     if isinstance(examples, QuestionSet):
-        asked = [[each.id, each.text, each.references, each.group] for each in examples.questions]
+        asked = [
+            [each.id, each.text, each.references, each.group, *([each.options] if each.options else [])]
+            for each in examples.questions
+        ]
         return [examples.rule, source_of(type(find_rule(examples.rule))), *asked]
     return [
-        [talk.id, statement.id, statement.text, statement.label, statement.source]
+        [
+            talk.id,
+            statement.id,
+            statement.text,
+            statement.label,
+            statement.source,
+            *([talk.group] if talk.group else []),
+        ]
         for talk in examples.conversations
         for statement in talk.statements
     ]

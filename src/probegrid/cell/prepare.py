@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probegrid.cell.cell import Cell, Model, Statements
-from probegrid.cell.examples import Divided, examples_of_statements
+from probegrid.cell.examples import Divided, check_both_classes, examples_of_statements
 from probegrid.cell.identity import cell_key
 from probegrid.cell.lookup import Lookup
 from probegrid.data.example import QuestionSet, StatementSet
@@ -29,6 +29,7 @@ from probegrid.readings.spans import (
     Position,
     check_position,
     statement_passages,
+    unseen_system_texts,
 )
 from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import CellSpec, Config
@@ -128,6 +129,7 @@ def _of_statements(spec: CellSpec, probe: Probe, needs: Needs, data: StatementSe
             raise DataError(
                 "these statements have no labels to learn from; set dataset.labelled=true or use action=score."
             )
+        check_both_classes(data)
         divided = Divided.of(examples_of_statements(data), probe)
     if needs.hidden is None:
         return Cell(
@@ -142,6 +144,7 @@ def _of_statements(spec: CellSpec, probe: Probe, needs: Needs, data: StatementSe
     model = _model(spec.config, lookup)
     layers = _layers(needs, Kind.statements, model.checkpoint)
     position = Position(needs.hidden.position)
+    data = _as_seen(data, model, spec.config)
     return Cell(
         spec,
         probe,
@@ -191,11 +194,30 @@ def _prompts(
 
 def passages_of(data: StatementSet, position: Position, model: Model, config: Config) -> tuple[Passage, ...]:
     """Render, tokenize and locate: conversations use the tokenizer's own template wherever it has one."""
-    template = ChatTemplate.of_conversations(
+    template, context = _template_of_conversations(model, config), model.checkpoint.context
+    return statement_passages(data, position, model.tokenizer, template, context=context)
+
+
+def _template_of_conversations(model: Model, config: Config) -> ChatTemplate:
+    return ChatTemplate.of_conversations(
         model.tokenizer, config.model.chat_template, config.model.template_kwargs
     )
-    context = model.checkpoint.context
-    return statement_passages(data, position, model.tokenizer, template, context=context)
+
+
+def _as_seen(data: StatementSet, model: Model, config: Config) -> StatementSet:
+    """The statements with what is to be known of system texts that the model's template leaves out.
+
+    A system prompt that the model never saw leaks nothing, and a result must not say that it was kept.
+    """
+    unseen = unseen_system_texts(data, _template_of_conversations(model, config))
+    if not unseen:
+        return data
+    is_all = unseen == len(data.conversations)
+    note = (
+        f"the chat template does not show the system text of {'any' if is_all else unseen} of the "
+        f"{len(data.conversations)} conversations: the model never sees it"
+    )
+    return replace(data, notes=(*data.notes, note), leaks=() if is_all else data.leaks)
 
 
 def _transfer(

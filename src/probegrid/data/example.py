@@ -25,6 +25,17 @@ class Question:
     """Paragraph that holds the answer; empty where the dataset has none."""
     group: str = ""
     """Name of what must stay together in a split and in a bootstrap resample (article, paragraph); empty: itself."""
+    options: tuple[str, ...] = ()
+    """What may be chosen, in the order in which letters are given; the first reference is then the right one's letter,
+    the second its text. Empty: the answer is free."""
+    history: tuple[tuple[str, str], ...] = ()
+    """Earlier turns of its conversation: question and accepted answer of each."""
+
+    @property
+    def content(self) -> dict[str, object]:
+        """Its fields as plain values; those that came later only where they say something, so that no hash changes."""
+        values = asdict(self)
+        return {name: value for name, value in values.items() if value or name not in ("options", "history")}
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,8 @@ class QuestionSet:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every question that is asked and every one that may be shown, in order."""
-        return content_hash([self.rule, *map(asdict, self.questions), "shots", *map(asdict, self.shots)])
+        asked, shown = ([each.content for each in some] for some in (self.questions, self.shots))
+        return content_hash([self.rule, *asked, "shots", *shown])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,13 @@ class Conversation:
     id: str
     messages: tuple[Message, ...]
     statements: tuple[Statement, ...]
+    group: str = ""
+    """Name of what must stay together in a split besides itself (a statement and its negation); empty: nothing."""
+
+    @property
+    def content(self) -> dict[str, object]:
+        """Its fields as plain values; the group only where there is one."""
+        return {name: value for name, value in asdict(self).items() if value or name != "group"}
 
 
 @dataclass(frozen=True)
@@ -86,11 +105,18 @@ class StatementSet:
     """Why a probe could read the labels off the text ("the system prompt names the lies"); empty: none is known."""
     labelled: bool = True
     """False: no label is known and each stands as False; the set can be scored, not trained nor evaluated on."""
+    has_one_class: bool = False
+    """Whether all statements that could have been drawn, and not only those that were, have one label."""
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every conversation, in order, and over whether their labels are known."""
-        return content_hash([self.labelled, *map(asdict, self.conversations)])
+        return content_hash([self.labelled, *(each.content for each in self.conversations)])
+
+
+def have_one_class(conversations: Iterable[Conversation]) -> bool:
+    """Whether all statements are labelled alike."""
+    return len({statement.label for talk in conversations for statement in talk.statements}) == 1
 
 
 def content_hash(rows: Iterable[object]) -> str:

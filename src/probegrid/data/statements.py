@@ -1,7 +1,7 @@
-"""True and false statements in CSV files, as those of Geometry of Truth (Marks & Tegmark, arXiv 2310.06824).
+"""True and false statements in files, as those of Geometry of Truth (Marks & Tegmark, arXiv 2310.06824).
 
-Knows the columns ``statement`` and ``label``, and how files become conversations of one statement each, told
-by the assistant.
+Knows how files become conversations of one statement each, told by the assistant; which of their columns hold what is
+`labelled`'s.
 """
 
 from __future__ import annotations
@@ -11,21 +11,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from probegrid.data.example import Conversation, Message, Statement, StatementSet
-from probegrid.data.files import read_file
+from probegrid.data.example import Conversation, StatementSet, have_one_class
+from probegrid.data.files import is_data_file, is_glob, matching, read_file
+from probegrid.data.formats import data_stem
+from probegrid.data.labelled import (
+    StatementColumns,
+    copies_and_contradictions,
+    single_statement,
+    statement_conversations,
+)
 from probegrid.data.sampling import draw
 from probegrid.data.source import existing, required_path
-from probegrid.data.table import Table, cell, text, truth
 from probegrid.errors import DataError
-from probegrid.schema import DatasetConfig
+
+__all__ = ["StatementsConfig", "load", "single_statement"]
 
 
 @dataclass
-class StatementsConfig(DatasetConfig):
-    """Statements of CSV files: ``num_samples`` of them, drawn over all files; there is no split."""
+class StatementsConfig(StatementColumns):
+    """Statements of files: ``num_samples`` of them, drawn over all files; there is no split."""
 
     path: str | None = None
-    """A file, a folder whose CSV files are all read, or several of these with commas between them."""
+    """A file, a folder whose data files are all read, a glob, or several of these with commas between them."""
 
 
 def load(config: StatementsConfig) -> StatementSet:
@@ -35,44 +42,43 @@ def load(config: StatementsConfig) -> StatementSet:
         DataError: a file is missing, empty or lacks a column, a label is not one, or two files share a name.
     """
     conversations: list[Conversation] = []
+    notes: list[str] = []
     read: dict[str, Path] = {}
     for path in _files(required_path(config)):
-        if first := read.get(path.stem):
+        name = data_stem(path.name)
+        if first := read.get(name):
             raise DataError(
                 f"{first} and {path} have the same name, which is the statements' source; rename one."
             )
-        read[path.stem] = path
+        read[name] = path
         table = read_file(path)
-        table.require(("statement", "label"), "Rename the columns in the file's first line")
-        conversations += _conversations(table, path.stem)
-    drawn, notes = draw(conversations, config, "statements", str(config.path))
-    return StatementSet(drawn, notes)
-
-
-def single_statement(statement_id: str, statement: str, label: bool, source: str = "") -> Conversation:
-    """A conversation of one message, the assistant's, which is one statement; both have the same id."""
-    return Conversation(
-        id=statement_id,
-        messages=(Message("assistant", statement),),
-        statements=(Statement(statement_id, statement, label, 0, len(statement), source),),
-    )
-
-
-def _conversations(table: Table, source: str) -> Iterator[Conversation]:
-    for index in range(len(table)):
-        row, where = table.row(index), table.where(index)
-        statement = text(cell(row, "statement", where), f"the statement in {where}")
-        label = truth(cell(row, "label", where), f"the label in {where}")
-        yield single_statement(f"{source}/{index + 1}", statement, label, source)
+        table.require(
+            (config.text_column, config.label_column),
+            "Rename the columns in the file's first line, or name yours with dataset.text_column=<column> and "
+            "dataset.label_column=<column>",
+        )
+        found, said = statement_conversations(table, config, name, f"{name}/")
+        conversations, notes = conversations + found, notes + said
+    notes += copies_and_contradictions(conversations)
+    drawn, of_draw = draw(conversations, config, "statements", str(config.path))
+    return StatementSet(drawn, (*notes, *of_draw), has_one_class=have_one_class(conversations))
 
 
 def _files(path: str) -> Iterator[Path]:
     parts = [path] if os.path.exists(path) else [part.strip() for part in path.split(",")]
-    for local in map(existing, parts):
+    for part in parts:
+        if is_glob(part):
+            yield from matching(part)
+            continue
+        local = existing(part)
         if local.is_file():
             yield local
             continue
-        files = sorted(local.glob("*.csv"))
+        files = sorted(
+            entry
+            for entry in local.iterdir()
+            if is_data_file(entry.name) and not entry.name.startswith(".") and entry.is_file()
+        )
         if not files:
-            raise DataError(f"{local} holds no CSV file.")
+            raise DataError(f"{local} holds no CSV file, nor another data file.")
         yield from files
