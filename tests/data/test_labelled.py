@@ -117,7 +117,7 @@ def test_every_data_file_of_a_folder_is_a_topic(tmp_path: Path) -> None:
 def test_one_class_is_refused_with_what_can_help(tmp_path: Path) -> None:
     all_true = write(tmp_path / "a.csv", [{"statement": f"S{n}", "label": 1} for n in range(12)])
     for config in (StatementsConfig(path=all_true), JsonlConfig(path=all_true, num_samples=3)):
-        with pytest.raises(DataError, match="are labelled true.* that has false ones") as raised:
+        with pytest.raises(DataError, match=r"are labelled true.* that has false ones") as raised:
             check_both_classes(statements(config))
         assert "num_samples" not in str(raised.value)
     mixed = write(tmp_path / "b.csv", [{"statement": f"S{n}", "label": n > 0} for n in range(12)])

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from probegrid.cell.grade import Grader
 from probegrid.data.example import QuestionSet
 from probegrid.evaluation.correctness import Judgement
-from probegrid.evaluation.rules import find_rule
+from probegrid.evaluation.extraction import Extracted
 from probegrid.probes import Of
 from probegrid.readings.asks import Replies, put
 from probegrid.readings.spans import Passage, Position, answer_passages, sample_passages
@@ -32,6 +33,8 @@ class JudgedAnswers:
     data: QuestionSet
     reading: AnswerReading
     verdicts: Sequence[Judgement]
+    extracted: Sequence[Extracted | None] | None = None
+    """The part of each answer that was judged; None where all of every answer was."""
 
     @property
     def correct(self) -> list[bool]:
@@ -85,16 +88,17 @@ def _answers(cell: Cell, session: ModelSession) -> JudgedAnswers:
     config, data = cell.config, cell.examples
     assert isinstance(data, QuestionSet)
     reading = session.answers(cell.prompts, config.decoding, config.prompt.stop)
-    rule = find_rule(data.rule)
-    verdicts = [
-        rule.judge(answer.text, question.references)
+    grader = Grader.of(data, config.prompt)
+    graded = [
+        grader.grade(question, answer)
         for question, answer in zip(data.questions, reading.greedy, strict=True)
     ]
-    return JudgedAnswers(data, reading, verdicts)
+    extracted = [found for found, _ in graded] if grader.extracts else None
+    return JudgedAnswers(data, reading, [verdict for _, verdict in graded], extracted)
 
 
 def _asked(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> dict[str, Replies]:
-    config, rule = cell.config, find_rule(answers.data.rule)
+    config, grader = cell.config, Grader.of(answers.data, cell.config.prompt)
     found: dict[str, Replies] = {}
     for name, ask in cell.needs.asks.items():
         shown = cell.worked[name]
@@ -105,7 +109,7 @@ def _asked(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> dict[st
             ask,
             answers.reading,
             worked,
-            lambda question, answer: rule.judge(answer.text, question.references).correct,
+            lambda question, answer: grader.grade(question, answer)[1].correct,
         )
     return found
 

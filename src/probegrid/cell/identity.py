@@ -72,7 +72,8 @@ def _examples(examples: QuestionSet | StatementSet) -> list[Any]:
             [each.id, each.text, each.references, each.group, *([each.options] if each.options else [])]
             for each in examples.questions
         ]
-        return [examples.rule, source_of(type(find_rule(examples.rule))), *asked]
+        told = [examples.rule_settings] if examples.rule_settings else []
+        return [examples.rule, *told, source_of(type(find_rule(examples.rule))), *asked]
     return [
         [
             talk.id,
@@ -96,6 +97,7 @@ def _reading(cell: Cell) -> dict[str, Any]:
         described |= {
             "prompts": [prompt.digest for prompt in cell.prompts],
             "decoding": describe_decoding(cell.config.decoding, cell.config.prompt.stop),
+            **({"answer_pattern": pattern} if (pattern := cell.config.prompt.answer_pattern) else {}),
             "worked": {
                 name: [[prompt.digest, prompt.question.references] for prompt in prompts]
                 for name, prompts in cell.worked.items()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from probegrid.cell.cell import Cell
+from probegrid.cell.look import look_at
 from probegrid.cell.prepare import check_kind, prepare, probe_of
 from probegrid.errors import CheckpointError, NotAtHand, UserError
 from probegrid.hardware.devices import Hardware, hardware_for
@@ -81,7 +82,7 @@ def plan_spec(
         device_map: the hardware where it will run, if that is not this machine's.
 
     Returns:
-        The plan, as of `plan_cell`, and what to know of it.
+        The plan, as of `plan_cell`, and what to know of it: a look at the examples where they are at hand.
 
     Raises:
         UserError: the cell cannot work, as far as that can be seen without what is not at hand.
@@ -91,7 +92,7 @@ def plan_spec(
     except NotAtHand as missing:
         said = f"{str(missing).rstrip('.')}: planned by the architecture and by typical lengths of texts"
         return _plan_by_facts(spec, device_map or spec.config.device_map), (said,)
-    return plan_cell(cell, device_map=device_map), cell.examples.notes
+    return plan_cell(cell, device_map=device_map), tuple(look_at(cell.examples).lines())
 
 
 def _plan_by_facts(spec: CellSpec, device_map: DeviceMapConfig) -> Plan:

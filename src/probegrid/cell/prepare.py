@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from probegrid.cell.cell import Cell, Model, Statements
 from probegrid.cell.examples import Divided, check_both_classes, examples_of_statements
+from probegrid.cell.grade import Grader
 from probegrid.cell.identity import cell_key
 from probegrid.cell.lookup import Lookup
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.data.source import PathNotGiven
 from probegrid.errors import ConfigError, DataError
-from probegrid.evaluation.rules import find_rule
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.probes import Kind, Needs, Probe, TrainedProbe, resolve_layers
 from probegrid.readings.asks import check_choices, draw_worked
@@ -97,7 +97,7 @@ def check_kind(spec: CellSpec, probe: Probe, kind: Kind) -> None:
 
 def _of_questions(spec: CellSpec, probe: Probe, needs: Needs, data: QuestionSet, lookup: Lookup) -> Cell:
     config = spec.config
-    find_rule(data.rule)
+    Grader.of(data, config.prompt)
     model = _model(config, lookup)
     layers = _layers(needs, Kind.questions, model.checkpoint)
     shots = choose_shots(data, config.prompt)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probegrid.cell.cell import Cell
+from probegrid.cell.look import look_at
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.pack import Pack
 from probegrid.cell.result import Result
@@ -127,7 +128,7 @@ def measure_gpus(device_map: DeviceMapConfig, progress: Progress) -> None:
 def introduce(cell: Cell, plan: Plan | None) -> str:
     """What a person should know before the cell runs: its name, notes on the data, and the plan."""
     reads = "no plan: the architecture is not known" if cell.model is not None else "no model is read"
-    return "\n".join([cell.name, *cell.examples.notes, reads if plan is None else describe(plan)])
+    return "\n".join([cell.name, *look_at(cell.examples).lines(), reads if plan is None else describe(plan)])
 
 
 def _compute(cell: Cell, plan: Plan | None, pack: Pack, since: float | None, progress: Progress) -> Outcome:
@@ -192,6 +193,7 @@ def _identity(cell: Cell, plan: Plan | None, started: datetime, sweep: str | Non
         "name": cell.spec.name,
         "choices": asdict(cell.spec.choices),
         "plan": {} if plan is None else plan.as_dict(),
+        "look": look_at(cell.examples).as_dict(),
         "versions": versions(),
         "provenance": provenance(started),
         "sweep": sweep,

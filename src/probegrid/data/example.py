@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,15 @@ class Question:
     the second its text. Empty: the answer is free."""
     history: tuple[tuple[str, str], ...] = ()
     """Earlier turns of its conversation: question and accepted answer of each."""
+    solution: str = ""
+    """How the answer is reached, for examples that show their reasoning; empty: not known."""
 
     @property
     def content(self) -> dict[str, object]:
         """Its fields as plain values; those that came later only where they say something, so that no hash changes."""
         values = asdict(self)
-        return {name: value for name, value in values.items() if value or name not in ("options", "history")}
+        later = ("options", "history", "solution")
+        return {name: value for name, value in values.items() if value or name not in later}
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,24 @@ class QuestionSet:
     """Name of the rule of correctness by which an answer is judged (`evaluation.rules`)."""
     notes: tuple[str, ...] = ()
     """What the user should know of how the set came about ("asked for 400, the file has 120: all of them")."""
+    threshold: float | None = None
+    """What an answer must reach to be correct; None: the rule's own."""
+    language: str | None = None
+    """Language by which words are normalized; None: the rule's own."""
+    shots_in_order: bool = False
+    """Whether the first few-shot examples are shown, and not drawn ones."""
+
+    @property
+    def rule_settings(self) -> dict[str, Any]:
+        """What the rule is told besides its name, where it is told anything."""
+        told = {"threshold": self.threshold, "language": self.language}
+        return {name: value for name, value in told.items() if value is not None}
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every question that is asked and every one that may be shown, in order."""
         asked, shown = ([each.content for each in some] for some in (self.questions, self.shots))
-        return content_hash([self.rule, *asked, "shots", *shown])
+        return content_hash([self.rule, *filter(None, [self.rule_settings]), *asked, "shots", *shown])
 
 
 @dataclass(frozen=True, slots=True)

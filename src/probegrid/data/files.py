@@ -26,6 +26,7 @@ from probegrid.errors import DataError, closest
 __all__ = [
     "SUFFIXES",
     "Unpack",
+    "data_files_in",
     "is_data_file",
     "is_glob",
     "matching",
@@ -171,9 +172,11 @@ def _read_split_folder(
     folder: Path, folders: dict[str, Path], split: str, unpack: Unpack | None, records: str | None
 ) -> Table:
     """A split that is a folder of its own; its files are one split whatever they are called."""
-    place = folders.get(_canonical(split))
+    place = folders.get(split) or next(
+        (entry for name, entry in folders.items() if _canonical(name) == _canonical(split)), None
+    )
     if place is None:
-        raise unknown_split(str(folder), split, [entry.name for entry in folders.values()])
+        raise unknown_split(str(folder), split, list(folders))
     if is_saved(place):
         return _saved_split(place, split)
     files = _files_of(place)
@@ -215,8 +218,7 @@ def _canonical(split: str) -> str:
 
 def _split_folders(root: Path) -> dict[str, Path]:
     below = [entry for entry in _entries(root) if entry.is_dir() and (_files_of(entry) or is_saved(entry))]
-    found = {_canonical(entry.name): entry for entry in below}
-    return {name: entry for name, entry in found.items() if name in _SPLITS}
+    return {entry.name: entry for entry in below if _canonical(entry.name) in _SPLITS}
 
 
 def _only_below(root: Path) -> Path:
@@ -234,6 +236,15 @@ def _only_below(root: Path) -> Path:
 
 def _holds_data(folder: Path) -> bool:
     return bool(_files_of(folder) or _split_folders(folder) or is_saved(folder))
+
+
+def data_files_in(folder: Path) -> list[Path]:
+    """The data files that lie in a folder itself, by name; hidden ones are another system's.
+
+    Raises:
+        DataError: it cannot be listed.
+    """
+    return _files_of(folder)
 
 
 def _files_of(folder: Path) -> list[Path]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def read_files(
     split: str | None = None,
     unpack: Unpack | None = None,
     records: str | None = None,
+    header: Sequence[str] = (),
 ) -> Table:
     """The rows of files of one format, one after another.
 
@@ -92,12 +94,13 @@ def read_files(
         split: which they are; None: none in particular.
         unpack: makes rows of a JSON object; None: the object is looked at.
         records: where in a JSON object the list of rows is (``data.questions``); None: none was named.
+        header: names of the columns of delimited text whose first line has none of them, and is a row.
 
     Raises:
         DataError: an unknown format, a malformed or empty file, a file that cannot be opened.
     """
     try:
-        parts = [_read(path, name, split, unpack, records) for path in paths]
+        parts = [_read(path, name, split, unpack, records, header) for path in paths]
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
     except OSError as error:
@@ -108,7 +111,14 @@ def read_files(
     return whole
 
 
-def _read(path: Path, name: str, split: str | None, unpack: Unpack | None, records: str | None) -> Table:
+def _read(
+    path: Path,
+    name: str,
+    split: str | None,
+    unpack: Unpack | None,
+    records: str | None,
+    header: Sequence[str],
+) -> Table:
     suffix = data_suffix(path.name)
     if suffix is None:
         raise DataError(
@@ -119,7 +129,7 @@ def _read(path: Path, name: str, split: str | None, unpack: Unpack | None, recor
         return from_arrow(name, _read_arrow(path, suffix), split)
     text = _decoded(_bytes(path))
     if suffix in _DELIMITERS:
-        rows, notes = _read_delimited(path, text, _DELIMITERS[suffix])
+        rows, notes = _read_delimited(path, text, _DELIMITERS[suffix], header)
         return from_rows(name, rows, split, notes)
     return from_rows(name, _read_json(path, text, suffix, unpack, records), split)
 
@@ -185,20 +195,26 @@ def _read_ipc(ipc: Any, feather: Any, source: Any) -> Any:
         return feather.read_table(source)
 
 
-def _read_delimited(path: Path, text: str, delimiter: str) -> tuple[list[Row], tuple[str, ...]]:
+def _read_delimited(
+    path: Path, text: str, delimiter: str, names: Sequence[str]
+) -> tuple[list[Row], tuple[str, ...]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # else a cell of 131 kB ends the reading
     notes: tuple[str, ...] = ()
     first = text.partition("\n")[0]
-    if delimiter not in first and (other := next((one for one in _OTHER_DELIMITERS if one in first), None)):
+    if (
+        not names
+        and delimiter not in first
+        and (other := next((one for one in _OTHER_DELIMITERS if one in first), None))
+    ):
         delimiter, notes = other, (f"the fields of {path.name} are divided by {other!r}",)
     try:
-        return list(_records(path, text, delimiter, csv.QUOTE_MINIMAL)), notes
+        return list(_records(path, text, delimiter, csv.QUOTE_MINIMAL, names)), notes
     except DataError:
         # tab-separated text that was never quoted may begin a cell with a quotation mark
         if delimiter != "\t":
             raise
         try:
-            rows = list(_records(path, text, delimiter, csv.QUOTE_NONE))
+            rows = list(_records(path, text, delimiter, csv.QUOTE_NONE, names))
         except DataError:
             rows = []
         if not rows:
@@ -206,12 +222,15 @@ def _read_delimited(path: Path, text: str, delimiter: str) -> tuple[list[Row], t
         return rows, (*notes, f"the quotation marks of {path.name} are part of its cells")
 
 
-def _records(path: Path, text: str, delimiter: str, quoting: Any) -> Iterable[Row]:
+def _records(path: Path, text: str, delimiter: str, quoting: Any, names: Sequence[str]) -> Iterable[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, quoting=quoting)
     try:
-        header = [name.strip() for name in next(reader, [])]
+        first = next(reader, [])
+        header, rows = [name.strip() for name in first], iter(reader)
+        if names and {name.lower() for name in header}.isdisjoint(names[:1]):
+            header, rows = list(names), itertools.chain([first], reader)
         _refuse_repeated(str(path), header)
-        for fields in reader:
+        for fields in rows:
             if not fields:
                 continue
             if len(fields) != len(header):

@@ -22,6 +22,7 @@ from probegrid.data.source import read_splits
 from probegrid.data.table import Row, Table, cell, is_gap, text
 from probegrid.errors import ConfigError, DataError
 from probegrid.schema import QuestionDatasetConfig
+from probegrid.schema.ranges import number_field, seed_field
 
 OWN_RULE = "squad"
 """Rule of correctness of a file of one's own, unless another is chosen."""
@@ -60,10 +61,12 @@ class JsonlConfig(StatementColumns, QuestionDatasetConfig):
     """Column of the options, of which the answer names one (by letter, label, place or text)."""
     option_columns: list[str] = field(default_factory=list)
     """Columns of the options where each has one of its own (``[A,B,C,D]``)."""
-    first_option: int | None = None
+    first_option: int | None = number_field(None, least=0, most=1)
     """What the answers call the first option, 0 or 1; null: what can be meant is found, else refused."""
     shuffle_options: bool = False
-    """Letter the options in an order that the seed draws: sets that always write the right one first give it away."""
+    """Letter the options in a drawn order: sets that always write the right one first give it away."""
+    option_seed: int = seed_field()
+    """Seed of that order."""
     id_column: str | None = None
     """Column of the id; null: ``id`` where there is one, else the row's place. Statements too."""
     context_column: str | None = None
@@ -75,8 +78,6 @@ class JsonlConfig(StatementColumns, QuestionDatasetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.first_option not in (None, 0, 1):
-            raise ConfigError(f"dataset.first_option={self.first_option} is neither 0 nor 1, nor null.")
         if self.answers_separator == "":
             raise ConfigError(
                 "dataset.answers_separator is empty; give what stands between answers, or null."
@@ -224,7 +225,9 @@ class _Reader:
         if is_gap(answer):
             return None
         right = right_option(options, answer, f"the answer in {where}", config.first_option)
-        return with_options(made, options.texts, right, str(config.seed) if config.shuffle_options else None)
+        return with_options(
+            made, options.texts, right, str(config.option_seed) if config.shuffle_options else None
+        )
 
 
 def _column(config: JsonlConfig, table: Table, role: str, said: list[str]) -> str:

@@ -1,7 +1,7 @@
 """Questions with options: how published sets and people write what may be chosen, and which option is right.
 
-Knows lists of texts, labelled lists, objects by letter, objects that mark the right ones, and answers that are a letter,
-a label, a place counted from 0 or from 1, or the option itself. What could be read in two ways is refused.
+Knows lists of texts, labelled lists, objects by letter, objects that mark the right ones, and answers that are a
+letter, a label, a place counted from 0 or from 1, or the option itself. What could be read in two ways is refused.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ class Options:
 
 
 def read_options(value: object, what: str) -> Options:
-    """Options as a set has them: ``[text, ...]``, ``[{label, text}, ...]``, ``{text: [...], label: [...]}``,
-    ``{letter: text}``, ``{text: 0 or 1}`` or ``{choices: [...], labels: [0 or 1, ...]}``.
+    """Options as a set has them.
+
+    They may be ``[text, ...]``, ``[{label, text}, ...]``, ``{text: [...], label: [...]}``, ``{letter: text}``,
+    ``{text: 0 or 1}`` or ``{choices: [...], labels: [0 or 1, ...]}``, each also written as a text.
 
     Raises:
         DataError: it is none of these, or there are fewer than two or more than letters.
@@ -134,8 +136,12 @@ def with_options(
     order = list(range(len(texts)))
     if shuffled_by is not None:
         Random(f"options/{shuffled_by}/{question.id}").shuffle(order)
+    letter, said = LETTERS[order.index(right)], texts[right]
+    is_letter = (
+        len(said.strip()) == 1 and said.strip().isalpha()
+    )  # a blood type: no text to be told from a letter
     return replace(
         question,
         options=tuple(texts[place] for place in order),
-        references=(LETTERS[order.index(right)], texts[right]),
+        references=(letter,) if is_letter else (letter, said),
     )

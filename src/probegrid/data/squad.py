@@ -59,7 +59,18 @@ def _question(row: Row, row_id: str, where: str) -> Question:
 
 
 def unpack(release: dict[str, Any]) -> list[Row]:
-    """The rows of the official release, a single JSON object; raises KeyError or TypeError on another layout."""
+    """The rows of the official release, a single JSON object; raises KeyError or TypeError on another layout.
+
+    Raises:
+        DataError: it holds QuAC's dialogs, whose questions mean nothing without those before them.
+    """
+    if any(
+        "followup" in one
+        for article in release["data"]
+        for part in article["paragraphs"]
+        for one in part["qas"]
+    ):
+        raise DataError("these are QuAC's dialogs, whose turns dataset=quac reads one after another.")
     return [
         {
             "id": question["id"],

@@ -7,12 +7,14 @@ Knows how files become conversations of one statement each, told by the assistan
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from probegrid.data import hub
 from probegrid.data.example import Conversation, StatementSet, have_one_class
-from probegrid.data.files import is_data_file, is_glob, matching, read_file
+from probegrid.data.files import data_files_in, is_glob, matching, read_file
 from probegrid.data.formats import data_stem
 from probegrid.data.labelled import (
     StatementColumns,
@@ -21,10 +23,14 @@ from probegrid.data.labelled import (
     statement_conversations,
 )
 from probegrid.data.sampling import draw
-from probegrid.data.source import existing, required_path
-from probegrid.errors import DataError
+from probegrid.data.source import existing, is_local, required_path
+from probegrid.data.table import Table
+from probegrid.errors import DataError, closest
 
 __all__ = ["StatementsConfig", "load", "single_statement"]
+
+
+_NEGATED = "neg_"
 
 
 @dataclass
@@ -32,7 +38,13 @@ class StatementsConfig(StatementColumns):
     """Statements of files: ``num_samples`` of them, drawn over all files; there is no split."""
 
     path: str | None = None
-    """A file, a folder whose data files are all read, a glob, or several of these with commas between them."""
+    """A file, a folder whose data files are all read, a glob, a hub id, or several of these with commas between them."""
+    subset: str | None = None
+    """Configuration of a hub dataset, of which ``dataset.split`` is read."""
+    topics: list[str] = field(default_factory=list)
+    """Files that are read, by their names without the suffix; empty: all."""
+    pair_negations: bool = False
+    """Keep a statement and its negation on one side of a split: row k of ``cities`` and of ``neg_cities``."""
 
 
 def load(config: StatementsConfig) -> StatementSet:
@@ -41,44 +53,99 @@ def load(config: StatementsConfig) -> StatementSet:
     Raises:
         DataError: a file is missing, empty or lacks a column, a label is not one, or two files share a name.
     """
-    conversations: list[Conversation] = []
+    by_topic: dict[str, list[Conversation]] = {}
     notes: list[str] = []
-    read: dict[str, Path] = {}
-    for path in _files(required_path(config)):
-        name = data_stem(path.name)
-        if first := read.get(name):
-            raise DataError(
-                f"{first} and {path} have the same name, which is the statements' source; rename one."
-            )
-        read[name] = path
-        table = read_file(path)
+    for name, table in _topics(config).items():
         table.require(
             (config.text_column, config.label_column),
             "Rename the columns in the file's first line, or name yours with dataset.text_column=<column> and "
             "dataset.label_column=<column>",
         )
         found, said = statement_conversations(table, config, name, f"{name}/")
-        conversations, notes = conversations + found, notes + said
+        by_topic[name], notes = found, notes + said
+    if config.pair_negations:
+        by_topic, said = _paired(by_topic)
+        notes += said
+    conversations = [one for found in by_topic.values() for one in found]
     notes += copies_and_contradictions(conversations)
     drawn, of_draw = draw(conversations, config, "statements", str(config.path))
     return StatementSet(drawn, (*notes, *of_draw), has_one_class=have_one_class(conversations))
 
 
-def _files(path: str) -> Iterator[Path]:
-    parts = [path] if os.path.exists(path) else [part.strip() for part in path.split(",")]
-    for part in parts:
-        if is_glob(part):
-            yield from matching(part)
+def _topics(config: StatementsConfig) -> dict[str, Table]:
+    """The tables by what they are about, their files' names.
+
+    Raises:
+        DataError: two have one name, or a topic is asked for that is not there.
+    """
+    found: dict[str, tuple[str, Callable[[], Table]]] = {}
+    for place, name, read in _sources(config):
+        if name in found:
+            raise DataError(
+                f"{found[name][0]} and {place} have the same name, which is the statements' source; rename one."
+            )
+        found[name] = place, read
+    for topic in config.topics:
+        if topic not in found:
+            raise DataError(
+                f"{config.path} has no topic '{topic}'; {closest(topic, found)} (dataset.topics)."
+            )
+    return {name: found[name][1]() for name in config.topics or found}
+
+
+def _paired(
+    by_topic: Mapping[str, Sequence[Conversation]],
+) -> tuple[dict[str, list[Conversation]], list[str]]:
+    """Statements and their negations in one group, where files are each other's row by row; what could not be paired."""
+    paired = {name: list(found) for name, found in by_topic.items()}
+    unpaired = []
+    for name, negated in by_topic.items():
+        base = name.removeprefix(_NEGATED)
+        if base == name or base not in by_topic:
             continue
-        local = existing(part)
-        if local.is_file():
-            yield local
+        twins = list(zip(by_topic[base], negated, strict=False))
+        if len(by_topic[base]) != len(negated) or any(_label(one) == _label(other) for one, other in twins):
+            unpaired.append(name)
             continue
-        files = sorted(
-            entry
-            for entry in local.iterdir()
-            if is_data_file(entry.name) and not entry.name.startswith(".") and entry.is_file()
-        )
+        for topic in (base, name):
+            paired[topic] = [
+                replace(one, group=f"{base}/{place}") for place, one in enumerate(by_topic[topic], 1)
+            ]
+    notes = [
+        f"{name} is not {name.removeprefix(_NEGATED)} negated row by row, so that its statements are not kept with theirs"
+        for name in unpaired
+    ]
+    return paired, notes
+
+
+def _label(conversation: Conversation) -> bool:
+    return conversation.statements[0].label
+
+
+def _sources(config: StatementsConfig) -> Iterator[tuple[str, str, Callable[[], Table]]]:
+    """Place, name and reading of every table."""
+    path = required_path(config)
+    for part in [path] if os.path.exists(path) else [part.strip() for part in path.split(",")]:
+        if is_glob(part) or is_local(part):
+            for file in _files(part):
+                yield str(file), data_stem(file.name), partial(read_file, file)
+        else:
+            read = partial(_from_hub, part, config.split, config.subset)
+            yield part, part.rpartition("/")[2], read
+
+
+def _from_hub(name: str, split: str, subset: str | None) -> Table:
+    return next(hub.read_splits(name, [split], subset))
+
+
+def _files(part: str) -> Iterator[Path]:
+    """The data files of one part of a path."""
+    if is_glob(part):
+        yield from matching(part)
+    elif (local := existing(part)).is_file():
+        yield local
+    else:
+        files = data_files_in(local)
         if not files:
             raise DataError(f"{local} holds no CSV file, nor another data file.")
         yield from files

@@ -143,7 +143,7 @@ def digits(number: float | Decimal) -> str:
     """A number as people write it: a whole one without a point, which a gap beside it may have given it."""
     if isinstance(number, int):
         return str(number)
-    if number == int(number) and abs(number) < _LARGEST_WHOLE:
+    if abs(number) < _LARGEST_WHOLE and number == int(number):
         return str(int(number))
     return str(number)
 

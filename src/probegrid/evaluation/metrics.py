@@ -62,6 +62,10 @@ METRICS: dict[str, MetricInfo] = {
         "examples",
         False,
     ),
+    "extraction_share": MetricInfo("share of answers in which there was something to judge", "1", True),
+    "n_not_extracted": MetricInfo(
+        "number of answers in which nothing was found to judge, which count as wrong", "examples", False
+    ),
     "n_empty": MetricInfo("number of answers without text", "examples", False),
     "n_correct": MetricInfo("number of examples whose label is true", "examples", None),
     "f1": MetricInfo(

@@ -14,6 +14,7 @@ HEADLINES = ("accuracy", "auroc")
 """What a line of a sweep's table has room for."""
 ALL_METRICS = (
     "accuracy",
+    "extraction_share",
     "f1",
     "auroc",
     "auprc",

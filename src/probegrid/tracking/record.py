@@ -80,6 +80,9 @@ class CellRecord:
     """Versions of Python and the packages."""
     error: CellError | None = None
     """Why it failed; None if it did not."""
+    look: Mapping[str, Any] = field(default_factory=dict)
+    """``rows``: its first examples as they were read; ``notes``: what was dropped, how cells were read, what stands
+    out; empty in records from before there was any."""
     sweep: str | None = None
     """Id of the sweep it belongs to, if any."""
     checksums: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -110,6 +113,7 @@ class CellRecord:
         checksums = read.setdefault("checksums", {})  # a record from before there were any
         if RESULT_FILE in checksums and checksums[RESULT_FILE] != _own_checksum(read):
             raise ValueError("its checksum is another one")
+        read.setdefault("look", {})  # as before
         values = {part.name: read[part.name] for part in fields(cls)}
         origin = values["provenance"]
         values["status"] = Status(values["status"])
