@@ -1,3 +1,4 @@
+# ruff: noqa: E501  # the fixtures are a table, a file a line
 """Published sets: every one in its publisher's format and in the hub's, by fixtures, and on the real extracts."""
 
 from __future__ import annotations

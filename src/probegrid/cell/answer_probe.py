@@ -127,7 +127,7 @@ def answer_tables(answers: JudgedAnswers) -> dict[str, pa.Table]:
 
 
 def _with_extracted(table: pa.Table, extracted: Sequence[Extracted | None]) -> pa.Table:
-    """``extracted`` and ``extracted_by``: what of each answer was judged, and what it was found by; null for nothing."""
+    """``extracted`` and ``extracted_by``: what of each answer was judged, and by what it was found; null: nothing."""
     import pyarrow as pa
 
     texts = [None if found is None else found.text for found in extracted]

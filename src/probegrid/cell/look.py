@@ -87,7 +87,8 @@ def _line(row: dict[str, Any]) -> str:
         for letter, option in zip(LETTERS, row.get("options", ()), strict=False)
     )
     turns = f"; after {row['earlier turns']} earlier turns" if "earlier turns" in row else ""
-    return f"{_shown(row['question'])}{options} -> {references}{f' and {more} more' if more > 0 else ''}{context}{turns}"
+    answers = f"{references}{f' and {more} more' if more > 0 else ''}"
+    return f"{_shown(row['question'])}{options} -> {answers}{context}{turns}"
 
 
 def _notes_on_questions(data: QuestionSet, rule: CorrectnessRule) -> Iterator[str]:
@@ -100,8 +101,8 @@ def _notes_on_questions(data: QuestionSet, rule: CorrectnessRule) -> Iterator[st
     nothing = [text for one in questions for text in one.references if not rule.normalize(text)]
     if nothing:
         yield (
-            f"{len(nothing)} references are nothing once the rule '{rule.name}' has normalized them ({nothing[0]!r}): no "
-            "answer can match them; choose another dataset.rule or dataset.language"
+            f"{len(nothing)} references are nothing once the rule '{rule.name}' has normalized them ({nothing[0]!r}): "
+            "no answer can match them; choose another dataset.rule or dataset.language"
         )
 
 

@@ -226,7 +226,8 @@ def _records(path: Path, text: str, delimiter: str, quoting: Any, names: Sequenc
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, quoting=quoting)
     try:
         first = next(reader, [])
-        header, rows = [name.strip() for name in first], iter(reader)
+        header = [name.strip() for name in first]
+        rows: Iterable[list[str]] = reader
         if names and {name.lower() for name in header}.isdisjoint(names[:1]):
             header, rows = list(names), itertools.chain([first], reader)
         _refuse_repeated(str(path), header)

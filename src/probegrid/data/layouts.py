@@ -1,7 +1,8 @@
 """Published question sets in their publishers' own columns, and in those of the hub's copies.
 
-Knows, of each set, where question, answers, options and context lie, what must stay together, which rule its papers judge
-by, and what is wrong with its files (answers withheld, a right option that always stands first, floats for whole numbers).
+Knows, of each set, where question, answers, options and context lie, what must stay together, which rule its papers
+judge by, and what is wrong with its files (answers withheld, a right option that always stands first, floats for whole
+numbers).
 A set is one function here and one YAML in ``conf/dataset``.
 """
 

@@ -95,9 +95,9 @@ def right_option(options: Options, answer: object, what: str, first: int | None 
     word = text(answer, what).strip()
     if word in options.labels:
         return options.labels.index(word)
-    found = dict.fromkeys(_readings(options, word, first))
+    found = set(_readings(options, word, first))
     if len(found) == 1:
-        return next(iter(found))
+        return found.pop()
     if not found:
         raise DataError(
             f"{what} is {word!r}, which names none of the {len(options.texts)} options: a letter, a label, a place "

@@ -38,7 +38,7 @@ class StatementsConfig(StatementColumns):
     """Statements of files: ``num_samples`` of them, drawn over all files; there is no split."""
 
     path: str | None = None
-    """A file, a folder whose data files are all read, a glob, a hub id, or several of these with commas between them."""
+    """A file, a folder whose data files are all read, a glob, a hub id, or several of these with commas between."""
     subset: str | None = None
     """Configuration of a hub dataset, of which ``dataset.split`` is read."""
     topics: list[str] = field(default_factory=list)
@@ -96,7 +96,7 @@ def _topics(config: StatementsConfig) -> dict[str, Table]:
 def _paired(
     by_topic: Mapping[str, Sequence[Conversation]],
 ) -> tuple[dict[str, list[Conversation]], list[str]]:
-    """Statements and their negations in one group, where files are each other's row by row; what could not be paired."""
+    """Statements and their negations in one group, where files are each other's row by row; what cannot be paired."""
     paired = {name: list(found) for name, found in by_topic.items()}
     unpaired = []
     for name, negated in by_topic.items():
@@ -112,7 +112,7 @@ def _paired(
                 replace(one, group=f"{base}/{place}") for place, one in enumerate(by_topic[topic], 1)
             ]
     notes = [
-        f"{name} is not {name.removeprefix(_NEGATED)} negated row by row, so that its statements are not kept with theirs"
+        f"{name} is not {name.removeprefix(_NEGATED)} negated row by row, so that they are not kept together"
         for name in unpaired
     ]
     return paired, notes

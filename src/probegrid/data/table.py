@@ -143,8 +143,9 @@ def digits(number: float | Decimal) -> str:
     """A number as people write it: a whole one without a point, which a gap beside it may have given it."""
     if isinstance(number, int):
         return str(number)
-    if abs(number) < _LARGEST_WHOLE and number == int(number):
-        return str(int(number))
+    whole = int(number)
+    if number == whole and -_LARGEST_WHOLE < whole < _LARGEST_WHOLE:
+        return str(whole)
     return str(number)
 
 

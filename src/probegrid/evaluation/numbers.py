@@ -1,8 +1,8 @@
-"""Numbers in answers: which one an answer gives, and whether two are the same.
+r"""Numbers in answers: which one an answer gives, and whether two are the same.
 
-Knows how people and models write numbers: thousands with commas, fractions and mixed numbers, percent and units, currency
-in front, minus signs of both kinds; and how a chain of reasoning names its result (``#### 72``, ``\\boxed{72}``, ``the
-answer is 72``). Number words are not read.
+Knows how people and models write numbers: thousands with commas, fractions and mixed numbers, percent and units,
+currency in front, minus signs of both kinds; and how a chain of reasoning names its result (``#### 72``,
+``\boxed{72}``, ``the answer is 72``). Number words are not read.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Number:
     """How it was written."""
 
     def equals(self, other: Number, tolerance: float) -> bool:
-        """Whether the two are the same: whole ones exactly, others within a relative tolerance; units where both have some.
+        """Whether the two are the same: whole ones exactly, others within a tolerance; units where both have some.
 
         Args:
             other: the one to match.
@@ -105,14 +105,19 @@ class Number:
 
 def numbers_in(text: str) -> list[Number]:
     """Every number of a text, in order."""
-    return [_number(found) for found in _ONE.finditer(_plain(text))]
+    return _found(_ONE, _plain(text))
+
+
+def _found(pattern: re.Pattern[str], plain: str) -> list[Number]:
+    made = (_number(found) for found in pattern.finditer(plain))
+    return [number for number in made if number is not None]
 
 
 def result_in(text: str, *, is_whole: bool = True) -> tuple[Number, str] | None:
     """The number that a text gives as its result, and by what it was found.
 
-    That is the last one that is named as the answer; else the last of the last line, where the text ended by itself: the
-    last number of a text that was cut off is a step.
+    That is the last one that is named as the answer; else the last of the last line, where the text ended by itself:
+    the last number of a text that was cut off is a step.
 
     Args:
         text: an answer.
@@ -120,13 +125,13 @@ def result_in(text: str, *, is_whole: bool = True) -> tuple[Number, str] | None:
     """
     plain = _plain(text)
     for pattern, by in zip(_NAMED, ("####", "boxed", "answer is"), strict=True):
-        if found := list(pattern.finditer(plain)):
-            return _number(found[-1]), by
+        if found := _found(pattern, plain):
+            return found[-1], by
     lines = [line for line in plain.splitlines() if line.strip()]
     if not is_whole or not lines:
         return None
-    found = list(_ONE.finditer(lines[-1]))
-    return (_number(found[-1]), "last number") if found else None
+    found = _found(_ONE, lines[-1])
+    return (found[-1], "last number") if found else None
 
 
 def only_number(text: str) -> Number | None:
@@ -143,37 +148,39 @@ def _plain(text: str) -> str:
     return "\n".join(lines).translate({0x2212: "-", 0x2010: "-", 0x2011: "-", 0x2044: "/", 0x2013: "-"})
 
 
-def _number(found: re.Match[str]) -> Number:
+def _number(found: re.Match[str]) -> Number | None:
+    """The number of a match; None for one that divides by zero, or has more digits than anyone counts."""
     parts = found.groupdict()
-    if parts["whole"] and _as_fraction(parts["down"]):
-        size = int(parts["whole"]) + Fraction(int(parts["up"]), int(parts["down"]))
-    elif parts["top"] and _as_fraction(parts["bottom"]):
-        size = _as_fraction(parts["top"]) / _as_fraction(parts["bottom"])
-    else:
-        size = _as_fraction(parts["plain"] or parts["top"] or parts["whole"])
+    try:
+        if parts["whole"]:
+            size = int(parts["whole"]) + Fraction(int(parts["up"]), int(parts["down"]))
+        elif parts["top"]:
+            size = _as_fraction(parts["top"]) / _as_fraction(parts["bottom"])
+        else:
+            size = _as_fraction(parts["plain"])
+    except (ZeroDivisionError, ValueError):
+        return None
     is_negative = (parts["sign"] or "").strip() == "-" or parts["sign2"] == "-"
+    unit = _UNITS.get((parts["unit"] or "").strip().lower(), "")
+    begin = found.start(next(name for name in ("sign", "sign2", "whole", "top", "plain") if parts[name]))
+    end = found.end() if unit or not parts["unit"] else found.start("unit")
     return Number(
         -size if is_negative else size,
-        is_whole=bool(parts["plain"]) and re.search(r"[.eE]", parts["plain"] or "") is None,
-        unit=_UNITS.get((parts["unit"] or "").strip().lower(), ""),
-        text=found[0].strip()
-        if found.re is _ONE
-        else found[0][found.start(_first(parts)) - found.start() :].strip(),
+        is_whole=bool(parts["plain"]) and re.search(r"[.eE]", parts["plain"]) is None,
+        unit=unit,
+        text=found.string[begin:end].strip(),
     )
 
 
-def _first(parts: dict[str, str | None]) -> str:
-    """The group at which the number itself begins."""
-    names = ("sign", "sign2", "whole", "top", "plain")
-    return next(name for name in names if parts[name])
-
-
-def _as_fraction(written: str | None) -> Fraction:
-    text = (written or "0").replace(",", "")
+def _as_fraction(written: str) -> Fraction:
+    text = written.replace(",", "")
     exponent = re.search(r"[eE]([-+]?\d+)", text)
-    if exponent and abs(int(exponent[1])) > _LARGEST_EXPONENT:  # 1e999999999 has a billion digits
-        return Fraction(0) if exponent[1].startswith("-") else Fraction(10) ** _LARGEST_EXPONENT
+    if len(text) > _LONGEST or (
+        exponent and abs(int(exponent[1])) > _LONGEST
+    ):  # 1e999999999 has a billion digits
+        raise ValueError(text[:_LONGEST])
     return Fraction(text)
 
 
-_LARGEST_EXPONENT = 400
+_LONGEST = 400
+"""Digits of a number, and the largest exponent."""

@@ -60,7 +60,7 @@ class Squad(CorrectnessRule):
     """SQuAD's normalization; correct when F1 is at least the threshold, 0.5."""
 
     name = "squad"
-    threshold = correctness.SQUAD_MIN_F1
+    threshold: float | None = correctness.SQUAD_MIN_F1
     knows_languages = True
 
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
@@ -94,7 +94,7 @@ class Exact(Squad):
     """SQuAD's normalization; correct on exact match with any reference."""
 
     name = "exact"
-    threshold = None
+    threshold: float | None = None
 
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """EM decides."""
@@ -105,8 +105,8 @@ class Exact(Squad):
 class HotpotQA(Squad):
     """SQuAD's F1 at its threshold, but a yes or a no is right or wrong as a whole.
 
-    Source: hotpot_evaluate_v1.py (Yang et al. 2018, arXiv 1809.09600), in which an answer of yes, no or noanswer that is
-    not the other's has an F1 of 0.
+    Source: hotpot_evaluate_v1.py (Yang et al. 2018, arXiv 1809.09600), in which an answer of yes, no or noanswer that
+    is not the other's has an F1 of 0.
     """
 
     name = "hotpot_qa"
@@ -133,7 +133,7 @@ class Contains(Squad):
     """
 
     name = "contains"
-    threshold = None
+    threshold: float | None = None
 
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """A reference of at least one word inside the answer decides."""
@@ -209,8 +209,8 @@ class Choice(CorrectnessRule):
 class RougeL(CorrectnessRule):
     """The F measure of the longest common subsequence of words (Lin 2004); correct when at least the threshold, 0.3.
 
-    Words as rouge_score has them, letters and digits in lower case, of any alphabet. The threshold is that of Kuhn et al.
-    2023 (arXiv 2302.09664).
+    Words as rouge_score has them, letters and digits in lower case, of any alphabet. The threshold is that of Kuhn et
+    al. 2023 (arXiv 2302.09664).
     """
 
     name = "rouge_l"
@@ -285,7 +285,17 @@ def all_rules() -> dict[str, CorrectnessRule]:
 @cache
 def _all_rules(_named: str) -> dict[str, CorrectnessRule]:
     """The rules, looked for once as long as the same modules are named."""
-    ours = (Squad, TriviaQA, Exact, HotpotQA, Contains, Numeric, Choice, RougeL, Regex)
+    ours: tuple[type[CorrectnessRule], ...] = (
+        Squad,
+        TriviaQA,
+        Exact,
+        HotpotQA,
+        Contains,
+        Numeric,
+        Choice,
+        RougeL,
+        Regex,
+    )
     found: dict[str, CorrectnessRule] = {}
     for rule in (*ours, *from_outside("rules", CorrectnessRule)):  # type: ignore[type-abstract]  # a base, not made
         if rule.name in found:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -170,8 +170,8 @@ class OwnTemplate:
 
         try:
             text = self._template.render(
-                **_variables(config, question),
-                shots=[_variables(config, shot) | {"answer": _shown(config, shot)} for shot in shots],
+                **_variables(question),
+                shots=[_variables(shot) | {"answer": _shown(config, shot)} for shot in shots],
                 instruction=config.instruction,
             )
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -185,7 +185,7 @@ class OwnTemplate:
         return text
 
 
-def _variables(config: PromptConfig, question: Question) -> Mapping[str, Any]:
+def _variables(question: Question) -> dict[str, Any]:
     return {
         "question": question.text,
         "context": question.context,
