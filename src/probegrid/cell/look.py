@@ -16,6 +16,8 @@ from probegrid.data.example import Question, QuestionSet, Statement, StatementSe
 from probegrid.data.options import LETTERS
 from probegrid.evaluation.rules import CorrectnessRule
 
+EXAMPLES = "examples"
+"""The note of a result that holds the look."""
 SHOWN = 3
 """Examples that are shown."""
 _LONGEST, _LONGEST_OPTION = 90, 32
@@ -35,10 +37,6 @@ class Look:
     def lines(self) -> list[str]:
         """For a terminal: a line an example, then a line a note."""
         return [*(f"  {_line(row)}" for row in self.rows), *self.notes]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``result.json``."""
-        return {"rows": list(self.rows), "notes": list(self.notes)}
 
 
 def look_at(examples: QuestionSet | StatementSet) -> Look:
@@ -93,6 +91,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def _notes_on_questions(data: QuestionSet, rule: CorrectnessRule) -> Iterator[str]:
     questions = data.questions
+    yield _judged_by(rule)
     texts = [text for one in questions for text in (one.text, *one.references)]
     yield from _on_white_space(texts)
     wordings = Counter((one.text, one.context, one.options, one.history) for one in questions)
@@ -104,6 +103,12 @@ def _notes_on_questions(data: QuestionSet, rule: CorrectnessRule) -> Iterator[st
             f"{len(nothing)} references are nothing once the rule '{rule.name}' has normalized them ({nothing[0]!r}): "
             "no answer can match them; choose another dataset.rule or dataset.language"
         )
+
+
+def _judged_by(rule: CorrectnessRule) -> str:
+    at_least = f", threshold {rule.threshold:g}" if rule.threshold is not None else ""
+    language = f", words as in '{rule.language}'" if rule.language is not None else ""
+    return f"answers are judged by the rule '{rule.name}'{at_least}{language}"
 
 
 def _notes_on_statements(data: StatementSet) -> Iterator[str]:

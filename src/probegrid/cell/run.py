@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probegrid.cell.cell import Cell
-from probegrid.cell.look import look_at
+from probegrid.cell.look import EXAMPLES, look_at
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.pack import Pack
 from probegrid.cell.result import Result
@@ -80,6 +80,8 @@ def run_cell(
         progress.say(introduce(cell, plan))
         with _failures_recorded(cell, plan, started, sweep):
             outcome = _compute(cell, plan, pack, since if config.force else None, progress)
+        look = {EXAMPLES: "\n".join(look_at(cell.examples).lines())}
+        outcome = replace(outcome, notes={**outcome.notes, **look})
         written = CellRecord(**_identity(cell, plan, started, sweep), **_found(outcome), status=Status.done)
         record.write(
             folder.parent,
@@ -193,7 +195,6 @@ def _identity(cell: Cell, plan: Plan | None, started: datetime, sweep: str | Non
         "name": cell.spec.name,
         "choices": asdict(cell.spec.choices),
         "plan": {} if plan is None else plan.as_dict(),
-        "look": look_at(cell.examples).as_dict(),
         "versions": versions(),
         "provenance": provenance(started),
         "sweep": sweep,

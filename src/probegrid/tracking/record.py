@@ -71,7 +71,7 @@ class CellRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Value of each metric; units and directions are in ``probegrid.evaluation.metrics``."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """By metric name, why its value is not a number or needs care."""
+    """By metric name, why its value is not a number or needs care; under ``examples`` a look at them, line by line."""
     steps: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     """Metrics with a course: (step, value) pairs; a step is an epoch or a layer."""
     plan: Mapping[str, Any] = field(default_factory=dict)
@@ -80,9 +80,6 @@ class CellRecord:
     """Versions of Python and the packages."""
     error: CellError | None = None
     """Why it failed; None if it did not."""
-    look: Mapping[str, Any] = field(default_factory=dict)
-    """``rows``: its first examples as they were read; ``notes``: what was dropped, how cells were read, what stands
-    out; empty in records from before there was any."""
     sweep: str | None = None
     """Id of the sweep it belongs to, if any."""
     checksums: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -113,7 +110,6 @@ class CellRecord:
         checksums = read.setdefault("checksums", {})  # a record from before there were any
         if RESULT_FILE in checksums and checksums[RESULT_FILE] != _own_checksum(read):
             raise ValueError("its checksum is another one")
-        read.setdefault("look", {})  # as before
         values = {part.name: read[part.name] for part in fields(cls)}
         origin = values["provenance"]
         values["status"] = Status(values["status"])
