@@ -103,6 +103,21 @@ def test_booleans_are_written_by_a_key() -> None:
         answers(False)
 
 
+@pytest.mark.parametrize("word", ["True", "TRUE"])
+def test_booleans_that_became_texts_are_booleans(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "a.csv"
+    other = {"True": "False", "TRUE": "FALSE"}[word]
+    path.write_text(f"question,answers\nQ1,{word}\nQ2,{other}\nQ3,\n")
+    with pytest.raises(DataError, match=r"is True; .*dataset\.booleans=yes_no"):
+        load(JsonlConfig(path=str(path)))
+    loaded = load(JsonlConfig(path=str(path), booleans=Booleans.yes_no))
+    assert isinstance(loaded, QuestionSet)
+    assert {one.references for one in (*loaded.questions, *loaded.shots)} == {("yes",), ("no",)}
+    assert isinstance(load(JsonlConfig(path=str(path), as_text=True)), QuestionSet)
+    path.write_text("question,answers\nQ1,True\nQ2,Maybe\n")
+    assert isinstance(load(JsonlConfig(path=str(path))), QuestionSet)  # words of the author's
+
+
 def test_texts_can_be_taken_as_they_stand() -> None:
     assert answers("['a', 'b']", as_text=True) == ("['a', 'b']",)
     assert answers("nan", as_text=True) == ("nan",)

@@ -33,6 +33,7 @@ class Booleans(Enum):
 
 
 _WRITTEN = {Booleans.yes_no: ("no", "yes"), Booleans.true_false: ("false", "true")}
+_BOOLEAN_WORDS = frozenset({"True", "False", "TRUE", "FALSE"})
 _GAP_WORDS = frozenset({"nan", "NaN", "<NA>", "NaT", "#N/A"})
 """What a table's writer leaves where a value is missing; ``NA`` and ``None`` are also words."""
 _BRACKETS = {"[": "]", "{": "}"}
@@ -46,6 +47,16 @@ _NAMED = (("value", "aliases"), ("Value", "Aliases"))
 _SEQUENCES = ("array", "list", "tuple", "set", "frozenset")
 
 
+class Texts(Enum):
+    """What all texts of a column are, where a table's writer made texts of other values."""
+
+    words = "words"
+    floats = "floats"
+    """Numbers, some of them whole ones with a point, as beside a gap."""
+    booleans = "booleans"
+    """Python's or a spreadsheet's true and false."""
+
+
 @dataclass
 class AnswerCells:
     """Reads the cells of one column of answers, and remembers how."""
@@ -57,8 +68,8 @@ class AnswerCells:
     """How true and false are written; None: they are refused."""
     as_text: bool = False
     """Take texts as they stand: nothing is read out of one."""
-    has_floats: bool = False
-    """Whether the column's texts are numbers, some of them whole ones with a point (`are_floats`)."""
+    are: Texts = Texts.words
+    """What all texts of the column are."""
     counts: Counter[str] = field(default_factory=Counter)
     """How many cells were read how."""
     examples: dict[str, str] = field(default_factory=dict)
@@ -119,9 +130,9 @@ class AnswerCells:
             self._count("separated", value)
             parts = (part.strip() for part in value.split(self.separator))
             yield from (text(part, what) for part in parts if part)
-        elif self.booleans is not None and value.strip().lower() in ("true", "false"):
+        elif self._is_boolean(value):
             yield self._boolean(value.strip().lower() == "true", what)
-        elif self.has_floats and _WHOLE_FLOAT.fullmatch(value):
+        elif self.are is Texts.floats and _WHOLE_FLOAT.fullmatch(value):
             self._count("floats", value)
             yield value.strip()[: -len(".0")]
         else:
@@ -169,6 +180,10 @@ class AnswerCells:
         self._count("booleans", value)
         return _WRITTEN[self.booleans][value]
 
+    def _is_boolean(self, value: str) -> bool:
+        is_word = value.strip().lower() in ("true", "false")
+        return is_word and (self.booleans is not None or self.are is Texts.booleans)
+
     def _is_gap(self, value: object) -> bool:
         return is_gap(value) or (isinstance(value, str) and not self.as_text and value.strip() in _GAP_WORDS)
 
@@ -193,17 +208,21 @@ def _cells(count: int) -> str:
     return "1 cell" if count == 1 else f"{count} cells"
 
 
-def are_floats(table: Table, column: str) -> bool:
-    """Whether a column's texts are all numbers, some of them whole ones with a point, as beside a gap."""
-    has_whole = False
+def texts_of(table: Table, column: str) -> Texts:
+    """What the texts of a column are; gaps are passed over, and words where a cell is no text."""
+    found = []
     for index in range(len(table)):
         value = cell(table.row(index), column, table.where(index))
         if is_gap(value) or (isinstance(value, str) and value.strip() in _GAP_WORDS):
             continue
-        if not isinstance(value, str) or not _NUMBER.fullmatch(value):
-            return False
-        has_whole = has_whole or _WHOLE_FLOAT.fullmatch(value) is not None
-    return has_whole
+        if not isinstance(value, str):
+            return Texts.words
+        found.append(value.strip())
+    if found and all(word in _BOOLEAN_WORDS for word in found):
+        return Texts.booleans
+    if all(map(_NUMBER.fullmatch, found)) and any(map(_WHOLE_FLOAT.fullmatch, found)):
+        return Texts.floats
+    return Texts.words
 
 
 def spelled(value: str) -> object:

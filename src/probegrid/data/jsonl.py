@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from probegrid.data import squad, trivia_qa
-from probegrid.data.cells import AnswerCells, Booleans, are_floats, joined
+from probegrid.data.cells import AnswerCells, Booleans, Texts, joined, texts_of
 from probegrid.data.example import Question, QuestionSet, StatementSet, have_one_class
 from probegrid.data.formats import NoRelease
 from probegrid.data.labelled import StatementColumns, copies_and_contradictions, statement_conversations
@@ -97,6 +97,11 @@ def load(config: JsonlConfig) -> QuestionSet | StatementSet:
     table = next(splits)
     if config.text_column in table.columns:
         return _statement_set(config, table)
+    if {"messages", "labels"} <= {*table.columns}:
+        raise DataError(
+            f"{table.name} holds conversations with labelled statements, which dataset=ntml dataset.path={config.path} "
+            "reads."
+        )
     tables = [table, *splits]
     readers = [_Reader.of(config, table) for table in tables]
     by_table = iter(readers)
@@ -168,7 +173,7 @@ class _Reader:
         cells = [
             AnswerCells(
                 column, config.answers_separator, config.booleans, config.as_text,
-                has_floats=not config.as_text and are_floats(table, column),
+                Texts.words if config.as_text else texts_of(table, column),
             )
             for column in answers
         ]  # fmt: skip
