@@ -146,3 +146,43 @@ def test_a_look_shows_the_first_rows_and_what_stands_out() -> None:
         "1 references are nothing once the rule 'squad' has normalized them ('!!!')",
     ):
         assert expected in said_of
+
+
+@pytest.mark.parametrize("scores", ["letters", "texts"])
+def test_options_are_scored_beside_the_answer(
+    random_model: tuple[str, ...], files: Path, tmp_path: Path, scores: str
+) -> None:
+    result = probegrid.run(
+        [
+            *random_model,
+            "dataset=mmlu",
+            f"dataset.path={files / 'mmlu.csv'}",
+            "prompt.num_few_shot=1",
+            f"prompt.score_options={scores}",
+            "tracking=none",
+            f"store_dir={tmp_path / 'store'}",
+            f"results_dir={tmp_path / 'results'}",
+        ]
+    )
+    table = pd.read_parquet(result.folder / "options.parquet")
+    letters = [list("ABCD")[int(row.logprobs.argmax())] for row in table.itertuples()]
+    assert result.metrics["option_accuracy"] == pytest.approx((table["right"] == letters).mean())
+    assert result.metrics["option_accuracy_ci_low"] <= result.metrics["option_accuracy"]
+    assert ("letter_mass" in result.metrics) is (scores == "letters")
+    if scores == "texts":
+        longest = [
+            max(range(4), key=lambda k, row=row: row.logprobs[k] / len(row.options[k]))
+            for row in table.itertuples()
+        ]
+        assert result.metrics["option_accuracy_norm"] == pytest.approx(
+            (table["right"] == ["ABCD"[k] for k in longest]).mean()
+        )
+
+
+def test_options_cannot_be_scored_where_there_are_none(random_model: tuple[str, ...], files: Path) -> None:
+    from probegrid.cell.prepare import prepare
+    from probegrid.compose import compose_cell
+
+    words = [*random_model, "dataset=gsm8k", f"dataset.path={files / 'gsm8k.jsonl'}", "prompt.num_few_shot=0"]
+    with pytest.raises(ConfigError, match=r"scores options, and question .* has none"):
+        prepare(compose_cell([*words, "prompt.score_options=texts"]))

@@ -90,7 +90,7 @@ def _evaluated(
         others=held.others,
     )
     said = dict(summary.notes) | ({"scores": "; ".join(notes)} if notes else {})
-    metrics = summary.metrics | reading_metrics(answers) | {"read_s": read_s}
+    metrics = summary.metrics | reading_metrics(answers, seed) | {"read_s": read_s}
     if len(held.labels) < len(table.labels):
         metrics |= _of_all(table, seed) | {"n_unscored": len(table.labels) - len(held.labels)}
     if missing := metrics.get("n_not_extracted"):
@@ -121,6 +121,8 @@ def answer_tables(answers: JudgedAnswers) -> dict[str, pa.Table]:
     if answers.extracted is not None:
         table = _with_extracted(table, answers.extracted)
     tables = {"answers": table}
+    if answers.options is not None:
+        tables["options"] = answers.options.table()
     if len(answers.reading.generations[0]) > 1:
         tables["samples"] = samples_table(answers.reading)
     return tables
@@ -225,20 +227,25 @@ def samples_table(reading: AnswerReading) -> pa.Table:
     )
 
 
-def reading_metrics(answers: JudgedAnswers) -> dict[str, float]:
+def reading_metrics(answers: JudgedAnswers, seed: int) -> dict[str, float]:
     """What the answers themselves are like, whatever is said of them, and what reading them took."""
     reading, n = answers.reading, len(answers.verdicts)
     seconds = max(reading.read_s, 1e-9)
-    return _extraction(answers.extracted) | {
-        "f1": sum(verdict.f1 for verdict in answers.verdicts) / n,
-        "nll_mean": -sum(map(sum_logprob, reading.greedy)) / n,
-        "mean_nll_mean": -sum(map(mean_logprob, reading.greedy)) / n,
-        "perplexity_mean": sum(map(perplexity, reading.greedy)) / n,
-        "n_tokens_mean": sum(len(answer.token_ids) for answer in reading.greedy) / n,
-        "n_empty": sum(answer.ended == "empty" for answer in reading.greedy),
-        "tokens_per_s": reading.generated_tokens / seconds,
-        "examples_per_s": n / seconds,
-    }
+    scored = {} if answers.options is None else answers.options.metrics(seed)
+    return (
+        _extraction(answers.extracted)
+        | scored
+        | {
+            "f1": sum(verdict.f1 for verdict in answers.verdicts) / n,
+            "nll_mean": -sum(map(sum_logprob, reading.greedy)) / n,
+            "mean_nll_mean": -sum(map(mean_logprob, reading.greedy)) / n,
+            "perplexity_mean": sum(map(perplexity, reading.greedy)) / n,
+            "n_tokens_mean": sum(len(answer.token_ids) for answer in reading.greedy) / n,
+            "n_empty": sum(answer.ended == "empty" for answer in reading.greedy),
+            "tokens_per_s": reading.generated_tokens / seconds,
+            "examples_per_s": n / seconds,
+        }
+    )
 
 
 def _extraction(extracted: Sequence[Extracted | None] | None) -> dict[str, float]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from probegrid.cell.grade import Grader
+from probegrid.cell.options import ScoredOptions
 from probegrid.data.example import QuestionSet
 from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.extraction import Extracted
@@ -35,6 +36,8 @@ class JudgedAnswers:
     verdicts: Sequence[Judgement]
     extracted: Sequence[Extracted | None] | None = None
     """The part of each answer that was judged; None where all of every answer was."""
+    options: ScoredOptions | None = None
+    """The options with their log-probabilities; None where they are not asked for."""
 
     @property
     def correct(self) -> list[bool]:
@@ -57,6 +60,8 @@ class Gathered:
     def read_s(self) -> float:
         """Seconds of all readings, those of earlier runs included."""
         answers = 0.0 if self.answers is None else self.answers.reading.read_s
+        if self.answers is not None and self.answers.options is not None:
+            answers += self.answers.options.reading.read_s
         hidden = 0.0 if self.hidden is None else self.hidden.read_s
         return answers + hidden + sum(replies.read_s for replies in self.asked.values())
 
@@ -94,7 +99,16 @@ def _answers(cell: Cell, session: ModelSession) -> JudgedAnswers:
         for question, answer in zip(data.questions, reading.greedy, strict=True)
     ]
     extracted = [found for found, _ in graded] if grader.extracts else None
-    return JudgedAnswers(data, reading, [verdict for _, verdict in graded], extracted)
+    return JudgedAnswers(
+        data, reading, [verdict for _, verdict in graded], extracted, _options(cell, data, session)
+    )
+
+
+def _options(cell: Cell, data: QuestionSet, session: ModelSession) -> ScoredOptions | None:
+    if not cell.options:
+        return None
+    reading = session.options([prompt.token_ids for prompt in cell.prompts], cell.options)
+    return ScoredOptions(data.questions, cell.config.prompt.score_options, reading)
 
 
 def _asked(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> dict[str, Replies]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.evaluation.rules import find_rule
 from probegrid.readings.identity import describe_decoding, describe_model, not_default
+from probegrid.readings.options import digest_of_options
 from probegrid.readings.store import key_of
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ def _reading(cell: Cell) -> dict[str, Any]:
         described |= {
             "prompts": [prompt.digest for prompt in cell.prompts],
             "decoding": describe_decoding(cell.config.decoding, cell.config.prompt.stop),
+            **({"options": _options(cell)} if cell.options else {}),
             **({"answer_pattern": pattern} if (pattern := cell.config.prompt.answer_pattern) else {}),
             "worked": {
                 name: [[prompt.digest, prompt.question.references] for prompt in prompts]
@@ -106,6 +108,13 @@ def _reading(cell: Cell) -> dict[str, Any]:
     if cell.statements is not None:
         described["passages"] = [passage.digest for passage in cell.statements.passages]
     return described
+
+
+def _options(cell: Cell) -> list[str]:
+    return [
+        digest_of_options(prompt.token_ids, options)
+        for prompt, options in zip(cell.prompts, cell.options, strict=True)
+    ]
 
 
 def _statements(statements: Statements) -> list[Any]:

@@ -15,6 +15,7 @@ from probegrid.cell.examples import Divided, check_both_classes, examples_of_sta
 from probegrid.cell.grade import Grader
 from probegrid.cell.identity import cell_key
 from probegrid.cell.lookup import Lookup
+from probegrid.cell.options import options_to_read
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.data.source import PathNotGiven
 from probegrid.errors import ConfigError, DataError
@@ -115,6 +116,7 @@ def _of_questions(spec: CellSpec, probe: Probe, needs: Needs, data: QuestionSet,
         data,
         model,
         prompts=prompts,
+        options=options_to_read(data, prompts, config.prompt, template),
         worked=worked,
         transfer=_transfer(spec, probe, needs, data, model, lookup),
         layers=layers,

@@ -50,7 +50,9 @@ def outcome_of_trained(
         )
     if answers is not None:
         of_answers = (
-            {} if gathered.hidden is not None else reading_metrics(answers) | {"read_s": gathered.read_s}
+            {}
+            if gathered.hidden is not None
+            else reading_metrics(answers, cell.config.seed) | {"read_s": gathered.read_s}
         )
         outcome = replace(
             outcome,

@@ -62,6 +62,19 @@ METRICS: dict[str, MetricInfo] = {
         "examples",
         False,
     ),
+    "option_accuracy": MetricInfo(
+        "share of questions whose right option has the highest log-probability", "1", True
+    ),
+    "option_accuracy_norm": MetricInfo(
+        "share of questions whose right option has the highest log-probability by character of its text",
+        "1",
+        True,
+    ),
+    "letter_mass": MetricInfo(
+        "mean probability of the options' letters together; little of it: the letters were not understood",
+        "1",
+        True,
+    ),
     "extraction_share": MetricInfo("share of answers in which there was something to judge", "1", True),
     "n_not_extracted": MetricInfo(
         "number of answers in which nothing was found to judge, which count as wrong", "examples", False

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from probegrid.errors import RunError
 from probegrid.hardware.memory import or_none_if_out_of_memory
-from probegrid.inference.generation import Decoder, Generation, Sampling, generate, logprobs_of
+from probegrid.inference.generation import (
+    Decoder,
+    Generation,
+    Sampling,
+    continuation_logprobs,
+    generate,
+    logprobs_of,
+)
 from probegrid.inference.padded import PaddedDecoder
 from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
 from probegrid.inference.stopping import StopRule
@@ -127,6 +134,14 @@ class Engine:
         found = or_none_if_out_of_memory(
             lambda: logprobs_of(self._decoder.prefill(suffixes, room=0), token_ids)
         )
+        self._decoder.reset()
+        return found
+
+    def continuations(
+        self, suffixes: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[list[float]]] | None:
+        """Log-probabilities of the tokens of each prompt's options; None if memory ran out, which is freed."""
+        found = or_none_if_out_of_memory(lambda: continuation_logprobs(self._decoder, suffixes, options))
         self._decoder.reset()
         return found
 

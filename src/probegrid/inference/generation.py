@@ -210,6 +210,48 @@ def logprobs_of(logits: Tensor, token_ids: Sequence[int]) -> list[list[float]]:
     return found
 
 
+def continuation_logprobs(
+    decoder: Decoder, suffixes: Sequence[Sequence[int]], continuations: Sequence[Sequence[Sequence[int]]]
+) -> list[list[list[float]]]:
+    """Log-probabilities of the tokens of each prompt's continuations, each prompt read once for all of its own.
+
+    Args:
+        decoder: reads them.
+        suffixes: the prompts.
+        continuations: of each prompt, the token ids of each continuation, at least one token.
+
+    Returns:
+        For each prompt, of each continuation, of each token: natural, at temperature 1.
+    """
+    rows = [(place, tokens) for place, each in enumerate(continuations) for tokens in each]
+    longest = max(len(tokens) for _, tokens in rows)
+    logits = decoder.prefill(suffixes, room=longest)
+    places = [place for place, _ in rows]
+    decoder.keep(places)
+    logits = logits[torch.tensor(places, device=logits.device)]
+    found: list[list[float]] = [[] for _ in rows]
+    for step in range(longest):
+        # a continuation that has ended goes on with its last token, of which nothing is kept
+        tokens = [one[min(step, len(one) - 1)] for _, one in rows]
+        for row, logprob in enumerate(_logprob_of_each(logits, tokens)):
+            if step < len(rows[row][1]):
+                found[row].append(logprob)
+        if step + 1 < longest:
+            logits = decoder.step(tokens)
+    each = iter(found)
+    return [[next(each) for _ in options] for options in continuations]
+
+
+def _logprob_of_each(logits: Tensor, tokens: Sequence[int]) -> list[float]:
+    """Log-probability of one token by each row of logits [B, V]."""
+    found: list[float] = []
+    for block, chosen in _blocks(logits, list(tokens)):
+        raw = block.float()
+        columns = torch.tensor(chosen, device=raw.device)[:, None]
+        found += (raw.gather(-1, columns) - raw.logsumexp(-1, keepdim=True))[:, 0].tolist()
+    return found
+
+
 def _entropy(logits: Tensor) -> list[float]:
     """Shannon entropy in nats of the softmax of each row of logits [B, V]."""
     entropies: list[float] = []

@@ -25,6 +25,7 @@ from probegrid.readings.answers import AnswerReading, read_answers
 from probegrid.readings.choices import ChoiceReading, read_choices
 from probegrid.readings.entailment import Entailments
 from probegrid.readings.identity import describe_model
+from probegrid.readings.options import Continuations, OptionReading, read_options
 from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import QuantizationMethod
 
@@ -111,6 +112,22 @@ class ModelSession:
         reading = read_choices(
             prompts,
             choices,
+            batch_size=self.config.decoding.batch_size,
+            description=self.described,
+            store_dir=self.config.store_dir,
+            tokenizer=self.tokenizer,
+            open_model=self.open,
+            progress=self.progress,
+            since=self._since,
+        )
+        self.found_s += reading.found_s
+        return reading
+
+    def options(self, prompts: Sequence[tuple[int, ...]], options: Sequence[Continuations]) -> OptionReading:
+        """How likely each prompt's options are behind it, see `readings.options`."""
+        reading = read_options(
+            prompts,
+            options,
             batch_size=self.config.decoding.batch_size,
             description=self.described,
             store_dir=self.config.store_dir,

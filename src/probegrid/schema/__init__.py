@@ -73,6 +73,17 @@ class PlacementStrategy(Enum):
     """An equal share of the bytes on each GPU."""
 
 
+class OptionScores(Enum):
+    """Whether the options of a question are also scored by their log-probabilities."""
+
+    none = "none"
+    """They are not."""
+    letters = "letters"
+    """Their letters, and how much of the probability falls on them."""
+    texts = "texts"
+    """Their texts, in all and by their length."""
+
+
 class TrackingBackend(Enum):
     """Where recorded cells are sent after they are on disk."""
 
@@ -256,6 +267,8 @@ class PromptConfig:
     """System turn under a chat template; null: with ``turns`` the instruction, else none."""
     prefill: str | None = None
     """What the assistant's turn begins with under a chat template; the answer goes on from it."""
+    score_options: OptionScores = OptionScores.none
+    """Beside the answer, read how likely each option is behind the prompt: ``letters`` or ``texts``."""
     answer_pattern: str | None = None
     """Regular expression whose first group is the answer in what was said, the last match of it; several, a line each,
     are tried in turn. null: what the rule of correctness judges."""
