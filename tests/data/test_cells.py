@@ -162,6 +162,10 @@ def test_whole_floats_of_a_text_column_beside_gaps(tmp_path: Path) -> None:
     assert ("2.0",) not in {
         one.references for one in (*versions.questions, *versions.shots)
     }  # all numbers: 2
+    path.write_text("question,answers\nQ1,1995.0\nQ2,\"['a', 'b']\"\n")
+    beside = load(JsonlConfig(path=str(path)))
+    assert isinstance(beside, QuestionSet)
+    assert {one.references for one in (*beside.questions, *beside.shots)} == {("1995",), ("a", "b")}
     path.write_text("question,answers\nQ1,2.0\nQ2,two\n")
     mixed = load(JsonlConfig(path=str(path)))
     assert isinstance(mixed, QuestionSet)
