@@ -114,8 +114,8 @@ def test_an_option_that_the_tokenizer_joins_with_the_prompt_is_refused(
     template = ChatTemplate(AutoTokenizer.from_pretrained(checkpoint("llama")), None)
     (ids,) = template.tokenize(["Which?"])
     prompt = Prompt(Question("q", "Which?", ("A",), options=("x", "y")), "Which?", tuple(ids))
-    (found,) = continuations_of([prompt], lambda _: ("x", "yes no"), template)
+    (found,) = continuations_of([prompt], lambda _: ("x", "yes no"), template, begins_turn=False)
     assert [len(option) > 0 for option in found] == [True, True]
     other = Prompt(prompt.question, "Which?", (*ids[:-1], ids[-1] + 1))
     with pytest.raises(ConfigError, match=r"joins the option 'x' of question q .*prompt\.score_options=none"):
-        continuations_of([other], lambda _: ("x", "y"), template)
+        continuations_of([other], lambda _: ("x", "y"), template, begins_turn=False)

@@ -120,6 +120,8 @@ def answer_tables(answers: JudgedAnswers) -> dict[str, pa.Table]:
     table = answers_table(answers.reading, answers.verdicts)
     if answers.extracted is not None:
         table = _with_extracted(table, answers.extracted)
+    if answers.judged is not None:
+        table = _with_judged(table, answers)
     tables = {"answers": table}
     if answers.options is not None:
         tables["options"] = answers.options.table()
@@ -136,6 +138,26 @@ def _with_extracted(table: pa.Table, extracted: Sequence[Extracted | None]) -> p
     ways = [None if found is None else found.by for found in extracted]
     table = table.append_column("extracted", pa.array(texts, pa.string()))
     return table.append_column("extracted_by", pa.array(ways, pa.string()))
+
+
+def _asking(answers: JudgedAnswers) -> dict[str, float]:
+    """What asking a second model took; nothing where there is none."""
+    if answers.judged is None:
+        return {}
+    return {"n_judged": len(answers.judged), "judge_s": answers.judge_s}
+
+
+def _with_judged(table: pa.Table, answers: JudgedAnswers) -> pa.Table:
+    """``judge_p``: the second model's share of yes; null where it was not asked."""
+    import pyarrow as pa
+
+    assert answers.judged is not None
+    parts = answers.extracted or [None] * len(answers.reading.greedy)
+    shares = [
+        answers.judged.get((question.id, answer.text if part is None else part.text))
+        for question, answer, part in zip(answers.data.questions, answers.reading.greedy, parts, strict=True)
+    ]
+    return table.append_column("judge_p", pa.array(shares, pa.float64()))
 
 
 @dataclass(frozen=True)
@@ -234,6 +256,7 @@ def reading_metrics(answers: JudgedAnswers, seed: int) -> dict[str, float]:
     scored = {} if answers.options is None else answers.options.metrics(seed)
     return (
         _extraction(answers.extracted)
+        | _asking(answers)
         | scored
         | {
             "f1": sum(verdict.f1 for verdict in answers.verdicts) / n,

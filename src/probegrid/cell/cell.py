@@ -59,6 +59,8 @@ class Cell:
     """Layers of the residual stream that are read."""
     classifier: Checkpoint | None = None
     """The second model."""
+    judge: Model | None = None
+    """The second model that says whether answers are correct, under ``dataset.rule=judge``."""
     divided: Divided | None = None
     """The examples as a trained probe divides them, where their labels are known before anything is read."""
     key: str = ""

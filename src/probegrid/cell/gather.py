@@ -5,14 +5,16 @@ Knows which reading each need is; nothing of how one is made, nor of what the pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from probegrid.cell.grade import Grader
+from probegrid.cell.judge import Judged, ask_judge
 from probegrid.cell.options import ScoredOptions
-from probegrid.data.example import QuestionSet
+from probegrid.data.example import Question, QuestionSet
 from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.extraction import Extracted
 from probegrid.probes import Of
@@ -21,6 +23,7 @@ from probegrid.readings.spans import Passage, Position, answer_passages, sample_
 
 if TYPE_CHECKING:
     from probegrid.cell.cell import Cell
+    from probegrid.inference.generation import Generation
     from probegrid.readings.activations import ActivationReading
     from probegrid.readings.answers import AnswerReading
     from probegrid.readings.entailment import Entailments
@@ -36,6 +39,10 @@ class JudgedAnswers:
     verdicts: Sequence[Judgement]
     extracted: Sequence[Extracted | None] | None = None
     """The part of each answer that was judged; None where all of every answer was."""
+    judged: Judged | None = None
+    """What the second model said of the answers it was asked about; None where there is none."""
+    judge_s: float = 0.0
+    """Seconds that asking it took."""
     options: ScoredOptions | None = None
     """The options with their log-probabilities; None where they are not asked for."""
 
@@ -94,14 +101,32 @@ def _answers(cell: Cell, session: ModelSession) -> JudgedAnswers:
     assert isinstance(data, QuestionSet)
     reading = session.answers(cell.prompts, config.decoding, config.prompt.stop)
     grader = Grader.of(data, config.prompt)
+    judged, judge_s = _judged(cell, session, grader, zip(data.questions, reading.greedy, strict=True))
+    grader = replace(grader, judged=judged or {})
     graded = [
         grader.grade(question, answer)
         for question, answer in zip(data.questions, reading.greedy, strict=True)
     ]
     extracted = [found for found, _ in graded] if grader.extracts else None
     return JudgedAnswers(
-        data, reading, [verdict for _, verdict in graded], extracted, _options(cell, data, session)
+        data,
+        reading,
+        [verdict for _, verdict in graded],
+        extracted,
+        judged,
+        judge_s,
+        _options(cell, data, session),
     )
+
+
+def _judged(
+    cell: Cell, session: ModelSession, grader: Grader, answers: Iterable[tuple[Question, Generation]]
+) -> tuple[Judged | None, float]:
+    """What the second model says of the parts of answers that are judged; nothing where there is none."""
+    if cell.judge is None:
+        return None, 0.0
+    parts = [(question, grader.judged_part(question, answer)) for question, answer in answers]
+    return ask_judge(cell, session, [(question, part.text) for question, part in parts if part is not None])
 
 
 def _options(cell: Cell, data: QuestionSet, session: ModelSession) -> ScoredOptions | None:
@@ -117,15 +142,22 @@ def _asked(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> dict[st
     for name, ask in cell.needs.asks.items():
         shown = cell.worked[name]
         worked = session.answers(shown, config.decoding, config.prompt.stop) if shown else None
+        if worked is not None:
+            pairs = zip((prompt.question for prompt in worked.prompts), worked.greedy, strict=True)
+            grader = replace(grader, judged=_judged(cell, session, grader, pairs)[0] or {})
         found[name] = put(
             session,
             name,
             ask,
             answers.reading,
             worked,
-            lambda question, answer: grader.grade(question, answer)[1].correct,
+            partial(_is_correct, grader),
         )
     return found
+
+
+def _is_correct(grader: Grader, question: Question, answer: Generation) -> bool:
+    return grader.grade(question, answer)[1].correct
 
 
 def _hidden(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> ActivationReading | None:

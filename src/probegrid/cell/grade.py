@@ -6,8 +6,8 @@ Knows the set's rule and the prompt's pattern; nothing of models or metrics.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from probegrid.data.example import Question, QuestionSet
@@ -37,6 +37,8 @@ class Grader:
 
     rule: CorrectnessRule
     patterns: Sequence[re.Pattern[str]] = ()
+    judged: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """What a second model said of answers, by question and text: how surely they are right."""
 
     @classmethod
     def of(cls, data: QuestionSet, prompt: PromptConfig) -> Grader:
@@ -54,10 +56,19 @@ class Grader:
 
     def grade(self, question: Question, answer: Generation) -> tuple[Extracted | None, Judgement]:
         """The part of an answer that is judged, and the verdict; where there is no such part, it is wrong."""
-        if not self.extracts:
-            return Extracted(answer.text, "text"), self.rule.judge(answer.text, question.references)
-        found = self._extract(question, answer)
-        return found, WRONG if found is None else self.rule.judge(found.text, question.references)
+        found = self.judged_part(question, answer)
+        return found, WRONG if found is None else self._verdict(question, found.text)
+
+    def _verdict(self, question: Question, text: str) -> Judgement:
+        verdict = self.rule.judge(text, question.references)
+        said = self.judged.get((question.id, text))
+        if said is None or self.rule.threshold is None:
+            return verdict
+        return replace(verdict, correct=said >= self.rule.threshold)
+
+    def judged_part(self, question: Question, answer: Generation) -> Extracted | None:
+        """The part of an answer that is judged; all of it where nothing is looked for."""
+        return self._extract(question, answer) if self.extracts else Extracted(answer.text, "text")
 
     def _extract(self, question: Question, answer: Generation) -> Extracted | None:
         text, is_whole = without_thought(answer.text), answer.ended != "length"

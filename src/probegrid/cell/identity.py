@@ -39,6 +39,7 @@ def cell_key(cell: Cell) -> str:
             "probe": _probe(cell),
             "transfer": {name: _statements(statements) for name, statements in cell.transfer.items()},
             "classifier": None if cell.classifier is None else cell.classifier.fingerprint,
+            **({"judge": cell.judge.checkpoint.fingerprint} if cell.judge else {}),
             "seed": config.seed,
         }
     )

@@ -15,7 +15,7 @@ from probegrid.data.example import Question, QuestionSet
 from probegrid.data.options import LETTERS
 from probegrid.errors import ConfigError
 from probegrid.evaluation.summary import evaluate_answers
-from probegrid.readings.options import Continuations, continuations_of
+from probegrid.readings.options import Continuations, check_fit, continuations_of
 from probegrid.schema import OptionScores, PromptConfig
 
 if TYPE_CHECKING:
@@ -32,12 +32,16 @@ def written_options(question: Question, scores: OptionScores) -> tuple[str, ...]
 
 
 def options_to_read(
-    data: QuestionSet, prompts: Sequence[Prompt], config: PromptConfig, template: ChatTemplate
+    data: QuestionSet,
+    prompts: Sequence[Prompt],
+    config: PromptConfig,
+    template: ChatTemplate,
+    context: int | None,
 ) -> tuple[Continuations, ...]:
     """The tokens of every option, where they are asked for; else none.
 
     Raises:
-        ConfigError: a question has no options, or the tokenizer joins one with its prompt.
+        ConfigError: a question has no options, the tokenizer joins one with its prompt, or the model cannot hold both.
     """
     if config.score_options is OptionScores.none:
         return ()
@@ -46,9 +50,14 @@ def options_to_read(
             f"prompt.score_options={config.score_options.name} scores options, and question {without.id} has none; set "
             "prompt.score_options=none, or name them with dataset.options_column."
         )
-    return continuations_of(
-        prompts, lambda prompt: written_options(prompt.question, config.score_options), template
+    options = continuations_of(
+        prompts,
+        lambda prompt: written_options(prompt.question, config.score_options),
+        template,
+        begins_turn=template.source is not None and config.prefill is None,
     )
+    check_fit(prompts, options, context)
+    return options
 
 
 @dataclass(frozen=True)

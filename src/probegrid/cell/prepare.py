@@ -14,6 +14,7 @@ from probegrid.cell.cell import Cell, Model, Statements
 from probegrid.cell.examples import Divided, check_both_classes, examples_of_statements
 from probegrid.cell.grade import Grader
 from probegrid.cell.identity import cell_key
+from probegrid.cell.judge import judge_of
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.options import options_to_read
 from probegrid.data.example import QuestionSet, StatementSet
@@ -116,11 +117,12 @@ def _of_questions(spec: CellSpec, probe: Probe, needs: Needs, data: QuestionSet,
         data,
         model,
         prompts=prompts,
-        options=options_to_read(data, prompts, config.prompt, template),
+        options=options_to_read(data, prompts, config.prompt, template, model.checkpoint.context),
         worked=worked,
         transfer=_transfer(spec, probe, needs, data, model, lookup),
         layers=layers,
         classifier=None if needs.classifier is None else lookup.classifier(needs.classifier),
+        judge=judge_of(data, config, lookup),
     )
 
 

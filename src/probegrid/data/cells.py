@@ -217,7 +217,9 @@ def texts_of(table: Table, column: str) -> Texts:
             continue
         if not isinstance(value, str):
             return Texts.words
-        if _BRACKETS.get(value.strip()[:1]) == value.strip()[-1:]:  # a list says nothing of the numbers beside it
+        if (
+            _BRACKETS.get(value.strip()[:1]) == value.strip()[-1:]
+        ):  # a list says nothing of the numbers beside it
             continue
         found.append(value.strip())
     if found and all(word in _BOOLEAN_WORDS for word in found):

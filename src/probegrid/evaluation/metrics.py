@@ -75,6 +75,8 @@ METRICS: dict[str, MetricInfo] = {
         "1",
         True,
     ),
+    "n_judged": MetricInfo("number of answers that the second model was asked about", "examples", None),
+    "judge_s": MetricInfo("seconds of asking the second model, those of earlier runs included", "s", False),
     "extraction_share": MetricInfo("share of answers in which there was something to judge", "1", True),
     "n_not_extracted": MetricInfo(
         "number of answers in which nothing was found to judge, which count as wrong", "examples", False

@@ -144,6 +144,20 @@ class Contains(Squad):
         return Judgement(em=em, f1=f1, correct=held)
 
 
+class Judge(Squad):
+    """A second model says whether an answer means what is expected (`cell.judge`); correct at the threshold, 0.5.
+
+    By itself it knows only what needs no asking: an answer that is a reference after SQuAD's normalization.
+    """
+
+    name = "judge"
+
+    def judge(self, answer: str, references: Sequence[str]) -> Judgement:
+        """EM decides."""
+        em, f1 = correctness.overlap(answer, references, self.normalize, empty_is_right=True)
+        return Judgement(em=em, f1=f1, correct=em == 1.0)
+
+
 class Numeric(CorrectnessRule):
     """The number that an answer gives, against the number that a reference is.
 
@@ -295,6 +309,7 @@ def _all_rules(_named: str) -> dict[str, CorrectnessRule]:
         Choice,
         RougeL,
         Regex,
+        Judge,
     )
     found: dict[str, CorrectnessRule] = {}
     for rule in (*ours, *from_outside("rules", CorrectnessRule)):  # type: ignore[type-abstract]  # a base, not made

@@ -51,21 +51,26 @@ class OptionReading:
 
 
 def continuations_of(
-    prompts: Sequence[Prompt], texts: Callable[[Prompt], Sequence[str]], template: ChatTemplate
+    prompts: Sequence[Prompt],
+    texts: Callable[[Prompt], Sequence[str]],
+    template: ChatTemplate,
+    *,
+    begins_turn: bool,
 ) -> tuple[Continuations, ...]:
-    """The tokens of each prompt's options, each behind a space where the prompt ends in none.
+    """The tokens of each prompt's options, each behind a space where the prompt goes on with a text that ends in none.
 
     Args:
         prompts: one a question.
         texts: the options of a prompt, as they are written.
         template: by which the prompts were tokenized.
+        begins_turn: whether an option begins the assistant's turn, which begins with no space.
 
     Raises:
         ConfigError: the tokenizer joins an option with the prompt, so that its probability cannot be read off.
     """
     found = []
     for prompt in prompts:
-        space = "" if prompt.text[-1:].isspace() else " "
+        space = "" if begins_turn or prompt.text[-1:].isspace() else " "
         ids = template.tokenize([f"{prompt.text}{space}{text}" for text in texts(prompt)])
         length = len(prompt.token_ids)
         for text, of_option in zip(texts(prompt), ids, strict=True):
@@ -76,6 +81,21 @@ def continuations_of(
                 )
         found.append(tuple(tuple(of_option[length:]) for of_option in ids))
     return tuple(found)
+
+
+def check_fit(prompts: Sequence[Prompt], options: Sequence[Continuations], context: int | None) -> None:
+    """Refuse prompts that the model cannot hold together with their longest options; None is no limit.
+
+    Raises:
+        ConfigError: one passes ``context`` tokens.
+    """
+    for prompt, found in zip(prompts, options, strict=True):
+        length = len(prompt.token_ids) + max(map(len, found))
+        if context is not None and length > context:
+            raise ConfigError(
+                f"the prompt of question {prompt.question.id} and its longest option have {length} tokens, but the "
+                f"model's context is {context}; lower prompt.num_few_shot, or take a model that holds more."
+            )
 
 
 def digest_of_options(prompt: Sequence[int], options: Continuations) -> str:

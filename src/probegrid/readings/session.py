@@ -89,6 +89,12 @@ class ModelSession:
         model = self.config.model
         return ChatTemplate(self.tokenizer, model.chat_template, model.template_kwargs)
 
+    def of_another(
+        self, config: Config, checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase
+    ) -> ModelSession:
+        """A session of another model, which takes this one's place in memory when it is opened."""
+        return ModelSession(config, checkpoint, tokenizer, None, self._pool, self.progress, self._since)
+
     def answers(
         self, prompts: Sequence[Prompt], decoding: DecodingConfig, stop: Sequence[str]
     ) -> AnswerReading:

@@ -234,7 +234,9 @@ class QuestionDatasetConfig(DatasetConfig):
     """Split the few-shot examples are drawn from; a single local file is divided into two disjoint parts instead."""
     rule: str | None = None
     """Rule of correctness by which an answer is judged: ``squad``, ``trivia_qa``, ``exact``, ``contains``, ``numeric``,
-    ``choice``, ``rouge_l``, ``regex`` or one of your own; null: the dataset's own."""
+    ``choice``, ``rouge_l``, ``regex``, ``judge`` or one of your own; null: the dataset's own."""
+    judge: str | None = path_field(None)
+    """Hub id or local folder of the second model that ``rule=judge`` asks."""
     rule_threshold: float | None = number_field(None, least=0, most=10**6)
     """What an answer must reach to be correct (F1 of ``squad``, ROUGE-L, the relative difference of ``numeric``); null:
     the rule's own."""
