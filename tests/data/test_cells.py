@@ -194,6 +194,18 @@ def test_rows_of_one_question_without_ids_are_joined(tmp_path: Path) -> None:
     assert "4 rows of" in loaded.notes[0]
 
 
+def test_rows_with_ids_of_their_own_are_questions_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        "".join(json.dumps({"ID": f"c-{n}", "question": "How many?", "answers": n}) + "\n" for n in range(4))
+    )
+    loaded = load(JsonlConfig(path=str(path)))
+    assert isinstance(loaded, QuestionSet)
+    found = {one.id: one.references for one in (*loaded.questions, *loaded.shots)}
+    assert found.items() <= {f"c-{n}": (str(n),) for n in range(4)}.items()
+    assert not any("repeat an earlier question" in note for note in loaded.notes)
+
+
 def test_a_gap_is_no_context(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(

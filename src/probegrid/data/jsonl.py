@@ -7,7 +7,7 @@ conversation of one message; any other holds questions. What the cells of answer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -68,7 +68,7 @@ class JsonlConfig(StatementColumns, QuestionDatasetConfig):
     option_seed: int = seed_field()
     """Seed of that order."""
     id_column: str | None = None
-    """Column of the id; null: ``id`` where there is one, else the row's place. Statements too."""
+    """Column of the id; null: ``id`` (or ``ID``) where there is one, else the row's place. Statements too."""
     context_column: str | None = None
     """Column of the paragraph that holds the answer; null: ``context`` where there is one, else none."""
     answerable_only: bool = False
@@ -289,8 +289,13 @@ def _is_solution(value: object) -> bool:
 
 
 def _id(config: JsonlConfig, row: Row, row_id: str, where: str) -> str:
-    column = config.id_column or ("id" if "id" in row else None)
+    column = config.id_column or _id_column(row)
     return text(cell(row, column, where), f"the id in {where}") if column else row_id
+
+
+def _id_column(columns: Iterable[str]) -> str | None:
+    """The column that is called id, in any case of the letters."""
+    return next((column for column in columns if column.lower() == "id"), None)
 
 
 def _context(config: JsonlConfig, row: Row, where: str) -> str:
@@ -309,7 +314,7 @@ def _statement_set(config: JsonlConfig, table: Table) -> StatementSet:
             "Name yours with dataset.label_column=<column>; statements without labels can be scored, with "
             "dataset.labelled=false",
         )
-    column = config.id_column or ("id" if "id" in table.columns else None)
+    column = config.id_column or _id_column(table.columns)
     conversations, notes = statement_conversations(table, config, id_column=column, labelled=config.labelled)
     if len({conversation.id for conversation in conversations}) < len(conversations):
         raise DataError(

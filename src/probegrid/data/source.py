@@ -67,7 +67,7 @@ def required_path(config: DatasetConfig) -> str:
         PathNotGiven: it is null or empty.
     """
     if not config.path:
-        name = type(config).__module__.rpartition(".")[2]
+        name = getattr(config, "layout", None) or type(config).__module__.rpartition(".")[2]
         raise PathNotGiven(
             f"dataset={name} has no data of its own; give yours with dataset.path=<file or folder>."
         )
