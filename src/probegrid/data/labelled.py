@@ -6,6 +6,7 @@ reader should know of the labels: copies, contradictions, words that are none.
 
 from __future__ import annotations
 
+from abc import ABC
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from probegrid.schema import DatasetConfig
 
 
 @dataclass
-class StatementColumns(DatasetConfig):
+class StatementColumns(DatasetConfig, ABC):
     """Which columns of a table hold what."""
 
     text_column: str = "statement"

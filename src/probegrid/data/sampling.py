@@ -56,17 +56,25 @@ def draw(
 def question_set(
     config: DatasetConfig,
     tables: Sequence[Table],
-    parse: ParseQuestion,
+    parse: ParseQuestion | Sequence[ParseQuestion],
     rule: str,
     answerable_only: bool = False,
 ) -> QuestionSet:
     """Choose questions from the first table, few-shot examples from the second or, without one, the first.
 
+    Args:
+        config: how many, and by which seed.
+        tables: one or two.
+        parse: makes a question of a row; one a table where their columns differ.
+        rule: by which answers are judged.
+        answerable_only: leave out the questions that have no answer.
+
     Raises:
         DataError: a row that cannot be read, one id for two questions, or no question left to ask.
     """
     table = tables[0]
-    pool, notes = _all_questions(table, parse)
+    parses = [parse] * len(tables) if callable(parse) else parse
+    pool, notes = _all_questions(table, parses[0])
     notes = [*table.notes, *notes]
     if not pool:
         raise DataError(
@@ -75,7 +83,7 @@ def question_set(
         )
     source = table.name
     if len(tables) > 1:
-        shots = _take_shots(_in_shot_order(tables[1], parse), pool)
+        shots = _take_shots(_in_shot_order(tables[1], parses[1]), pool)
     else:
         total = len(pool)
         pool, shots = _divide(pool)
