@@ -70,6 +70,8 @@ def test_numpy_writes_no_commas(items: list[str]) -> None:
         ("NA", ("NA",)),
         (["a0", math.nan], ("a0",)),
         (["a0", None, ""], ("a0",)),
+        ([math.nan], None),
+        ("[nan, None]", None),
         ("['a0', nan]", ("a0",)),
         ("[1900.0, 3.5]", ("1900", "3.5")),
         ("[]", ()),
@@ -209,6 +211,7 @@ def test_rows_with_ids_of_their_own_are_questions_of_their_own(tmp_path: Path) -
 def test_a_gap_is_no_context(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(
+        '{"question": "P", "answers": "x", "context": "nan"}\n'
         '{"question": "Q", "answers": "x", "context": NaN}\n{"question": "R", "answers": "y", "context": null}'
     )
     loaded = load(JsonlConfig(path=str(path)))

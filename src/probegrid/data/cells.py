@@ -36,6 +36,7 @@ _WRITTEN = {Booleans.yes_no: ("no", "yes"), Booleans.true_false: ("false", "true
 _BOOLEAN_WORDS = frozenset({"True", "False", "TRUE", "FALSE"})
 _GAP_WORDS = frozenset({"nan", "NaN", "<NA>", "NaT", "#N/A"})
 """What a table's writer leaves where a value is missing; ``NA`` and ``None`` are also words."""
+_NO_WORDS = frozenset({"None", "null", "NULL"})
 _BRACKETS = {"[": "]", "{": "}"}
 _WHOLE_FLOAT = re.compile(r"\s*-?\d+\.0\s*")
 _NUMBER = re.compile(r"\s*-?\d+(\.\d+)?([eE][-+]?\d+)?\s*")
@@ -45,6 +46,11 @@ _TEXT_KEYS = ("text", "input_text", "spans")
 _NAMED = (("value", "aliases"), ("Value", "Aliases"))
 """TriviaQA's answer, of the hub and of the release: the name itself and all its aliases."""
 _SEQUENCES = ("array", "list", "tuple", "set", "frozenset")
+
+
+def is_gap_word(value: object) -> bool:
+    """Whether a cell is what a table's writer left where a value is missing, as a text."""
+    return isinstance(value, str) and value.strip() in _GAP_WORDS
 
 
 class Texts(Enum):
@@ -84,7 +90,12 @@ class AnswerCells:
         if self._is_gap(value):
             self._count("gaps", value)
             return None
-        return tuple(dict.fromkeys(self._answers(value, what)))
+        gaps = self.counts["items"]
+        found = tuple(dict.fromkeys(self._answers(value, what)))
+        if not found and self.counts["items"] > gaps:  # a list of gaps alone is no question without an answer
+            self._count("gaps", value)
+            return None
+        return found
 
     def notes(self) -> tuple[str, ...]:
         """How cells were read, and what looks like something else than it was read as."""
@@ -138,6 +149,8 @@ class AnswerCells:
         else:
             if self.separator is None and any(sign in value for sign in _SEPARATORS):
                 self._count("joined", value)
+            if value.strip() in _NO_WORDS:
+                self._count("words", value)
             yield text(value, what)
 
     def _inside(self, value: str, what: str) -> object:
@@ -185,7 +198,7 @@ class AnswerCells:
         return is_word and (self.booleans is not None or self.are is Texts.booleans)
 
     def _is_gap(self, value: object) -> bool:
-        return is_gap(value) or (isinstance(value, str) and not self.as_text and value.strip() in _GAP_WORDS)
+        return is_gap(value) or (not self.as_text and is_gap_word(value))
 
     def _count(self, kind: str, value: object) -> None:
         self.counts[kind] += 1
@@ -198,6 +211,7 @@ _SAID = {
     "floats": "a whole number written with a point, read without it",
     "booleans": "true or false, written by dataset.booleans",
     "items": "a gap in a list, left out",
+    "words": "a word that may stand for a gap, read as the text it is",
     "brackets": "looks like a list, read as the text it is",
     "joined": "holds a separator, read as one reference",
 }
@@ -213,7 +227,7 @@ def texts_of(table: Table, column: str) -> Texts:
     found = []
     for index in range(len(table)):
         value = cell(table.row(index), column, table.where(index))
-        if is_gap(value) or (isinstance(value, str) and value.strip() in _GAP_WORDS):
+        if is_gap(value) or is_gap_word(value):
             continue
         if not isinstance(value, str):
             return Texts.words

@@ -10,7 +10,7 @@ from abc import ABC
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from probegrid.data.cells import AnswerCells, Booleans, Texts, joined, texts_of
+from probegrid.data.cells import AnswerCells, Booleans, Texts, is_gap_word, joined, texts_of
 from probegrid.data.example import Question
 from probegrid.data.options import Options, read_options, right_option, with_options
 from probegrid.data.sampling import asking, paragraph_group
@@ -228,7 +228,7 @@ def id_column_of(columns: Iterable[str]) -> str | None:
 
 def _context(config: QuestionColumns, row: Row, where: str) -> str:
     value = cell(row, config.context_column, where) if config.context_column else row.get("context")
-    if is_gap(value):
+    if is_gap(value) or is_gap_word(value):
         return ""
     if isinstance(value, list):  # PubMedQA's paragraphs
         return "\n".join(text(part, f"the context in {where}") for part in value if not is_gap(part))

@@ -50,6 +50,8 @@ def _names(path: str) -> list[str]:
     """Names of a path, each longer than the one before: ``cities``, ``cities.csv``, ``data_cities.csv``, ..."""
     *folders, last = _parts(path)
     stem = data_stem(last)
+    if folders and not re.search(r"\w", stem):  # ``parts/*.jsonl`` is called parts
+        stem = folders[-1]
     longer = ["_".join([*folders[start:], last]) for start in range(len(folders), -1, -1)]
     return list(dict.fromkeys(map(_plain, [stem, *longer])))
 
