@@ -255,7 +255,7 @@ def reading_metrics(answers: JudgedAnswers, seed: int) -> dict[str, float]:
     seconds = max(reading.read_s, 1e-9)
     scored = {} if answers.options is None else answers.options.metrics(seed)
     return (
-        _extraction(answers.extracted)
+        extraction_metrics(answers.extracted)
         | _asking(answers)
         | scored
         | {
@@ -271,7 +271,7 @@ def reading_metrics(answers: JudgedAnswers, seed: int) -> dict[str, float]:
     )
 
 
-def _extraction(extracted: Sequence[Extracted | None] | None) -> dict[str, float]:
+def extraction_metrics(extracted: Sequence[Extracted | None] | None) -> dict[str, float]:
     """How often an answer was found in what was said; nothing where all of it is judged."""
     if extracted is None:
         return {}
