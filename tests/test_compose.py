@@ -109,7 +109,7 @@ def test_each_seed_follows_the_base_seed_until_it_is_given() -> None:
     ("override", "sentence"),
     [
         ("model=llama80b", "model=llama80b is not known; did you mean 'llama8b'? Allowed: custom, "),
-        ("dataset=squadd", "dataset=squadd is not known; did you mean 'squad'? Allowed: facts, "),
+        ("dataset=squadd", "dataset=squadd is not known; did you mean 'squad'? Allowed: arc, "),
         ("modle=tiny", "no key modle; did you mean 'model'? Allowed: action, "),
         ("model.dtpye=float32", "no key model.dtpye; did you mean 'dtype'? Allowed: path, "),
         ("model.resources.gpu=1", "no key model.resources.gpu; did you mean 'gpus'? Allowed: gpus, cpus, "),
@@ -255,7 +255,7 @@ def test_test_sets_may_be_the_users_own(tmp_path: Path) -> None:
     [
         (
             ["probe.test_on=[statemnts]"],
-            "test_on=statemnts is not known; did you mean 'statements'? Allowed: facts_",
+            "test_on=statemnts is not known; did you mean 'statements'? Allowed: common_claim",
         ),
         (["probe.test_on=[facts]"], "probe.test_on=facts holds questions; name datasets of statements"),
         (["probe.test_on=[squad:x.json]"], "probe.test_on=squad:x.json holds questions"),

@@ -102,14 +102,15 @@ def test_splits_without_ids_do_not_clash(check_dataset: Any, tmp_path: Path) -> 
     assert len(questions(str(tmp_path / "set")).shots) == 30
 
 
-def test_numbers_are_answers_and_nothing_is_none(tmp_path: Path) -> None:
-    answers: list[Any] = [42, 0, None, "", []]
+def test_numbers_are_answers_a_gap_is_none_and_an_empty_list_is_no_answer(tmp_path: Path) -> None:
+    answers: list[Any] = [42, 0, None, "", [], float("nan"), 7.0]
     rows = [{"id": k, "question": f"Q{k}", "answers": answer} for k, answer in enumerate(answers)]
     loaded = questions(write(tmp_path / "mine.json", rows))
     found = {question.id: question.references for question in (*loaded.questions, *loaded.shots)}
-    expected = {"0": ("42",), "1": ("0",), "2": (), "3": (), "4": ()}
+    expected = {"0": ("42",), "1": ("0",), "4": (), "6": ("7",)}
     assert found == {name: expected[name] for name in found}
-    assert len(loaded.questions) == 4
+    assert len(loaded.questions) == 3
+    assert any("3 of 7 rows of" in note and "are left out" in note for note in loaded.notes)
 
 
 def test_one_answer_a_row_is_joined(tmp_path: Path) -> None:
@@ -131,10 +132,14 @@ def test_a_missing_column_says_how_to_map(tmp_path: Path, field: str) -> None:
     [
         ({"question": "Q"}, r"row 31 of .* has no 'answers'; it has: question"),
         (
-            {"question": "Q", "answers": {"text": "x"}},
-            r"an answer in row 31 of .* is \{'text': 'x'\}; a text",
+            {"question": "Q", "answers": {"short": "x"}},
+            r"an answer in row 31 of .* is \{'short': 'x'\}; a text .*dataset\.answers_column=answers\.<one of short>",
         ),
-        ({"question": "Q", "answers": ["x", None]}, r"an answer in row 31 of .* is None; a text"),
+        (
+            {"question": "Q", "answers": ["x", True]},
+            r"an answer in row 31 of .* is True; a text .*dataset\.booleans=yes_no",
+        ),
+        ({"question": "Q", "answers": "['x', y']"}, r"a list that cannot be read; .*dataset\.as_text=true"),
         ({"question": True, "answers": "x"}, r"the question in row 31 of .* is True; a text"),
     ],
 )

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from probegrid.data import load
-from probegrid.data.example import QuestionSet, StatementSet
+from probegrid.data.example import Question, QuestionSet, StatementSet
+from probegrid.data.jsonl import JsonlConfig
 from probegrid.data.ntml import NtmlConfig
 from probegrid.data.squad import SquadConfig
 from probegrid.data.statements import StatementsConfig
 from probegrid.data.trivia_qa import TriviaQaConfig
+from probegrid.errors import DataError
 
 DATA = Path(os.environ.get("PROBEGRID_DATA", ""))
 pytestmark = pytest.mark.skipif("PROBEGRID_DATA" not in os.environ, reason="PROBEGRID_DATA is not set")
@@ -82,3 +86,65 @@ def test_statements_of_every_file_are_balanced() -> None:
         statement.label for conversation in loaded.conversations for statement in conversation.statements
     ]
     assert (len(labels), sum(labels)) == (7660, 3830)
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(str(file.relative_to(DATA)) for file in DATA.glob("sets/statements/**/*.csv")),
+)
+def test_every_file_of_statements_is_read(name: str) -> None:
+    columns: dict[str, Any] = (
+        {"text_column": "examples", "drop_labels": ["Neither"]} if name.endswith("common_claim.csv") else {}
+    )
+    loaded = load(StatementsConfig(path=str(DATA / name), num_samples=10**6, **columns))
+    assert isinstance(loaded, StatementSet)
+    raw = list(csv.DictReader((DATA / name).read_text(encoding="utf-8-sig").splitlines(keepends=True)))
+    labels = [row["label"] for row in raw if row["label"] != "Neither"]
+    assert len(loaded.conversations) == len(labels)
+    true = sum(talk.statements[0].label for talk in loaded.conversations)
+    assert true == sum(label.lower() in ("1", "1.0", "true") for label in labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        (
+            "sets/squad_v2/squad2_repeated_id.json",
+            {},
+            r"has the id '5733be284776f41900661182' of an earlier row",
+        ),
+        ("sets/quac/quac_sample.json", {}, r"dataset=quac reads"),
+        ("sets/pubmedqa/ori_pqal.json", {}, r"dataset\.answers_column=<column>"),
+        ("ntml/3T3L_20samples.jsonl", {}, r"dataset=ntml dataset\.path="),
+        (
+            "sets/statements/common_claim.csv",
+            {"text_column": "examples"},
+            r"dataset\.drop_labels=\[Neither\]",
+        ),
+    ],
+)
+def test_what_is_refused_says_what_mends_it(name: str, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(JsonlConfig(path=str(DATA / name), **fields))
+
+
+def test_files_of_the_sets_are_read_as_ones_own() -> None:
+    """SQuAD 2.0, PubMedQA, SVAMP and TriviaQA's release through the door of one's own files."""
+    squad2 = questions("sets/squad_v2/squad2.json")
+    assert sum(not one.references for one in squad2) >= 1
+    pubmed = questions(
+        "sets/pubmedqa/ori_pqal.json", answers_column="final_decision", context_column="CONTEXTS"
+    )
+    assert len(pubmed) == 60
+    assert Counter(one.references[0] for one in pubmed) == {"yes": 34, "no": 18, "maybe": 8}
+    svamp = questions("sets/svamp/SVAMP.json")
+    assert len(svamp) >= 115  # examples of one wording are shown once
+    assert {one.references[0] for one in svamp if one.id == "chal-1"} == {"51"}
+    trivia = questions("sets/trivia_qa/native/web-dev.json")
+    assert ("David Seville",) in {one.references for one in trivia}
+
+
+def questions(name: str, **fields: Any) -> list[Question]:
+    loaded = load(JsonlConfig(path=str(DATA / name), **fields))
+    assert isinstance(loaded, QuestionSet)
+    return [*loaded.questions, *loaded.shots]

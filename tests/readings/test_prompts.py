@@ -161,3 +161,130 @@ def test_the_shared_prefix_is_the_longest_that_leaves_each_prompt_a_token(prompt
         return all(len(prompt) > length and prompt[:length] == prompts[0][:length] for prompt in prompts)
 
     assert [length for length in range(7) if fits(length)][-1] == shared_prefix(prompts)
+
+
+CHOICE = Question("c", "Which?", ("B", "two"), options=("one", "two"))
+TURN = Question("t", "And then?", ("that",), context="A story.", history=(("What first?", "this"),))
+WORKED = Question("w", "2+2?", ("4",), solution="2 and 2 make 4.")
+
+
+def text_of(config: PromptConfig, question: Question, *shots: Question, template: str | None = None) -> str:
+    wrapped = ChatTemplate(VOCABULARY, None)
+    wrapped.source = template
+    return build_prompts([question], shots, config, wrapped)[0].text
+
+
+def test_options_are_lettered_and_examples_answer_with_a_letter() -> None:
+    config = PromptConfig(instruction="")
+    block = "Question: Which?\nA. one\nB. two\nAnswer:"
+    assert text_of(config, CHOICE, CHOICE) == f"{block} B\n\n{block}"
+
+
+def test_earlier_turns_stand_before_a_question() -> None:
+    shown = text_of(PromptConfig(instruction="", use_context=True), TURN)
+    assert shown == "Context: A story.\nQuestion: What first?\nAnswer: this\nQuestion: And then?\nAnswer:"
+
+
+def test_reasoning_is_shown_before_the_answer_and_asked_for() -> None:
+    shown = text_of(PromptConfig(instruction="", reasoning=True), ASKED, WORKED)
+    assert (
+        shown == "Question: 2+2?\nReasoning: 2 and 2 make 4. The answer is 4.\n\nQuestion: Where?\nReasoning:"
+    )
+
+
+def test_examples_without_reasoning_are_not_shown_as_reasoned() -> None:
+    data = QuestionSet((ASKED,), (SHOT, WORKED), "squad")
+    config = PromptConfig(reasoning=True, num_few_shot=1)
+    assert choose_shots(data, config) == (WORKED,)
+    with pytest.raises(ConfigError, match=r"\(1 that are not evaluated; 1 more have no reasoning to show"):
+        choose_shots(data, replace(config, num_few_shot=2))
+
+
+def test_the_first_examples_in_order_where_the_set_asks_for_them() -> None:
+    shots = tuple(Question(f"s{n}", f"Q{n}", ("a",)) for n in range(20))
+    data = QuestionSet((ASKED,), shots, "squad", shots_in_order=True)
+    assert choose_shots(data, PromptConfig(num_few_shot=5)) == shots[:5]
+
+
+def test_a_template_of_ones_own(tmp_path: Path) -> None:
+    source = (
+        "{{ instruction }}{% for shot in shots %}F: {{ shot.question }} A: {{ shot.answer }}\n{% endfor %}"
+        "{% if context %}K: {{ context }}\n{% endif %}F: {{ question }}"
+        "{% for option in options %} {{ option.letter }}) {{ option.text }}{% endfor %} A:"
+    )
+    config = PromptConfig(instruction="Antworte kurz.\n", template=source)
+    assert text_of(config, ASKED, SHOT) == (
+        "Antworte kurz.\nF: Who wrote it? A: Kuhn\nK: It was here.\nF: Where? A:"
+    )
+    assert text_of(config, CHOICE).endswith("F: Which? A) one B) two A:")
+    path = tmp_path / "mine.jinja"
+    path.write_text(source)
+    assert text_of(replace(config, template=str(path)), ASKED, SHOT) == text_of(config, ASKED, SHOT)
+    assert text_of(config, ASKED, template=TURNS) == f"<user>{text_of(config, ASKED)}<assistant>"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("no/such/file.jinja", r"prompt\.template=no/such/file\.jinja is neither a file nor a template"),
+        ("{{ question", r"prompt\.template is no Jinja template"),
+        ("{{ questoin }}", r"cannot be rendered for question q: 'questoin' is undefined"),
+        ("{{ context }}", r"prompt\.template does not show the question"),
+        ("{{ question.__class__.__mro__ }}", r"cannot be rendered|does not show the question"),
+    ],
+)
+def test_a_template_that_cannot_be(template: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        text_of(PromptConfig(template=template), ASKED)
+
+
+TURNS = (
+    "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] | trim }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    + TURNS
+)
+LATE = (  # as Mistral's: the system text stands in the last turn
+    "{% set told = messages[0]['content'] if messages[0]['role'] == 'system' else '' %}"
+    "{% for message in messages if message['role'] != 'system' %}<{{ message['role'] }}>"
+    "{% if loop.last and told %}{{ told }}\n\n{% endif %}{{ message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+HIDING = (
+    "{% for message in messages if message['role'] != 'system' %}<{{ message['role'] }}>{{ message['content'] }}"
+    "{% endfor %}"
+)
+
+
+def test_examples_and_instruction_as_turns() -> None:
+    config = PromptConfig(instruction="Be brief.\n", turns=True)
+    assert text_of(config, ASKED, SHOT, template=TURNS) == (
+        "<system>Be brief.<user>Who wrote it?<assistant>Kuhn<user>Where?<assistant>"
+    )
+    assert text_of(config, ASKED, SHOT) == text_of(replace(config, turns=False), ASKED, SHOT)  # plain text
+
+
+@pytest.mark.parametrize("template", [NO_SYSTEM, LATE, HIDING])
+def test_an_instruction_stands_on_top_where_the_template_has_no_place_for_it(template: str) -> None:
+    shown = text_of(PromptConfig(instruction="Be brief.\n", turns=True), ASKED, SHOT, template=template)
+    assert shown.startswith("<user>Be brief.\n\nWho wrote it?<assistant>Kuhn<user>Where?")
+    assert shown.count("Be brief.") == 1
+
+
+def test_turns_of_a_conversation_are_turns() -> None:
+    config = PromptConfig(system="", turns=True, use_context=True)
+    assert text_of(config, TURN, template=TURNS) == (
+        "<user>A story.\n\nWhat first?<assistant>this<user>And then?<assistant>"
+    )
+
+
+def test_the_assistants_turn_can_be_begun() -> None:
+    config = PromptConfig(system="Choose.", prefill="The answer is", turns=True)
+    assert text_of(config, CHOICE, template=TURNS) == (
+        "<system>Choose.<user>Which?\nA. one\nB. two<assistant>The answer is"
+    )
+    assert "The answer is" not in text_of(config, CHOICE)  # in plain text a block ends in its label
+    with pytest.raises(ConfigError, match=r"prompt\.prefill=.* ends in white space"):
+        PromptConfig(prefill="The answer is ")

@@ -25,6 +25,7 @@ from probegrid.readings.spans import (
     render,
     statement_passages,
     token_span,
+    unseen_system_texts,
 )
 from probegrid.readings.templates import ChatTemplate
 
@@ -273,3 +274,38 @@ def test_an_answer_beyond_the_context_and_a_position_of_statements() -> None:
         answer_passages(reading((8, 9)), [True], Position.answer_last, context=4)
     with pytest.raises(ConfigError, match="allowed: answer_first, answer_last, last"):
         answer_passages(reading((8, 9)), [True], Position.statement_end, context=None)
+
+
+@pytest.mark.parametrize("template", [None, LLAMA, embedded.CHAT_TEMPLATE])
+@given(
+    pieces=st.lists(
+        st.tuples(
+            st.sampled_from(["", "\n", "1. "]), st.text("ab. ", min_size=1, max_size=6).filter(str.strip)
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    before=st.sampled_from(["", " ", "\n\n"]),
+    after=st.sampled_from(["", " ", " \n "]),
+)
+def test_the_end_of_a_statement_is_its_last_character_and_never_the_end_of_the_turn(
+    template: str | None, pieces: list[tuple[str, str]], before: str, after: str
+) -> None:
+    gap, last = pieces[-1]
+    pieces = [*pieces[:-1], (gap, last + after)]
+    one = conversation([(before + pieces[0][0], pieces[0][1]), *pieces[1:]], (Message("user", "Go"),))
+    found = passage(one, Position.statement_end, template)
+    for index, statement in enumerate(one.statements):
+        assert statement.text.strip()[-1] in decoded(found, index)
+        assert str(tokenizer().eos_token) not in decoded(found, index)
+
+
+def test_a_system_text_that_a_template_leaves_out_is_counted() -> None:
+    told = conversation([("", "A.")], (Message("system", "You will lie."), Message("user", "Go")))
+    untold = conversation([("", "A.")], (Message("user", "Go"),))
+    data = StatementSet((told, untold, told))
+    without = (
+        "{% for message in messages if message['role'] != 'system' %}[{{ message['content'] }}]{% endfor %}"
+    )
+    assert unseen_system_texts(data, chat(without)) == 2
+    assert unseen_system_texts(data, chat(LLAMA)) == unseen_system_texts(data, chat(None)) == 0

@@ -16,6 +16,7 @@ from probegrid.cell.gather import Gathered, JudgedAnswers, entailments_of
 from probegrid.cell.outcome import Outcome
 from probegrid.data.example import Question
 from probegrid.evaluation.correctness import Judgement
+from probegrid.evaluation.extraction import Extracted
 from probegrid.evaluation.figures import png, reliability_figure, risk_coverage_figure, roc_figure
 from probegrid.evaluation.summary import Summary, evaluate_answers
 from probegrid.probes import AnswerProbe, Of, Scores, Scoring
@@ -105,9 +106,13 @@ def _evaluated(
         others=held.others,
     )
     said = dict(summary.notes) | ({"scores": "; ".join(notes)} if notes else {})
-    metrics = summary.metrics | reading_metrics(answers) | {"read_s": read_s}
+    metrics = summary.metrics | reading_metrics(answers, seed) | {"read_s": read_s}
     if len(held.labels) < len(table.labels):
         metrics |= _of_all(table, seed) | {"n_unscored": len(table.labels) - len(held.labels)}
+    if missing := metrics.get("n_not_extracted"):
+        said["n_not_extracted"] = (
+            f"in {missing:.0f} of {len(table.labels)} answers nothing was found to judge, and they count as wrong"
+        )
     if empty := metrics["n_empty"]:
         said["n_empty"] = f"{empty:.0f} answers have no text; their likelihood is that of their stop alone"
     return Outcome(
@@ -128,10 +133,47 @@ def _of_all(table: ScoreTable, seed: int) -> dict[str, float]:
 
 def answer_tables(answers: JudgedAnswers) -> dict[str, pa.Table]:
     """``answers.parquet``, and ``samples.parquet`` where there are samples."""
-    tables = {"answers": answers_table(answers.reading, answers.verdicts)}
+    table = answers_table(answers.reading, answers.verdicts)
+    if answers.extracted is not None:
+        table = _with_extracted(table, answers.extracted)
+    if answers.judged is not None:
+        table = _with_judged(table, answers)
+    tables = {"answers": table}
+    if answers.options is not None:
+        tables["options"] = answers.options.table()
     if len(answers.reading.generations[0]) > 1:
         tables["samples"] = samples_table(answers.reading)
     return tables
+
+
+def _with_extracted(table: pa.Table, extracted: Sequence[Extracted | None]) -> pa.Table:
+    """``extracted`` and ``extracted_by``: what of each answer was judged, and by what it was found; null: nothing."""
+    import pyarrow as pa
+
+    texts = [None if found is None else found.text for found in extracted]
+    ways = [None if found is None else found.by for found in extracted]
+    table = table.append_column("extracted", pa.array(texts, pa.string()))
+    return table.append_column("extracted_by", pa.array(ways, pa.string()))
+
+
+def _asking(answers: JudgedAnswers) -> dict[str, float]:
+    """What asking a second model took; nothing where there is none."""
+    if answers.judged is None:
+        return {}
+    return {"n_judged": len(answers.judged), "judge_s": answers.judge_s}
+
+
+def _with_judged(table: pa.Table, answers: JudgedAnswers) -> pa.Table:
+    """``judge_p``: the second model's share of yes; null where it was not asked."""
+    import pyarrow as pa
+
+    assert answers.judged is not None
+    parts = answers.extracted or [None] * len(answers.reading.greedy)
+    shares = [
+        answers.judged.get((question.id, answer.text if part is None else part.text))
+        for question, answer, part in zip(answers.data.questions, answers.reading.greedy, parts, strict=True)
+    ]
+    return table.append_column("judge_p", pa.array(shares, pa.float64()))
 
 
 @dataclass(frozen=True)
@@ -223,20 +265,34 @@ def samples_table(reading: AnswerReading) -> pa.Table:
     )
 
 
-def reading_metrics(answers: JudgedAnswers) -> dict[str, float]:
+def reading_metrics(answers: JudgedAnswers, seed: int) -> dict[str, float]:
     """What the answers themselves are like, whatever is said of them, and what reading them took."""
     reading, n = answers.reading, len(answers.verdicts)
     seconds = max(reading.read_s, 1e-9)
-    return {
-        "f1": sum(verdict.f1 for verdict in answers.verdicts) / n,
-        "nll_mean": -sum(map(sum_logprob, reading.greedy)) / n,
-        "mean_nll_mean": -sum(map(mean_logprob, reading.greedy)) / n,
-        "perplexity_mean": sum(map(perplexity, reading.greedy)) / n,
-        "n_tokens_mean": sum(len(answer.token_ids) for answer in reading.greedy) / n,
-        "n_empty": sum(answer.ended == "empty" for answer in reading.greedy),
-        "tokens_per_s": reading.generated_tokens / seconds,
-        "examples_per_s": n / seconds,
-    }
+    scored = {} if answers.options is None else answers.options.metrics(seed)
+    return (
+        extraction_metrics(answers.extracted)
+        | _asking(answers)
+        | scored
+        | {
+            "f1": sum(verdict.f1 for verdict in answers.verdicts) / n,
+            "nll_mean": -sum(map(sum_logprob, reading.greedy)) / n,
+            "mean_nll_mean": -sum(map(mean_logprob, reading.greedy)) / n,
+            "perplexity_mean": sum(map(perplexity, reading.greedy)) / n,
+            "n_tokens_mean": sum(len(answer.token_ids) for answer in reading.greedy) / n,
+            "n_empty": sum(answer.ended == "empty" for answer in reading.greedy),
+            "tokens_per_s": reading.generated_tokens / seconds,
+            "examples_per_s": n / seconds,
+        }
+    )
+
+
+def extraction_metrics(extracted: Sequence[Extracted | None] | None) -> dict[str, float]:
+    """How often an answer was found in what was said; nothing where all of it is judged."""
+    if extracted is None:
+        return {}
+    missing = sum(found is None for found in extracted)
+    return {"extraction_share": 1 - missing / len(extracted), "n_not_extracted": missing}
 
 
 def _figures(table: ScoreTable, summary: Summary, seed: int) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from probegrid.models.checkpoint import Checkpoint
     from probegrid.models.load import Tokenizer
     from probegrid.probes import Needs, Probe
+    from probegrid.readings.options import Continuations
     from probegrid.readings.prompts import Prompt
     from probegrid.readings.spans import Passage
     from probegrid.schema import CellSpec, Config
@@ -48,6 +49,8 @@ class Cell:
     """One a question."""
     worked: Mapping[str, tuple[Prompt, ...]] = field(default_factory=dict)
     """The prompts of the questions in the worked examples of each of the probe's own prompts, by its name."""
+    options: tuple[Continuations, ...] = ()
+    """The tokens of each question's options, where ``prompt.score_options`` asks for them."""
     statements: Statements | None = None
     """The examples where they are statements."""
     transfer: Mapping[str, Statements] = field(default_factory=dict)
@@ -56,6 +59,8 @@ class Cell:
     """Layers of the residual stream that are read."""
     classifier: Checkpoint | None = None
     """The second model."""
+    judge: Model | None = None
+    """The second model that says whether answers are correct, under ``dataset.rule=judge``."""
     divided: Divided | None = None
     """The examples as a trained probe divides them, where their labels are known before anything is read."""
     key: str = ""

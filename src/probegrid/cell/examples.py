@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probegrid.data.example import StatementSet
+from probegrid.data.example import StatementSet, have_one_class
+from probegrid.errors import DataError
 from probegrid.evaluation.splits import Division, divide
 from probegrid.probes.training import Examples
 
@@ -22,13 +23,35 @@ if TYPE_CHECKING:
 
 def examples_of_statements(data: StatementSet) -> Examples:
     """Every statement, in order, with its label."""
-    found = [(talk.id, statement) for talk in data.conversations for statement in talk.statements]
+    found = [
+        (talk.group or talk.id, statement) for talk in data.conversations for statement in talk.statements
+    ]
     return Examples(
         tuple(statement.id for _, statement in found),
         tuple(conversation for conversation, _ in found),
         tuple(statement.text for _, statement in found),
         tuple(statement.source for _, statement in found),
         np.array([statement.label for _, statement in found]),
+    )
+
+
+def check_both_classes(data: StatementSet) -> None:
+    """Refuse statements of one class, from which nothing can be learnt.
+
+    Raises:
+        DataError: all are labelled alike.
+    """
+    if not have_one_class(data.conversations):
+        return
+    labels = [statement.label for talk in data.conversations for statement in talk.statements]
+    had, lacked = ("true", "false") if labels[0] else ("false", "true")
+    mend = (
+        f"give a dataset that has {lacked} ones as well, or look whether its labels are read from the right column"
+        if data.has_one_class
+        else "raise dataset.num_samples or change dataset.seed"
+    )
+    raise DataError(
+        f"all {len(labels)} statements are labelled {had}, and a probe learns from true and false ones: {mend}."
     )
 
 

@@ -5,20 +5,25 @@ Knows which reading each need is; nothing of how one is made, nor of what the pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from probegrid.data.example import QuestionSet
+from probegrid.cell.grade import Grader
+from probegrid.cell.judge import Judged, ask_judge
+from probegrid.cell.options import ScoredOptions
+from probegrid.data.example import Question, QuestionSet
 from probegrid.evaluation.correctness import Judgement
-from probegrid.evaluation.rules import find_rule
+from probegrid.evaluation.extraction import Extracted
 from probegrid.probes import Of
 from probegrid.readings.asks import Replies, put
 from probegrid.readings.spans import Passage, Position, answer_passages, sample_passages
 
 if TYPE_CHECKING:
     from probegrid.cell.cell import Cell
+    from probegrid.inference.generation import Generation
     from probegrid.readings.activations import ActivationReading
     from probegrid.readings.answers import AnswerReading
     from probegrid.readings.entailment import Entailments
@@ -32,6 +37,14 @@ class JudgedAnswers:
     data: QuestionSet
     reading: AnswerReading
     verdicts: Sequence[Judgement]
+    extracted: Sequence[Extracted | None] | None = None
+    """The part of each answer that was judged; None where all of every answer was."""
+    judged: Judged | None = None
+    """What the second model said of the answers it was asked about; None where there is none."""
+    judge_s: float = 0.0
+    """Seconds that asking it took."""
+    options: ScoredOptions | None = None
+    """The options with their log-probabilities; None where they are not asked for."""
 
     @property
     def correct(self) -> list[bool]:
@@ -54,6 +67,8 @@ class Gathered:
     def read_s(self) -> float:
         """Seconds of all readings, those of earlier runs included."""
         answers = 0.0 if self.answers is None else self.answers.reading.read_s
+        if self.answers is not None and self.answers.options is not None:
+            answers += self.answers.options.reading.read_s
         hidden = 0.0 if self.hidden is None else self.hidden.read_s
         return answers + hidden + sum(replies.read_s for replies in self.asked.values())
 
@@ -85,29 +100,64 @@ def _answers(cell: Cell, session: ModelSession) -> JudgedAnswers:
     config, data = cell.config, cell.examples
     assert isinstance(data, QuestionSet)
     reading = session.answers(cell.prompts, config.decoding, config.prompt.stop)
-    rule = find_rule(data.rule)
-    verdicts = [
-        rule.judge(answer.text, question.references)
+    grader = Grader.of(data, config.prompt)
+    judged, judge_s = _judged(cell, session, grader, zip(data.questions, reading.greedy, strict=True))
+    grader = replace(grader, judged=judged or {})
+    graded = [
+        grader.grade(question, answer)
         for question, answer in zip(data.questions, reading.greedy, strict=True)
     ]
-    return JudgedAnswers(data, reading, verdicts)
+    extracted = [found for found, _ in graded] if grader.extracts else None
+    return JudgedAnswers(
+        data,
+        reading,
+        [verdict for _, verdict in graded],
+        extracted,
+        judged,
+        judge_s,
+        _options(cell, data, session),
+    )
+
+
+def _judged(
+    cell: Cell, session: ModelSession, grader: Grader, answers: Iterable[tuple[Question, Generation]]
+) -> tuple[Judged | None, float]:
+    """What the second model says of the parts of answers that are judged; nothing where there is none."""
+    if cell.judge is None:
+        return None, 0.0
+    parts = [(question, grader.judged_part(question, answer)) for question, answer in answers]
+    return ask_judge(cell, session, [(question, part.text) for question, part in parts if part is not None])
+
+
+def _options(cell: Cell, data: QuestionSet, session: ModelSession) -> ScoredOptions | None:
+    if not cell.options:
+        return None
+    reading = session.options([prompt.token_ids for prompt in cell.prompts], cell.options)
+    return ScoredOptions(data.questions, cell.config.prompt.score_options, reading)
 
 
 def _asked(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> dict[str, Replies]:
-    config, rule = cell.config, find_rule(answers.data.rule)
+    config, grader = cell.config, Grader.of(answers.data, cell.config.prompt)
     found: dict[str, Replies] = {}
     for name, ask in cell.needs.asks.items():
         shown = cell.worked[name]
         worked = session.answers(shown, config.decoding, config.prompt.stop) if shown else None
+        if worked is not None:
+            pairs = zip((prompt.question for prompt in worked.prompts), worked.greedy, strict=True)
+            grader = replace(grader, judged=_judged(cell, session, grader, pairs)[0] or {})
         found[name] = put(
             session,
             name,
             ask,
             answers.reading,
             worked,
-            lambda question, answer: rule.judge(answer.text, question.references).correct,
+            partial(_is_correct, grader),
         )
     return found
+
+
+def _is_correct(grader: Grader, question: Question, answer: Generation) -> bool:
+    return grader.grade(question, answer)[1].correct
 
 
 def _hidden(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> ActivationReading | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.evaluation.rules import find_rule
 from probegrid.readings.identity import describe_decoding, describe_device_map, describe_model
+from probegrid.readings.options import digest_of_options
 from probegrid.readings.store import key_of
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def cell_key(cell: Cell) -> str:
             "probe": _probe(cell),
             "transfer": {name: _statements(statements) for name, statements in cell.transfer.items()},
             "classifier": None if cell.classifier is None else cell.classifier.fingerprint,
+            **({"judge": cell.judge.checkpoint.fingerprint} if cell.judge else {}),
             "seed": config.seed,
         }
     )
@@ -68,10 +70,21 @@ def _model(cell: Cell) -> dict[str, Any]:
 def _examples(examples: QuestionSet | StatementSet) -> list[Any]:
     """What is scored: ids, texts, groups, and what each is held against."""
     if isinstance(examples, QuestionSet):
-        asked = [[each.id, each.text, each.references, each.group] for each in examples.questions]
-        return [examples.rule, source_of(type(find_rule(examples.rule))), *asked]
+        asked = [
+            [each.id, each.text, each.references, each.group, *([each.options] if each.options else [])]
+            for each in examples.questions
+        ]
+        told = [examples.rule_settings] if examples.rule_settings else []
+        return [examples.rule, *told, source_of(type(find_rule(examples.rule))), *asked]
     return [
-        [talk.id, statement.id, statement.text, statement.label, statement.source]
+        [
+            talk.id,
+            statement.id,
+            statement.text,
+            statement.label,
+            statement.source,
+            *([talk.group] if talk.group else []),
+        ]
         for talk in examples.conversations
         for statement in talk.statements
     ]
@@ -86,6 +99,8 @@ def _reading(cell: Cell) -> dict[str, Any]:
         described |= {
             "prompts": [prompt.digest for prompt in cell.prompts],
             "decoding": describe_decoding(cell.config.decoding, cell.config.prompt.stop),
+            **({"options": _options(cell)} if cell.options else {}),
+            **({"answer_pattern": pattern} if (pattern := cell.config.prompt.answer_pattern) else {}),
             "worked": {
                 name: [[prompt.digest, prompt.question.references] for prompt in prompts]
                 for name, prompts in cell.worked.items()
@@ -94,6 +109,13 @@ def _reading(cell: Cell) -> dict[str, Any]:
     if cell.statements is not None:
         described["passages"] = [passage.digest for passage in cell.statements.passages]
     return described
+
+
+def _options(cell: Cell) -> list[str]:
+    return [
+        digest_of_options(prompt.token_ids, options)
+        for prompt, options in zip(cell.prompts, cell.options, strict=True)
+    ]
 
 
 def _statements(statements: Statements) -> list[Any]:

@@ -55,6 +55,18 @@ class Lookup:
             lambda: find_checkpoint(model, fetch=self._fetch, say=self._say),
         )
 
+    def judge(self, model: ModelConfig) -> Checkpoint:
+        """The checkpoint of a second model that judges answers.
+
+        Raises:
+            CheckpointError: there is none, or it is no checkpoint.
+            NotAtHand: it is on the hub, and nothing may be fetched.
+        """
+        return self._once(
+            f"judge {_identity(model)}",
+            lambda: find_checkpoint(model, fetch=self._fetch, say=self._say, key="dataset.judge"),
+        )
+
     def tokenizer(self, model: ModelConfig, checkpoint: Checkpoint) -> Tokenizer:
         """The tokenizer of a checkpoint.
 

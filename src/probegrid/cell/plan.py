@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from probegrid.cell.cell import Cell
+from probegrid.cell.look import look_at
 from probegrid.cell.precision import notes_on, on_its_cards
 from probegrid.cell.prepare import check_kind, prepare, probe_of
 from probegrid.errors import CheckpointError, NotAtHand, UserError
@@ -85,7 +86,7 @@ def plan_spec(
         device_map: the hardware where it will run, if that is not this machine's.
 
     Returns:
-        The plan, as of `plan_cell`, and what to know of it.
+        The plan, as of `plan_cell`, and what to know of it: a look at the examples where they are at hand.
 
     Raises:
         UserError: the cell cannot work, as far as that can be seen without what is not at hand.
@@ -98,7 +99,7 @@ def plan_spec(
         said = f"{str(missing).rstrip('.')}: planned by the architecture and by typical lengths of texts"
         spec = on_its_cards(spec, lambda: visible)
         return _plan_by_facts(spec, device_map or spec.config.device_map), (said,)
-    return plan_cell(cell, device_map=device_map), cell.examples.notes
+    return plan_cell(cell, device_map=device_map), tuple(look_at(cell.examples).lines())
 
 
 def _plan_by_facts(spec: CellSpec, device_map: DeviceMapConfig) -> Plan:

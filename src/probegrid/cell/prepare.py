@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probegrid.cell.cell import Cell, Model, Statements
-from probegrid.cell.examples import Divided, examples_of_statements
+from probegrid.cell.examples import Divided, check_both_classes, examples_of_statements
+from probegrid.cell.grade import Grader
 from probegrid.cell.identity import cell_key
+from probegrid.cell.judge import judge_of
 from probegrid.cell.lookup import Lookup
+from probegrid.cell.options import options_to_read
 from probegrid.cell.precision import on_its_cards
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.data.source import PathNotGiven
 from probegrid.errors import ConfigError, DataError
-from probegrid.evaluation.rules import find_rule
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.probes import Kind, Needs, Probe, TrainedProbe, resolve_layers
 from probegrid.readings.asks import check_choices, draw_worked
@@ -31,6 +33,7 @@ from probegrid.readings.spans import (
     Position,
     check_position,
     statement_passages,
+    unseen_system_texts,
 )
 from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import CellSpec, Config
@@ -101,7 +104,7 @@ def check_kind(spec: CellSpec, probe: Probe, kind: Kind) -> None:
 
 def _of_questions(spec: CellSpec, probe: Probe, needs: Needs, data: QuestionSet, lookup: Lookup) -> Cell:
     config = spec.config
-    find_rule(data.rule)
+    Grader.of(data, config.prompt)
     model = _model(config, lookup)
     layers = _layers(needs, Kind.questions, model.checkpoint)
     shots = choose_shots(data, config.prompt)
@@ -119,10 +122,12 @@ def _of_questions(spec: CellSpec, probe: Probe, needs: Needs, data: QuestionSet,
         data,
         model,
         prompts=prompts,
+        options=options_to_read(data, prompts, config.prompt, template, model.checkpoint.context),
         worked=worked,
         transfer=_transfer(spec, probe, needs, data, model, lookup),
         layers=layers,
         classifier=None if needs.classifier is None else lookup.classifier(needs.classifier),
+        judge=judge_of(data, config, lookup),
     )
 
 
@@ -133,6 +138,7 @@ def _of_statements(spec: CellSpec, probe: Probe, needs: Needs, data: StatementSe
             raise DataError(
                 "these statements have no labels to learn from; set dataset.labelled=true or use action=score."
             )
+        check_both_classes(data)
         divided = Divided.of(examples_of_statements(data), probe)
     if needs.hidden is None:
         return Cell(
@@ -147,6 +153,7 @@ def _of_statements(spec: CellSpec, probe: Probe, needs: Needs, data: StatementSe
     model = _model(spec.config, lookup)
     layers = _layers(needs, Kind.statements, model.checkpoint)
     position = Position(needs.hidden.position)
+    data = _as_seen(data, model, spec.config)
     return Cell(
         spec,
         probe,
@@ -196,11 +203,30 @@ def _prompts(
 
 def passages_of(data: StatementSet, position: Position, model: Model, config: Config) -> tuple[Passage, ...]:
     """Render, tokenize and locate: conversations use the tokenizer's own template wherever it has one."""
-    template = ChatTemplate.of_conversations(
+    template, context = _template_of_conversations(model, config), model.checkpoint.context
+    return statement_passages(data, position, model.tokenizer, template, context=context)
+
+
+def _template_of_conversations(model: Model, config: Config) -> ChatTemplate:
+    return ChatTemplate.of_conversations(
         model.tokenizer, config.model.chat_template, config.model.template_kwargs
     )
-    context = model.checkpoint.context
-    return statement_passages(data, position, model.tokenizer, template, context=context)
+
+
+def _as_seen(data: StatementSet, model: Model, config: Config) -> StatementSet:
+    """The statements with what is to be known of system texts that the model's template leaves out.
+
+    A system prompt that the model never saw leaks nothing, and a result must not say that it was kept.
+    """
+    unseen = unseen_system_texts(data, _template_of_conversations(model, config))
+    if not unseen:
+        return data
+    is_all = unseen == len(data.conversations)
+    note = (
+        f"the chat template does not show the system text of {'any' if is_all else unseen} of the "
+        f"{len(data.conversations)} conversations: the model never sees it"
+    )
+    return replace(data, notes=(*data.notes, note), leaks=() if is_all else data.leaks)
 
 
 def _transfer(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probegrid.cell.cell import Cell
+from probegrid.cell.look import EXAMPLES, look_at
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.pack import Pack
 from probegrid.cell.read_along import Jobs, ReadAlong
@@ -117,6 +118,8 @@ def share_cell(
             outcome = _compute(cell, plan, pack, along, progress)
         if outcome is None:
             return None
+        look = {EXAMPLES: "\n".join(look_at(cell.examples).lines())}
+        outcome = replace(outcome, notes={**outcome.notes, **look})
         written = CellRecord(**_identity(cell, plan, started, sweep), **_found(outcome), status=Status.done)
         record.write(
             folder.parent,
@@ -165,7 +168,7 @@ def measure_gpus(device_map: DeviceMapConfig, progress: Progress) -> None:
 def introduce(cell: Cell, plan: Plan | None) -> str:
     """What a person should know before the cell runs: its name, notes on the data, and the plan."""
     reads = "no plan: the architecture is not known" if cell.model is not None else "no model is read"
-    return "\n".join([cell.name, *cell.examples.notes, reads if plan is None else describe(plan)])
+    return "\n".join([cell.name, *look_at(cell.examples).lines(), reads if plan is None else describe(plan)])
 
 
 def _compute(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from probegrid.cell.answer_probe import answer_tables, reading_metrics
+from probegrid.cell.answer_probe import answer_tables, extraction_metrics, reading_metrics
 from probegrid.cell.examples import Divided, examples_of_answers
 from probegrid.cell.gather import Gathered
 from probegrid.cell.trained_outcome import Read, trained_outcome
@@ -49,9 +49,9 @@ def outcome_of_trained(
             outcome, metrics={**outcome.metrics, **gathered.hidden.metrics(), "read_s": gathered.read_s}
         )
     if answers is not None:
-        of_answers = (
-            {} if gathered.hidden is not None else reading_metrics(answers) | {"read_s": gathered.read_s}
-        )
+        of_answers = extraction_metrics(answers.extracted)
+        if gathered.hidden is None:
+            of_answers = reading_metrics(answers, cell.config.seed) | {"read_s": gathered.read_s}
         outcome = replace(
             outcome,
             metrics={**of_answers, **outcome.metrics},

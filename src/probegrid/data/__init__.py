@@ -30,5 +30,11 @@ def load(config: DatasetConfig) -> QuestionSet | StatementSet:
             "schema (`- /schema/dataset/jsonl@_here_`, as in conf/dataset/jsonl.yaml)."
         )
     loaded: QuestionSet | StatementSet = module.load(config)
-    rule = getattr(config, "rule", None)
-    return replace(loaded, rule=rule) if rule and isinstance(loaded, QuestionSet) else loaded
+    if not isinstance(loaded, QuestionSet):
+        return loaded
+    return replace(
+        loaded,
+        rule=getattr(config, "rule", None) or loaded.rule,
+        threshold=getattr(config, "rule_threshold", None),
+        language=getattr(config, "language", None),
+    )

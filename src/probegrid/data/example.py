@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,20 @@ class Question:
     """Paragraph that holds the answer; empty where the dataset has none."""
     group: str = ""
     """Name of what must stay together in a split and in a bootstrap resample (article, paragraph); empty: itself."""
+    options: tuple[str, ...] = ()
+    """What may be chosen, in the order in which letters are given; the first reference is then the right one's letter,
+    the second its text. Empty: the answer is free."""
+    history: tuple[tuple[str, str], ...] = ()
+    """Earlier turns of its conversation: question and accepted answer of each."""
+    solution: str = ""
+    """How the answer is reached, for examples that show their reasoning; empty: not known."""
+
+    @property
+    def content(self) -> dict[str, object]:
+        """Its fields as plain values; those that came later only where they say something, so that no hash changes."""
+        values = asdict(self)
+        later = ("options", "history", "solution")
+        return {name: value for name, value in values.items() if value or name not in later}
 
 
 @dataclass(frozen=True)
@@ -37,11 +51,24 @@ class QuestionSet:
     """Name of the rule of correctness by which an answer is judged (`evaluation.rules`)."""
     notes: tuple[str, ...] = ()
     """What the user should know of how the set came about ("asked for 400, the file has 120: all of them")."""
+    threshold: float | None = None
+    """What an answer must reach to be correct; None: the rule's own."""
+    language: str | None = None
+    """Language by which words are normalized; None: the rule's own."""
+    shots_in_order: bool = False
+    """Whether the first few-shot examples are shown, and not drawn ones."""
+
+    @property
+    def rule_settings(self) -> dict[str, Any]:
+        """What the rule is told besides its name, where it is told anything."""
+        told = {"threshold": self.threshold, "language": self.language}
+        return {name: value for name, value in told.items() if value is not None}
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every question that is asked and every one that may be shown, in order."""
-        return content_hash([self.rule, *map(asdict, self.questions), "shots", *map(asdict, self.shots)])
+        asked, shown = ([each.content for each in some] for some in (self.questions, self.shots))
+        return content_hash([self.rule, *filter(None, [self.rule_settings]), *asked, "shots", *shown])
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +101,13 @@ class Conversation:
     id: str
     messages: tuple[Message, ...]
     statements: tuple[Statement, ...]
+    group: str = ""
+    """Name of what must stay together in a split besides itself (a statement and its negation); empty: nothing."""
+
+    @property
+    def content(self) -> dict[str, object]:
+        """Its fields as plain values; the group only where there is one."""
+        return {name: value for name, value in asdict(self).items() if value or name != "group"}
 
 
 @dataclass(frozen=True)
@@ -86,11 +120,18 @@ class StatementSet:
     """Why a probe could read the labels off the text ("the system prompt names the lies"); empty: none is known."""
     labelled: bool = True
     """False: no label is known and each stands as False; the set can be scored, not trained nor evaluated on."""
+    has_one_class: bool = False
+    """Whether all statements that could have been drawn, and not only those that were, have one label."""
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every conversation, in order, and over whether their labels are known."""
-        return content_hash([self.labelled, *map(asdict, self.conversations)])
+        return content_hash([self.labelled, *(each.content for each in self.conversations)])
+
+
+def have_one_class(conversations: Iterable[Conversation]) -> bool:
+    """Whether all statements are labelled alike."""
+    return len({statement.label for talk in conversations for statement in talk.statements}) == 1
 
 
 def content_hash(rows: Iterable[object]) -> str:

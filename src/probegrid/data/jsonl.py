@@ -1,106 +1,100 @@
 """A user's own file: questions with answers, or statements with labels.
 
-Knows how columns of any name map onto questions. A file with a column ``statement`` holds statements, each a
-conversation of one message; any other holds questions. Reads JSON lines, a JSON array, parquet, and CSV,
-which has one answer a row; rows with one id and one question are joined.
+Knows which of the two a file holds: statements where it has their column, each a conversation of one message, else
+questions. How rows become either is `own_questions`' and `labelled`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from typing import Any
 
-from probegrid.data.example import Conversation, Question, QuestionSet, StatementSet
-from probegrid.data.sampling import draw, paragraph_group, question_set
+from probegrid.data import squad, trivia_qa
+from probegrid.data.cells import joined
+from probegrid.data.example import QuestionSet, StatementSet, have_one_class
+from probegrid.data.formats import NoRelease
+from probegrid.data.labelled import StatementColumns, copies_and_contradictions, statement_conversations
+from probegrid.data.own_questions import QuestionColumns, QuestionReader, id_column_of
+from probegrid.data.sampling import draw, question_set
 from probegrid.data.source import read_splits
-from probegrid.data.statements import single_statement
-from probegrid.data.table import Row, Table, cell, text, texts, truth
+from probegrid.data.table import Row, Table
 from probegrid.errors import DataError
-from probegrid.schema import QuestionDatasetConfig
 
 OWN_RULE = "squad"
 """Rule of correctness of a file of one's own, unless another is chosen."""
 
 
 @dataclass
-class JsonlConfig(QuestionDatasetConfig):
+class JsonlConfig(StatementColumns, QuestionColumns):
     """A user's own questions or statements."""
 
     path: str | None = None
-    """Local file, local folder of splits, or hub id."""
+    """Local file, local folder of splits, glob, or hub id."""
     subset: str | None = None
     """Configuration of a hub dataset."""
-    question_column: str = "question"
-    """Column of the question."""
-    answers_column: str = "answers"
-    """Column of the accepted answers: a text, or a list whose first few-shot examples show; empty: none."""
-    id_column: str | None = None
-    """Column of the id; null: ``id`` where there is one, else the row's place. Statements too."""
-    context_column: str | None = None
-    """Column of the paragraph that holds the answer; null: ``context`` where there is one, else none."""
+    records: str | None = None
+    """Where in a JSON object the list of rows is: ``questions``, ``data.items``; null: the file is that list."""
     answerable_only: bool = False
     """Leave out the questions that have no answer; a note says how many."""
     labelled: bool = True
-    """Whether statements have a column ``label``; false only for scoring them, which needs none."""
+    """Whether statements have a column of labels; false only for scoring them, which needs none."""
 
 
 def load(config: JsonlConfig) -> QuestionSet | StatementSet:
-    """Read the file as what it holds: statements where it has a column ``statement``, else questions.
+    """Read the file as what it holds: statements where it has their column, else questions.
 
     Raises:
         DataError: the file is missing, empty or lacks a column, a cell is of another kind, or one id is
             that of two rows.
     """
-    splits = read_splits(config, (config.split, config.shot_split), config.subset)
-    table = next(splits)
-    if "statement" in table.columns:
-        return _statement_set(config, table)
-    tables = [table, *splits]
-    for table in tables:
-        for field in ("question_column", "answers_column", "id_column", "context_column"):
-            if column := getattr(config, field):
-                table.require([column], f"Name yours with dataset.{field}=<column>")
-    return question_set(config, tables, partial(_question, config), OWN_RULE, config.answerable_only)
-
-
-def _question(config: JsonlConfig, row: Row, row_id: str, where: str) -> Question:
-    asked = text(cell(row, config.question_column, where), f"the question in {where}")
-    context = _context(config, row, where)
-    return Question(
-        id=_id(config, row, row_id, where),
-        text=asked,
-        references=texts(cell(row, config.answers_column, where), f"an answer in {where}"),
-        context=context,
-        group=paragraph_group(context),
+    splits = read_splits(
+        config, (config.split, config.shot_split), config.subset, _of_release, config.records
     )
+    table = next(splits)
+    if config.text_column in table.columns:
+        return _statement_set(config, table)
+    if {"messages", "labels"} <= {*table.columns}:
+        raise DataError(
+            f"{table.name} holds conversations with labelled statements, which dataset=ntml dataset.path={config.path} "
+            "reads."
+        )
+    tables = [table, *splits]
+    readers = [QuestionReader.of(config, table) for table in tables]
+    parses = [reader.question for reader in readers]
+    found = question_set(config, tables, parses, _rule(config), config.answerable_only)
+    notes = joined(reader.notes() for reader in readers)
+    return replace(found, notes=(*notes, *found.notes))
 
 
-def _id(config: JsonlConfig, row: Row, row_id: str, where: str) -> str:
-    column = config.id_column or ("id" if "id" in row else None)
-    return text(cell(row, column, where), f"the id in {where}") if column else row_id
+def _rule(config: JsonlConfig) -> str:
+    return "choice" if config.options_column or config.option_columns else OWN_RULE
 
 
-def _context(config: JsonlConfig, row: Row, where: str) -> str:
-    value = cell(row, config.context_column, where) if config.context_column else row.get("context")
-    return "" if value is None or not str(value).strip() else text(value, f"the context in {where}")
+def _of_release(release: dict[str, Any]) -> list[Row]:
+    """The rows of SQuAD's and TriviaQA's official files, under whatever name they come."""
+    for unpack in (squad.unpack, trivia_qa.unpack):
+        try:
+            return unpack(release)
+        except (KeyError, TypeError):
+            continue
+    raise NoRelease
 
 
 def _statement_set(config: JsonlConfig, table: Table) -> StatementSet:
     if config.labelled:
-        table.require(["label"], "Statements without labels can be scored, with dataset.labelled=false")
-    conversations = list(_statements(config, table))
+        table.require(
+            [config.label_column],
+            "Name yours with dataset.label_column=<column>; statements without labels can be scored, with "
+            "dataset.labelled=false",
+        )
+    column = config.id_column or id_column_of(table.columns)
+    conversations, notes = statement_conversations(table, config, id_column=column, labelled=config.labelled)
     if len({conversation.id for conversation in conversations}) < len(conversations):
         raise DataError(
             f"two statements of {table.name} have the same id; choose another column with dataset.id_column."
         )
-    drawn, notes = draw(conversations, config, "statements", table.name)
-    return StatementSet(drawn, notes, labelled=config.labelled)
-
-
-def _statements(config: JsonlConfig, table: Table) -> Iterator[Conversation]:
-    for index in range(len(table)):
-        row, where = table.row(index), table.where(index)
-        statement = text(cell(row, "statement", where), f"the statement in {where}")
-        label = config.labelled and truth(cell(row, "label", where), f"the label in {where}")
-        yield single_statement(_id(config, row, table.row_id(index), where), statement, label)
+    if config.labelled:
+        notes += copies_and_contradictions(conversations)
+    drawn, of_draw = draw(conversations, config, "statements", table.name)
+    is_one = config.labelled and have_one_class(conversations)
+    return StatementSet(drawn, (*notes, *of_draw), labelled=config.labelled, has_one_class=is_one)

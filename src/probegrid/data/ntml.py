@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from probegrid.data.example import Conversation, Message, Statement, StatementSet
+from probegrid.data.example import Conversation, Message, Statement, StatementSet, have_one_class
 from probegrid.data.sampling import draw
 from probegrid.data.source import read_splits
 from probegrid.data.table import Row, cell, text
@@ -69,7 +69,12 @@ def load(config: NtmlConfig) -> StatementSet:
             raise DataError(f"{table.where(index)} has the id '{conversation.id}' of an earlier row.")
         seen.add(conversation.id)
     drawn, notes = draw(conversations, config, "conversations", table.name)
-    return StatementSet(drawn, notes, leaks(drawn, config.system_prompt))
+    return StatementSet(
+        drawn,
+        (*table.notes, *notes),
+        leaks(drawn, config.system_prompt),
+        has_one_class=have_one_class(conversations),
+    )
 
 
 def leaks(conversations: tuple[Conversation, ...], system_prompt: SystemPrompt) -> tuple[str, ...]:
@@ -118,6 +123,11 @@ def _statement(row: Row, conversation: str, content: str, where: str) -> Stateme
     where = f"statement {position} of {where}"
     start, end = _typed(row, "char_start", int, where), _typed(row, "char_end", int, where)
     wanted = text(cell(row, "text", where), f"the text of {where}")
+    if end > len(content):  # a slice would not say
+        raise DataError(
+            f"{where}: characters {start} to {end} end past the content, which has {len(content)} characters "
+            f"({content[start:]!r} from {start} on) where {wanted!r} is expected."
+        )
     if not 0 <= start < end or content[start:end] != wanted:
         raise DataError(
             f"{where}: characters {start} to {end} of the content are {content[start:end]!r}, not {wanted!r}."

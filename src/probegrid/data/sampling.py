@@ -32,8 +32,9 @@ SHOT_LIMIT = 1000
 _RESERVED_SHARE = 5  # one in five
 
 T = TypeVar("T")
-ParseQuestion = Callable[[Row, str, str], Question]
-"""Makes a question of a row; also takes the row's default id and its name in a message."""
+ParseQuestion = Callable[[Row, str, str], Question | None]
+"""Makes a question of a row; also takes the row's default id and its name in a message. None: a gap stands where the
+answer should, and the row is left out."""
 
 
 def draw(
@@ -55,20 +56,34 @@ def draw(
 def question_set(
     config: DatasetConfig,
     tables: Sequence[Table],
-    parse: ParseQuestion,
+    parse: ParseQuestion | Sequence[ParseQuestion],
     rule: str,
     answerable_only: bool = False,
 ) -> QuestionSet:
     """Choose questions from the first table, few-shot examples from the second or, without one, the first.
 
+    Args:
+        config: how many, and by which seed.
+        tables: one or two.
+        parse: makes a question of a row; one a table where their columns differ.
+        rule: by which answers are judged.
+        answerable_only: leave out the questions that have no answer.
+
     Raises:
         DataError: a row that cannot be read, one id for two questions, or no question left to ask.
     """
     table = tables[0]
-    pool, notes = _all_questions(table, parse)
+    parses = [parse] * len(tables) if callable(parse) else parse
+    pool, notes = _all_questions(table, parses[0])
+    notes = [*table.notes, *notes]
+    if not pool:
+        raise DataError(
+            f"{table.name} has no question with an answer: nothing stands where the answers of its {len(table)} rows "
+            "should; name their column with dataset.answers_column=<column>."
+        )
     source = table.name
     if len(tables) > 1:
-        shots = _take_shots(_in_shot_order(tables[1], parse), pool)
+        shots = _take_shots(_in_shot_order(tables[1], parses[1]), pool)
     else:
         total = len(pool)
         pool, shots = _divide(pool)
@@ -99,23 +114,33 @@ def paragraph_group(context: str) -> str:
 def _all_questions(table: Table, parse: ParseQuestion) -> tuple[list[Question], list[str]]:
     """Every question of a table, once; rows that repeat an id and its question add their references."""
     by_id: dict[str, Question] = {}
+    dropped = 0
     for index in range(len(table)):
         question = parse(table.row(index), table.row_id(index), table.where(index))
+        if question is None:
+            dropped += 1
+            continue
         first = by_id.setdefault(question.id, question)
-        if (first.text, first.context) != (question.text, question.context):
+        if asking(first) != asking(question):
             raise DataError(
                 f"{table.where(index)} has the id '{question.id}' of an earlier row that asks something else."
             )
         if first.references != question.references:
             joined = tuple(dict.fromkeys(first.references + question.references))
             by_id[question.id] = replace(first, references=joined)
-    repeats = len(table) - len(by_id)
-    notes = (
-        [f"{repeats} rows of {table.name} repeat an earlier question and are joined with it"]
-        if repeats
-        else []
-    )
+    notes = []
+    if repeats := len(table) - dropped - len(by_id):
+        notes.append(f"{repeats} rows of {table.name} repeat an earlier question and are joined with it")
+    if dropped:
+        notes.append(
+            f"{dropped} of {len(table)} rows of {table.name} are left out: nothing stands where the answer should"
+        )
     return list(by_id.values()), notes
+
+
+def asking(question: Question) -> tuple[object, ...]:
+    """What makes two rows the same question."""
+    return question.text, question.context, question.options, question.history
 
 
 def _divide(questions: list[Question]) -> tuple[list[Question], tuple[Question, ...]]:
@@ -138,7 +163,8 @@ def _divide(questions: list[Question]) -> tuple[list[Question], tuple[Question, 
 def _in_shot_order(table: Table, parse: ParseQuestion) -> Iterator[Question]:
     order = list(range(len(table)))
     Random("shots").shuffle(order)
-    return (parse(table.row(index), table.row_id(index), table.where(index)) for index in order)
+    parsed = (parse(table.row(index), table.row_id(index), table.where(index)) for index in order)
+    return (question for question in parsed if question is not None)
 
 
 def _take_shots(candidates: Iterable[Question], pool: Sequence[Question]) -> tuple[Question, ...]:

@@ -1,4 +1,4 @@
-"""From ``dataset.path`` to tables: a local file, a local folder, or a hub id.
+"""From ``dataset.path`` to tables: a local file, a local folder, a glob, or a hub id.
 
 Knows how a path is told apart.
 """
@@ -24,6 +24,7 @@ def read_splits(
     splits: Iterable[str],
     subset: str | None = None,
     unpack: files.Unpack | None = None,
+    records: str | None = None,
 ) -> Iterator[Table]:
     """Read splits of ``config.path`` in turn: a table a distinct split, or a single one where it is a file.
 
@@ -32,15 +33,31 @@ def read_splits(
     """
     path = required_path(config)
     distinct = list(dict.fromkeys(splits))
+    if files.is_glob(path):
+        yield from _read_globbed(path, distinct, unpack, records)
+        return
     if not is_local(path):
         yield from hub.read_splits(path, distinct, subset)
         return
     local = existing(path)
     if local.is_file():
-        yield files.read_file(local, unpack)
+        yield files.read_file(local, unpack, records)
         return
     for split in distinct:
-        yield files.read_split(local, split, subset, unpack)
+        table = files.read_split(local, split, subset, unpack, records)
+        yield table
+        if table.split is None:  # of no split: the folder is one table, which is divided
+            return
+
+
+def _read_globbed(
+    path: str, splits: list[str], unpack: files.Unpack | None, records: str | None
+) -> Iterator[Table]:
+    for split in splits:
+        table, is_of_splits = files.read_glob(path, split, unpack, records)
+        yield table
+        if not is_of_splits:
+            return
 
 
 def required_path(config: DatasetConfig) -> str:
@@ -50,7 +67,7 @@ def required_path(config: DatasetConfig) -> str:
         PathNotGiven: it is null or empty.
     """
     if not config.path:
-        name = type(config).__module__.rpartition(".")[2]
+        name = getattr(config, "layout", None) or type(config).__module__.rpartition(".")[2]
         raise PathNotGiven(
             f"dataset={name} has no data of its own; give yours with dataset.path=<file or folder>."
         )
@@ -58,8 +75,10 @@ def required_path(config: DatasetConfig) -> str:
 
 
 def is_local(path: str) -> bool:
-    """Whether ``path`` is meant as a local one: it exists, starts like one, or ends like a data file."""
-    return path.startswith(("/", ".", "~")) or path.endswith(files.SUFFIXES) or os.path.exists(path)
+    """Whether ``path`` is meant as a local one: it exists, starts like one, is a glob, or ends like a data file."""
+    if path.startswith(("/", ".", "~")) or files.is_data_file(path):
+        return True
+    return os.path.exists(path) or files.is_glob(path)
 
 
 def existing(path: str) -> Path:

@@ -36,7 +36,7 @@ def load(config: SquadConfig) -> QuestionSet:
     Raises:
         DataError: the data is missing, empty, or not laid out as SQuAD.
     """
-    tables = list(read_splits(config, (config.split, config.shot_split), unpack=_unpack))
+    tables = list(read_splits(config, (config.split, config.shot_split), unpack=unpack))
     for table in tables:
         table.require(_COLUMNS, "Files with other columns are read with dataset=jsonl")
     return question_set(config, tables, _question, "squad", config.answerable_only)
@@ -58,7 +58,19 @@ def _question(row: Row, row_id: str, where: str) -> Question:
     )
 
 
-def _unpack(release: dict[str, Any]) -> list[Row]:
+def unpack(release: dict[str, Any]) -> list[Row]:
+    """The rows of the official release, a single JSON object; raises KeyError or TypeError on another layout.
+
+    Raises:
+        DataError: it holds QuAC's dialogs, whose questions mean nothing without those before them.
+    """
+    if any(
+        "followup" in one
+        for article in release["data"]
+        for part in article["paragraphs"]
+        for one in part["qas"]
+    ):
+        raise DataError("these are QuAC's dialogs, whose turns dataset=quac reads one after another.")
     return [
         {
             "id": question["id"],

@@ -1,31 +1,50 @@
-"""True and false statements in CSV files, as those of Geometry of Truth (Marks & Tegmark, arXiv 2310.06824).
+"""True and false statements in files, as those of Geometry of Truth (Marks & Tegmark, arXiv 2310.06824).
 
-Knows the columns ``statement`` and ``label``, and how files become conversations of one statement each, told
-by the assistant.
+Knows how files become conversations of one statement each, told by the assistant; which of their columns hold what is
+`labelled`'s.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from probegrid.data.example import Conversation, Message, Statement, StatementSet
-from probegrid.data.files import read_file
+from probegrid.data import hub
+from probegrid.data.example import Conversation, StatementSet, have_one_class
+from probegrid.data.files import data_files_in, is_glob, matching, read_file
+from probegrid.data.formats import data_stem
+from probegrid.data.labelled import (
+    StatementColumns,
+    copies_and_contradictions,
+    single_statement,
+    statement_conversations,
+)
 from probegrid.data.sampling import draw
-from probegrid.data.source import existing, required_path
-from probegrid.data.table import Table, cell, text, truth
-from probegrid.errors import DataError
-from probegrid.schema import DatasetConfig
+from probegrid.data.source import existing, is_local, required_path
+from probegrid.data.table import Table
+from probegrid.errors import DataError, closest
+
+__all__ = ["StatementsConfig", "load", "single_statement"]
+
+
+_NEGATED = "neg_"
 
 
 @dataclass
-class StatementsConfig(DatasetConfig):
-    """Statements of CSV files: ``num_samples`` of them, drawn over all files; there is no split."""
+class StatementsConfig(StatementColumns):
+    """Statements of files: ``num_samples`` of them, drawn over all files; there is no split."""
 
     path: str | None = None
-    """A file, a folder whose CSV files are all read, or several of these with commas between them."""
+    """A file, a folder whose data files are all read, a glob, a hub id, or several of these with commas between."""
+    subset: str | None = None
+    """Configuration of a hub dataset, of which ``dataset.split`` is read."""
+    topics: list[str] = field(default_factory=list)
+    """Files that are read, by their names without the suffix; empty: all."""
+    pair_negations: bool = False
+    """Keep a statement and its negation on one side of a split: row k of ``cities`` and of ``neg_cities``."""
 
 
 def load(config: StatementsConfig) -> StatementSet:
@@ -34,45 +53,99 @@ def load(config: StatementsConfig) -> StatementSet:
     Raises:
         DataError: a file is missing, empty or lacks a column, a label is not one, or two files share a name.
     """
-    conversations: list[Conversation] = []
-    read: dict[str, Path] = {}
-    for path in _files(required_path(config)):
-        if first := read.get(path.stem):
+    by_topic: dict[str, list[Conversation]] = {}
+    notes: list[str] = []
+    for name, table in _topics(config).items():
+        table.require(
+            (config.text_column, config.label_column),
+            "Rename the columns in the file's first line, or name yours with dataset.text_column=<column> and "
+            "dataset.label_column=<column>",
+        )
+        found, said = statement_conversations(table, config, name, f"{name}/")
+        by_topic[name], notes = found, notes + said
+    if config.pair_negations:
+        by_topic, said = _paired(by_topic)
+        notes += said
+    conversations = [one for found in by_topic.values() for one in found]
+    notes += copies_and_contradictions(conversations)
+    drawn, of_draw = draw(conversations, config, "statements", str(config.path))
+    return StatementSet(drawn, (*notes, *of_draw), has_one_class=have_one_class(conversations))
+
+
+def _topics(config: StatementsConfig) -> dict[str, Table]:
+    """The tables by what they are about, their files' names.
+
+    Raises:
+        DataError: two have one name, or a topic is asked for that is not there.
+    """
+    found: dict[str, tuple[str, Callable[[], Table]]] = {}
+    for place, name, read in _sources(config):
+        if name in found:
             raise DataError(
-                f"{first} and {path} have the same name, which is the statements' source; rename one."
+                f"{found[name][0]} and {place} have the same name, which is the statements' source; rename one."
             )
-        read[path.stem] = path
-        table = read_file(path)
-        table.require(("statement", "label"), "Rename the columns in the file's first line")
-        conversations += _conversations(table, path.stem)
-    drawn, notes = draw(conversations, config, "statements", str(config.path))
-    return StatementSet(drawn, notes)
+        found[name] = place, read
+    for topic in config.topics:
+        if topic not in found:
+            raise DataError(
+                f"{config.path} has no topic '{topic}'; {closest(topic, found)} (dataset.topics)."
+            )
+    return {name: found[name][1]() for name in config.topics or found}
 
 
-def single_statement(statement_id: str, statement: str, label: bool, source: str = "") -> Conversation:
-    """A conversation of one message, the assistant's, which is one statement; both have the same id."""
-    return Conversation(
-        id=statement_id,
-        messages=(Message("assistant", statement),),
-        statements=(Statement(statement_id, statement, label, 0, len(statement), source),),
-    )
-
-
-def _conversations(table: Table, source: str) -> Iterator[Conversation]:
-    for index in range(len(table)):
-        row, where = table.row(index), table.where(index)
-        statement = text(cell(row, "statement", where), f"the statement in {where}")
-        label = truth(cell(row, "label", where), f"the label in {where}")
-        yield single_statement(f"{source}/{index + 1}", statement, label, source)
-
-
-def _files(path: str) -> Iterator[Path]:
-    parts = [path] if os.path.exists(path) else [part.strip() for part in path.split(",")]
-    for local in map(existing, parts):
-        if local.is_file():
-            yield local
+def _paired(
+    by_topic: Mapping[str, Sequence[Conversation]],
+) -> tuple[dict[str, list[Conversation]], list[str]]:
+    """Statements and their negations in one group, where files are each other's row by row; what cannot be paired."""
+    paired = {name: list(found) for name, found in by_topic.items()}
+    unpaired = []
+    for name, negated in by_topic.items():
+        base = name.removeprefix(_NEGATED)
+        if base == name or base not in by_topic:
             continue
-        files = sorted(local.glob("*.csv"))
+        twins = list(zip(by_topic[base], negated, strict=False))
+        if len(by_topic[base]) != len(negated) or any(_label(one) == _label(other) for one, other in twins):
+            unpaired.append(name)
+            continue
+        for topic in (base, name):
+            paired[topic] = [
+                replace(one, group=f"{base}/{place}") for place, one in enumerate(by_topic[topic], 1)
+            ]
+    notes = [
+        f"{name} is not {name.removeprefix(_NEGATED)} negated row by row, so that they are not kept together"
+        for name in unpaired
+    ]
+    return paired, notes
+
+
+def _label(conversation: Conversation) -> bool:
+    return conversation.statements[0].label
+
+
+def _sources(config: StatementsConfig) -> Iterator[tuple[str, str, Callable[[], Table]]]:
+    """Place, name and reading of every table."""
+    path = required_path(config)
+    for part in [path] if os.path.exists(path) else [part.strip() for part in path.split(",")]:
+        if is_glob(part) or is_local(part):
+            for file in _files(part):
+                yield str(file), data_stem(file.name), partial(read_file, file)
+        else:
+            read = partial(_from_hub, part, config.split, config.subset)
+            yield part, part.rpartition("/")[2], read
+
+
+def _from_hub(name: str, split: str, subset: str | None) -> Table:
+    return next(hub.read_splits(name, [split], subset))
+
+
+def _files(part: str) -> Iterator[Path]:
+    """The data files of one part of a path."""
+    if is_glob(part):
+        yield from matching(part)
+    elif (local := existing(part)).is_file():
+        yield local
+    else:
+        files = data_files_in(local)
         if not files:
-            raise DataError(f"{local} holds no CSV file.")
+            raise DataError(f"{local} holds no CSV file, nor another data file.")
         yield from files

@@ -5,9 +5,14 @@ Knows how a cell becomes a text or a label, and how a row is named in a message.
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any
 
 from probegrid.errors import DataError, closest
@@ -15,8 +20,10 @@ from probegrid.errors import DataError, closest
 Row = Mapping[str, Any]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can spell and UTF-8 cannot
-_TRUE = ("1", "1.0", "true")
-_FALSE = ("0", "0.0", "false")
+_TRUE = ("1", "1.0", "true", "yes", "t", "y")
+_FALSE = ("0", "0.0", "false", "no", "f", "n")
+_LARGEST_WHOLE = 2**53
+"""Whole numbers up to it are told apart in floating point."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +33,15 @@ class Table:
     name: str
     """Where the rows come from, for messages."""
     columns: tuple[str, ...]
-    """Names of the columns; of JSON rows, those of the first one."""
+    """Names of the columns; of JSON rows, those that any of them has."""
     length: int
     """Number of rows."""
     row: Callable[[int], Row]
     """The row at a place, counted from 0."""
     split: str | None = None
     """The split this is; None for a single file."""
+    notes: tuple[str, ...] = ()
+    """How the file was read, where a reader should know."""
 
     def __len__(self) -> int:
         return self.length
@@ -52,11 +61,11 @@ class Table:
             DataError: a column is missing.
         """
         for name in names:
-            if name not in self.columns:
+            if name not in self.columns and name.partition(".")[0] not in self.columns:
                 raise DataError(f"{self.name} has no column '{name}'; {closest(name, self.columns)}. {mend}.")
 
 
-def from_rows(name: str, rows: Sequence[Row], split: str | None = None) -> Table:
+def from_rows(name: str, rows: Sequence[Row], split: str | None = None, notes: tuple[str, ...] = ()) -> Table:
     """A table of rows in memory.
 
     Raises:
@@ -64,7 +73,23 @@ def from_rows(name: str, rows: Sequence[Row], split: str | None = None) -> Table
     """
     if not rows:
         raise DataError(f"{name} is empty: it has no row.")
-    return Table(name, tuple(rows[0]), len(rows), rows.__getitem__, split)
+    columns = tuple(dict.fromkeys(column for row in rows for column in row))
+    return Table(name, columns, len(rows), rows.__getitem__, split, notes)
+
+
+def chained(name: str, parts: Sequence[Table], split: str | None = None) -> Table:
+    """Tables one after another, each row as its own table makes it, whatever its columns' types are."""
+    if len(parts) == 1:
+        return parts[0]
+    ends = list(itertools.accumulate(map(len, parts)))
+
+    def row(index: int) -> Row:
+        part = bisect.bisect_right(ends, index)
+        return parts[part].row(index - (ends[part - 1] if part else 0))
+
+    columns = tuple(dict.fromkeys(column for part in parts for column in part.columns))
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    return Table(name, columns, ends[-1], row, split, notes)
 
 
 def from_arrow(name: str, rows: Any, split: str | None = None) -> Table:
@@ -84,41 +109,76 @@ def from_arrow(name: str, rows: Any, split: str | None = None) -> Table:
 
 
 def cell(row: Row, column: str, where: str) -> Any:
-    """The value in ``column``, null included.
+    """The value in ``column``, null included; ``question.stem`` is the stem of the object in ``question``.
 
     Raises:
-        DataError: this row has no such column, unlike the first one.
+        DataError: this row has no such column, unlike others.
     """
-    if column not in row:
-        raise DataError(f"{where} has no '{column}'; it has: {', '.join(row)}.")
-    return row[column]
+    if column in row:
+        return row[column]
+    found: Any = row
+    for name in column.split("."):
+        if not isinstance(found, Mapping) or name not in found:
+            raise DataError(f"{where} has no '{column}'; it has: {', '.join(map(str, row))}.")
+        found = found[name]
+    return found
 
 
 def text(value: object, what: str) -> str:
-    """A cell as a text, unchanged; a number becomes its digits.
+    """A cell as a text, unchanged; a number becomes its digits, a whole one without a point, a day its ISO date.
 
     Raises:
         DataError: it is neither, or blank; ``what`` names it.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and _is_finite(value):
+        return digits(value)
+    if isinstance(value, date):
+        return _day(value)
     if isinstance(value, str) and not _is_blank(value) and not _SURROGATE.search(value):
         return value
     raise DataError(f"{what} is {value!r}; a text is expected.")
 
 
+def digits(number: float | Decimal) -> str:
+    """A number as people write it: a whole one without a point, which a gap beside it may have given it."""
+    if isinstance(number, int):
+        return str(number)
+    whole = int(number)
+    if number == whole and -_LARGEST_WHOLE < whole < _LARGEST_WHOLE:
+        return str(whole)
+    return str(number)
+
+
+def _is_finite(number: float | Decimal) -> bool:
+    return isinstance(number, int) or math.isfinite(number)  # a large int is no float
+
+
+def _day(value: date) -> str:
+    """A day, or a moment where it is not midnight."""
+    if isinstance(value, datetime):
+        return value.date().isoformat() if value.time() == time() else value.isoformat(sep=" ")
+    return value.isoformat()
+
+
+def is_gap(value: object) -> bool:
+    """Whether a cell holds nothing: null, not-a-number, or white space."""
+    if value is None or _is_blank(value):
+        return True
+    return isinstance(value, float | Decimal) and math.isnan(value)
+
+
 def texts(value: object, what: str) -> tuple[str, ...]:
-    """A cell as texts, blank ones and repeats left out: a list, one text, or null.
+    """A cell as texts, gaps and repeats left out: a list, one text, or null.
 
     Raises:
         DataError: it, or an item of it, is anything else; ``what`` names it.
     """
-    items = value if isinstance(value, list) else [] if value is None else [value]
-    return tuple(dict.fromkeys(text(item, what) for item in items if not _is_blank(item)))
+    items = value if isinstance(value, list) else [value]
+    return tuple(dict.fromkeys(text(item, what) for item in items if not is_gap(item)))
 
 
 def truth(value: object, what: str) -> bool:
-    """A cell as a label: 1 or 0, true or false, as a number, a boolean or a text.
+    """A cell as a label: 1 or 0, true or false, yes or no, as a number, a boolean or a text, spaces around or not.
 
     Raises:
         DataError: it is anything else; ``what`` names it.

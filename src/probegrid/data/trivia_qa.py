@@ -37,7 +37,7 @@ def load(config: TriviaQaConfig) -> QuestionSet:
     Raises:
         DataError: the data is missing, empty, not laid out as TriviaQA, or its answers are withheld.
     """
-    tables = list(read_splits(config, (config.split, config.shot_split), config.subset, _unpack))
+    tables = list(read_splits(config, (config.split, config.shot_split), config.subset, unpack))
     for table in tables:
         table.require(_COLUMNS, "Files with other columns are read with dataset=jsonl")
     return question_set(config, tables, _question, "trivia_qa")
@@ -61,7 +61,8 @@ def _question(row: Row, row_id: str, where: str) -> Question:
     )
 
 
-def _unpack(release: dict[str, Any]) -> list[Row]:
+def unpack(release: dict[str, Any]) -> list[Row]:
+    """The rows of the official release, a single JSON object; raises KeyError or TypeError on another layout."""
     return [
         {
             "question": record["Question"],

@@ -15,6 +15,7 @@ from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
+from probegrid.door.keys import GROUPS
 from probegrid.door.loader import CONFIG_MODULE, ROOT, users_folder
 from probegrid.schema import Action
 
@@ -133,9 +134,10 @@ def _defaults(root: Path) -> dict[str, str]:
 
 
 def _in_order(groups: dict[str, dict[str, str]], defaults: dict[str, str]) -> list[str]:
-    """The groups in the order of the root config; a user's own after them."""
+    """The groups of a cell in their usual order, others of the root config, a user's own after them."""
+    usual = [group for group in GROUPS if group in defaults]
     return [
-        *(group for group in defaults if group in groups),
+        *(group for group in dict.fromkeys([*usual, *defaults]) if group in groups),
         *(group for group in groups if group not in defaults),
     ]
 

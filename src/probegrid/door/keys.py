@@ -20,6 +20,7 @@ PATHS = (
     "model.path",
     "model.chat_template",
     "dataset.path",
+    "dataset.judge",
     "probe.from_cell",
     "probe.entailment",
     "report.folder",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from probegrid.data.files import SUFFIXES
+from probegrid.data.formats import data_stem, data_suffix
 
 PLACED = {"model": "custom", "dataset": "jsonl"}
 """Groups in which a path or a hub id may stand for a name, and the choice that reads it."""
@@ -21,7 +21,8 @@ def is_place(group: str, value: str) -> bool:
     """Whether a value of a group looks like a path or a hub id and not like a name."""
     if group not in PLACED:
         return False
-    return "/" in value or value.startswith((".", "~")) or (group == "dataset" and value.endswith(SUFFIXES))
+    is_file = group == "dataset" and data_suffix(value) is not None
+    return "/" in value or value.startswith((".", "~")) or is_file
 
 
 def short_name(path: str, taken: Collection[str] = ()) -> str:
@@ -48,7 +49,9 @@ def _numbered(path: str, names: Mapping[str, str]) -> str:
 def _names(path: str) -> list[str]:
     """Names of a path, each longer than the one before: ``cities``, ``cities.csv``, ``data_cities.csv``, ..."""
     *folders, last = _parts(path)
-    stem = last.removesuffix(Path(last).suffix) if last.endswith(SUFFIXES) else last
+    stem = data_stem(last)
+    if folders and not re.search(r"\w", stem):  # ``parts/*.jsonl`` is called parts
+        stem = folders[-1]
     longer = ["_".join([*folders[start:], last]) for start in range(len(folders), -1, -1)]
     return list(dict.fromkeys(map(_plain, [stem, *longer])))
 

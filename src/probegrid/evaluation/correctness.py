@@ -15,14 +15,16 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _SPACE_PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation + "\u2018\u2019\u00b4`", " "))
-_SQUAD_MIN_F1 = 0.5
+SQUAD_MIN_F1 = 0.5
+"""Farquhar et al. 2024 (semantic_uncertainty)."""
 
 
 class Rule(StrEnum):
@@ -124,13 +126,27 @@ def judge(answer: str, references: Sequence[str], rule: Rule) -> Judgement:
     SQuAD question counts as unanswerable (EM, F1 and verdict are 1 when the answer normalizes to nothing, as
     in evaluate-v2.0.py), and no answer to a TriviaQA question can be right.
     """
-    given = normalize(answer, rule)
-    wanted = [normalized for reference in references if (normalized := normalize(reference, rule))]
-    if not wanted and rule is Rule.SQUAD:
+    em, f1 = overlap(answer, references, partial(normalize, rule=rule), empty_is_right=rule is Rule.SQUAD)
+    return Judgement(em=em, f1=f1, correct=f1 >= SQUAD_MIN_F1 if rule is Rule.SQUAD else em == 1.0)
+
+
+def overlap(
+    answer: str, references: Sequence[str], normalize: Callable[[str], str], *, empty_is_right: bool
+) -> tuple[float, float]:
+    """Exact match and token F1 under any normalization, each the best over the references.
+
+    Args:
+        answer: what was said.
+        references: accepted answers; those that normalize to nothing are dropped.
+        normalize: makes words with single spaces of a text.
+        empty_is_right: whether an answer that normalizes to nothing is right where no reference is left.
+    """
+    given = normalize(answer)
+    wanted = [normalized for reference in references if (normalized := normalize(reference))]
+    if not wanted and empty_is_right:
         wanted = [""]
-    em = float(given in wanted)
     f1 = max((_bag_f1(given.split(), reference.split()) for reference in wanted), default=0.0)
-    return Judgement(em=em, f1=f1, correct=f1 >= _SQUAD_MIN_F1 if rule is Rule.SQUAD else em == 1.0)
+    return float(given in wanted), f1
 
 
 def judge_all(answers: Mapping[str, str], references: Mapping[str, Sequence[str]], rule: Rule) -> AnswerSet:

@@ -62,6 +62,25 @@ METRICS: dict[str, MetricInfo] = {
         "examples",
         False,
     ),
+    "option_accuracy": MetricInfo(
+        "share of questions whose right option has the highest log-probability", "1", True
+    ),
+    "option_accuracy_norm": MetricInfo(
+        "share of questions whose right option has the highest log-probability by character of its text",
+        "1",
+        True,
+    ),
+    "letter_mass": MetricInfo(
+        "mean probability of the options' letters together; little of it: the letters were not understood",
+        "1",
+        True,
+    ),
+    "n_judged": MetricInfo("number of answers that the second model was asked about", "examples", None),
+    "judge_s": MetricInfo("seconds of asking the second model, those of earlier runs included", "s", False),
+    "extraction_share": MetricInfo("share of answers in which there was something to judge", "1", True),
+    "n_not_extracted": MetricInfo(
+        "number of answers in which nothing was found to judge, which count as wrong", "examples", False
+    ),
     "n_empty": MetricInfo("number of answers without text", "examples", False),
     "n_correct": MetricInfo("number of examples whose label is true", "examples", None),
     "f1": MetricInfo(

@@ -84,6 +84,15 @@ def entropy(logits: Tensor) -> Tensor:
     return _in_row_blocks(logits, of_rows)
 
 
+def logprob_of_each(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probability at temperature 1, in nats, of one token [B] by each row of logits [B, V]: [B] float32."""
+    found = logits.new_empty(len(logits), dtype=torch.float32)
+    for rows in _row_blocks(len(logits)):
+        raw = logits[rows].float()
+        found[rows] = raw.gather(-1, tokens[rows].unsqueeze(-1)).squeeze(-1) - raw.logsumexp(-1)
+    return found
+
+
 def logprobs_of(logits: Tensor, token_ids: Sequence[int]) -> Tensor:
     """Log-probabilities at temperature 1, in nats, of n tokens by each row of logits [B, V]: [B, n] float32."""
     columns = torch.tensor(token_ids, device=logits.device)

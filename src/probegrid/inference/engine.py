@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from probegrid.errors import RunError
 from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.inference.choosing import logprobs_of
-from probegrid.inference.generation import Decoder, Generation, Sampling, generate
+from probegrid.inference.generation import Decoder, Generation, Sampling, continuation_logprobs, generate
 from probegrid.inference.overflow import refuse_overflow
 from probegrid.inference.padded import PaddedDecoder
 from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
@@ -144,6 +144,14 @@ class Engine:
         )
         self._decoder.reset()
         refuse_overflow((value for each in found or () for value in each), self._dtype)
+        return found
+
+    def continuations(
+        self, suffixes: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[list[float]]] | None:
+        """Log-probabilities of the tokens of each prompt's options; None if memory ran out, which is freed."""
+        found = or_none_if_out_of_memory(lambda: continuation_logprobs(self._decoder, suffixes, options))
+        self._decoder.reset()
         return found
 
 

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probegrid.inference.choosing import entropy
+from probegrid.inference.choosing import entropy, logprob_of_each
 from probegrid.inference.steps import Chosen, Recorded, Steps
 from probegrid.inference.stopping import Ending, StopRule
 from probegrid.models.border import to_device
@@ -229,3 +229,34 @@ class _Lane:
             float(self._logprobs[row, 0]),
             ending.by if ending.text else "empty",
         )
+
+
+def continuation_logprobs(
+    decoder: Decoder, suffixes: Sequence[Sequence[int]], continuations: Sequence[Sequence[Sequence[int]]]
+) -> list[list[list[float]]]:
+    """Log-probabilities of the tokens of each prompt's continuations, each prompt read once for all of its own.
+
+    Args:
+        decoder: reads them.
+        suffixes: the prompts.
+        continuations: of each prompt, the token ids of each continuation, at least one token.
+
+    Returns:
+        For each prompt, of each continuation, of each token: natural, at temperature 1.
+    """
+    rows = [(place, tokens) for place, each in enumerate(continuations) for tokens in each]
+    longest = max(len(tokens) for _, tokens in rows)
+    # one that has ended goes on with its last token, of which nothing is kept
+    given = torch.tensor([[one[min(step, len(one) - 1)] for step in range(longest)] for _, one in rows])
+    logits = decoder.prefill(suffixes, room=longest)
+    places = [place for place, _ in rows]
+    decoder.keep(places)
+    logits = logits[to_device(torch.tensor(places), logits.device)]
+    of_steps: list[Tensor] = []
+    for step in range(longest):
+        of_steps.append(logprob_of_each(logits, to_device(given[:, step], logits.device)))
+        if step + 1 < longest:
+            logits = decoder.step(given[:, step])
+    found = torch.stack(of_steps, 1).tolist()
+    each = iter([found[row][: len(tokens)] for row, (_, tokens) in enumerate(rows)])
+    return [[next(each) for _ in options] for options in continuations]

@@ -67,7 +67,7 @@ class SemanticEntropy(AnswerProbe):
         if scoring.entails is None:
             from probegrid.evaluation.rules import find_rule
 
-            rule = find_rule(scoring.data.rule)
+            rule = find_rule(scoring.data.rule, **scoring.data.rule_settings)
             return [equal([rule.normalize(text) for text in found]) for found in texts]
         stated = [
             [f"{question.text} {text}" for text in found]

@@ -25,6 +25,7 @@ from probegrid.readings.answers import AnswerReading, read_answers
 from probegrid.readings.choices import ChoiceReading, read_choices
 from probegrid.readings.entailment import Entailments
 from probegrid.readings.identity import describe_model
+from probegrid.readings.options import Continuations, OptionReading, read_options
 from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import QuantizationMethod
 
@@ -107,6 +108,12 @@ class ModelSession:
         model = self.config.model
         return ChatTemplate(self.tokenizer, model.chat_template, model.template_kwargs)
 
+    def of_another(
+        self, config: Config, checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase
+    ) -> ModelSession:
+        """A session of another model, which takes this one's place in memory when it is opened."""
+        return ModelSession(config, checkpoint, tokenizer, None, self._pool, self.progress, self._since)
+
     def answers(
         self, prompts: Sequence[Prompt], decoding: DecodingConfig, stop: Sequence[str]
     ) -> AnswerReading:
@@ -132,6 +139,24 @@ class ModelSession:
         reading = read_choices(
             prompts,
             choices,
+            batch_size=self.config.decoding.batch_size,
+            description=self.described,
+            store_dir=self.config.store_dir,
+            tokenizer=self.tokenizer,
+            open_model=self.open,
+            progress=self.progress,
+            since=self._since,
+            readers=self._sharing.readers,
+            began=self._sharing.began,
+        )
+        self.found_s += reading.found_s
+        return reading
+
+    def options(self, prompts: Sequence[tuple[int, ...]], options: Sequence[Continuations]) -> OptionReading:
+        """How likely each prompt's options are behind it, see `readings.options`."""
+        reading = read_options(
+            prompts,
+            options,
             batch_size=self.config.decoding.batch_size,
             description=self.described,
             store_dir=self.config.store_dir,

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from probegrid.data.example import Conversation, StatementSet
+from probegrid.data.example import Conversation, Statement, StatementSet
 from probegrid.errors import CheckpointError, ConfigError, DataError
 from probegrid.readings.identity import digest_of
 from probegrid.readings.templates import ChatTemplate, TemplateFailure
@@ -34,7 +34,7 @@ class Position(Enum):
     """Which tokens are read."""
 
     statement_end = "statement_end"
-    """The token that holds the statement's last character."""
+    """The token that holds the statement's last character that is no white space."""
     statement_mean = "statement_mean"
     """The mean over the statement's tokens."""
     next_token = "next_token"  # noqa: S105
@@ -228,7 +228,7 @@ def _statement_passage(
     spans: list[tuple[int, int]] = []
     for statement in conversation.statements:
         where = f"statement {statement.id} of conversation {conversation.id}"
-        span = token_span(offsets, origin + statement.char_start, origin + statement.char_end)
+        span = token_span(offsets, *_characters(statement, origin))
         decoded = tokenizer.decode(ids[slice(*span)], clean_up_tokenization_spaces=False)
         if not _holds(str(decoded), statement.text):
             raise DataError(f"the tokens of {where} decode to {decoded!r}, not to {statement.text!r}.")
@@ -238,6 +238,35 @@ def _statement_passage(
             )
         spans.append(_read_of(span, position, len(ids)))
     return _passage(conversation.id, ids, _examples(conversation), spans, context)
+
+
+def _characters(statement: Statement, origin: int) -> tuple[int, int]:
+    """The statement's characters in the text, from its first to past its last that is no white space.
+
+    The space around it is no part of what it says, and a template may have stripped it: what then stands in its place
+    is the end of the turn.
+    """
+    said = statement.text
+    start = statement.char_start + len(said) - len(said.lstrip())
+    return origin + start, origin + statement.char_end - (len(said) - len(said.rstrip()))
+
+
+def unseen_system_texts(data: StatementSet, template: ChatTemplate) -> int:
+    """How many conversations have a system text that the template does not show.
+
+    Mistral's shows it in the last turn if that is the user's, and nowhere in a conversation that ends with the
+    assistant's.
+
+    Raises:
+        DataError: the template refuses a conversation.
+    """
+    unseen = 0
+    for conversation in data.conversations:
+        told = [message.content.strip() for message in conversation.messages if message.role == "system"]
+        if told:
+            text, _ = render(conversation, template)
+            unseen += not all(content in text for content in told)
+    return unseen
 
 
 def token_span(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:

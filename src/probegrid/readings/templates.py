@@ -91,7 +91,48 @@ class ChatTemplate:
         except TemplateFailure as error:
             raise ConfigError(f"model.chat_template={self._choice} cannot be rendered: {error}") from error
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = False) -> str:
+    def of_turns(self, messages: Sequence[Mapping[str, str]], prefill: str | None = None) -> str:
+        """The text the model reads for a conversation that it goes on with.
+
+        A system turn stands on top of the user's first where the template takes none (Gemma 2), hides it, or puts it
+        behind the examples (Mistral).
+
+        Args:
+            messages: the last one is the user's.
+            prefill: what the assistant's turn begins with; None: nothing.
+
+        Raises:
+            ConfigError: the template is not valid, or refuses such a conversation.
+        """
+        system, *others = messages
+        if system["role"] != "system":
+            return self._continued(messages, prefill)
+        first = {**others[0], "content": f"{system['content']}\n\n{others[0]['content']}"}
+        try:
+            text = self._continued(messages, prefill)
+        except ConfigError:
+            return self._continued([first, *others[1:]], prefill)
+        place = text.find(system["content"].strip())
+        if 0 <= place <= text.find(others[0]["content"].strip()):
+            return text
+        return self._continued([first, *others[1:]], prefill)
+
+    def _continued(self, messages: Sequence[Mapping[str, str]], prefill: str | None) -> str:
+        try:
+            if prefill is None:
+                return self.render(messages, add_generation_prompt=True)
+            begun = [*messages, {"role": "assistant", "content": prefill}]
+            return self.render(begun, continue_final_message=True)
+        except TemplateFailure as error:
+            raise ConfigError(f"model.chat_template={self._choice} cannot be rendered: {error}") from error
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+    ) -> str:
         """The text of messages by the template, which must be there.
 
         Raises:
@@ -104,6 +145,7 @@ class ChatTemplate:
                 [dict(message) for message in messages],
                 chat_template=self.source,
                 add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
                 tokenize=False,
                 **self._variables,
             )

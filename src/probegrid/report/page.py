@@ -17,6 +17,7 @@ _HEADINGS = {
     "cell_costs": "Time and memory of each cell",
     "other_scores": "Other scores",
     "failed": "Failed cells",
+    "examples": "Examples as they were read",
 }
 _FIGURES = {
     "accuracy_by_parameters": "Accuracy of answers against the model's size",

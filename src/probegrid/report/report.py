@@ -19,6 +19,7 @@ from probegrid.report.comparison_table import comparisons_table
 from probegrid.report.comparisons import compare_cells
 from probegrid.report.cost_table import cell_costs_table, costs_table
 from probegrid.report.costs import contrast_costs, is_compared_in_cost
+from probegrid.report.examples_table import examples_table
 from probegrid.report.figures import draw_figures
 from probegrid.report.page import figure_heading, page
 from probegrid.report.select import select_cells
@@ -42,6 +43,7 @@ class Report:
         table: every cell with the metrics that fit a terminal; None where no cell ended well.
         wide_table: the same with more metrics, for the page.
         cell_costs: what each cell took, for the page and the files; None where nothing was read.
+        examples: each dataset's first examples as they were read, for the page; None where no cell has them.
         others: comparisons, costs, other scores, failed cells; as far as there are any.
         figures: PNG images by name.
         notes: what is not shown, and why.
@@ -57,6 +59,7 @@ class Report:
     figures: Mapping[str, bytes]
     notes: Sequence[str]
     damaged: Sequence[str] = ()
+    examples: Table | None = None
 
     @property
     def tables(self) -> list[Table]:
@@ -84,7 +87,11 @@ class Report:
         for table in self._filed:
             files |= table.files()
         files |= {f"figures/{name}.png": image for name, image in self.figures.items()}
-        shown = [table for table in (self.wide_table, *self.others, self.cell_costs) if table is not None]
+        shown = [
+            table
+            for table in (self.wide_table, *self.others, self.cell_costs, self.examples)
+            if table is not None
+        ]
         return files | {
             PAGE_FILE: page(
                 self.title, [self.period, *self.notes, *self.damaged], shown, self.figures
@@ -125,6 +132,7 @@ def make_report(
         others=[table for table in others if table is not None],
         figures=figures.images,
         notes=[_not_drawn(len(done), figures.left_out)] if figures.left_out else [],
+        examples=examples_table(done),
     )
 
 

@@ -14,6 +14,10 @@ HEADLINES = ("accuracy", "auroc")
 """What a line of a sweep's table has room for."""
 ALL_METRICS = (
     "accuracy",
+    "option_accuracy",
+    "option_accuracy_norm",
+    "letter_mass",
+    "extraction_share",
     "f1",
     "auroc",
     "auprc",

@@ -73,6 +73,17 @@ class PlacementStrategy(Enum):
     """An equal share of the bytes on each GPU."""
 
 
+class OptionScores(Enum):
+    """Whether the options of a question are also scored by their log-probabilities."""
+
+    none = "none"
+    """They are not."""
+    letters = "letters"
+    """Their letters, and how much of the probability falls on them."""
+    texts = "texts"
+    """Their texts, in all and by their length."""
+
+
 class TrackingBackend(Enum):
     """Where recorded cells are sent after they are on disk."""
 
@@ -232,8 +243,16 @@ class QuestionDatasetConfig(DatasetConfig):
     shot_split: str = path_field("train")
     """Split the few-shot examples are drawn from; a single local file is divided into two disjoint parts instead."""
     rule: str | None = None
-    """Rule of correctness by which an answer is judged: ``squad``, ``trivia_qa`` or one of your own; null: the
-    dataset's own."""
+    """Rule of correctness by which an answer is judged: ``squad``, ``trivia_qa``, ``exact``, ``contains``, ``numeric``,
+    ``choice``, ``rouge_l``, ``regex``, ``judge`` or one of your own; null: the dataset's own."""
+    judge: str | None = path_field(None)
+    """Hub id or local folder of the second model that ``rule=judge`` asks."""
+    rule_threshold: float | None = number_field(None, least=0, most=10**6)
+    """What an answer must reach to be correct (F1 of ``squad``, ROUGE-L, the relative difference of ``numeric``); null:
+    the rule's own."""
+    language: str | None = None
+    """Language by whose articles and punctuation words are normalized (``de``, ``zh``, ``other``); null: English, as
+    the official scorers have it."""
 
 
 @dataclass
@@ -248,6 +267,23 @@ class PromptConfig:
     """Show the paragraph of each question in a ``Context:`` line, where the dataset has one."""
     brief_always: bool = False
     """Repeat the instruction in every block instead of leading once."""
+    template: str | None = None
+    """Jinja template of the whole prompt, a file or the text itself, over ``question``, ``context``, ``options``,
+    ``history``, ``shots`` (each with these and its ``answer``) and ``instruction``; null: the blocks of Kuhn et al."""
+    reasoning: bool = False
+    """Ask for the reasoning before the answer, and show that of the examples."""
+    turns: bool = False
+    """Under a chat template, show the examples as turns, and the instruction as the system's; in plain text no
+    difference."""
+    system: str | None = None
+    """System turn under a chat template; null: with ``turns`` the instruction, else none."""
+    prefill: str | None = None
+    """What the assistant's turn begins with under a chat template; the answer goes on from it."""
+    score_options: OptionScores = OptionScores.none
+    """Beside the answer, read how likely each option is behind the prompt: ``letters`` or ``texts``."""
+    answer_pattern: str | None = None
+    """Regular expression whose first group is the answer in what was said, the last match of it; several, a line each,
+    are tried in turn. null: what the rule of correctness judges."""
     max_new_tokens: int = number_field(
         50, least=1, most=MOST_TOKENS, below="leaves no room for an answer", unit="tokens"
     )
@@ -262,6 +298,11 @@ class PromptConfig:
         if any(not stop for stop in self.stop):
             raise ConfigError(
                 "prompt.stop holds an empty string, which would end every answer at once; remove it."
+            )
+        if self.prefill is not None and self.prefill != self.prefill.rstrip():
+            raise ConfigError(
+                f"prompt.prefill={shown(self.prefill)} ends in white space, which templates strip and tokenizers join "
+                "with what comes; end it with a word or a sign."
             )
 
 

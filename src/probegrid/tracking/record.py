@@ -71,7 +71,7 @@ class CellRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Value of each metric; units and directions are in ``probegrid.evaluation.metrics``."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """By metric name, why its value is not a number or needs care."""
+    """By metric name, why its value is not a number or needs care; under ``examples`` a look at them, line by line."""
     steps: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     """Metrics with a course: (step, value) pairs; a step is an epoch or a layer."""
     plan: Mapping[str, Any] = field(default_factory=dict)

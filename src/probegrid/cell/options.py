@@ -1,0 +1,125 @@
+"""What the model makes of a question's options: which it finds most likely, in all and by their length.
+
+Knows prepared cells, the reading of options, and how lm-evaluation-harness scores them: ``acc`` by the sum of an
+option's log-probabilities, ``acc_norm`` by that sum over the length of its text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from probegrid.data.example import Question, QuestionSet
+from probegrid.data.options import LETTERS
+from probegrid.errors import ConfigError
+from probegrid.evaluation.summary import evaluate_answers
+from probegrid.readings.options import Continuations, check_fit, continuations_of
+from probegrid.schema import OptionScores, PromptConfig
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from probegrid.readings.options import OptionReading
+    from probegrid.readings.prompts import Prompt
+    from probegrid.readings.templates import ChatTemplate
+
+
+def written_options(question: Question, scores: OptionScores) -> tuple[str, ...]:
+    """The options of a question as they are put behind the prompt."""
+    return tuple(LETTERS[: len(question.options)]) if scores is OptionScores.letters else question.options
+
+
+def options_to_read(
+    data: QuestionSet,
+    prompts: Sequence[Prompt],
+    config: PromptConfig,
+    template: ChatTemplate,
+    context: int | None,
+) -> tuple[Continuations, ...]:
+    """The tokens of every option, where they are asked for; else none.
+
+    Raises:
+        ConfigError: a question has no options, the tokenizer joins one with its prompt, or the model cannot hold both.
+    """
+    if config.score_options is OptionScores.none:
+        return ()
+    if without := next((one for one in data.questions if not one.options), None):
+        raise ConfigError(
+            f"prompt.score_options={config.score_options.name} scores options, and question {without.id} has none; set "
+            "prompt.score_options=none, or name them with dataset.options_column."
+        )
+    options = continuations_of(
+        prompts,
+        lambda prompt: written_options(prompt.question, config.score_options),
+        template,
+        begins_turn=template.source is not None and config.prefill is None,
+    )
+    check_fit(prompts, options, context)
+    return options
+
+
+@dataclass(frozen=True)
+class ScoredOptions:
+    """The options of every question with their log-probabilities."""
+
+    questions: Sequence[Question]
+    scores: OptionScores
+    reading: OptionReading
+
+    @property
+    def sums(self) -> list[list[float]]:
+        """Log-probability of each option in nats."""
+        return [[math.fsum(tokens) for tokens in options] for options in self.reading.logprobs]
+
+    def by_length(self) -> list[list[float]]:
+        """The same by each character of the option's text."""
+        return [
+            [
+                value / len(text)
+                for value, text in zip(found, written_options(question, self.scores), strict=True)
+            ]
+            for question, found in zip(self.questions, self.sums, strict=True)
+        ]
+
+    def metrics(self, seed: int) -> dict[str, float]:
+        """How often the most likely option is the right one, with intervals, and the mass on the letters."""
+        found = _accuracy("option_accuracy", self.questions, self.sums, seed)
+        if self.scores is OptionScores.texts:
+            return found | _accuracy("option_accuracy_norm", self.questions, self.by_length(), seed)
+        return found | {"letter_mass": sum(_mass(each) for each in self.sums) / len(self.sums)}
+
+    def table(self) -> pa.Table:
+        """``options.parquet``: a row a question, its options, their log-probabilities, and which is right."""
+        import pyarrow as pa
+
+        return pa.table(
+            {
+                "example_id": pa.array([one.id for one in self.questions], pa.string()),
+                "options": pa.array([one.options for one in self.questions], pa.list_(pa.string())),
+                "logprobs": pa.array(self.sums, pa.list_(pa.float64())),
+                "n_tokens": pa.array(
+                    [[len(tokens) for tokens in found] for found in self.reading.logprobs],
+                    pa.list_(pa.int32()),
+                ),
+                "right": pa.array([one.references[0] for one in self.questions], pa.string()),
+            }
+        )
+
+
+def _mass(logprobs: Sequence[float]) -> float:
+    return math.fsum(map(math.exp, logprobs))
+
+
+def _accuracy(
+    name: str, questions: Sequence[Question], scores: Sequence[Sequence[float]], seed: int
+) -> dict[str, float]:
+    """The share of questions whose highest score is the right option's; the first of equal ones counts."""
+    right = [
+        LETTERS[found.index(max(found))] == question.references[0]
+        for question, found in zip(questions, map(list, scores), strict=True)
+    ]
+    groups = [question.group or question.id for question in questions]
+    whole = evaluate_answers(right, [0.0] * len(right), groups, seed=seed).metrics
+    return {f"{name}{end}": whole[f"accuracy{end}"] for end in ("", "_ci_low", "_ci_high")}
