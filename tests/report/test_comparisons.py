@@ -14,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from probegrid.errors import ConfigError
 from probegrid.evaluation.agreement import agreement
-from probegrid.evaluation.intervals import holm
+from probegrid.evaluation.paired import holm
 from probegrid.report.cells import RecordedCell
 from probegrid.report.comparison_table import comparisons_table
 from probegrid.report.comparisons import SAME_ANSWERS, SAME_SCORES, Comparison, compare_cells

@@ -52,8 +52,30 @@ METRICS: dict[str, MetricInfo] = {
     "accuracy_at_80": MetricInfo("accuracy among the 80% of examples scored highest", "1", True),
     "accuracy_at_90": MetricInfo("accuracy among the 90% of examples scored highest", "1", True),
     "accuracy_at_95": MetricInfo("accuracy among the 95% of examples scored highest", "1", True),
+    **{
+        f"risk_at_{percent}": MetricInfo(f"error rate among the {percent}% of examples scored highest", "1", False)
+        for percent in (80, 90, 95)
+    },
+    "coverage_at_risk_10": MetricInfo(
+        "largest share of examples, scored highest, of which at most 10% are wrong; without an interval, for it jumps",
+        "1",
+        True,
+    ),
+    "augrc": MetricInfo(
+        "area under the generalized risk-coverage curve, the mean over coverages of errors accepted", "1", False
+    ),
+    "prr": MetricInfo(
+        "prediction-rejection ratio over all coverages, 1 for the best ranking and 0 for a random one", "1", True
+    ),
     "ece": MetricInfo(
         "expected calibration error of the score as a probability, 15 bins of equal width", "1", False
+    ),
+    "ece_noise_floor": MetricInfo("mean ECE of labels drawn from the probabilities themselves", "1", None),
+    "ece_debiased": MetricInfo("size of the gaps that gives the ECE found as often as not", "1", False),
+    "calibration_p": MetricInfo(
+        "share of label sets drawn from the probabilities themselves whose ECE is as large: a test of calibration",
+        "1",
+        None,
     ),
     "brier": MetricInfo("mean squared difference of the score as a probability and the label", "1", False),
     "n": MetricInfo("number of examples evaluated", "examples", None),
@@ -70,6 +92,9 @@ METRICS: dict[str, MetricInfo] = {
         "1",
         True,
     ),
+    "balanced_accuracy": MetricInfo("mean of the shares of true and of false examples called rightly", "1", True),
+    "mcc": MetricInfo("Matthews correlation of a trained probe's calls with the labels", "1", True),
+    "majority_accuracy": MetricInfo("accuracy of calling every test example by the larger class", "1", None),
     "precision": MetricInfo("share of true examples among those that the probe calls true", "1", True),
     "recall": MetricInfo("share of the true examples that the probe calls true", "1", True),
     "recall_at_1_fpr": MetricInfo("recall where at most 1% of the false examples are called true", "1", True),

@@ -103,8 +103,9 @@ class RecordedCell:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """The test examples of ``scores.parquet`` by example_id: group, label, score."""
-        return self._all_scores[self._all_scores["split"] == "test"]
+        """The test examples of ``scores.parquet`` that have a score, by example_id: group, label, score."""
+        scores = self._all_scores
+        return scores[(scores["split"] == "test") & scores["score"].notna()]
 
     @cached_property
     def read_ids(self) -> frozenset[str]:
@@ -143,6 +144,14 @@ class RecordedCell:
             return ()
         names: list[str] = pyarrow.parquet.read_schema(file).names
         return tuple(name for name in names if name != "example_id")
+
+    @cached_property
+    def other_values(self) -> pd.DataFrame:
+        """``other_scores.parquet`` by example_id, a column a score, of the examples in ``scores``."""
+        import pandas as pd
+
+        found = pd.read_parquet(self.folder / "other_scores.parquet").set_index("example_id")
+        return found.loc[self.scores.index]
 
     @cached_property
     def has_one_scale(self) -> bool:

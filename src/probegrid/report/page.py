@@ -16,6 +16,7 @@ _HEADINGS = {
     "costs": "Time and memory compared",
     "cell_costs": "Time and memory of each cell",
     "other_scores": "Other scores",
+    "compared_scores": "Scores of one reading compared",
     "failed": "Failed cells",
 }
 _FIGURES = {

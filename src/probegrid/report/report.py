@@ -21,9 +21,10 @@ from probegrid.report.cost_table import cell_costs_table, costs_table
 from probegrid.report.costs import contrast_costs, is_compared_in_cost
 from probegrid.report.figures import draw_figures
 from probegrid.report.page import figure_heading, page
-from probegrid.report.select import select_cells
+from probegrid.report.score_table import compared_scores_table
+from probegrid.report.select import select
 from probegrid.report.tables import Table
-from probegrid.schema import ReportConfig
+from probegrid.schema import Family, ReportConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,7 @@ class Report:
         table: every cell with the metrics that fit a terminal; None where no cell ended well.
         wide_table: the same with more metrics, for the page.
         cell_costs: what each cell took, for the page and the files; None where nothing was read.
+        compared_scores: the scores of each cell against each other, likewise; None where no cell has several.
         others: comparisons, costs, other scores, failed cells; as far as there are any.
         figures: PNG images by name.
         notes: what is not shown, and why.
@@ -53,6 +55,7 @@ class Report:
     table: Table | None
     wide_table: Table | None
     cell_costs: Table | None
+    compared_scores: Table | None
     others: Sequence[Table]
     figures: Mapping[str, bytes]
     notes: Sequence[str]
@@ -68,14 +71,14 @@ class Report:
         """Every table's rows with their raw values by the table's name: ``frames["comparisons"]``.
 
         ``table``: the cells that ended well, every metric of each. ``comparisons`` and ``costs``: pairs, where
-        something was compared. ``cell_costs``, ``other_scores``, ``failed``: where there are any.
+        something was compared. ``cell_costs``, ``other_scores``, ``compared_scores``, ``failed``: where there are any.
         """
         return {table.name: table.frame() for table in self._filed}
 
     @property
     def _filed(self) -> list[Table]:
         """All tables that are files."""
-        return [*self.tables, *([self.cell_costs] if self.cell_costs else [])]
+        return [*self.tables, *(table for table in (self.cell_costs, self.compared_scores) if table)]
 
     @cached_property
     def files(self) -> dict[str, bytes]:
@@ -84,7 +87,8 @@ class Report:
         for table in self._filed:
             files |= table.files()
         files |= {f"figures/{name}.png": image for name, image in self.figures.items()}
-        shown = [table for table in (self.wide_table, *self.others, self.cell_costs) if table is not None]
+        of_page = (self.wide_table, *self.others, self.compared_scores, self.cell_costs)
+        shown = [table for table in of_page if table is not None]
         return files | {
             PAGE_FILE: page(
                 self.title, [self.period, *self.notes, *self.damaged], shown, self.figures
@@ -93,7 +97,13 @@ class Report:
 
 
 def make_report(
-    cells: Sequence[RecordedCell], *, title: str, compare: str | None, seed: int, resamples: int
+    cells: Sequence[RecordedCell],
+    *,
+    title: str,
+    compare: str | None,
+    seed: int,
+    resamples: int,
+    family: Sequence[RecordedCell] | None = None,
 ) -> Report:
     """Put cells side by side; the same cells give the same files.
 
@@ -102,7 +112,8 @@ def make_report(
         title: of the page.
         compare: group or key whose values are compared in pairs; None for no comparisons.
         seed: of the resampling behind the comparisons.
-        resamples: bootstrap resamples behind each comparison.
+        resamples: flippings of signs drawn behind each p-value.
+        family: cells whose comparisons are corrected for too; None: these alone.
 
     Raises:
         ConfigError: ``compare`` names no group or key, or one that does not vary.
@@ -112,7 +123,10 @@ def make_report(
     if done:
         others.insert(0, other_scores_table(done))
     if compare is not None:
-        compared = comparisons_table(compare_cells(done, compare, seed=seed, resamples=resamples))
+        recorded = None if family is None else [cell for cell in family if cell.is_done]
+        compared = comparisons_table(
+            compare_cells(done, compare, seed=seed, resamples=resamples, family=recorded)
+        )
         costs = costs_table(contrast_costs(done, compare)) if is_compared_in_cost(compare) else None
         others[:0] = [compared, costs]
     figures = draw_figures(done)
@@ -122,6 +136,7 @@ def make_report(
         table=cells_table(done) if done else None,
         wide_table=cells_table(done, is_wide=True) if done else None,
         cell_costs=cell_costs_table(done),
+        compared_scores=compared_scores_table(done, seed=seed, flips=resamples),
         others=[table for table in others if table is not None],
         figures=figures.images,
         notes=[_not_drawn(len(done), figures.left_out)] if figures.left_out else [],
@@ -157,12 +172,14 @@ def report_on(results_dir: Path | str, config: ReportConfig) -> Report:
     folder = Path(config.folder)
     _check_folder(folder)
     damaged: list[str] = []
+    selection = select(Path(results_dir), config, damaged.append)
     report = make_report(
-        select_cells(Path(results_dir), config, damaged.append),
+        selection.cells,
         title="probegrid report",
         compare=config.compare,
         seed=config.seed,
         resamples=config.resamples,
+        family=selection.recorded if config.family is Family.all else None,
     )
     report = replace(report, damaged=damaged)
     write_report(folder, report)
