@@ -65,6 +65,8 @@ class Statement:
     """One past its last character, so that ``content[char_start:char_end] == text``."""
     source: str = ""
     """The list it was taken from (cities, facts, ...), for ``split=leave_one_source_out``."""
+    group: str = ""
+    """What the data says it belongs to (``dataset.group``): one group is on one side of a split; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,16 @@ class StatementSet:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every conversation, in order, and over whether their labels are known."""
-        return content_hash([self.labelled, *map(asdict, self.conversations)])
+        return content_hash([self.labelled, *map(_described, self.conversations)])
+
+
+def _described(conversation: Conversation) -> dict[str, object]:
+    """A conversation as plain values, without groups where none is named: a field of later changes no fingerprint."""
+    described = asdict(conversation)
+    for statement in described["statements"]:
+        if not statement["group"]:
+            del statement["group"]
+    return described
 
 
 def content_hash(rows: Iterable[object]) -> str:

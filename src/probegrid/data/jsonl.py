@@ -14,7 +14,7 @@ from functools import partial
 from probegrid.data.example import Conversation, Question, QuestionSet, StatementSet
 from probegrid.data.sampling import draw, paragraph_group, question_set
 from probegrid.data.source import read_splits
-from probegrid.data.statements import single_statement
+from probegrid.data.statements import group_of, single_statement, without_outer_space
 from probegrid.data.table import Row, Table, cell, text, texts, truth
 from probegrid.errors import DataError
 from probegrid.schema import QuestionDatasetConfig
@@ -39,6 +39,8 @@ class JsonlConfig(QuestionDatasetConfig):
     """Column of the id; null: ``id`` where there is one, else the row's place. Statements too."""
     context_column: str | None = None
     """Column of the paragraph that holds the answer; null: ``context`` where there is one, else none."""
+    group: str | None = None
+    """Column whose equal values stay together in a split and in resamples; null: what shares a context."""
     answerable_only: bool = False
     """Leave out the questions that have no answer; a note says how many."""
     labelled: bool = True
@@ -58,7 +60,7 @@ def load(config: JsonlConfig) -> QuestionSet | StatementSet:
         return _statement_set(config, table)
     tables = [table, *splits]
     for table in tables:
-        for field in ("question_column", "answers_column", "id_column", "context_column"):
+        for field in ("question_column", "answers_column", "id_column", "context_column", "group"):
             if column := getattr(config, field):
                 table.require([column], f"Name yours with dataset.{field}=<column>")
     return question_set(config, tables, partial(_question, config), OWN_RULE, config.answerable_only)
@@ -72,7 +74,7 @@ def _question(config: JsonlConfig, row: Row, row_id: str, where: str) -> Questio
         text=asked,
         references=texts(cell(row, config.answers_column, where), f"an answer in {where}"),
         context=context,
-        group=paragraph_group(context),
+        group=group_of(row, config.group, where) or paragraph_group(context),
     )
 
 
@@ -89,13 +91,15 @@ def _context(config: JsonlConfig, row: Row, where: str) -> str:
 def _statement_set(config: JsonlConfig, table: Table) -> StatementSet:
     if config.labelled:
         table.require(["label"], "Statements without labels can be scored, with dataset.labelled=false")
+    if config.group:
+        table.require([config.group], "Name a column that is there with dataset.group=<column>")
     conversations = list(_statements(config, table))
     if len({conversation.id for conversation in conversations}) < len(conversations):
         raise DataError(
             f"two statements of {table.name} have the same id; choose another column with dataset.id_column."
         )
     drawn, notes = draw(conversations, config, "statements", table.name)
-    return StatementSet(drawn, notes, labelled=config.labelled)
+    return without_outer_space(StatementSet(drawn, notes, labelled=config.labelled))
 
 
 def _statements(config: JsonlConfig, table: Table) -> Iterator[Conversation]:
@@ -103,4 +107,9 @@ def _statements(config: JsonlConfig, table: Table) -> Iterator[Conversation]:
         row, where = table.row(index), table.where(index)
         statement = text(cell(row, "statement", where), f"the statement in {where}")
         label = config.labelled and truth(cell(row, "label", where), f"the label in {where}")
-        yield single_statement(_id(config, row, table.row_id(index), where), statement, label)
+        yield single_statement(
+            _id(config, row, table.row_id(index), where),
+            statement,
+            label,
+            group=group_of(row, config.group, where),
+        )
