@@ -41,13 +41,13 @@ def test_a_calibrated_score_has_zero_in_its_interval(clustered: bool) -> None:
 def test_the_interval_holds_the_error_of_a_wrong_score(shift: float, n: int) -> None:
     generator, truth = np.random.default_rng(1), _population_gap(shift)
     found = [
-        miscalibration(
-            generator.random(n) < np.clip(stated - shift, 0, 1), stated, seed=seed, resamples=200
-        )
+        miscalibration(generator.random(n) < np.clip(stated - shift, 0, 1), stated, seed=seed, resamples=200)
         for seed, stated in enumerate(generator.random((200, n)))
     ]
     assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.91
-    bias, debiased = (np.mean(values) - truth for values in zip(*((one.ece, one.debiased) for one in found), strict=True))
+    bias, debiased = (
+        np.mean(values) - truth for values in zip(*((one.ece, one.debiased) for one in found), strict=True)
+    )
     if n == 100:
         assert abs(debiased) < bias
     else:

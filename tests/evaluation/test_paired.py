@@ -100,7 +100,10 @@ def test_a_p_value_goes_beyond_what_flippings_can_count() -> None:
     assert math.log(alone.p_value) == pytest.approx(math.log(exact), rel=0.05)
     rows = [f"{row}" for row in range(400)]
     grouped = compare_areas(
-        (np.arange(400) % 2 == 0, first + np.arange(400) % 2), (np.arange(400) % 2 == 0, np.arange(400)), rows, seed=0
+        (np.arange(400) % 2 == 0, first + np.arange(400) % 2),
+        (np.arange(400) % 2 == 0, np.arange(400)),
+        rows,
+        seed=0,
     )
     assert grouped.p_value < 1
 
@@ -119,7 +122,9 @@ def test_false_alarms_come_as_often_as_they_should(share: float, clustered: bool
         first, second = (shared + generator.normal(size=50) for _ in range(2))
         groups = group.astype(str).tolist() if clustered else None
         area = compare_areas((labels, first), (labels, second), groups, seed=seed, flips=400)
-        verdict = compare_shares((first > 0.6) == labels, (second > 0.6) == labels, groups, seed=seed, flips=400)
+        verdict = compare_shares(
+            (first > 0.6) == labels, (second > 0.6) == labels, groups, seed=seed, flips=400
+        )
         for name, one in (("auroc", area), ("accuracy", verdict)):
             alarms[name] += one.p_value < 0.05
             assert (one.low <= 0 <= one.high) == (one.p_value >= 0.05)

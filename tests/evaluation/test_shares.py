@@ -30,7 +30,9 @@ def test_wilson_by_worked_values(right: int, n: int, ends: tuple[float, float]) 
     assert wilson(right / n, n) == pytest.approx((reference.low, reference.high), abs=1e-12)
 
 
-@pytest.mark.parametrize(("n", "share"), [(50, 0.1), (100, 0.05), (100, 0.5), (400, 0.02), (400, 0.98), (3000, 0.9)])
+@pytest.mark.parametrize(
+    ("n", "share"), [(50, 0.1), (100, 0.05), (100, 0.5), (400, 0.02), (400, 0.98), (3000, 0.9)]
+)
 def test_an_accuracy_is_covered_by_exact_enumeration(n: int, share: float) -> None:
     """Every count that n answers can have, by its probability: no simulation."""
     standing = Standing(n, 0, n, 0, 1.0)
@@ -55,7 +57,9 @@ def test_the_design_effect_counts_copies_once() -> None:
     copied = Standing.of(np.repeat(labels, 4), [f"{row // 4}" for row in range(800)])
     assert copied.design == pytest.approx(4, rel=0.01)
     assert copied.fewest == labels.sum()
-    independent = Standing.of(np.random.default_rng(1).random(800) < 0.3, [f"{row // 4}" for row in range(800)])
+    independent = Standing.of(
+        np.random.default_rng(1).random(800) < 0.3, [f"{row // 4}" for row in range(800)]
+    )
     assert 1 <= independent.design < 1.3
 
 
@@ -74,7 +78,11 @@ def test_a_perfect_ranking_of_few_has_a_wide_interval() -> None:
 
 def test_nothing_has_no_interval() -> None:
     one_group = Standing.of([True, False], ["a", "a"])
-    for ends in (share_ends(0.5, 0.1, one_group), area_ends(0.5, 0.1, one_group), ranked_ends(0.5, 0.1, 2, one_group)):
+    for ends in (
+        share_ends(0.5, 0.1, one_group),
+        area_ends(0.5, 0.1, one_group),
+        ranked_ends(0.5, 0.1, 2, one_group),
+    ):
         assert all(map(math.isnan, ends))
     assert all(map(math.isnan, mean_ends([1.0])))
 

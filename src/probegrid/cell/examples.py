@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from probegrid.readings.answers import AnswerReading
 
 
+_APART = 1_000_003  # between the seeds of repeats, so that neighbouring seeds of a sweep share none
+
+
 def examples_of_statements(data: StatementSet) -> Examples:
     """Every statement, in order, with its label."""
     found = [(talk.id, statement) for talk in data.conversations for statement in talk.statements]
@@ -29,6 +32,7 @@ def examples_of_statements(data: StatementSet) -> Examples:
         tuple(statement.text for _, statement in found),
         tuple(statement.source for _, statement in found),
         np.array([statement.label for _, statement in found]),
+        tuple(statement.group for _, statement in found),
     )
 
 
@@ -44,6 +48,7 @@ def examples_of_answers(reading: AnswerReading, correct: Sequence[bool]) -> Exam
         ),
         ("",) * len(questions),
         np.array(correct),
+        are_statements=False,
     )
 
 
@@ -55,8 +60,8 @@ class Divided:
     division: Division
 
     @classmethod
-    def of(cls, examples: Examples, probe: TrainedProbe) -> Divided:
-        """Divide as the probe asks.
+    def of(cls, examples: Examples, probe: TrainedProbe, *, repeat: int = 0) -> Divided:
+        """Divide as the probe asks; a repeat is a division by another seed.
 
         Raises:
             DataError: a split lacks a class, or there is a single source to leave out.
@@ -67,7 +72,10 @@ class Divided:
             examples.conversations,
             examples.texts,
             examples.sources,
-            seed=probe.seed,
+            seed=probe.seed + repeat * _APART,
+            groups=examples.groups or None,
+            by_subject=examples.are_statements,
+            folds=probe.folds,
         )
         return cls(examples, division)
 

@@ -63,7 +63,8 @@ def classification_metrics(
             "accuracy": ratio(weights @ (called == truth), weights.sum(axis=1)),
             "balanced_accuracy": (ratio(true_positives, positives) + ratio(true_negatives, negatives)) / 2,
             "mcc": ratio(
-                true_positives * true_negatives - (positive_calls - true_positives) * (positives - true_positives),
+                true_positives * true_negatives
+                - (positive_calls - true_positives) * (positives - true_positives),
                 np.sqrt(positives * negatives * positive_calls * (negatives + positives - positive_calls)),
             ),
             "majority_accuracy": ratio(weights @ (truth == most), weights.sum(axis=1)),
@@ -208,14 +209,14 @@ class _Calls:
 
     def _standing_among(self, right: BoolArray, among: BoolArray) -> Standing:
         rows = np.flatnonzero(among)
-        return Standing.of(right[rows], [self.groups[row] for row in rows])
+        return Standing.of(right[rows], [self.groups[int(row)] for row in rows])
 
     def _within(self, value: float, variance: float) -> Ends:
         """By the conversations that hold both labels: each adds its pairs."""
         talks = np.asarray(self.conversations, dtype=object)
         mixed = np.isin(talks, list({*talks[self.truth]} & {*talks[~self.truth]}))
         rows = np.flatnonzero(mixed)
-        standing = Standing.of(self.truth[rows], [self.groups[row] for row in rows])
+        standing = Standing.of(self.truth[rows], [self.groups[int(row)] for row in rows])
         if standing.clusters < standing.n:  # examples of one conversation are ranked against each other alone
             standing = replace(standing, design=standing.n / standing.clusters)
         return ranked_ends(value, variance, standing.n, standing)

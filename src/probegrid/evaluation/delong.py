@@ -57,8 +57,8 @@ class Placements:
     def contributions(self) -> FloatArray:
         """What each example adds to the area, `float64[n]`: they sum to it, and their deviations give its variance.
 
-        The linear part of the area (Hoeffding's projection), for sums over clusters (Obuchowski 1997); deviations within
-        a class are scaled as in DeLong's variance, by the root of m / (m - 1).
+        The linear part of the area (Hoeffding's projection), for sums over clusters (Obuchowski 1997); deviations
+        within a class are scaled as in DeLong's variance, by the root of m / (m - 1).
         """
         sizes = np.where(self.labels, self.labels.sum(), (~self.labels).sum())
         scale = np.sqrt(sizes / np.maximum(sizes - 1, 1)) / sizes

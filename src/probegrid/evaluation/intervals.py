@@ -58,7 +58,7 @@ class Resampled:
     clusters: int
 
     def variance(self, name: str) -> float:
-        """Variance of a metric: that over the resamples, which divides by clusters, times G / (G - 1); `nan` for none."""
+        """Variance of a metric: that over the resamples, times G / (G - 1) for G clusters; `nan` for none."""
         valid = self._valid(name)
         if valid.size < _FEWEST_RESAMPLES:
             return float("nan")
@@ -70,9 +70,7 @@ class Resampled:
 
     def percentile(self, name: str) -> Estimate:
         """A metric with the expanded percentile interval."""
-        return Estimate(
-            self.values[name], *_interval(self.drawn[name], self.values[name], self.clusters)
-        )
+        return Estimate(self.values[name], *_interval(self.drawn[name], self.values[name], self.clusters))
 
     def _valid(self, name: str) -> FloatArray:
         drawn = self.drawn[name]

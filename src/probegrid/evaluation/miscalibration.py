@@ -94,8 +94,7 @@ def miscalibration(
         for shape in (*shapes, _unit((1 - _GATHERED) * as_found + _GATHERED * gathered))
     )
     high = max(
-        test.size(1 - _TAIL, shape)
-        for shape in (*shapes, _unit((1 - _SPREAD) * as_found + _SPREAD * even))
+        test.size(1 - _TAIL, shape) for shape in (*shapes, _unit((1 - _SPREAD) * as_found + _SPREAD * even))
     )
     return Miscalibration(
         ece=ece,

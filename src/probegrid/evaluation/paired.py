@@ -6,9 +6,9 @@ The test is one of flipped signs. A difference is a sum of what each group of ex
 exchangeable, each group could as well have added the opposite. The p-value is the share of flippings that go at least
 as far, those that go exactly as far counted half (mid-p), all of them counted where there are few, else drawn. Of
 verdicts that stand alone this is McNemar's mid-p test of the discordant pairs (Fagerland, Lydersen & Laake 2013), in
-closed form. Of two AUROCs of the same labels it is the permutation test that swaps an example's two ranks (Bandos, Rockette
-& Gur 2005): the difference after any swaps is a sum over examples of a sign times a number, `swapped`, so that no
-swap needs a ranking of its own. Where labels differ too, the sum is of the areas' linear parts (`delong`).
+closed form. Of two AUROCs of the same labels it is the permutation test that swaps an example's two ranks (Bandos,
+Rockette & Gur 2005): the difference after any swaps is a sum over examples of a sign times a number, `swapped`, so that
+no swap needs a ranking of its own. Where labels differ too, the sum is of the areas' linear parts (`delong`).
 
 The interval has the standard error of the groups' contributions, or the one that the test implies where that is larger:
 so an interval at a level holds 0 exactly where the test does not reject at it.
@@ -22,10 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from probegrid.evaluation.checks import BoolArray, FloatArray, IntArray, as_labels
+from probegrid.evaluation.checks import FloatArray, IntArray, as_labels
 from probegrid.evaluation.delong import Placements
 from probegrid.evaluation.intervals import Estimate
-from probegrid.evaluation.shares import LEVEL, student
+from probegrid.evaluation.shares import LEVEL
 
 _MOST_ENUMERATED = 14  # groups whose flippings are all counted: 16 thousand
 _FEWEST_BEYOND = 10
@@ -114,14 +114,16 @@ def compare_areas(
     """
     truths = [as_labels(labels) for labels, _ in (first, second)]
     if len(truths[0]) != len(truths[1]):
-        raise ValueError(f"two scorings of the same examples are needed: {len(truths[0])} and {len(truths[1])}")
+        raise ValueError(
+            f"two scorings of the same examples are needed: {len(truths[0])} and {len(truths[1])}"
+        )
     if any(truth.all() or not truth.any() for truth in truths):
         nan = float("nan")
         return Difference(nan, nan, nan, 0, nan, nan, nan)
     one, other = (Placements.of(*scoring) for scoring in (first, second))
     linear = _by_group(one.contributions() - other.contributions(), groups)
     terms = linear
-    if np.array_equal(*truths):
+    if np.array_equal(truths[0], truths[1]):
         terms = _by_group(swapped(truths[0], first[1], second[1]), groups)
     p_value = sign_flip(terms, seed=seed, flips=flips)
     return _difference(one.area - other.area, _error(linear), len(linear), p_value)
@@ -151,7 +153,9 @@ def swapped(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> FloatArra
             sum(np.searchsorted(of, row, "left") + np.searchsorted(of, row, "right") for of in others) / 2
             for row in own
         ]
-        found[truth == label] = (1 if label else -1) * (below[0] - below[1]) / (2 * own.shape[1] * others.shape[1])
+        found[truth == label] = (
+            (1 if label else -1) * (below[0] - below[1]) / (2 * own.shape[1] * others.shape[1])
+        )
     return found
 
 
@@ -288,11 +292,8 @@ def _ends(value: float, error: float, degrees: float, p_value: float, level: flo
         return float("nan"), float("nan")
     half = float(stdtrit(degrees, (1 + level) / 2)) * error
     if value != 0:
-        rejected = p_value < 1 - level
-        if rejected:
-            half = min(half, abs(value) * (1 - 1e-9))
-        else:
-            half = max(half, abs(value))
+        is_rejected = p_value < 1 - level
+        half = min(half, abs(value) * (1 - 1e-9)) if is_rejected else max(half, abs(value))
     return value - half, value + half
 
 
@@ -300,8 +301,8 @@ def _signs(n: int, seed: int, flips: int) -> list[FloatArray]:
     """Blocks of signs `float64[r, n]`: every flipping where they are few, else drawn ones."""
     if n <= _MOST_ENUMERATED:
         bits: IntArray = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
-        return [bits * 2.0 - 1]
+        return [(bits * 2 - 1).astype(np.float64)]
     generator = np.random.default_rng([seed, *b"flips"])
     rows = max(1, _BLOCK // n)
     sizes = [min(rows, flips - start) for start in range(0, flips, rows)]
-    return [generator.integers(0, 2, size=(size, n)) * 2.0 - 1 for size in sizes]
+    return [(generator.integers(0, 2, size=(size, n)) * 2 - 1).astype(np.float64) for size in sizes]

@@ -240,7 +240,7 @@ def risk_at(labels: ArrayLike, scores: ArrayLike, coverage: float) -> float:
 
 
 def coverage_at_risk(labels: ArrayLike, scores: ArrayLike, risk: float) -> float:
-    """The greatest share k / n of examples that can be kept with an error rate of at most `risk` among them; 0 for none.
+    """The greatest share k / n of examples that can be kept with at most `risk` errors among them; 0 for none.
 
     The risk does not rise steadily with coverage; the greatest share counts.
     """

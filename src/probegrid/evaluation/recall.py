@@ -13,7 +13,7 @@ from probegrid.evaluation.shares import LEVEL, Ends, Standing, wilson
 
 
 def recall_ends(labels: ArrayLike, scores: ArrayLike, max_fpr: float, standing: Standing) -> Ends:
-    """Interval of the recall at a false positive rate; the threshold's and the recall's own are added (Zou & Donner 2008).
+    """Interval of the recall at a false positive rate: the threshold's and the recall's own added (Zou & Donner 2008).
 
     The threshold's is between two order statistics of the negatives, which hold its quantile whatever their
     distribution; the recall's is Wilson's. It is wide: of 300 negatives none need lie beyond their 99th percentile, so

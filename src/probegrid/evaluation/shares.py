@@ -3,12 +3,12 @@
 Knows a value, its variance, and how many examples, clusters and errors stand behind it.
 
 A share's variance vanishes at 0 and 1, and so does a bootstrap's interval: 0 wrong answers of 400 do not show that none
-ever is. Wilson's interval (1927) takes the variance at the end of the interval and not at the value. A number that is no
-plain share (a clustered accuracy, an AUROC, an AURC) is worth ``value (1 - value) / variance`` examples (Dean & Pagano
-2015, "Evaluating confidence interval methods for binomial proportions in clustered surveys"), and gets Wilson's interval
-with these. Its variance is itself an estimate, too low where few errors stand behind it: it is averaged with that of a
-reference, which counts as a few more errors, and never goes below its own. For the AUROC the reference is Hanley &
-McNeil's (1982) in Newcombe's (2006) symmetric form, which needs no more than the value.
+ever is. Wilson's interval (1927) takes the variance at the end of the interval and not at the value. A number that is
+no plain share (a clustered accuracy, an AUROC, an AURC) is worth ``value (1 - value) / variance`` examples (Dean &
+Pagano 2015, "Evaluating confidence interval methods for binomial proportions in clustered surveys"), and gets Wilson's
+interval with these. Its variance is itself an estimate, too low where few errors stand behind it: it is averaged with
+that of a reference, which counts as a few more errors, and never goes below its own. For the AUROC the reference is
+Hanley & McNeil's (1982) in Newcombe's (2006) symmetric form, which needs no more than the value.
 
 Simulated coverage is in LOG.md (``benchmarks/coverage.py``).
 """
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from probegrid.evaluation.checks import FloatArray, as_labels
+from probegrid.evaluation.checks import BoolArray, FloatArray, IntArray, as_labels
 
 LEVEL = 0.95
 """Confidence level of every interval."""
@@ -94,7 +94,7 @@ class Standing:
         return " and ".join(counts)
 
 
-def _design(truth: FloatArray, cluster_of: FloatArray, clusters: int) -> float:
+def _design(truth: BoolArray, cluster_of: IntArray, clusters: int) -> float:
     n, share = len(truth), truth.mean()
     alone = share * (1 - share) * n
     if clusters < 2 or alone == 0:

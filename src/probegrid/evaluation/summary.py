@@ -151,9 +151,7 @@ def evaluate_answers(
         found = miscalibration(truth, scores, groups, seed=seed, resamples=resamples)
         estimates["ece"] = drawn.estimate("ece", (found.low, found.high))
         plain |= calibration_numbers(found)
-    notes = {
-        name: note for name in estimates if (note := _note(name, estimates[name], standing)) is not None
-    }
+    notes = {name: note for name in estimates if (note := _note(name, estimates[name], standing)) is not None}
     return Summary(estimates, standing.n, standing.positives, notes, plain)
 
 
@@ -175,7 +173,9 @@ def area_interval(
     return area_ends(drawn.values[name], Placements.of(truth, scores).variance(), standing)
 
 
-def mean_estimate(values: ArrayLike, groups: Sequence[str] | None = None, *, is_share: bool = False) -> Estimate:
+def mean_estimate(
+    values: ArrayLike, groups: Sequence[str] | None = None, *, is_share: bool = False
+) -> Estimate:
     """A mean with its interval, clusters whole.
 
     Args:
@@ -202,7 +202,7 @@ def variance_of_mean(values: FloatArray, groups: Sequence[str] | None) -> float:
 def prr_ends(value: float, variance: float, standing: Standing) -> Ends:
     """Ends of a prediction-rejection ratio, at most 1; by what it lacks of 1, halved, as a share."""
     lacking = (1 - value) / 2
-    size = 4 * standing.positives * standing.negatives / standing.n
+    size = 4 * standing.positives * standing.negatives / max(standing.n, 1)
     low, high = ranked_ends(min(max(lacking, 0.0), 1.0), variance / 4, size, standing)
     if lacking > 1 and not np.isnan(low):  # below -1, where there is no edge
         half = 2 * np.sqrt(variance)
