@@ -126,9 +126,7 @@ def compare_cells(
     adjusted = dict(zip(tests, holm(list(tests.values())).tolist(), strict=True))
     count = sum(not math.isnan(p_value) for p_value in adjusted.values())
     corrected = [
-        replace(
-            one, accuracy=_with(one.accuracy, adjusted, count), auroc=_with(one.auroc, adjusted, count)
-        )
+        replace(one, accuracy=_with(one.accuracy, adjusted, count), auroc=_with(one.auroc, adjusted, count))
         for one in made
     ]
     of = len(cells if family is None else family)
@@ -136,9 +134,7 @@ def compare_cells(
     return Comparisons(compared, corrected, [*not_made, *unmade], count, name)
 
 
-def _compared(
-    pairs: Sequence[Pair], *, seed: int, resamples: int
-) -> tuple[list[Comparison], list[Unpaired]]:
+def _compared(pairs: Sequence[Pair], *, seed: int, resamples: int) -> tuple[list[Comparison], list[Unpaired]]:
     made: list[Comparison] = []
     not_made: list[Unpaired] = []
     for pair in pairs:

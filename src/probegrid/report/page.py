@@ -17,6 +17,7 @@ _HEADINGS = {
     "cell_costs": "Time and memory of each cell",
     "other_scores": "Other scores",
     "compared_scores": "Scores of one reading compared",
+    "rules": "Other rules of correctness",
     "failed": "Failed cells",
 }
 _FIGURES = {

@@ -21,7 +21,9 @@ from probegrid.report.cost_table import cell_costs_table, costs_table
 from probegrid.report.costs import contrast_costs, is_compared_in_cost
 from probegrid.report.figures import draw_figures
 from probegrid.report.page import figure_heading, page
+from probegrid.report.rules_table import rules_table
 from probegrid.report.score_table import compared_scores_table
+from probegrid.report.seeds import over_seeds
 from probegrid.report.select import select
 from probegrid.report.tables import Table
 from probegrid.schema import Family, ReportConfig
@@ -44,6 +46,7 @@ class Report:
         wide_table: the same with more metrics, for the page.
         cell_costs: what each cell took, for the page and the files; None where nothing was read.
         compared_scores: the scores of each cell against each other, likewise; None where no cell has several.
+        rules: the answers of each cell under other rules of correctness, likewise; None where no cell has answers.
         others: comparisons, costs, other scores, failed cells; as far as there are any.
         figures: PNG images by name.
         notes: what is not shown, and why.
@@ -56,6 +59,7 @@ class Report:
     wide_table: Table | None
     cell_costs: Table | None
     compared_scores: Table | None
+    rules: Table | None
     others: Sequence[Table]
     figures: Mapping[str, bytes]
     notes: Sequence[str]
@@ -71,14 +75,18 @@ class Report:
         """Every table's rows with their raw values by the table's name: ``frames["comparisons"]``.
 
         ``table``: the cells that ended well, every metric of each. ``comparisons`` and ``costs``: pairs, where
-        something was compared. ``cell_costs``, ``other_scores``, ``compared_scores``, ``failed``: where there are any.
+        something was compared. ``cell_costs``, ``other_scores``, ``compared_scores``, ``rules``, ``failed``: where
+        there are any.
         """
         return {table.name: table.frame() for table in self._filed}
 
     @property
     def _filed(self) -> list[Table]:
         """All tables that are files."""
-        return [*self.tables, *(table for table in (self.cell_costs, self.compared_scores) if table)]
+        return [
+            *self.tables,
+            *(table for table in (self.cell_costs, self.compared_scores, self.rules) if table),
+        ]
 
     @cached_property
     def files(self) -> dict[str, bytes]:
@@ -87,7 +95,7 @@ class Report:
         for table in self._filed:
             files |= table.files()
         files |= {f"figures/{name}.png": image for name, image in self.figures.items()}
-        of_page = (self.wide_table, *self.others, self.compared_scores, self.cell_costs)
+        of_page = (self.wide_table, *self.others, self.compared_scores, self.rules, self.cell_costs)
         shown = [table for table in of_page if table is not None]
         return files | {
             PAGE_FILE: page(
@@ -137,10 +145,25 @@ def make_report(
         wide_table=cells_table(done, is_wide=True) if done else None,
         cell_costs=cell_costs_table(done),
         compared_scores=compared_scores_table(done, seed=seed, flips=resamples),
+        rules=rules_table(done, seed=seed),
         others=[table for table in others if table is not None],
         figures=figures.images,
-        notes=[_not_drawn(len(done), figures.left_out)] if figures.left_out else [],
+        notes=[
+            *_first_seeds(done),
+            *([_not_drawn(len(done), figures.left_out)] if figures.left_out else []),
+        ],
     )
+
+
+def _first_seeds(cells: Sequence[RecordedCell]) -> list[str]:
+    """What to know of curves where cells differ in seeds alone."""
+    together = over_seeds(cells)
+    if len(together) == len(cells):
+        return []
+    return [
+        f"{len(cells)} cells are {len(together)} but for their seeds: numbers and points are means, error bars a "
+        "standard deviation either way, curves those of the first seed."
+    ]
 
 
 def _not_drawn(count: int, figures: Sequence[str]) -> str:

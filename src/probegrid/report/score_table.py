@@ -46,9 +46,7 @@ def compared_scores_table(cells: Sequence[RecordedCell], *, seed: int, flips: in
     """
     with_others = [cell for cell in cells if cell.other_scores and cell.has_one_scale]
     compared = {
-        cell.record.cell: found
-        for cell in with_others
-        if (found := _compared(cell, seed=seed, flips=flips))
+        cell.record.cell: found for cell in with_others if (found := _compared(cell, seed=seed, flips=flips))
     }
     with_others = [cell for cell in with_others if cell.record.cell in compared]
     if not with_others:
@@ -58,8 +56,8 @@ def compared_scores_table(cells: Sequence[RecordedCell], *, seed: int, flips: in
     tests = sorted({len(found) for found in compared.values()})
     return Table(
         name="compared_scores",
-        caption="Scores of one reading on the same answers: AUROC of the row minus that of the column, 95% intervals that "
-        f"hold together, p after Holm over the {' or '.join(map(str, tests))} pairs of scores of the cell.",
+        caption="Scores of one reading on the same answers: AUROC of the row minus that of the column, 95% intervals "
+        f"that hold together, p after Holm over the {' or '.join(map(str, tests))} pairs of scores of the cell.",
         columns=[*columns, "score", *(name.replace("_", " ") for name in names)],
         rows=[
             [
