@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from probegrid.evaluation.classification import classification_metrics, evaluate_classification
+from probegrid.evaluation.miscalibration import miscalibration
 from probegrid.evaluation.summary import answer_metrics, evaluate_answers
 
 Sample = tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.intp]]
@@ -104,7 +105,14 @@ def covered(setting: Setting, data_sets: int, resamples: int) -> tuple[int, dict
         )
         threshold = np.sqrt(2) * norm.ppf(setting.auroc) / 2
         calls = evaluate_classification(
-            labels, scores, np.full(len(labels), 0.5), groups, groups, threshold, seed=seed, resamples=resamples
+            labels,
+            scores,
+            np.full(len(labels), 0.5),
+            groups,
+            groups,
+            threshold,
+            seed=seed,
+            resamples=resamples,
         )
         for name, value in truth.items():
             kind, _, metric = name.partition(" ")
@@ -125,10 +133,40 @@ def rows(data_sets: int, resamples: int) -> Iterator[str]:
         )
 
 
+def ece_rows(data_sets: int, resamples: int) -> Iterator[str]:
+    """Coverage of the ECE's interval, and how often it begins at 0, for right and for wrong probabilities."""
+    truths = {
+        "calibrated": lambda stated: stated,
+        "lower by 0.1": lambda stated: np.clip(stated - 0.1, 0, 1),
+        "log-odds halved": lambda stated: 1 / (1 + np.sqrt((1 - stated) / stated)),
+    }
+    for said, true in truths.items():
+        for shape in ((1, 1), (8, 1)):
+            generator = np.random.default_rng(3)
+            large = generator.beta(*shape, size=2_000_000)
+            gaps = np.bincount(np.ceil(large * 15).astype(int) - 1, true(large) - large, 15) / len(large)
+            truth = float(np.abs(gaps).sum())
+            for n in (50, 400, 3000):
+                found = []
+                for seed in range(data_sets if n < 3000 else data_sets // 5):
+                    stated = generator.beta(*shape, size=n)
+                    labels = generator.random(n) < true(stated)
+                    found.append(miscalibration(labels, stated, seed=seed, resamples=resamples))
+                held = 100 * np.mean([one.low <= truth <= one.high for one in found])
+                at_zero = 100 * np.mean([one.low == 0 for one in found])
+                middle = np.mean([one.debiased for one in found])
+                yield (
+                    f"ECE, beta{shape} probabilities {said}, n {n}: truth {truth:.3f}, plug-in "
+                    f"{np.mean([one.ece for one in found]):.3f}, debiased {middle:.3f}, covered {held:.1f}, "
+                    f"from 0 {at_zero:.1f}"
+                )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-sets", type=int, default=500)
     parser.add_argument("--resamples", type=int, default=300)
     arguments = parser.parse_args()
-    for row in rows(arguments.data_sets, arguments.resamples):
-        print(row, flush=True)
+    for table in (ece_rows, rows):
+        for row in table(arguments.data_sets, arguments.resamples):
+            print(row, flush=True)
