@@ -262,6 +262,65 @@ def test_a_trained_probe_is_tested_on_other_datasets(places: tuple[str, ...], tm
     assert "transfer_auroc_facts_statements" not in result.metrics
 
 
+def test_a_copy_under_another_name_is_not_taken_for_other_statements(
+    places: tuple[str, ...], tmp_path: Path
+) -> None:
+    """How much of it the probe learned from is said, and a number of the rest stands beside: that of the test split."""
+    rows = [(one.text, one.is_true) for one in world.statements(0)[:160]]
+    write_statements(tmp_path / "own.csv", rows)
+    copy = write_statements(tmp_path / "copy.csv", [(f"{text} ", label) for text, label in rows])
+    own = (
+        *places,
+        "dataset=statements",
+        f"dataset.path={tmp_path / 'own.csv'}",
+        "probe=logistic",
+        "probe.layers=[4]",
+    )
+    result = probegrid.run([*own, f"probe.test_on=[statements:{copy}]"])
+    scores = result.tables["scores"]
+    learned = scores.split.isin(["train", "validation"]).mean()
+    assert (
+        f"leaky: {learned:.0%} of its 160 statements are word for word" in result.notes["transfer_auroc_copy"]
+    )
+    assert result.metrics["transfer_auroc_copy_unseen"] == pytest.approx(result.metrics["auroc"])
+    assert result.metrics["transfer_auroc_copy_ci_low"] < result.metrics["transfer_auroc_copy"]
+
+
+def test_repeats_and_folds_show_what_the_split_does(places: tuple[str, ...]) -> None:
+    repeated = probegrid.run([*places, *FEW, "dataset.num_samples=248", "probe.repeats=3"])
+    table = repeated.tables["repeats"]
+    assert table["repeat"].tolist() == [0, 1, 2]
+    assert table.auroc[0] == repeated.metrics["auroc"]
+    assert repeated.metrics["auroc_repeat_mean"] == pytest.approx(table.auroc.mean())
+    assert repeated.metrics["auroc_repeat_sd"] == pytest.approx(table.auroc.std())
+    assert repeated.metrics["auroc_repeat_sd"] > 0
+    folded = probegrid.run([*places, *FEW, "dataset.num_samples=248", "probe.folds=3"])
+    assert folded.metrics["load_s"] == 0
+    assert folded.metrics["n"] == len(folded.tables["scores"])
+    assert folded.tables["scores"].split.eq("test").all()
+    assert folded.tables["folds"].n.sum() == folded.metrics["n"]
+    assert folded.metrics["auroc"] == pytest.approx(
+        roc_auc_score(folded.tables["scores"].label, folded.tables["scores"].score)
+    )
+    assert dict(recorded(folded.folder)["steps"]["layer_auroc"])[4] == pytest.approx(folded.metrics["auroc"])
+
+
+def test_what_stands_beside_a_probe(logistic: Result) -> None:
+    metrics = logistic.metrics
+    for name in (
+        "selectivity",
+        "text_chars_auroc",
+        "mcc",
+        "balanced_accuracy",
+        "brier_platt",
+        "ece_isotonic",
+    ):
+        assert metrics[f"{name}_ci_low"] <= metrics[name] <= metrics[f"{name}_ci_high"], name
+    assert metrics["selectivity_ci_low"] > 0.2
+    assert metrics["brier_platt"] == pytest.approx(metrics["brier"], abs=0.02)
+    assert "no text recurs" in logistic.notes["control_auroc"]
+
+
 def test_another_dataset_by_the_same_name_is_not_taken_for_its_own(
     places: tuple[str, ...], tmp_path: Path
 ) -> None:

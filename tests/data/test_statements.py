@@ -97,3 +97,30 @@ def test_words_that_other_readers_take_for_nulls_are_kept(tmp_path: Path) -> Non
     loaded = statements(path)
     read = {found.statements[0].text: found.statements[0].label for found in loaded.conversations}
     assert read == {"NA": True, "null": False}
+
+
+def test_outer_white_space_is_left_out_and_said(tmp_path: Path) -> None:
+    """A trailing space on the true statements would tell a model what no word does."""
+    file = tmp_path / "spaced.csv"
+    file.write_text("statement,label\nTwo is even. ,1\n Four is even.,1\nTwo is odd.,0\nFour is odd.,0\n")
+    data = load(StatementsConfig(path=str(file)))
+    assert isinstance(data, StatementSet)
+    statements = [statement for talk in data.conversations for statement in talk.statements]
+    assert all(one.text == one.text.strip() for one in statements)
+    assert all(talk.messages[0].content == talk.statements[0].text for talk in data.conversations)
+    assert all(one.char_end == len(one.text) for one in statements)
+    assert "white space around 2 of 4 statements is left out" in data.notes
+
+
+def test_a_column_names_the_groups(tmp_path: Path) -> None:
+    file = tmp_path / "towns.csv"
+    file.write_text(
+        "statement,label,town\nIt rains in Lodz.,1,Lodz\nIt snows in Lodz.,0,Lodz\nIt is dry.,1,\n"
+    )
+    plain, grouped = (load(StatementsConfig(path=str(file), group=group)) for group in (None, "town"))
+    assert isinstance(plain, StatementSet)
+    assert isinstance(grouped, StatementSet)
+    assert sorted(talk.statements[0].group for talk in grouped.conversations) == ["", "Lodz", "Lodz"]
+    assert plain.fingerprint != grouped.fingerprint
+    with pytest.raises(DataError, match="city"):
+        load(StatementsConfig(path=str(file), group="city"))

@@ -43,6 +43,9 @@ def test_values_are_those_of_sklearn_and_of_plain_loops() -> None:
         "auroc": reference.roc_auc_score(LABELS, SCORES),
         "auprc": reference.average_precision_score(LABELS, SCORES),
         "accuracy": reference.accuracy_score(LABELS, called),
+        "balanced_accuracy": reference.balanced_accuracy_score(LABELS, called),
+        "mcc": reference.matthews_corrcoef(LABELS, called),
+        "majority_accuracy": (~LABELS).mean(),
         "precision": reference.precision_score(LABELS, called),
         "recall": reference.recall_score(LABELS, called),
         "f1": reference.f1_score(LABELS, called),
@@ -59,7 +62,7 @@ def test_values_are_those_of_sklearn_and_of_plain_loops() -> None:
         assert metric_info(name).unit == "1"
     assert expected["within_conversation_auroc"] > expected["auroc"] + 0.02
     assert (summary.n, summary.n_correct) == (300, int(LABELS.sum()))
-    assert summary.notes == {}
+    assert list(summary.notes) == ["recall_at_1_fpr"]
 
 
 def test_a_conversation_drawn_twice_counts_twice() -> None:
@@ -91,7 +94,7 @@ def test_what_is_undefined_is_nan_with_its_reason() -> None:
     one_group = evaluate_classification(
         LABELS, SCORES, PROBABILITIES, ["g"] * 300, CONVERSATIONS, 0, seed=0, resamples=50
     )
-    assert one_group.notes["auroc"] == "no interval for auroc: a bootstrap needs at least two groups"
+    assert one_group.notes["auroc"] == "no interval for auroc: it takes at least two groups"
 
 
 def test_a_conversation_in_two_groups_is_refused() -> None:

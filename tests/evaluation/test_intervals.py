@@ -1,4 +1,4 @@
-"""Intervals against a naive loop with the same resamples, and simulated coverage and false alarms."""
+"""The bootstrap against a naive loop with the same resamples, scipy's and DeLong's."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from probegrid.evaluation import intervals
-from probegrid.evaluation.calibration import Calibration
-from probegrid.evaluation.intervals import Difference, Metrics, bootstrap, holm, paired_difference
+from probegrid.evaluation.intervals import Metrics, bootstrap, resampled
 from probegrid.evaluation.ranking import Ranking
 
 Labels = NDArray[np.bool_]
@@ -122,29 +119,6 @@ def test_unusable_arguments_are_refused() -> None:
         bootstrap(metrics, 2, seed=0, resamples=0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("n_groups", "clustered", "data_sets"),
-    [(100, False, 3000), (400, False, 2000), (20, True, 3000), (60, True, 2000)],
-)
-def test_95_percent_intervals_hold_the_truth_93_to_97_percent_of_the_time(
-    n_groups: int, clustered: bool, data_sets: int
-) -> None:
-    """Of 2000 data sets: at a true coverage of 95% the share falls outside with probability 4e-5, at 92% it is let
-    pass with probability 0.05."""
-    generator = np.random.default_rng(n_groups)
-    labels, scores, _ = _simulated(generator, 400_000 // (6 if clustered else 1), clustered=clustered)
-    truth = {"accuracy": labels.mean(), "auroc": float(roc_auc_score(labels, scores))}
-    held = dict.fromkeys(truth, 0)
-    for seed in range(data_sets):
-        labels, scores, groups = _simulated(generator, n_groups, clustered=clustered)
-        estimates = bootstrap(_ranking_metrics(labels, scores), len(labels), groups, seed=seed, resamples=500)
-        for name, value in truth.items():
-            held[name] += estimates[name].low <= value <= estimates[name].high
-    shares = {name: count / data_sets for name, count in held.items()}
-    assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
-
-
 def _mann_whitney(labels: Labels, scores: Scores, axis: int) -> Scores:
     """The AUROC by scipy's ranks, many at once; sklearn has it for one at a time."""
     positives = labels.sum(axis=axis)
@@ -182,125 +156,17 @@ def test_the_interval_is_scipys_and_delongs() -> None:
     assert (found["auroc"].low, found["auroc"].high) == pytest.approx(ends, abs=0.006)
 
 
-def test_the_reflected_interval_of_a_calibrated_ece_reaches_down_to_zero() -> None:
-    """The percentile interval never does: resampling adds to a sum of absolute values."""
+def test_the_variance_is_that_of_the_mean() -> None:
+    """Of a mean the bootstrap's is known: the sample variance over n, and over groups that of their sums."""
     generator = np.random.default_rng(5)
-    reached = {"plain": 0, "reflected": 0}
-    for seed in range(40):
-        probabilities = generator.random(400)
-        calibration = Calibration(generator.random(400) < probabilities, probabilities)
+    labels = generator.random(60) < 0.3
+    groups = [f"{row // 3}" for row in range(60)]
 
-        def metrics(
-            weights: NDArray[np.float64], calibration: Calibration = calibration
-        ) -> dict[str, NDArray[np.float64]]:
-            return {"plain": calibration.ece(weights), "reflected": calibration.ece(weights)}
+    def mean(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        return {"mean": weights @ labels / weights.sum(axis=1)}
 
-        estimates = bootstrap(metrics, 400, seed=seed, resamples=300, reflected=["reflected"])
-        assert 0 <= estimates["reflected"].low <= estimates["reflected"].value <= estimates["reflected"].high
-        for name in reached:
-            reached[name] += estimates[name].low < 0.02
-    assert reached["plain"] == 0
-    assert reached["reflected"] >= 30
-
-
-def test_a_scoring_does_not_differ_from_itself() -> None:
-    labels, scores, groups = _simulated(np.random.default_rng(6), 40, clustered=True)
-    metrics = _ranking_metrics(labels, scores)
-    for difference in paired_difference(metrics, metrics, len(labels), groups, seed=0).values():
-        assert (difference.value, difference.low, difference.high, difference.p_value) == (0, 0, 0, 1)
-
-
-def test_pairing_finds_what_two_intervals_cannot() -> None:
-    """A small gain on scores that share most of their noise: the intervals overlap, the gain is clear."""
-    generator = np.random.default_rng(8)
-    labels = generator.random(400) < 0.5
-    scores = labels + generator.normal(size=400)
-    better = scores + 0.25 * labels + 0.05 * generator.normal(size=400)
-    first, second = _ranking_metrics(labels, better), _ranking_metrics(labels, scores)
-    difference = paired_difference(first, second, 400, seed=0)["auroc"]
-    assert bootstrap(first, 400, seed=0)["auroc"].low < bootstrap(second, 400, seed=0)["auroc"].high
-    assert difference.low > 0
-    assert difference.p_value < 0.001
-    mirrored = paired_difference(second, first, 400, seed=0)["auroc"]
-    assert (mirrored.value, mirrored.low) == pytest.approx((-difference.value, -difference.high))
-    assert mirrored.p_value == difference.p_value
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("clustered", [False, True])
-def test_p_values_are_uniform_when_there_is_no_difference(clustered: bool) -> None:
-    """1000 comparisons of two scorings equally good by construction: as many p-values below each level as there should
-    be, within four standard errors, and for AUROC, whose differences are no whole numbers, Kolmogorov and Smirnov."""
-    generator = np.random.default_rng(9)
-    found: dict[str, list[Difference]] = {"auroc": [], "accuracy": []}
-    for seed in range(1000):
-        labels, shared, groups = _simulated(generator, 60 if clustered else 250, clustered=clustered)
-        first, second = (shared + generator.normal(size=len(labels)) for _ in range(2))
-        metrics = [_called_metrics(labels, scores) for scores in (first, second)]
-        differences = paired_difference(*metrics, len(labels), groups, seed=seed, resamples=500)
-        for name, all_of_name in found.items():
-            all_of_name.append(differences[name])
-    for name, differences_of in found.items():
-        p_values = np.array([one.p_value for one in differences_of])
-        for level in (0.01, 0.05, 0.1, 0.5, 0.9):
-            error = math.sqrt(level * (1 - level) / len(p_values))
-            assert abs(np.mean(p_values < level) - level) < 4 * error, (name, level)
-        excluded = np.array([not one.low <= 0 <= one.high for one in differences_of])
-        assert np.mean((p_values < 0.05) == excluded) > 0.98
-    assert stats.kstest([one.p_value for one in found["auroc"]], "uniform").pvalue > 0.01
-
-
-def _called_metrics(labels: Labels, scores: Scores) -> Metrics:
-    """AUROC, and the accuracy of calling true what scores above 0.6."""
-    ranking, right = Ranking(labels, scores), (scores > 0.6) == labels
-
-    def metrics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        return {"auroc": ranking.counts(weights).auroc(), "accuracy": weights @ right / weights.sum(axis=1)}
-
-    return metrics
-
-
-def test_a_p_value_goes_beyond_what_resamples_can_count() -> None:
-    """Against the normal test of a paired difference in accuracy: eight standard errors, of which 2000 resamples see
-    nothing; its logarithm agrees."""
-    generator = np.random.default_rng(10)
-    labels = np.ones(400, dtype=bool)
-    right, other = generator.random(400) < 0.8, generator.random(400) < 0.5
-
-    def accuracy(correct: Labels) -> Metrics:
-        return lambda weights: {"accuracy": weights @ correct / weights.sum(axis=1)}
-
-    difference = paired_difference(accuracy(right), accuracy(other), len(labels), seed=0)["accuracy"]
-    gaps = right.astype(float) - other
-    z = gaps.mean() / (gaps.std(ddof=1) / math.sqrt(400))
-    assert difference.p_value < 1e-6
-    assert math.log(difference.p_value) == pytest.approx(math.log(2 * stats.norm.sf(z)), rel=0.15)
-
-
-def test_holm_by_hand() -> None:
-    """Holm (1979): 0.01 * 4, 0.02 * 3, 0.03 * 2 and 0.04 * 1, each at least the one before."""
-    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
-    assert holm([]).shape == (0,)
-
-
-def test_holm_leaves_out_what_was_not_compared() -> None:
-    adjusted = holm([0.01, math.nan, 0.02])
-    assert adjusted[[0, 2]] == pytest.approx([0.02, 0.02])
-    assert math.isnan(adjusted[1])
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_rejects_what_stepping_down_rejects(p_values: list[float]) -> None:
-    rejected = set()
-    for step, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        if p_values[index] * (len(p_values) - step) > 0.05:
-            break
-        rejected.add(index)
-    assert {index for index, p in enumerate(holm(p_values)) if p <= 0.05} == rejected
-
-
-@pytest.mark.parametrize("p_values", [[-0.1], [0.5, 1.2]])
-def test_holm_refuses_what_is_no_p_value(p_values: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
-        holm(p_values)
+    alone = resampled(mean, 60, seed=0, resamples=20_000).variance("mean")
+    assert alone == pytest.approx(labels.var(ddof=1) / 60, rel=0.04)
+    grouped = resampled(mean, 60, groups, seed=0, resamples=20_000).variance("mean")
+    assert grouped == pytest.approx(labels.reshape(20, 3).mean(axis=1).var(ddof=1) / 20, rel=0.04)
+    assert math.isnan(resampled(mean, 60, ["one"] * 60, seed=0).variance("mean"))

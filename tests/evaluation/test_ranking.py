@@ -221,3 +221,46 @@ def test_a_bootstrap_of_all_metrics_is_fast() -> None:
         assert np.isfinite(values).all()
     assert counts.accuracy_at([0.8, 0.9, 0.95]).shape == (2000, 3)
     assert time.process_time() - start < 1.0
+
+
+WORKED = [1, 0, 1, 1, 0, 1, 0, 0, 1, 1], [0.9, 0.8, 0.8, 0.7, 0.6, 0.55, 0.4, 0.3, 0.3, 0.95]
+
+
+def test_the_worked_values() -> None:
+    """Ten examples with ties; AUGRC also by fd-shifts, the AUROC by DeLong's reference code."""
+    assert ranking.auroc(*WORKED) == pytest.approx(0.708333, abs=1e-6)
+    assert ranking.auprc(*WORKED) == pytest.approx(0.810714, abs=1e-6)
+    assert ranking.aurc(*WORKED) == pytest.approx(0.239960, abs=1e-6)
+    assert ranking.excess_aurc(*WORKED) == pytest.approx(0.127341, abs=1e-6)
+    assert ranking.augrc(*WORKED) == pytest.approx(0.15)
+    assert ranking.prr(*WORKED) == pytest.approx(0.556890, abs=1e-6)
+    assert ranking.accuracy_at(*WORKED, 0.8) == pytest.approx(0.625)
+    assert ranking.risk_at(*WORKED, 0.8) == pytest.approx(0.375)
+    broken = [*WORKED[1][:2], 0.79, *WORKED[1][3:8], 0.29, WORKED[1][9]]
+    assert ranking.prr(WORKED[0], broken) == pytest.approx(0.479564, abs=1e-6)
+
+
+@given(tied_examples.filter(lambda found: 0 < sum(label for label, _ in found) < len(found)))
+def test_augrc_is_the_area_of_errors_accepted(examples: list[tuple[bool, int]]) -> None:
+    """By the trapezoid over distinct scores, as fd-shifts, and by its identity with the AUROC."""
+    labels, scores = np.array([label for label, _ in examples]), np.array([score for _, score in examples])
+    kept = [0, *((scores >= score).sum() for score in np.unique(scores)[::-1])]
+    accepted = [0, *((~labels & (scores >= score)).sum() for score in np.unique(scores)[::-1])]
+    area = np.trapezoid(np.array(accepted) / len(labels), np.array(kept) / len(labels))
+    assert ranking.augrc(labels, scores) == pytest.approx(area)
+
+
+def test_prr_of_the_best_the_random_and_one_class() -> None:
+    labels = [True, True, False, True, False]
+    assert ranking.prr(labels, labels) == 1
+    assert ranking.prr(labels, [0] * 5) == pytest.approx(0)
+    assert math.isnan(ranking.prr([True, True], [1, 2]))
+    assert ranking.augrc([True, True], [1, 2]) == 0
+
+
+def test_coverage_at_risk_takes_the_greatest_share() -> None:
+    """Risks 1, 1/2, 1/3, 1/4, 2/5: the risk falls and rises again."""
+    labels, scores = [False, True, True, True, False], [5, 4, 3, 2, 1]
+    assert ranking.coverage_at_risk(labels, scores, 1 / 3) == 0.8
+    assert ranking.coverage_at_risk(labels, scores, 0.4) == 1
+    assert ranking.coverage_at_risk(labels, scores, 0.2) == 0

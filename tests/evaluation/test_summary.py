@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from probegrid.evaluation import calibration, ranking
-from probegrid.evaluation.intervals import paired_difference
 from probegrid.evaluation.metrics import metric_info
-from probegrid.evaluation.summary import answer_metrics, evaluate_answers
+from probegrid.evaluation.summary import evaluate_answers, mean_estimate
 
 _GENERATOR = np.random.default_rng(0)
 PROBABILITIES = _GENERATOR.random(200)
@@ -30,7 +29,7 @@ def test_names_order_and_values() -> None:
             "accuracy_at_90",
             "accuracy_at_95",
         ),
-        *("ece", "brier"),
+        *("augrc", "prr", "ece", "brier", "risk_at_80", "risk_at_90", "risk_at_95"),
     ]
     metrics = summary.metrics
     assert list(metrics)[:4] == ["accuracy", "accuracy_ci_low", "accuracy_ci_high", "auroc"]
@@ -42,8 +41,11 @@ def test_names_order_and_values() -> None:
     assert metrics["accuracy_at_90"] == ranking.accuracy_at(LABELS, PROBABILITIES, 0.9)
     assert metrics["ece"] == pytest.approx(calibration.ece(LABELS, PROBABILITIES), abs=1e-15)
     assert metrics["brier"] == pytest.approx(calibration.brier(LABELS, PROBABILITIES), abs=1e-15)
+    assert metrics["risk_at_80"] == 1 - metrics["accuracy_at_80"]
+    assert metrics["risk_at_80_ci_low"] == 1 - metrics["accuracy_at_80_ci_high"]
     for name in summary.estimates:
-        assert metrics[f"{name}_ci_low"] < metrics[name] < metrics[f"{name}_ci_high"], name
+        assert metrics[f"{name}_ci_low"] <= metrics[name] <= metrics[f"{name}_ci_high"], name
+        assert metrics[f"{name}_ci_low"] < metrics[f"{name}_ci_high"], name
     assert summary.notes == {}
 
 
@@ -87,19 +89,18 @@ def test_one_class_is_nan_with_the_reason(label: bool, word: str) -> None:
         assert math.isnan(summary.metrics[f"{name}_ci_low"])
         assert summary.notes[name] == f"all 12 answers are {word}: {name.upper()} needs both classes"
     assert summary.metrics["accuracy"] == summary.metrics["accuracy_at_80"] == float(label)
-    assert "no width" in summary.notes["accuracy"]
+    assert 0 < metrics_width(summary.metrics, "accuracy") < 0.3
+    assert "0 of the 12 examples in one class" in summary.notes["aurc"]
+    assert "accuracy" not in summary.notes
 
 
-def test_left_out_resamples_are_noted() -> None:
-    summary = evaluate_answers([True, False, False, False], [0.3, 0.4, 0.1, 0.2], seed=0, resamples=100)
-    left_out = 100 - summary.estimates["auroc"].n_resamples_valid
-    assert left_out > 0
-    assert summary.notes["auroc"] == f"{left_out} of 100 resamples hold one class: left out"
+def metrics_width(metrics: dict[str, float], name: str) -> float:
+    return metrics[f"{name}_ci_high"] - metrics[f"{name}_ci_low"]
 
 
 def test_one_group_and_no_answers_have_their_reasons() -> None:
     one_group = evaluate_answers([True, False], [1, 0], ["a", "a"], seed=0)
-    assert "at least two groups" in one_group.notes["accuracy"]
+    assert "it takes at least two groups" in one_group.notes["accuracy"]
     nothing = evaluate_answers([], [], seed=0)
     assert math.isnan(nothing.metrics["accuracy"])
     assert nothing.metrics["n"] == 0
@@ -117,13 +118,13 @@ def test_a_score_that_is_no_probability_is_refused() -> None:
         evaluate_answers([True, False], [0.5, 1.5], seed=0, probability=True)
 
 
-def test_two_probes_compare_on_every_metric() -> None:
-    noisy = PROBABILITIES + np.random.default_rng(1).normal(size=200)
-    compared = paired_difference(
-        answer_metrics(LABELS, PROBABILITIES), answer_metrics(LABELS, noisy), 200, seed=0
-    )
-    assert compared["auroc"].value == pytest.approx(
-        ranking.auroc(LABELS, PROBABILITIES) - ranking.auroc(LABELS, noisy), abs=1e-15
-    )
-    assert compared["auroc"].p_value < 0.01
-    assert compared["accuracy"].p_value == 1
+def test_a_mean_of_shares_has_an_interval_inside_them() -> None:
+    """Twelve F1 of which one is not 1: the interval does not pass 1, and is wider where answers share a group."""
+    values = [1.0] * 11 + [0.4]
+    alone = mean_estimate(values, is_share=True)
+    assert alone.value == pytest.approx(0.95)
+    assert 0.6 < alone.low < 0.95 < alone.high < 1
+    grouped = mean_estimate(np.repeat(values, 3), [f"{row // 3}" for row in range(36)], is_share=True)
+    blind = mean_estimate(np.repeat(values, 3), is_share=True)
+    assert grouped.high - grouped.low > 1.3 * (blind.high - blind.low)
+    assert math.isnan(mean_estimate([]).value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ import torch
 from probegrid.compose import compose_cell
 from probegrid.errors import ConfigError, DataError
 from probegrid.evaluation.ranking import auroc
-from probegrid.evaluation.splits import TEST
+from probegrid.evaluation.splits import TEST, divide
 from probegrid.probes import ActivationProbe
 from probegrid.probes.control import Control
 from probegrid.probes.fitting.features import Features
 from probegrid.probes.logistic import ClassWeight, Logistic, Optimizer
 from probegrid.probes.mass_mean import MassMean
 from probegrid.probes.text_baseline import TextBaseline
+from probegrid.probes.training import Examples, control_auroc, features_of, train
 
 PROBES = [
     Logistic(),
@@ -75,17 +77,40 @@ def test_values_that_cannot_be_are_refused(values: dict[str, Any], message: str)
         Logistic(**values)
 
 
-def test_control_learns_shuffled_labels_alone(make_features: Callable[..., Features]) -> None:
-    features = make_features(separation=3.0, n=2000)
+def test_control_learns_random_labels_alone(make_features: Callable[..., Features]) -> None:
+    """Without texts each example has a label of its own, and splits keep their counts."""
+    features = replace(make_features(separation=3.0, n=2000), texts=())
     shuffled = features.with_shuffled_labels(0)
     assert torch.equal(Control().fit(features).directions, Logistic().fit(shuffled).directions)
     for part in np.unique(features.parts):
         assert shuffled.labels_of(part).sum() == features.labels_of(part).sum()
     test = features.parts == TEST
     scores = Control().fit(features).scores(features.activations)[test]
-    own = Control().fit(features.with_shuffled_labels(5))
+    own = Control(seed=5).fit(features)
     assert not torch.equal(own.directions, Control().fit(features).directions)
     assert np.mean([abs(auroc(shuffled.labels[test], column) - 0.5) for column in scores.T]) < 0.08
+
+
+def test_control_can_fail() -> None:
+    """80 texts, 5 copies each, a label a text: whoever remembers texts scores about 1 on it (Hewitt & Liang 2019)."""
+    generator = torch.Generator().manual_seed(0)
+    of_text = torch.randn(80, 1, 200, generator=generator).repeat_interleave(5, dim=0)
+    activations = of_text + 0.05 * torch.randn(400, 1, 200, generator=generator)
+    texts = tuple(f"Statement {row // 5}{'.' if row % 2 else ''}" for row in range(400))
+    labels = np.arange(400) % 2 == 0
+    examples = Examples(texts, tuple(map(str, range(400))), texts, ("",) * 400, labels)
+    division = divide("random", labels, examples.conversations, texts, examples.sources, seed=0)
+    control = control_auroc(Logistic(), examples, (0,), activations, division)
+    assert control.value > 0.97
+    fold = division.folds[0]
+    features = features_of(examples, fold, (0,), activations).with_shuffled_labels(3)
+    one_label = {}
+    for text, label in zip(texts, features.labels, strict=True):
+        assert one_label.setdefault(text.rstrip("."), label) == label
+    assert 0.45 < features.labels.mean() < 0.55
+    probe = train(Logistic(), features, fold)
+    own = auroc(features.labels[probe.test_rows], probe.scores[probe.test_rows])
+    assert abs(own - control.value) < 0.03, "labels that mean nothing leave no selectivity"
 
 
 def test_activations_that_are_not_numbers_are_refused(make_features: Callable[..., Features]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,15 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from probegrid.errors import ConfigError
 from probegrid.evaluation.agreement import agreement
-from probegrid.evaluation.intervals import holm
+from probegrid.evaluation.paired import holm
 from probegrid.report.cells import RecordedCell
 from probegrid.report.comparison_table import comparisons_table
 from probegrid.report.comparisons import SAME_ANSWERS, SAME_SCORES, Comparison, compare_cells
 from probegrid.report.pairing import find_pairs
+from probegrid.report.report import report_on
+from probegrid.report.rules_table import rules_table
+from probegrid.report.score_table import compared_scores_table
+from probegrid.schema import Family, ReportConfig
 
 pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
 
@@ -206,3 +211,71 @@ def test_agreement_by_hand() -> None:
     assert np.isnan(agreement(["a"], ["a"], [True], [True]).kappa)
     with pytest.raises(ValueError, match="as many answers"):
         agreement(["a"], ["a", "b"], [True], [True])
+
+
+def test_a_filter_changes_no_p_value_unless_asked(
+    cells: Sequence[RecordedCell], results: Path, tmp_path: Path
+) -> None:
+    """The family is all recorded comparisons along a key, or, if asked, those shown."""
+    shown = [cells[0], cells[3]]
+    whole = compare_cells(cells, "probe", seed=0, resamples=200)
+    part = compare_cells(shown, "probe", seed=0, resamples=200, family=cells)
+    alone = compare_cells(shown, "probe", seed=0, resamples=200)
+    assert (part.n_tests, part.family.endswith(f"of all recorded {len(cells)} cells")) == (
+        whole.n_tests,
+        True,
+    )
+    assert alone.n_tests <= whole.n_tests
+    one = only(part.made)
+    assert one.auroc.p_holm == next(
+        other.auroc.p_holm
+        for other in whole.made
+        if other.pair.first.record.cell == one.pair.first.record.cell
+    )
+    captions = {}
+    for family in Family:
+        config = ReportConfig(
+            folder=str(tmp_path / family.value),
+            compare="quantization",
+            probe="gnll",
+            resamples=50,
+            family=family,
+        )
+        report = report_on(results, config)
+        captions[family] = next(table.caption for table in report.tables if table.name == "comparisons")
+    assert f"of all recorded {len(cells)} cells" in captions[Family.all]
+    assert "recorded" not in captions[Family.shown]
+
+
+def test_the_scores_of_one_cell_are_compared(cells: Sequence[RecordedCell]) -> None:
+    """Every two of them once, by hand for one pair; signs turn below the diagonal of the matrix."""
+    cell = cells[3]
+    table = compared_scores_table([cell], seed=0, flips=200)
+    assert table is not None
+    names = ["semantic_entropy", *cell.other_scores]
+    assert table.columns[-len(names) :] == [name.replace("_", " ") for name in names]
+    assert len(table.records) == len(names) * (len(names) - 1) / 2
+    record = next(one for one in table.records if one["second"] == "gnll")
+    labels, others = cell.labels, cell.other_values
+    assert record["auroc_value"] == pytest.approx(
+        roc_auc_score(labels, cell.values) - roc_auc_score(labels, others["gnll"])
+    )
+    below, above = table.rows[names.index("gnll")], table.rows[0]
+    first, second = above[-len(names) + names.index("gnll")], below[-len(names)]
+    assert first.split()[0].lstrip("+-") == second.split()[0].lstrip("+-")
+    assert above[-len(names)] == "-"
+    assert compared_scores_table([cells[4]], seed=0) is None
+
+
+def test_answers_are_judged_by_other_rules(cells: Sequence[RecordedCell]) -> None:
+    table = rules_table([cells[0], cells[4]], seed=0)
+    assert table is not None
+    frame = table.frame()
+    assert set(frame["score"]) == {"gnll", *cells[0].other_scores}
+    chosen = frame[(frame["rule"] == "chosen") & (frame["score"] == "gnll")].iloc[0]
+    assert chosen["accuracy"] == cells[0].record.metrics["accuracy"]
+    assert chosen["auroc"] == pytest.approx(cells[0].record.metrics["auroc"])
+    assert {"em", "f1>=0.5", "contains", "rouge_l>0.3"} <= set(frame["rule"])
+    by_rule = frame.drop_duplicates("rule").set_index("rule")["accuracy"]
+    assert by_rule["f1>=0.3"] >= by_rule["f1>=0.5"] >= by_rule["f1>=0.7"] >= by_rule["em"]
+    assert rules_table([cells[4]], seed=0) is None

@@ -229,10 +229,10 @@ def test_figures_that_could_not_be_read_are_left_out_and_said(cells: Sequence[Re
     many = [
         replace(
             cells[0],
-            config={**cells[0].config, "seed": str(seed)},
-            record=replace(cells[0].record, cell=f"{seed:016d}"),
+            config={**cells[0].config, "prompt.num_few_shot": str(shots)},
+            record=replace(cells[0].record, cell=f"{shots:016d}"),
         )
-        for seed in range(200)
+        for shots in range(200)
     ]
     report = make_report(many, title="t", compare=None, seed=0, resamples=20)
     assert not {"roc", "risk_coverage", "seconds", "speed", "memory"} & {*report.figures}

@@ -6,6 +6,7 @@ Knows questions, judged answers and evaluation.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from probegrid.data.example import Question
 from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.extraction import Extracted
 from probegrid.evaluation.figures import png, reliability_figure, risk_coverage_figure, roc_figure
-from probegrid.evaluation.summary import Summary, evaluate_answers
+from probegrid.evaluation.summary import Summary, evaluate_answers, flat, mean_estimate
 from probegrid.probes import AnswerProbe, Of, Scores, Scoring
 from probegrid.probes.likelihood import logprobs, mean_logprob, perplexity, sum_logprob
 from probegrid.readings.answers import AnswerReading
@@ -115,6 +116,8 @@ def _evaluated(
         )
     if empty := metrics["n_empty"]:
         said["n_empty"] = f"{empty:.0f} answers have no text; their likelihood is that of their stop alone"
+    if cut := metrics["n_ended_length"]:
+        said["n_ended_length"] = f"{cut:.0f} answers were cut at decoding.max_new_tokens"
     return Outcome(
         metrics=metrics,
         notes=said,
@@ -269,22 +272,29 @@ def reading_metrics(answers: JudgedAnswers, seed: int) -> dict[str, float]:
     """What the answers themselves are like, whatever is said of them, and what reading them took."""
     reading, n = answers.reading, len(answers.verdicts)
     seconds = max(reading.read_s, 1e-9)
+    groups = [question.group or question.id for question in answers.data.questions]
+    alone = None if len({*groups}) == n else groups
+    ended = Counter(str(answer.ended) for answer in reading.greedy)
+    means = {
+        "nll_mean": [-sum_logprob(answer) for answer in reading.greedy],
+        "mean_nll_mean": [-mean_logprob(answer) for answer in reading.greedy],
+        "perplexity_mean": [perplexity(answer) for answer in reading.greedy],
+        "n_tokens_mean": [float(len(answer.token_ids)) for answer in reading.greedy],
+    }
     scored = {} if answers.options is None else answers.options.metrics(seed)
-    return (
-        extraction_metrics(answers.extracted)
-        | _asking(answers)
-        | scored
-        | {
-            "f1": sum(verdict.f1 for verdict in answers.verdicts) / n,
-            "nll_mean": -sum(map(sum_logprob, reading.greedy)) / n,
-            "mean_nll_mean": -sum(map(mean_logprob, reading.greedy)) / n,
-            "perplexity_mean": sum(map(perplexity, reading.greedy)) / n,
-            "n_tokens_mean": sum(len(answer.token_ids) for answer in reading.greedy) / n,
-            "n_empty": sum(answer.ended == "empty" for answer in reading.greedy),
-            "tokens_per_s": reading.generated_tokens / seconds,
-            "examples_per_s": n / seconds,
-        }
-    )
+    return {
+        **extraction_metrics(answers.extracted),
+        **_asking(answers),
+        **scored,
+        **flat({"f1": mean_estimate([verdict.f1 for verdict in answers.verdicts], alone, is_share=True)}),
+        **flat({name: mean_estimate(values, alone) for name, values in means.items()}),
+        "n_empty": ended["empty"],
+        "n_ended_stop": ended["stop"],
+        "n_ended_eos": ended["eos"],
+        "n_ended_length": ended["length"],
+        "tokens_per_s": reading.generated_tokens / seconds,
+        "examples_per_s": n / seconds,
+    }
 
 
 def extraction_metrics(extracted: Sequence[Extracted | None] | None) -> dict[str, float]:

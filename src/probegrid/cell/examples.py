@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from probegrid.readings.answers import AnswerReading
 
 
+_APART = 1_000_003  # between the seeds of repeats, so that neighbouring seeds of a sweep share none
+
+
 def examples_of_statements(data: StatementSet) -> Examples:
     """Every statement, in order, with its label."""
     found = [
@@ -32,6 +35,7 @@ def examples_of_statements(data: StatementSet) -> Examples:
         tuple(statement.text for _, statement in found),
         tuple(statement.source for _, statement in found),
         np.array([statement.label for _, statement in found]),
+        tuple(talk.group for talk in data.conversations for _ in talk.statements),
     )
 
 
@@ -67,6 +71,7 @@ def examples_of_answers(reading: AnswerReading, correct: Sequence[bool]) -> Exam
         ),
         ("",) * len(questions),
         np.array(correct),
+        are_statements=False,
     )
 
 
@@ -78,8 +83,8 @@ class Divided:
     division: Division
 
     @classmethod
-    def of(cls, examples: Examples, probe: TrainedProbe) -> Divided:
-        """Divide as the probe asks.
+    def of(cls, examples: Examples, probe: TrainedProbe, *, repeat: int = 0) -> Divided:
+        """Divide as the probe asks; a repeat is a division by another seed.
 
         Raises:
             DataError: a split lacks a class, or there is a single source to leave out.
@@ -90,7 +95,10 @@ class Divided:
             examples.conversations,
             examples.texts,
             examples.sources,
-            seed=probe.seed,
+            seed=probe.seed + repeat * _APART,
+            groups=examples.groups or None,
+            by_subject=examples.are_statements,
+            folds=probe.folds,
         )
         return cls(examples, division)
 

@@ -1,7 +1,7 @@
 """What a trained probe leaves behind: fit, numbers, pictures and the saved probe.
 
-Knows divided examples, activations and evaluation. Every number is of the test split. Beside a probe on activations
-stand, on the same split, a text baseline and a control.
+Knows divided examples, activations and evaluation. Every number is of the test split. What stands beside a probe on
+activations is `beside`'s, what other splits show `resplit`'s.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probegrid.cell.beside import baselines
 from probegrid.cell.examples import Divided
 from probegrid.cell.outcome import Outcome
+from probegrid.cell.resplit import calibrated_numbers, of_folds, of_repeats
 from probegrid.evaluation.classification import evaluate_classification
 from probegrid.evaluation.figures import png, reliability_figure, roc_figure, score_histogram_figure
 from probegrid.evaluation.probe_figures import (
@@ -21,14 +23,13 @@ from probegrid.evaluation.probe_figures import (
     projection_figure,
     training_history_figure,
 )
+from probegrid.evaluation.summary import Summary, flat
 from probegrid.probes import ActivationProbe, TrainedProbe
 from probegrid.probes.fitting.fitted import FittedProbe
 from probegrid.probes.saved import SavedProbe
-from probegrid.probes.text_baseline import TextBaseline
 from probegrid.probes.training import (
     TestSet,
     Trained,
-    control_auroc,
     features_of,
     layer_course,
     train,
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.figure import Figure
     from torch import Tensor
-
-    from probegrid.evaluation.intervals import Estimate
-    from probegrid.evaluation.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -78,10 +76,18 @@ def trained_outcome(
         for fold in divided.division.folds
     ]
     tested, summary = _evaluate(divided, folds, seed=seed)
+    tables = {"scores": _scores_table(divided, folds, tested)}
+    numbers = summary.metrics | calibrated_numbers(folds, tested, divided, seed=seed)
+    if len(folds) > 1:
+        found, table = of_folds(folds, divided, seed=seed)
+        numbers, tables = numbers | found, tables | {"folds": table}
+    if probe.repeats > 1:
+        found, table = of_repeats(probe, divided, read.layers, read.activations, tested)
+        numbers, tables = numbers | found, tables | {"repeats": table}
     outcome = Outcome(
-        metrics=summary.metrics,
+        metrics=numbers,
         notes=dict(summary.notes) | _leaks([*divided.division.notes, *leaks]),
-        tables={"scores": _scores_table(divided, folds)},
+        tables=tables,
         figures={name: png(figure) for name, figure in _test_figures(divided, tested, summary).items()},
     )
     if isinstance(probe, ActivationProbe) and read.activations is not None:
@@ -104,14 +110,15 @@ def _evaluate(divided: Divided, folds: Sequence[Trained], *, seed: int) -> tuple
     return tested, summary
 
 
-def _scores_table(divided: Divided, folds: Sequence[Trained]) -> pa.Table:
-    """``scores.parquet``: a row an example; of several folds, each example as the fold that tests it scored it."""
+def _scores_table(divided: Divided, folds: Sequence[Trained], tested: TestSet) -> pa.Table:
+    """``scores.parquet``: a row an example; of several folds, each example as the fold that tests it, on one scale."""
     import pyarrow as pa
 
     scores, parts = folds[0].scores.copy(), folds[0].fold.parts.astype(object)
     for trained in folds:
         rows = trained.test_rows
-        scores[rows], parts[rows] = trained.scores[rows], trained.fold.parts[rows]
+        parts[rows] = trained.fold.parts[rows]
+    scores[tested.rows] = tested.scores
     return pa.table(
         {
             "example_id": pa.array(divided.examples.ids, pa.string()),
@@ -136,12 +143,13 @@ def _on_layers(
     """What stands beside a probe on activations: the course over the layers, the baselines, the probe to keep."""
     examples = divided.examples
     course = layer_course(folds, examples, divided.division, seed=seed)
-    beside = _beside(probe, divided, read, seed=seed)
+    assert read.activations is not None
+    beside, beside_notes = baselines(
+        probe, divided, read.layers, read.activations, outcome.metrics, seed=seed
+    )
     best = max(folds, key=lambda trained: validation_auroc(trained, examples.labels))
     layer = read.layers[best.column]
-    metrics = {**outcome.metrics, **_flat(beside)}
-    metrics["selectivity"] = metrics["auroc"] - beside["control_auroc"].value
-    metrics |= {"layer": layer, "threshold": best.threshold}
+    metrics = {**outcome.metrics, **flat(beside), "layer": layer, "threshold": tested.threshold}
     figures = {
         "projection": projection_figure(
             examples.labels[tested.rows],
@@ -160,7 +168,7 @@ def _on_layers(
     }
     return Outcome(
         metrics=metrics,
-        notes=outcome.notes,
+        notes={**outcome.notes, **beside_notes},
         tables=outcome.tables,
         figures={**outcome.figures, **{name: png(figure) for name, figure in figures.items()}},
         steps={
@@ -189,30 +197,13 @@ def _saved(
     return saved.to_files()
 
 
-def _beside(probe: ActivationProbe, divided: Divided, read: Read, *, seed: int) -> dict[str, Estimate]:
-    """What to beat: the text baseline on all folds, the control on the first."""
-    examples, folds = divided.examples, divided.division.folds
-    text = TextBaseline(split=probe.split, seed=probe.seed)
-    _, words = _evaluate(
-        divided, [train(text, features_of(examples, fold), fold) for fold in folds], seed=seed
-    )
-    first = features_of(examples, folds[0], read.layers, read.activations)
-    return {
-        "text_auroc": words.estimates["auroc"],
-        "control_auroc": control_auroc(probe, examples, first, folds[0]),
-    }
-
-
-def _flat(estimates: Mapping[str, Estimate]) -> dict[str, float]:
-    flat: dict[str, float] = {}
-    for name, estimate in estimates.items():
-        flat |= {name: estimate.value, f"{name}_ci_low": estimate.low, f"{name}_ci_high": estimate.high}
-    return flat
-
-
 def _leaks(notes: Sequence[str]) -> dict[str, str]:
-    """What makes the numbers too good, as a note on the metric that suffers most."""
-    return {"leakage": "; ".join(notes)} if notes else {}
+    """What makes the numbers too good; and what to know of the split besides."""
+    of_split = [note.removeprefix("split: ") for note in notes if note.startswith("split: ")]
+    leaks = [note for note in notes if not note.startswith("split: ")]
+    return ({"leakage": "; ".join(leaks)} if leaks else {}) | (
+        {"split": "; ".join(of_split)} if of_split else {}
+    )
 
 
 def _losses(trained: Trained) -> dict[str, list[tuple[int, float]]]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from probegrid.cell.examples import examples_of_statements
+from probegrid.evaluation.checks import BoolArray
 from probegrid.evaluation.classification import evaluate_classification
+from probegrid.evaluation.links import Links
+from probegrid.evaluation.splits import TRAIN, VALIDATION
 from probegrid.probes.saved import SavedProbe
 from probegrid.probes.training import Examples
 
@@ -38,16 +43,42 @@ class Scored:
     threshold: float
     labelled: bool
 
+    def only(self, kept: BoolArray) -> Scored:
+        """The statements of ``kept``, `bool[n]`, alone."""
+        rows = np.flatnonzero(kept)
+        examples = self.examples
+        return replace(
+            self,
+            examples=Examples(
+                tuple(examples.ids[row] for row in rows),
+                tuple(examples.conversations[row] for row in rows),
+                tuple(examples.texts[row] for row in rows),
+                tuple(examples.sources[row] for row in rows),
+                examples.labels[rows],
+                tuple(examples.groups[row] for row in rows) if examples.groups else (),
+            ),
+            scores=self.scores[rows],
+            probabilities=self.probabilities[rows],
+        )
+
     def summary(self, *, seed: int) -> Summary | None:
-        """All numbers of a labelled set, each with its interval clustered by conversation; None without labels."""
+        """All numbers of a labelled set, intervals clustered by what statements share; None without labels."""
         if not self.labelled:
             return None
         examples = self.examples
+        links = Links.of(
+            examples.conversations,
+            examples.texts,
+            examples.sources,
+            examples.groups or [""] * len(examples.ids),
+            by_subject=examples.are_statements,
+        )
+        groups = examples.conversations if links.is_one else [str(group) for group in links.components()]
         return evaluate_classification(
             examples.labels,
             self.scores,
             self.probabilities,
-            examples.conversations,
+            groups,
             examples.conversations,
             self.threshold,
             seed=seed,
@@ -99,26 +130,71 @@ def with_transfer(outcome: Outcome, cell: Cell, session: ModelSession) -> Outcom
 
     Returns:
         The outcome with ``transfer_auroc_<name>`` of each dataset, and ``transfer.parquet``. The probe's own dataset,
-        named among the others or not, is a row of the table by its test split.
+        named among the others or not, is a row of the table by its test split. How much of another dataset the probe
+        learned from, whatever its file is called, is noted, and ``transfer_auroc_<name>_unseen`` is of the rest.
     """
     import pyarrow as pa
 
     saved, trained_on = SavedProbe.from_files(outcome.files), cell.spec.choices.dataset
-    rows, metrics = [], dict(outcome.metrics)
+    rows, metrics, notes = [], dict(outcome.metrics), dict(outcome.notes)
     for name in dict.fromkeys([trained_on, *cell.transfer]):
         if name == trained_on:  # by the test split, as in the cell's own numbers
             values = outcome.metrics
         else:
-            summary = score_statements(session, saved, cell.transfer[name]).summary(seed=cell.config.seed)
+            scored = score_statements(session, saved, cell.transfer[name])
+            unseen, note = _unseen(scored.examples, cell)
+            summary = scored.summary(seed=cell.config.seed)
             assert summary is not None
             values = summary.metrics
-            metrics |= {
-                f"transfer_auroc_{name}{end}": values[f"auroc{end}"] for end in ("", "_ci_low", "_ci_high")
-            }
-        kept = ("n", "auroc", "auroc_ci_low", "auroc_ci_high", "accuracy")
+            kept = {f"transfer_auroc_{name}": values}
+            if note:
+                notes[f"transfer_auroc_{name}"] = note
+                of_unseen = scored.only(unseen).summary(seed=cell.config.seed) if unseen.any() else None
+                kept[f"transfer_auroc_{name}_unseen"] = of_unseen.metrics if of_unseen else {}
+            for metric, found in kept.items():
+                metrics |= {
+                    f"{metric}{end}": found.get(f"auroc{end}", float("nan"))
+                    for end in ("", "_ci_low", "_ci_high")
+                }
+        columns = ("n", "auroc", "auroc_ci_low", "auroc_ci_high", "accuracy")
         rows.append(
-            {"trained_on": trained_on, "tested_on": name, **{metric: values[metric] for metric in kept}}
+            {"trained_on": trained_on, "tested_on": name, **{metric: values[metric] for metric in columns}}
         )
     return replace(
-        outcome, metrics=metrics, tables={**outcome.tables, "transfer": pa.Table.from_pylist(rows)}
+        outcome,
+        metrics=metrics,
+        notes=notes,
+        tables={**outcome.tables, "transfer": pa.Table.from_pylist(rows)},
     )
+
+
+def _unseen(others: Examples, cell: Cell) -> tuple[BoolArray, str]:
+    """Which statements of another dataset, whatever its file is called, the probe learned nothing of; a note."""
+    n = len(others.ids)
+    if cell.divided is None or not cell.divided.examples.are_statements:
+        return np.ones(n, dtype=bool), ""
+    own, folds = cell.divided.examples, cell.divided.division.folds
+    learned = np.zeros(len(own.ids), dtype=bool)
+    for fold in folds:
+        learned |= np.isin(fold.parts, (TRAIN, VALIDATION))
+    links = Links.of(
+        [*(f"own {name}" for name in own.conversations), *(f"other {name}" for name in others.conversations)],
+        [*own.texts, *others.texts],
+        [*own.sources, *others.sources],
+        [""] * (len(own.ids) + n),
+        by_subject=True,
+    )
+    is_other = np.arange(len(own.ids) + n) >= len(own.ids)
+    from_own = np.concatenate([learned, np.zeros(n, dtype=bool)])
+    same = links.shared(is_other, from_own, kinds=("text",))[len(own.ids) :]
+    kinds = ("text", "negated", "copy", "about", "frame")
+    about = links.shared(is_other, from_own, kinds=kinds)[len(own.ids) :]
+    said = [
+        f"leaky: {share:.0%} of its {n} statements {what}"
+        for share, what in (
+            (same.mean(), "are word for word among those the probe learned from"),
+            ((about & ~same).mean(), "are about what one of those is about"),
+        )
+        if share > 0
+    ]
+    return ~about, "; ".join(said)

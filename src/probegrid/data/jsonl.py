@@ -13,7 +13,12 @@ from probegrid.data import squad, trivia_qa
 from probegrid.data.cells import joined
 from probegrid.data.example import QuestionSet, StatementSet, have_one_class
 from probegrid.data.formats import NoRelease
-from probegrid.data.labelled import StatementColumns, copies_and_contradictions, statement_conversations
+from probegrid.data.labelled import (
+    StatementColumns,
+    copies_and_contradictions,
+    statement_conversations,
+    without_outer_space,
+)
 from probegrid.data.own_questions import QuestionColumns, QuestionReader, id_column_of
 from probegrid.data.sampling import draw, question_set
 from probegrid.data.source import read_splits
@@ -97,4 +102,6 @@ def _statement_set(config: JsonlConfig, table: Table) -> StatementSet:
         notes += copies_and_contradictions(conversations)
     drawn, of_draw = draw(conversations, config, "statements", table.name)
     is_one = config.labelled and have_one_class(conversations)
-    return StatementSet(drawn, (*notes, *of_draw), labelled=config.labelled, has_one_class=is_one)
+    return without_outer_space(
+        StatementSet(drawn, (*notes, *of_draw), labelled=config.labelled, has_one_class=is_one)
+    )

@@ -9,9 +9,10 @@ from __future__ import annotations
 from abc import ABC
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from probegrid.data.example import Conversation, Message, Statement
+from probegrid.data.example import Conversation, Message, Statement, StatementSet
 from probegrid.data.table import Row, Table, cell, is_gap, text, truth
 from probegrid.errors import DataError
 from probegrid.schema import DatasetConfig
@@ -27,6 +28,8 @@ class StatementColumns(DatasetConfig, ABC):
     """Column of its label: true or false, yes or no, 1 or 0."""
     group_column: str | None = None
     """Column of what must stay on one side of a split (an entity, a statement and its negation); null: none."""
+    group: str | None = None
+    """The same by its short name."""
     source_column: str | None = None
     """Column of the list a statement is from, for ``split=leave_one_source_out``; null: the file, where there are
     several."""
@@ -51,7 +54,7 @@ def statement_conversations(
     Raises:
         DataError: a column is missing, a statement is none, or a label is neither true nor false.
     """
-    wanted = [columns.group_column, columns.source_column, id_column]
+    wanted = [group_column_of(columns), columns.source_column, id_column]
     table.require([column for column in wanted if column], "Name another, or leave the key out")
     made, dropped = [], Counter[str]()
     for index in range(len(table)):
@@ -72,6 +75,44 @@ def statement_conversations(
         for word, count in dropped.items()
     ]
     return made, [*table.notes, *left_out]
+
+
+class NamesGroups(Protocol):
+    """Settings that name the column of groups, by either of its keys."""
+
+    group_column: str | None
+    group: str | None
+
+
+def group_column_of(columns: NamesGroups) -> str | None:
+    """The column of groups.
+
+    Raises:
+        DataError: the two keys name different ones.
+    """
+    if columns.group_column and columns.group and columns.group_column != columns.group:
+        raise DataError(
+            f"dataset.group_column={columns.group_column} and dataset.group={columns.group} are the same setting and "
+            "name two columns; give one of them."
+        )
+    return columns.group_column or columns.group
+
+
+def without_outer_space(data: StatementSet) -> StatementSet:
+    """The same statements without white space around them, which a model reads and words do not show; it is noted."""
+    changed = 0
+    conversations = []
+    for talk in data.conversations:
+        (statement,) = talk.statements
+        stripped = statement.text.strip()
+        if stripped != statement.text:
+            changed += 1
+            talk = single_statement(statement.id, stripped, statement.label, statement.source, talk.group)
+        conversations.append(talk)
+    if not changed:
+        return data
+    note = f"white space around {changed} of {len(conversations)} statements is left out"
+    return replace(data, conversations=tuple(conversations), notes=(*data.notes, note))
 
 
 def single_statement(
@@ -136,5 +177,6 @@ def _label(row: Row, columns: StatementColumns, where: str) -> bool:
 
 
 def _group(row: Row, columns: StatementColumns, where: str) -> str:
-    value = cell(row, columns.group_column, where) if columns.group_column else None
+    column = group_column_of(columns)
+    value = cell(row, column, where) if column else None
     return "" if is_gap(value) else text(value, f"the group in {where}")

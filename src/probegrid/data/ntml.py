@@ -132,6 +132,9 @@ def _statement(row: Row, conversation: str, content: str, where: str) -> Stateme
         raise DataError(
             f"{where}: characters {start} to {end} of the content are {content[start:end]!r}, not {wanted!r}."
         )
+    start += len(wanted) - len(wanted.lstrip())  # white space around it is read, but is no part of it
+    wanted = wanted.strip()
+    end = start + len(wanted)
     return Statement(
         id=f"{conversation}/{position}",
         text=wanted,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from probegrid.data.cells import AnswerCells, Booleans, Texts, is_gap_word, joined, texts_of
 from probegrid.data.example import Question
+from probegrid.data.labelled import group_column_of
 from probegrid.data.options import Options, read_options, right_option, with_options
 from probegrid.data.sampling import asking, paragraph_group
 from probegrid.data.table import Row, Table, cell, is_gap, text
@@ -58,6 +59,8 @@ class QuestionColumns(QuestionDatasetConfig, ABC):
     """Column of the id; null: ``id`` (or ``ID``) where there is one, else the row's place. Statements too."""
     group_column: str | None = None
     """Column of what must stay on one side of a split; null: the questions on one paragraph do."""
+    group: str | None = None
+    """The same by its short name."""
     context_column: str | None = None
     """Column of the paragraph that holds the answer; null: ``context`` where there is one, else none."""
 
@@ -116,7 +119,8 @@ class QuestionReader:
         config = self.config
         asked = text(cell(row, self.question_column, where), f"the question in {where}")
         context = _context(config, row, where)
-        group = cell(row, config.group_column, where) if config.group_column else None
+        column = group_column_of(config)
+        group = cell(row, column, where) if column else None
         made = Question(
             id=_id(config, row, row_id, where),
             text=asked,

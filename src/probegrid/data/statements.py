@@ -21,6 +21,7 @@ from probegrid.data.labelled import (
     copies_and_contradictions,
     single_statement,
     statement_conversations,
+    without_outer_space,
 )
 from probegrid.data.sampling import draw
 from probegrid.data.source import existing, is_local, required_path
@@ -69,7 +70,9 @@ def load(config: StatementsConfig) -> StatementSet:
     conversations = [one for found in by_topic.values() for one in found]
     notes += copies_and_contradictions(conversations)
     drawn, of_draw = draw(conversations, config, "statements", str(config.path))
-    return StatementSet(drawn, (*notes, *of_draw), has_one_class=have_one_class(conversations))
+    return without_outer_space(
+        StatementSet(drawn, (*notes, *of_draw), has_one_class=have_one_class(conversations))
+    )
 
 
 def _topics(config: StatementsConfig) -> dict[str, Table]:

@@ -57,8 +57,9 @@ class Calibration:
         self._labels = as_labels(labels).astype(np.float64)
         self._probabilities = as_probabilities(probabilities, len(self._labels))
         inner_edges = _inner_edges(self._probabilities, bins, binning)
-        bin_of = np.searchsorted(inner_edges, self._probabilities, side="left")
-        self._membership = (bin_of[:, None] == np.arange(bins)).astype(np.float64)  # [n, b]
+        self.bin_of = np.searchsorted(inner_edges, self._probabilities, side="left")
+        """`intp[n]`, the bin of each example."""
+        self._membership = (self.bin_of[:, None] == np.arange(bins)).astype(np.float64)  # [n, b]
 
     def ece(self, weights: ArrayLike | None = None) -> FloatArray:
         """Expected calibration error: `float64[r]` in [0, 1], lower is better.
@@ -69,6 +70,16 @@ class Calibration:
         multiplicities = as_weights(weights, len(self._labels))
         gaps = multiplicities @ (self._membership * (self._labels - self._probabilities)[:, None])
         return ratio(np.abs(gaps).sum(axis=1), multiplicities.sum(axis=1))
+
+    def gaps(self) -> FloatArray:
+        """Share of positives less mean probability of each bin, times the bin's share: `float64[b]`."""
+        n = max(len(self._labels), 1)
+        return np.asarray((self._labels - self._probabilities) @ self._membership / n)
+
+    def spread(self, gaps: FloatArray) -> FloatArray:
+        """By how much each example's probability is off where its bin has this gap: `float64[n]`."""
+        shares = self._membership.mean(axis=0)
+        return np.asarray(ratio(gaps, shares)[self.bin_of])
 
     def brier(self, weights: ArrayLike | None = None) -> FloatArray:
         """Mean squared difference of probability and label: `float64[r]` in [0, 1], lower is better.

@@ -7,17 +7,23 @@ it, see `selection`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from probegrid.evaluation.calibration import Calibration
-from probegrid.evaluation.checks import FloatArray, as_labels, as_scores, ratio
-from probegrid.evaluation.intervals import Estimate, Metrics, bootstrap
+from probegrid.evaluation.checks import BoolArray, FloatArray, as_labels, as_scores, ratio
+from probegrid.evaluation.intervals import Estimate, Metrics, Resampled, resampled
+from probegrid.evaluation.miscalibration import miscalibration
 from probegrid.evaluation.ranking import Ranking
-from probegrid.evaluation.summary import Summary
+from probegrid.evaluation.recall import recall_ends
+from probegrid.evaluation.shares import Ends, Standing, ranked_ends, share_ends
+from probegrid.evaluation.summary import Summary, area_interval, calibration_numbers, few_note
 
 _FPR = 0.01
+_FEWEST_FOR_FPR = 368  # of which fewer than one lies beyond the 99th percentile with a probability up to 2.5%
 
 
 def classification_metrics(
@@ -27,7 +33,7 @@ def classification_metrics(
     conversations: Sequence[str],
     threshold: float,
 ) -> Metrics:
-    """Return the function from weightings of the examples to every metric, as `bootstrap` takes it.
+    """Return the function from weightings of the examples to every metric, as `resampled` takes it.
 
     Args:
         labels: `bool[n]`, true for the positive class.
@@ -44,15 +50,24 @@ def classification_metrics(
     ranking, calibration = Ranking(truth, scores), Calibration(truth, probabilities)
     within = _WithinGroups(truth, scores, conversations)
     called = as_scores(scores, len(truth)) > threshold
+    most = 2 * int(truth.sum()) > len(truth)
 
     def metrics(weights: FloatArray) -> dict[str, FloatArray]:
         counts = ranking.counts(weights)
         true_positives, positives = weights @ (called & truth), weights @ truth
-        positive_calls = weights @ called
+        positive_calls, negatives = weights @ called, weights @ ~truth
+        true_negatives = weights @ (~called & ~truth)
         return {
             "auroc": counts.auroc(),
             "auprc": counts.auprc(),
             "accuracy": ratio(weights @ (called == truth), weights.sum(axis=1)),
+            "balanced_accuracy": (ratio(true_positives, positives) + ratio(true_negatives, negatives)) / 2,
+            "mcc": ratio(
+                true_positives * true_negatives
+                - (positive_calls - true_positives) * (positives - true_positives),
+                np.sqrt(positives * negatives * positive_calls * (negatives + positives - positive_calls)),
+            ),
+            "majority_accuracy": ratio(weights @ (truth == most), weights.sum(axis=1)),
             "precision": ratio(true_positives, positive_calls),
             "recall": ratio(true_positives, positives),
             "f1": ratio(2 * true_positives, positive_calls + positives),
@@ -76,7 +91,7 @@ def evaluate_classification(
     seed: int,
     resamples: int = 2000,
 ) -> Summary:
-    """Compute every metric with its 95% bootstrap interval.
+    """Compute every metric with its 95% interval; `shares` and `miscalibration` say which.
 
     Args:
         labels: `bool[n]`, true for the positive class.
@@ -89,25 +104,35 @@ def evaluate_classification(
         resamples: number of bootstrap resamples.
 
     Raises:
-        ValueError: as `classification_metrics` and `bootstrap`, or a conversation that lies in two groups.
+        ValueError: as `classification_metrics` and `resampled`, or a conversation that lies in two groups.
     """
     truth = as_labels(labels)
     if len({*zip(conversations, groups, strict=True)}) > len({*conversations}):
         raise ValueError("a conversation lies in two groups; a bootstrap would take it apart")
     metrics = classification_metrics(truth, scores, probabilities, conversations, threshold)
-    estimates = bootstrap(metrics, len(truth), groups, seed=seed, resamples=resamples, reflected=("ece",))
+    drawn = resampled(metrics, len(truth), groups, seed=seed, resamples=resamples)
+    calls = _Calls(truth, as_scores(scores, len(truth)), threshold, groups, conversations)
+    calibrated = miscalibration(truth, probabilities, groups, seed=seed, resamples=resamples)
+    estimates = {name: drawn.estimate(name, calls.ends(name, drawn)) for name in drawn.values}
+    estimates["ece"] = drawn.estimate("ece", (calibrated.low, calibrated.high))
     notes = {
         name: note
         for name, estimate in estimates.items()
-        if (note := _note(name, estimate, int(truth.sum()), len(truth), resamples)) is not None
+        if (note := _note(name, estimate, calls.standing)) is not None
     }
-    return Summary(estimates, n=len(truth), n_correct=int(truth.sum()), notes=notes)
+    return Summary(
+        estimates,
+        n=len(truth),
+        n_correct=int(truth.sum()),
+        notes=notes,
+        plain=calibration_numbers(calibrated),
+    )
 
 
 def layer_aurocs(
     labels: ArrayLike, scores: FloatArray, groups: Sequence[str], *, seed: int, resamples: int = 2000
 ) -> list[Estimate]:
-    """Compute the AUROC of every layer with its 95% bootstrap interval, all on the same resamples.
+    """Compute the AUROC of every layer with its 95% interval, all on the same resamples.
 
     Args:
         labels: `bool[n]`, true for the positive class.
@@ -121,7 +146,80 @@ def layer_aurocs(
     def metrics(weights: FloatArray) -> dict[str, FloatArray]:
         return {str(row): ranking.counts(weights).auroc() for row, ranking in enumerate(rankings)}
 
-    return list(bootstrap(metrics, len(scores), groups, seed=seed, resamples=resamples).values())
+    standing = Standing.of(labels, groups)
+    drawn = resampled(
+        metrics, len(scores), groups, seed=seed, resamples=resamples if standing.is_clustered else 1
+    )
+    return [
+        drawn.estimate(str(row), area_interval(labels, column, drawn, str(row), standing))
+        for row, column in enumerate(scores.T)
+    ]
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """What a probe says of its test examples, and what stands behind each number of it."""
+
+    truth: BoolArray
+    scores: FloatArray
+    threshold: float
+    groups: Sequence[str]
+    conversations: Sequence[str]
+
+    @cached_property
+    def called(self) -> BoolArray:
+        return np.asarray(self.scores > self.threshold)
+
+    @cached_property
+    def standing(self) -> Standing:
+        return Standing.of(self.truth, self.groups)
+
+    def ends(self, name: str, drawn: Resampled) -> Ends:
+        """Ends of a metric by its name."""
+        value, variance, n = drawn.values[name], drawn.variance(name), len(self.truth)
+        if np.isnan(value):
+            return value, value
+        if name == "auroc":
+            return area_interval(self.truth, self.scores, drawn, name, self.standing)
+        of = {
+            "accuracy": (self.called == self.truth, np.ones(n, dtype=bool)),
+            "majority_accuracy": (self.truth, np.ones(n, dtype=bool)),
+            "precision": (self.truth, self.called),
+            "recall": (self.called, self.truth),
+        }
+        if name in of:
+            right, among = of[name]
+            return share_ends(value, variance, self._standing_among(right, among))
+        if name == "recall_at_1_fpr":
+            return recall_ends(self.truth, self.scores, _FPR, self.standing)
+        if name == "within_conversation_auroc":
+            return self._within(value, variance)
+        fewer = min(self.standing.positives, self.standing.negatives)
+        sizes = {"auprc": self.standing.positives, "brier": n, "balanced_accuracy": 2 * fewer}
+        size = sizes.get(name, self._harmonic)
+        if name == "mcc":
+            low, high = ranked_ends((1 + value) / 2, variance / 4, size, self.standing)
+            return 2 * low - 1, 2 * high - 1
+        return ranked_ends(value, variance, size, self.standing)
+
+    @property
+    def _harmonic(self) -> float:
+        """Examples of which a mean of a share of each class is worth as much: n where classes are even."""
+        return 4 * self.standing.positives * self.standing.negatives / max(self.standing.n, 1)
+
+    def _standing_among(self, right: BoolArray, among: BoolArray) -> Standing:
+        rows = np.flatnonzero(among)
+        return Standing.of(right[rows], [self.groups[int(row)] for row in rows])
+
+    def _within(self, value: float, variance: float) -> Ends:
+        """By the conversations that hold both labels: each adds its pairs."""
+        talks = np.asarray(self.conversations, dtype=object)
+        mixed = np.isin(talks, list({*talks[self.truth]} & {*talks[~self.truth]}))
+        rows = np.flatnonzero(mixed)
+        standing = Standing.of(self.truth[rows], [self.groups[int(row)] for row in rows])
+        if standing.clusters < standing.n:  # examples of one conversation are ranked against each other alone
+            standing = replace(standing, design=standing.n / standing.clusters)
+        return ranked_ends(value, variance, standing.n, standing)
 
 
 class _WithinGroups:
@@ -149,16 +247,17 @@ class _WithinGroups:
         return ratio(of_group @ self._wins, of_group @ self._pairs)
 
 
-def _note(name: str, estimate: Estimate, n_true: int, n: int, resamples: int) -> str | None:
+def _note(name: str, estimate: Estimate, standing: Standing) -> str | None:
     if np.isnan(estimate.value):
-        return _why_undefined(name, n_true, n)
+        return _why_undefined(name, standing.positives, standing.n)
     if np.isnan(estimate.low):
-        return f"no interval for {name}: a bootstrap needs at least two groups"
-    if estimate.low == estimate.high:
-        return f"every resample gives the same {name}: its interval has no width and hides the uncertainty"
-    if estimate.n_resamples_valid < resamples:
-        return f"{name} is undefined on {resamples - estimate.n_resamples_valid} of {resamples} resamples: left out"
-    return None
+        return f"no interval for {name}: it takes at least two groups"
+    if name == "recall_at_1_fpr" and standing.negatives < _FEWEST_FOR_FPR:
+        return (
+            f"{standing.negatives} false examples do not show which threshold lets 1% of them pass: nothing bounds it "
+            "from below"
+        )
+    return few_note(name, standing)
 
 
 def _why_undefined(name: str, n_true: int, n: int) -> str:
@@ -166,4 +265,6 @@ def _why_undefined(name: str, n_true: int, n: int) -> str:
         return f"all {n} test examples are {'true' if n_true else 'false'}: {name} needs both"
     if name == "within_conversation_auroc":
         return "no conversation of the test split holds both a true and a false statement"
+    if name == "mcc":
+        return "all test examples are called alike: mcc is undefined"
     return f"no test example is called true: {name} is undefined"

@@ -52,8 +52,36 @@ METRICS: dict[str, MetricInfo] = {
     "accuracy_at_80": MetricInfo("accuracy among the 80% of examples scored highest", "1", True),
     "accuracy_at_90": MetricInfo("accuracy among the 90% of examples scored highest", "1", True),
     "accuracy_at_95": MetricInfo("accuracy among the 95% of examples scored highest", "1", True),
+    **{
+        f"risk_at_{percent}": MetricInfo(
+            f"error rate among the {percent}% of examples scored highest", "1", False
+        )
+        for percent in (80, 90, 95)
+    },
+    "coverage_at_risk_10": MetricInfo(
+        "largest share of examples, scored highest, of which at most 10% are wrong; without an interval, for it jumps",
+        "1",
+        True,
+    ),
+    "augrc": MetricInfo(
+        "area under the generalized risk-coverage curve, the mean over coverages of errors accepted",
+        "1",
+        False,
+    ),
+    "prr": MetricInfo(
+        "prediction-rejection ratio over all coverages, 1 for the best ranking and 0 for a random one",
+        "1",
+        True,
+    ),
     "ece": MetricInfo(
         "expected calibration error of the score as a probability, 15 bins of equal width", "1", False
+    ),
+    "ece_noise_floor": MetricInfo("mean ECE of labels drawn from the probabilities themselves", "1", None),
+    "ece_debiased": MetricInfo("size of the gaps that gives the ECE found as often as not", "1", False),
+    "calibration_p": MetricInfo(
+        "share of label sets drawn from the probabilities themselves whose ECE is as large: a test of calibration",
+        "1",
+        None,
     ),
     "brier": MetricInfo("mean squared difference of the score as a probability and the label", "1", False),
     "n": MetricInfo("number of examples evaluated", "examples", None),
@@ -82,6 +110,9 @@ METRICS: dict[str, MetricInfo] = {
         "number of answers in which nothing was found to judge, which count as wrong", "examples", False
     ),
     "n_empty": MetricInfo("number of answers without text", "examples", False),
+    "n_ended_stop": MetricInfo("number of answers that ended at a stop text", "examples", None),
+    "n_ended_eos": MetricInfo("number of answers that the model ended itself", "examples", None),
+    "n_ended_length": MetricInfo("number of answers that were cut at the longest length", "examples", False),
     "n_correct": MetricInfo("number of examples whose label is true", "examples", None),
     "f1": MetricInfo(
         "mean token F1 of the answers, the best over each one's references; of a trained probe, harmonic mean of "
@@ -89,6 +120,11 @@ METRICS: dict[str, MetricInfo] = {
         "1",
         True,
     ),
+    "balanced_accuracy": MetricInfo(
+        "mean of the shares of true and of false examples called rightly", "1", True
+    ),
+    "mcc": MetricInfo("Matthews correlation of a trained probe's calls with the labels", "1", True),
+    "majority_accuracy": MetricInfo("accuracy of calling every test example by the larger class", "1", None),
     "precision": MetricInfo("share of true examples among those that the probe calls true", "1", True),
     "recall": MetricInfo("share of the true examples that the probe calls true", "1", True),
     "recall_at_1_fpr": MetricInfo("recall where at most 1% of the false examples are called true", "1", True),
@@ -98,8 +134,32 @@ METRICS: dict[str, MetricInfo] = {
         True,
     ),
     "text_auroc": MetricInfo("AUROC of the text baseline on the same split", "1", None),
-    "control_auroc": MetricInfo("AUROC of the same probe fitted on shuffled labels", "1", None),
+    "text_chars_auroc": MetricInfo(
+        "AUROC of a baseline of the texts' characters on the same split", "1", None
+    ),
+    "control_auroc": MetricInfo("AUROC of the same probe on random labels, one a text", "1", None),
     "selectivity": MetricInfo("AUROC of the probe minus that of its control", "1", True),
+    "ece_platt": MetricInfo("ECE of probabilities calibrated on validation by Platt's sigmoid", "1", False),
+    "ece_isotonic": MetricInfo(
+        "ECE of probabilities calibrated on validation by isotonic regression", "1", False
+    ),
+    "brier_platt": MetricInfo(
+        "Brier score of probabilities calibrated on validation by Platt's sigmoid", "1", False
+    ),
+    "brier_isotonic": MetricInfo(
+        "Brier score of probabilities calibrated on validation by isotonic regression", "1", False
+    ),
+    "auroc_fold_mean": MetricInfo("mean over folds of each one's own AUROC", "1", True),
+    "auroc_fold_sd": MetricInfo("standard deviation over folds of each one's own AUROC", "1", None),
+    "auroc_repeat_mean": MetricInfo("mean AUROC over divisions by several seeds", "1", True),
+    "auroc_repeat_sd": MetricInfo(
+        "standard deviation of the AUROC over divisions by several seeds", "1", None
+    ),
+    "accuracy_repeat_mean": MetricInfo("mean accuracy of calls over divisions by several seeds", "1", True),
+    "accuracy_repeat_sd": MetricInfo(
+        "standard deviation of the accuracy of calls over divisions by several seeds", "1", None
+    ),
+    "source_auroc_": MetricInfo("AUROC of the fold that leaves out the source", "1", True),
     "transfer_auroc_": MetricInfo("AUROC of the probe on another dataset,", "1", True),
     "layer": MetricInfo("layer of the probe, chosen on the validation split", "blocks", None),
     "threshold": MetricInfo("score above which the probe calls an example true", "activation", None),
@@ -134,6 +194,14 @@ _TITLES = {
     "aurc": "AURC",
     "ece": "ECE",
     "text_auroc": "AUROC of text",
+    "text_chars_auroc": "AUROC of characters",
+    "mcc": "MCC",
+    "augrc": "AUGRC",
+    "prr": "PRR",
+    "auroc_repeat_mean": "AUROC, mean of repeats",
+    "auroc_repeat_sd": "AUROC, sd of repeats",
+    "auroc_fold_mean": "AUROC, mean of folds",
+    "auroc_fold_sd": "AUROC, sd of folds",
     "control_auroc": "AUROC of control",
     "within_conversation_auroc": "AUROC within conversation",
     "load_s": "load s",
@@ -157,7 +225,7 @@ def metric_info(name: str) -> MetricInfo:
         if name.endswith(suffix):
             info = metric_info(name.removesuffix(suffix))
             return replace(info, description=f"{end} end of the 95% interval of: {info.description}")
-    if prefixed := re.fullmatch(r"(peak_gpu_gb_)(\d+)|(transfer_auroc_)(.+)", name):
+    if prefixed := re.fullmatch(r"(peak_gpu_gb_)(\d+)|(transfer_auroc_|source_auroc_)(.+)", name):
         prefix, rest = filter(None, prefixed.groups())
         info = METRICS[prefix]
         return replace(info, description=f"{info.description} {rest}")
@@ -181,5 +249,7 @@ def metric_title(name: str, *, of_probe: bool) -> str:
     """
     if name.startswith("transfer_auroc_"):
         return f"AUROC on {name.removeprefix('transfer_auroc_')}"
+    if name.startswith("source_auroc_"):
+        return f"AUROC on source {name.removeprefix('source_auroc_')}"
     titles = _TITLES | (_OF_PROBE if of_probe else _OF_ANSWERS)
     return titles.get(name, name.replace("_", " "))

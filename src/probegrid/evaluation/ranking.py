@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from probegrid.evaluation.checks import FloatArray, as_labels, as_scores, as_weights, ratio
+from probegrid.evaluation.checks import BoolArray, FloatArray, as_labels, as_scores, as_weights, ratio
 
 _ROUNDING = 1e-9  # 0.29 of 100 negatives are 29, though 0.29 * 100 is 28.999999999999996
 
@@ -80,9 +80,37 @@ class RankCounts:
 
         Geifman et al. (2019), E-AURC. With one class every ranking is the best one, so it is `nan`.
         """
+        return np.where(self._has_both, self.aurc() - self._optimal_aurc(), np.nan)
+
+    def augrc(self) -> FloatArray:
+        """Area under the generalized risk-coverage curve: `float64[r]` in [0, 1/2], lower is better.
+
+        Errors accepted over all examples, against coverage: Traub et al. (2024, arXiv 2407.01032). It is
+        (1 - AUROC) accuracy error + error^2 / 2; half the error rate for a random ranking.
+        """
+        error = ratio(self.negatives[:, -1], self.totals[:, -1])
+        misranked = np.where(self._has_both, 1 - self.auroc(), 0)
+        return misranked * (1 - error) * error + error**2 / 2
+
+    def prr(self) -> FloatArray:
+        """Prediction-rejection ratio over all coverages: `float64[r]`, at most 1, about 0 for a random ranking.
+
+        (error - AURC) / (error - AURC of the best ranking): LM-Polygraph's of correctness, the random ranking
+        taken exactly. `nan` where one class has no weight.
+        """
+        error = ratio(self.negatives[:, -1], self.totals[:, -1])
+        gained, gainable = error - self.aurc(), error - self._optimal_aurc()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self._has_both, gained / gainable, np.nan)
+
+    def _optimal_aurc(self) -> FloatArray:
         correct, wrong = self.positives[:, -1], self.negatives[:, -1]
-        optimal = ratio(_summed_risk(np.zeros_like(correct), correct, wrong, wrong), self.totals[:, -1])
-        return np.where((correct > 0) & (wrong > 0), self.aurc() - optimal, np.nan)
+        return ratio(_summed_risk(np.zeros_like(correct), correct, wrong, wrong), self.totals[:, -1])
+
+    @property
+    def _has_both(self) -> BoolArray:
+        held: BoolArray = (self.positives[:, -1] > 0) & (self.negatives[:, -1] > 0)
+        return held
 
     def accuracy_at(self, coverage: ArrayLike) -> FloatArray:
         """Accuracy among the highest-scored fraction of the examples: `float64[r, k]` for `k` coverages.
@@ -194,6 +222,31 @@ def accuracy_at(
 ) -> float:
     """Accuracy among the highest-scored fraction `coverage` of the examples; see `RankCounts.accuracy_at`."""
     return float(Ranking(labels, scores).counts(weights).accuracy_at(coverage)[0, 0])
+
+
+def augrc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Area under the generalized risk-coverage curve in [0, 1/2], lower is better; see `RankCounts.augrc`."""
+    return float(Ranking(labels, scores).counts(weights).augrc()[0])
+
+
+def prr(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Prediction-rejection ratio, at most 1; see `RankCounts.prr`. `nan` with one class."""
+    return float(Ranking(labels, scores).counts(weights).prr()[0])
+
+
+def risk_at(labels: ArrayLike, scores: ArrayLike, coverage: float) -> float:
+    """Error rate among the highest-scored fraction `coverage` of the examples; see `RankCounts.accuracy_at`."""
+    return 1 - accuracy_at(labels, scores, coverage)
+
+
+def coverage_at_risk(labels: ArrayLike, scores: ArrayLike, risk: float) -> float:
+    """The greatest share k / n of examples that can be kept with at most `risk` errors among them; 0 for none.
+
+    The risk does not rise steadily with coverage; the greatest share counts.
+    """
+    coverage, risks = risk_coverage_curve(labels, scores)
+    kept = coverage[risks <= risk * (1 + _ROUNDING) + 1e-12]
+    return float(kept.max()) if kept.size else 0.0
 
 
 def recall_at_fpr(

@@ -1,12 +1,16 @@
 """Which examples a probe is trained on, chosen by, and measured on.
 
-Knows conversations, texts and sources as strings; nothing of models or data sets. Methods:
+Knows conversations, texts, groups and sources as strings; nothing of models or data sets. Methods:
 
-- ``leakfree``: conversations and statement texts are joined where they meet, and each connected component stays
-  whole, so that no conversation and no text is on two sides.
+- ``leakfree``: whatever examples share (a conversation, a text, a group that the data names, what they are about, see
+  `subjects`) joins them, and each connected component stays whole, on one side. Where what statements are about would
+  join too many, it counts no more, then not near copies; where even texts would, as ``prune``. What was given up is
+  noted.
 - ``by_conversation``: conversations stay whole; a text may recur.
-- ``leave_one_source_out``: a fold for each source, which is its test split. Other statements that share a
-  conversation or a text with it are left unused; the rest is divided as by ``leakfree``.
+- ``prune``: as ``leakfree`` with nothing given up: where components cannot be divided, conversations stay whole and
+  what recurs is left out of test and validation.
+- ``leave_one_source_out``: a fold for each source, which is its test split. Other statements that share anything with
+  it are left unused; the rest is divided as by ``leakfree``.
 - ``random``: every example for itself, as in much of the literature.
 
 Whatever the method, the group of an example, which a bootstrap keeps whole, is its component. What leaks is measured
@@ -23,14 +27,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from probegrid.errors import DataError
 from probegrid.evaluation.checks import BoolArray, FloatArray, IntArray, as_labels
+from probegrid.evaluation.links import Links, joined
 
-METHODS = ("leakfree", "by_conversation", "leave_one_source_out", "random")
+METHODS = ("leakfree", "by_conversation", "prune", "leave_one_source_out", "random")
 TRAIN, VALIDATION, TEST, UNUSED = "train", "validation", "test", "unused"
 FEWEST_PER_CLASS = 2
 """Examples that every split must hold of each class."""
 
 _PARTS = (TRAIN, VALIDATION, TEST)
 _SHARES = np.array([0.6, 0.2, 0.2])
+_DOMINATING = 0.25  # of the examples in one component is said
 
 StrArray = NDArray[np.str_]
 
@@ -55,7 +61,7 @@ class Division:
     Attributes:
         folds: each trains and tests a probe of its own.
         groups: `str[n]`, the component of each example, by the name of its first conversation.
-        notes: what to know of the numbers; a leak begins with ``leaky:``.
+        notes: what to know of the numbers; a leak begins with ``leaky:``, what is no leak with ``split:``.
     """
 
     folds: tuple[Fold, ...]
@@ -71,6 +77,9 @@ def divide(
     sources: Sequence[str],
     *,
     seed: int,
+    groups: Sequence[str] | None = None,
+    by_subject: bool = True,
+    folds: int = 1,
 ) -> Division:
     """Divide n examples into train, validation and test, 60/20/20 by examples as far as whole groups allow.
 
@@ -78,35 +87,59 @@ def divide(
         method: one of `METHODS`.
         labels: `bool[n]`; each split gets its share of each class as far as whole groups allow.
         conversations: conversation of each example.
-        texts: statement of each example; equal texts are one.
-        sources: source of each example, read by ``leave_one_source_out`` alone.
+        texts: statement of each example; texts that are equal but for case, outer white space, final punctuation and
+            Unicode's form are one.
+        sources: source of each example: whose statements are made from one template, and what
+            ``leave_one_source_out`` leaves out.
         seed: of this division alone, at least 0.
+        groups: a group that the data names, of each example; empty for none.
+        by_subject: whether texts are statements, which are about something; else they are compared whole.
+        folds: number of parts, each the test split of a fold; 1: a single fold. ``leave_one_source_out`` has its own.
 
     Raises:
         DataError: a split holds fewer than `FEWEST_PER_CLASS` examples of a class, or there is a single source.
         ValueError: lengths differ, or the method is unknown.
     """
     truth = as_labels(labels)
-    if any(len(column) != len(truth) for column in (conversations, texts, sources)):
+    named = groups if groups is not None else [""] * len(truth)
+    if any(len(column) != len(truth) for column in (conversations, texts, sources, named)):
         raise ValueError(
             f"a conversation, a text and a source for each of {len(truth)} examples are needed, "
             f"got {len(conversations)}, {len(texts)} and {len(sources)}"
         )
     generator = np.random.default_rng([seed, *b"splits"])
-    talk, text = _codes(conversations), _codes(texts)
-    components = _components(talk, text)
+    talk = _codes(conversations)
+    links = Links.of(conversations, texts, sources, named, by_subject=by_subject)
+    if method == "prune":
+        links = links.strictest()
+    components, given_up = links.components(), list(links.given_up)
+    pruned = method in ("prune", "leakfree") and links.is_one
     if method == "leave_one_source_out":
-        folds = _leave_each_source_out(truth, talk, text, sources, generator)
+        made = _leave_each_source_out(truth, links, sources, generator)
     else:
-        units = {"leakfree": components, "by_conversation": talk, "random": np.arange(len(truth))}.get(method)
+        units = {
+            "leakfree": talk if pruned else components,
+            "prune": talk if pruned else components,
+            "by_conversation": talk,
+            "random": np.arange(len(truth)),
+        }.get(method)
         if units is None:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-        folds = (Fold("", _assign(units, truth, _SHARES, generator)),)
-    for fold in folds:
+        made = _folds(units, truth, folds, generator)
+        if pruned:
+            made = tuple(_prune(fold, links) for fold in made)
+    for fold in made:
         _check_classes(fold, truth, method)
-    _, first = np.unique(components, return_index=True)
-    groups = np.asarray(conversations, dtype=np.str_)[first[components]]
-    return Division(folds, groups, tuple(note for fold in folds for note in _notes(fold, talk, text)))
+    bootstrapped = talk if links.is_one else components
+    _, first = np.unique(bootstrapped, return_index=True)
+    of_component = np.asarray(conversations, dtype=np.str_)[first[bootstrapped]]
+    by_links = method in ("leakfree", "prune", "leave_one_source_out")
+    notes = [note for fold in made for note in _notes(fold, talk, links, "split" if by_links else "leaky")]
+    if by_links and len(truth):
+        notes += given_up + _dominating(components, links.is_one)
+    if pruned:
+        notes += _left(made)
+    return Division(made, of_component, tuple(dict.fromkeys(notes)))
 
 
 def joined_groups(first: Sequence[str], second: Sequence[str]) -> list[str]:
@@ -119,7 +152,7 @@ def joined_groups(first: Sequence[str], second: Sequence[str]) -> list[str]:
     Returns:
         A name a group, n of them.
     """
-    return [str(group) for group in _components(_codes(first), _codes(second))]
+    return [str(group) for group in joined([_codes(first), _codes(second)])]
 
 
 def _codes(names: Sequence[str]) -> IntArray:
@@ -127,23 +160,15 @@ def _codes(names: Sequence[str]) -> IntArray:
     return np.unique(np.asarray(names, dtype=object), return_inverse=True)[1]
 
 
-def _components(talk: IntArray, text: IntArray) -> IntArray:
-    """Connected component of each example in the graph that joins its conversation with its text: `intp[n]`."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    if not len(talk):
-        return talk
-    first_text = int(talk.max()) + 1
-    nodes = first_text + int(text.max()) + 1
-    graph = coo_array((np.ones(len(talk)), (talk, first_text + text)), shape=(nodes, nodes))
-    return _codes(connected_components(graph, directed=False)[1][talk])
-
-
 def _assign(
     units: IntArray, truth: BoolArray, shares: FloatArray, generator: np.random.Generator
 ) -> StrArray:
-    """Give each unit, whole, to one of the first `len(shares)` parts: `str[n]`.
+    """Give each unit, whole, to train, validation or test, as many of them as shares: `str[n]`."""
+    return np.array(_PARTS)[_deal(units, truth, shares, generator)]
+
+
+def _deal(units: IntArray, truth: BoolArray, shares: FloatArray, generator: np.random.Generator) -> IntArray:
+    """Give each unit, whole, to one of `len(shares)` parts: `intp[n]`.
 
     Units come from the largest to the smallest, in random order where equal. Each goes to a part drawn with the odds
     of the room left for its classes, among those with room for all of it; where none has, to the part furthest
@@ -163,13 +188,37 @@ def _assign(
             part = int(np.argmax((room / np.maximum(targets, 1e-9)) @ size))
         room[part] -= size
         part_of[unit] = part
-    return np.array(_PARTS)[part_of[units]]
+    dealt: IntArray = part_of[units]
+    return dealt
+
+
+def _folds(units: IntArray, truth: BoolArray, count: int, generator: np.random.Generator) -> tuple[Fold, ...]:
+    """One fold of 60/20/20, or each of several parts as a test split, what is left divided 75/25."""
+    if count == 1:
+        return (Fold("", _assign(units, truth, _SHARES, generator)),)
+    part_of = _deal(units, truth, np.full(count, 1 / count), generator)
+    shares = _SHARES[:2] / _SHARES[:2].sum()
+    made = []
+    for part in range(count):
+        parts = np.full(len(truth), TEST, dtype="<U10")
+        rest = part_of != part
+        parts[rest] = _assign(_codes(units[rest]), truth[rest], shares, generator)
+        made.append(Fold("", parts))
+    return tuple(made)
+
+
+def _prune(fold: Fold, links: Links) -> Fold:
+    """Leave out of test what train or validation share, and of validation what train does; conversations were whole."""
+    parts = fold.parts.astype("<U10")
+    for part, earlier in ((VALIDATION, (TRAIN,)), (TEST, (TRAIN, VALIDATION))):
+        shared = links.shared(parts == part, np.isin(parts, earlier))
+        parts[shared] = UNUSED
+    return Fold(fold.source, parts)
 
 
 def _leave_each_source_out(
     truth: BoolArray,
-    talk: IntArray,
-    text: IntArray,
+    links: Links,
     sources: Sequence[str],
     generator: np.random.Generator,
 ) -> tuple[Fold, ...]:
@@ -184,12 +233,11 @@ def _leave_each_source_out(
     folds = []
     for name in names:
         test = source_of == name
-        shared = np.isin(talk, talk[test]) | np.isin(text, text[test])
+        kept = ~test & ~links.shared(~test, test)
         parts = np.where(test, TEST, UNUSED)
-        if not shared.all():
-            rest = _components(talk[~shared], text[~shared])
+        if kept.any():
             parts = parts.astype("<U10")
-            parts[~shared] = _assign(rest, truth[~shared], shares, generator)
+            parts[kept] = _assign(links.components(kept), truth[kept], shares, generator)
         folds.append(Fold(name, parts))
     return tuple(folds)
 
@@ -208,20 +256,48 @@ def _check_classes(fold: Fold, truth: BoolArray, method: str) -> None:
                 )
 
 
-def _notes(fold: Fold, talk: IntArray, text: IntArray) -> list[str]:
+def _notes(fold: Fold, talk: IntArray, links: Links, of_subject: str) -> list[str]:
     """What this fold leaks, and what it leaves unused."""
     train, test = fold.parts == TRAIN, fold.parts == TEST
     notes = []
-    for what, codes in (
-        ("occur word for word in the train split", text),
-        ("share a conversation with it", talk),
+    words = float(links.shared(test, train, kinds=("text",))[test].mean())
+    talks = float(np.isin(talk[test], talk[train]).mean())
+    about = float(
+        links.shared(test, train, kinds=("group", "about", "frame", "negated", "copy"))[test].mean()
+    )
+    for kind, what, share in (
+        ("leaky", "occur word for word in the train split", words),
+        ("leaky", "share a conversation with it", talks),
+        (
+            of_subject,
+            "are about what a training example is about, or a near copy of it",
+            about if about > words + 0.005 else 0,
+        ),
     ):
-        shared = float(np.isin(codes[test], codes[train]).mean())
-        if shared > 0:
-            notes.append(f"leaky: {shared:.0%} of the test examples {what}")
-    if unused := int(np.count_nonzero(fold.parts == UNUSED)):
+        if share > 0:
+            notes.append(f"{kind}: {share:.0%} of the test examples {what}")
+    if fold.source and (unused := int(np.count_nonzero(fold.parts == UNUSED))):
         notes.append(
             f"without '{fold.source}', {unused} of {np.count_nonzero(~test)} examples are not used: they share a "
-            "conversation or a text with it"
+            "conversation, a text or what they are about with it"
         )
     return notes
+
+
+def _dominating(components: IntArray, is_one: bool) -> list[str]:
+    share = float(np.bincount(components).max() / len(components))
+    if share < _DOMINATING or is_one:
+        return []
+    return [f"split: one component holds {share:.0%} of the examples, and is on one side whole"]
+
+
+def _left(folds: Sequence[Fold]) -> list[str]:
+    """What pruning leaves."""
+    parts = np.concatenate([fold.parts for fold in folds])
+    tested, unused = (int(np.count_nonzero(parts == part)) for part in (TEST, UNUSED))
+    of = len(parts) // len(folds)
+    return [
+        "split: one component holds too many examples to be divided, so that what recurs is left out: "
+        f"{unused / len(folds):.0f} of {of} examples{' a fold' if len(folds) > 1 else ''}; {tested} are tested, "
+        f"{tested / (tested + unused):.0%} of those that could be"
+    ]

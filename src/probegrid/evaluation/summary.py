@@ -9,12 +9,25 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from probegrid.evaluation.calibration import Calibration
-from probegrid.evaluation.checks import FloatArray, as_labels
-from probegrid.evaluation.intervals import Estimate, Metrics, bootstrap
-from probegrid.evaluation.ranking import Ranking
+from probegrid.evaluation.checks import FloatArray, as_labels, as_scores
+from probegrid.evaluation.delong import Placements
+from probegrid.evaluation.intervals import Estimate, Metrics, Resampled, resampled
+from probegrid.evaluation.miscalibration import Miscalibration, miscalibration
+from probegrid.evaluation.ranking import Ranking, coverage_at_risk
+from probegrid.evaluation.shares import (
+    Ends,
+    Standing,
+    area_ends,
+    mean_ends,
+    mean_of_shares_ends,
+    mean_variance,
+    ranked_ends,
+    share_ends,
+)
 
 _COVERAGES_PERCENT = (80, 90, 95)
-_NEED_BOTH_CLASSES = ("auroc", "auprc", "eaurc")  # and every other score's <name>_auroc
+_RISK = 0.1
+_NEED_BOTH_CLASSES = ("auroc", "auprc", "eaurc", "prr")  # and every other score's <name>_auroc
 
 
 @dataclass(frozen=True)
@@ -26,20 +39,27 @@ class Summary:
         n: number of examples.
         n_correct: number of examples whose label is true.
         notes: by metric name, why its value or interval is `nan`, or what to know of the interval.
+        plain: numbers without an interval, by metric name: what noise alone would show, p-values.
     """
 
     estimates: Mapping[str, Estimate]
     n: int
     n_correct: int
     notes: Mapping[str, str] = field(default_factory=dict)
+    plain: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
         """The flat form to record: `<metric>`, `<metric>_ci_low` and `<metric>_ci_high`; `n`, `n_correct`."""
-        flat: dict[str, float] = {}
-        for name, estimate in self.estimates.items():
-            flat |= {name: estimate.value, f"{name}_ci_low": estimate.low, f"{name}_ci_high": estimate.high}
-        return flat | {"n": self.n, "n_correct": self.n_correct}
+        return flat(self.estimates) | dict(self.plain) | {"n": self.n, "n_correct": self.n_correct}
+
+
+def flat(estimates: Mapping[str, Estimate]) -> dict[str, float]:
+    """Estimates as numbers: `<metric>`, `<metric>_ci_low` and `<metric>_ci_high` of each."""
+    numbers: dict[str, float] = {}
+    for name, estimate in estimates.items():
+        numbers |= {name: estimate.value, f"{name}_ci_low": estimate.low, f"{name}_ci_high": estimate.high}
+    return numbers
 
 
 def answer_metrics(
@@ -49,7 +69,7 @@ def answer_metrics(
     probability: bool = False,
     others: Mapping[str, ArrayLike] | None = None,
 ) -> Metrics:
-    """Return the function from weightings of the examples to every metric, as `bootstrap` takes it.
+    """Return the function from weightings of the examples to every metric, as `resampled` takes it.
 
     Args:
         labels: `bool[n]`, true where the answer (or statement) is correct.
@@ -77,6 +97,7 @@ def answer_metrics(
         }
         for column, percent in enumerate(_COVERAGES_PERCENT):
             values[f"accuracy_at_{percent}"] = kept[:, column]
+        values |= {"augrc": counts.augrc(), "prr": counts.prr()}
         if calibration is not None:
             values |= {"ece": calibration.ece(weights), "brier": calibration.brier(weights)}
         return values | {name: other.counts(weights).auroc() for name, other in beside.items()}
@@ -94,7 +115,7 @@ def evaluate_answers(
     probability: bool = False,
     others: Mapping[str, ArrayLike] | None = None,
 ) -> Summary:
-    """Compute every metric with its 95% bootstrap interval.
+    """Compute every metric with its 95% interval; `shares` and `miscalibration` say which.
 
     Args:
         labels: `bool[n]`, true where the answer (or statement) is correct.
@@ -107,31 +128,126 @@ def evaluate_answers(
             resamples.
 
     Raises:
-        ValueError: as `answer_metrics` and `bootstrap`.
+        ValueError: as `answer_metrics` and `resampled`.
     """
     truth = as_labels(labels)
-    n, n_correct = len(truth), int(np.count_nonzero(truth))
     metrics = answer_metrics(truth, scores, probability=probability, others=others)
-    estimates = bootstrap(metrics, n, groups, seed=seed, resamples=resamples, reflected=("ece",))
-    notes = {
-        name: note
-        for name, estimate in estimates.items()
-        if (note := _note(name, estimate, n, n_correct, resamples)) is not None
+    drawn = resampled(metrics, len(truth), groups, seed=seed, resamples=resamples)
+    standing = Standing.of(truth, groups) if len(truth) else Standing(0, 0, 0, 0, 1.0)
+    of_areas = {"auroc": scores} | {f"{name}_auroc": values for name, values in (others or {}).items()}
+    estimates = {
+        name: drawn.estimate(
+            name,
+            area_interval(truth, of_areas[name], drawn, name, standing)
+            if name in of_areas
+            else _ends(name, drawn, standing),
+        )
+        for name in drawn.values
     }
-    return Summary(estimates=estimates, n=n, n_correct=n_correct, notes=notes)
+    for percent in _COVERAGES_PERCENT:
+        estimates[f"risk_at_{percent}"] = _mirrored(estimates[f"accuracy_at_{percent}"])
+    plain = {"coverage_at_risk_10": coverage_at_risk(truth, scores, _RISK)} if len(truth) else {}
+    if probability:
+        found = miscalibration(truth, scores, groups, seed=seed, resamples=resamples)
+        estimates["ece"] = drawn.estimate("ece", (found.low, found.high))
+        plain |= calibration_numbers(found)
+    notes = {name: note for name in estimates if (note := _note(name, estimates[name], standing)) is not None}
+    return Summary(estimates, standing.n, standing.positives, notes, plain)
 
 
-def _note(name: str, estimate: Estimate, n: int, n_correct: int, resamples: int) -> str | None:
+def calibration_numbers(found: Miscalibration) -> dict[str, float]:
+    """What stands beside an ECE: its noise floor, what is left beyond noise, and the test of calibration."""
+    return {
+        "ece_noise_floor": found.floor,
+        "ece_debiased": found.debiased,
+        "calibration_p": found.p_value,
+    }
+
+
+def area_interval(
+    truth: ArrayLike, scores: ArrayLike, drawn: Resampled, name: str, standing: Standing
+) -> Ends:
+    """Ends of an AUROC: by DeLong's variance where examples stand alone, else by that of the resamples."""
+    if np.isnan(drawn.values[name]) or standing.is_clustered:
+        return area_ends(drawn.values[name], drawn.variance(name), standing)
+    return area_ends(drawn.values[name], Placements.of(truth, scores).variance(), standing)
+
+
+def mean_estimate(
+    values: ArrayLike, groups: Sequence[str] | None = None, *, is_share: bool = False
+) -> Estimate:
+    """A mean with its interval, clusters whole.
+
+    Args:
+        values: `float[n]`.
+        groups: cluster of each; None: each stands alone.
+        is_share: each value lies in [0, 1], where the interval is Wilson's with what the mean is worth.
+    """
+    found = as_scores(values, np.size(values))
+    if not found.size:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    value = float(found.mean())
+    if not is_share:
+        return Estimate(value, *mean_ends(found, groups), 0)
+    standing = Standing.of(found > value if 0 < value < 1 else found > 0, groups)
+    return Estimate(value, *mean_of_shares_ends(value, variance_of_mean(found, groups), standing), 0)
+
+
+def variance_of_mean(values: FloatArray, groups: Sequence[str] | None) -> float:
+    """As `shares.mean_variance`; `nan` below two clusters."""
+    clusters = len(values) if groups is None else len(set(groups))
+    return mean_variance(values, groups) if clusters > 1 else float("nan")
+
+
+def prr_ends(value: float, variance: float, standing: Standing) -> Ends:
+    """Ends of a prediction-rejection ratio, at most 1; by what it lacks of 1, halved, as a share."""
+    lacking = (1 - value) / 2
+    size = 4 * standing.positives * standing.negatives / max(standing.n, 1)
+    low, high = ranked_ends(min(max(lacking, 0.0), 1.0), variance / 4, size, standing)
+    if lacking > 1 and not np.isnan(low):  # below -1, where there is no edge
+        half = 2 * np.sqrt(variance)
+        return value - half, value + half
+    return 1 - 2 * high, 1 - 2 * low
+
+
+def _ends(name: str, drawn: Resampled, standing: Standing) -> Ends:
+    value, variance, n = drawn.values[name], drawn.variance(name), standing.n
+    if name == "accuracy":
+        return share_ends(value, variance, standing)
+    if name.startswith("accuracy_at_"):
+        kept = int(name.removeprefix("accuracy_at_")) / 100 * n
+        if standing.is_clustered:
+            return share_ends(value, variance, standing)
+        return ranked_ends(value, variance, kept, standing)
+    if name == "augrc":
+        low, high = ranked_ends(2 * value, 4 * variance, n, standing)
+        return low / 2, high / 2
+    if name == "prr":
+        return prr_ends(value, variance, standing)
+    return ranked_ends(value, variance, standing.positives if name == "auprc" else n, standing)
+
+
+def _mirrored(estimate: Estimate) -> Estimate:
+    return Estimate(1 - estimate.value, 1 - estimate.high, 1 - estimate.low, estimate.n_resamples_valid)
+
+
+def _note(name: str, estimate: Estimate, standing: Standing) -> str | None:
     needs_both = name.endswith(_NEED_BOTH_CLASSES)
     title = name.upper() if name in _NEED_BOTH_CLASSES else name
-    if n == 0:
+    if standing.n == 0:
         return "there are no answers"
-    if needs_both and n_correct in (0, n):
-        return f"all {n} answers are {'correct' if n_correct else 'wrong'}: {title} needs both classes"
+    if needs_both and standing.positives in (0, standing.n):
+        kind = "correct" if standing.positives else "wrong"
+        return f"all {standing.n} answers are {kind}: {title} needs both classes"
+    if np.isnan(estimate.value):
+        return f"{title} is undefined"
     if np.isnan(estimate.low):
-        return f"no interval for {title}: a bootstrap needs at least two groups"
-    if estimate.low == estimate.high:
-        return f"every resample gives the same {title}: its interval has no width and hides the uncertainty"
-    if estimate.n_resamples_valid < resamples:
-        return f"{resamples - estimate.n_resamples_valid} of {resamples} resamples hold one class: left out"
-    return None
+        return f"no interval for {title}: it takes at least two groups"
+    return few_note(name, standing)
+
+
+def few_note(name: str, standing: Standing) -> str | None:
+    """Why the interval of a metric need not cover; None where enough stands behind it."""
+    if not standing.few or (name == "accuracy" and not standing.is_clustered):
+        return None  # an exact count's interval covers however few are wrong
+    return f"{standing.few}: an interval for small samples, which need not hold the truth 95% of the time"

@@ -14,7 +14,7 @@ from probegrid.errors import ConfigError, closest
 from probegrid.readings.identity import not_default
 from probegrid.readings.needs import Ask, HiddenStates, Kind, Needs, Of, resolve_layers
 from probegrid.schema import ProbeConfig
-from probegrid.schema.ranges import seed_field
+from probegrid.schema.ranges import number_field, seed_field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,8 +141,12 @@ class TrainedProbe(Probe, ABC):
 
     learns: ClassVar[bool] = True
     split: str = "leakfree"
-    """How the examples are divided into train, validation and test: ``leakfree``, ``by_conversation``,
+    """How the examples are divided into train, validation and test: ``leakfree``, ``by_conversation``, ``prune``,
     ``leave_one_source_out`` or ``random``."""
+    folds: int = number_field(1, least=1, most=1000, hint="1 is one division 60/20/20; try 5")
+    """Parts of the examples, each of which is tested by a probe fitted on the others; 1: one test split."""
+    repeats: int = number_field(1, least=1, most=1000, hint="1 is one division; try 10")
+    """Divisions by further seeds, from the same activations, that show how much a number depends on the split."""
     seed: int = seed_field()
     """Seed of the division, of the order of training and of the control's labels, each with a generator of its own."""
     test_on: list[str] = field(default_factory=list)
@@ -154,6 +158,10 @@ class TrainedProbe(Probe, ABC):
 
         if self.split not in METHODS:
             raise ConfigError(f"probe.split={self.split} is not known; {closest(self.split, METHODS)}.")
+        if self.split == "leave_one_source_out" and self.folds > 1:
+            raise ConfigError(
+                f"probe.folds={self.folds} with probe.split=leave_one_source_out, whose folds are sources; drop one."
+            )
 
     @abstractmethod
     def fit(self, features: Features) -> Fitted:

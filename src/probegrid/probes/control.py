@@ -1,4 +1,4 @@
-"""Control: a logistic probe that learned shuffled labels (Hewitt & Liang 2019, arXiv 1909.03368).
+"""Control: a logistic probe that learned random labels, one a text (Hewitt & Liang 2019, arXiv 1909.03368).
 
 What it scores above chance on the true labels, if anything, is not what the labels mean. The difference of a probe and
 its control is its selectivity.
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class Control(Logistic):
-    """The logistic probe, fitted on labels permuted within each split, so that each keeps its counts."""
+    """The logistic probe, fitted on a random label a text, the same wherever the text recurs."""
 
     def fit(self, features: Features) -> FittedProbe:
-        """Fit as the logistic probe, on shuffled labels."""
+        """Fit as the logistic probe, on random labels."""
         return super().fit(features.with_shuffled_labels(self.seed))

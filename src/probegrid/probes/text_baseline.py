@@ -1,8 +1,9 @@
-"""Text baseline: what the words of the statements alone give away, with no model read."""
+"""Text baseline: what the words of the statements, or their characters, alone give away, with no model read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
 from probegrid.probes.base import TrainedProbe
@@ -15,16 +16,27 @@ if TYPE_CHECKING:
     from probegrid.probes.fitting.features import Features
 
 
+class Unit(Enum):
+    """Of what a text's features are made."""
+
+    words = "words"
+    """Words without case and punctuation."""
+    characters = "characters"
+    """Characters as they are: punctuation, white space, digits and parts of words too."""
+
+
 @dataclass
 class TextBaseline(TrainedProbe):
-    """Logistic regression on TF-IDF weights of word n-grams.
+    """Logistic regression on TF-IDF weights of n-grams of words or characters.
 
     There is nothing to choose, so that the validation split is trained on too, and the threshold is a score of 0, an
     even chance.
     """
 
     ngrams: int = number_field(2, least=1, most=100, below="leaves no word")
-    """Longest sequence of words that is a feature."""
+    """Longest sequence of words that is a feature; of characters, as many more."""
+    unit: Unit = Unit.words
+    """``words`` or ``characters``."""
     C: float = number_field(10.0, above=0, least=1e-12, most=1e12)
     """Inverse strength of the L2 penalty, as scikit-learn's ``C``."""
 
@@ -37,8 +49,11 @@ class TextBaseline(TrainedProbe):
         from probegrid.evaluation.splits import TRAIN, VALIDATION
 
         seen = [part in (TRAIN, VALIDATION) for part in features.parts]
-        words = TfidfVectorizer(ngram_range=(1, self.ngrams))
-        pipeline = make_pipeline(words, LogisticRegression(C=self.C, max_iter=10_000))
+        if self.unit is Unit.words:
+            grams = TfidfVectorizer(ngram_range=(1, self.ngrams))
+        else:
+            grams = TfidfVectorizer(analyzer="char", ngram_range=(1, 2 * self.ngrams), lowercase=False)
+        pipeline = make_pipeline(grams, LogisticRegression(C=self.C, max_iter=10_000))
         pipeline.fit(
             [text for text, keep in zip(features.texts, seen, strict=True) if keep], features.labels[seen]
         )

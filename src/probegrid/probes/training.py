@@ -14,7 +14,7 @@ import numpy as np
 from probegrid.evaluation.classification import layer_aurocs
 from probegrid.evaluation.ranking import auroc
 from probegrid.evaluation.selection import best_column, best_threshold
-from probegrid.evaluation.splits import TEST, VALIDATION, Division, Fold
+from probegrid.evaluation.splits import TEST, VALIDATION, Division, Fold, divide
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +33,8 @@ class Examples:
     Attributes:
         ids, conversations, texts, sources: a string each.
         labels: bool[n].
+        groups: a string each, of the data's own groups; empty where it names none.
+        are_statements: whether a text is a statement, which is about something, and not a question with its answer.
     """
 
     ids: tuple[str, ...]
@@ -40,6 +42,8 @@ class Examples:
     texts: tuple[str, ...]
     sources: tuple[str, ...]
     labels: BoolArray
+    groups: tuple[str, ...] = ()
+    are_statements: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Trained:
         by_column: float64[n, columns], larger where true is more likely.
         scale: log-odds of true are ``scale * score`` at the chosen column.
         threshold: a score above it is called true.
+        labels: bool[n], of all examples.
     """
 
     fold: Fold
@@ -61,6 +66,7 @@ class Trained:
     by_column: FloatArray
     scale: float
     threshold: float
+    labels: BoolArray
 
     @property
     def scores(self) -> FloatArray:
@@ -72,6 +78,31 @@ class Trained:
     def test_rows(self) -> NDArray[np.intp]:
         """Indices of the test examples."""
         return np.flatnonzero(self.fold.parts == TEST)
+
+    def calibrated(self, kind: str) -> FloatArray:
+        """Probabilities of true of the test examples, by a calibrator fitted on validation: float64[m].
+
+        Args:
+            kind: ``platt`` or ``isotonic``.
+        """
+        from probegrid.evaluation.calibrators import isotonic, platt
+
+        validation = self.fold.parts == VALIDATION
+        fit = {"platt": platt, "isotonic": isotonic}[kind]
+        return fit(self.labels[validation], self.scores[validation])(self.scores[self.test_rows])
+
+    def beyond_thresholds(self) -> FloatArray:
+        """Log-odds of the test examples beyond each column's own threshold, which make folds comparable: float64[m, c].
+
+        At the chosen column they are those that `TestSet` gathers.
+        """
+        validation = self.fold.parts == VALIDATION
+        thresholds = [
+            best_threshold(self.labels[validation], column[validation]) for column in self.by_column.T
+        ]
+        thresholds[self.column] = self.threshold
+        beyond: FloatArray = (self.by_column[self.test_rows] - thresholds) * np.asarray(self.fitted.scales)
+        return beyond
 
 
 def train(probe: TrainedProbe, features: Features, fold: Fold) -> Trained:
@@ -90,7 +121,7 @@ def train(probe: TrainedProbe, features: Features, fold: Fold) -> Trained:
     threshold = fitted.threshold
     if threshold is None:
         threshold = best_threshold(truth, by_column[validation, column])
-    return Trained(fold, fitted, column, by_column, float(scales[column]), threshold)
+    return Trained(fold, fitted, column, by_column, float(scales[column]), threshold, features.labels)
 
 
 def features_of(
@@ -112,17 +143,34 @@ def features_of(
     return Features(held, layers, examples.labels, fold.parts, examples.texts)
 
 
-def control_auroc(probe: ActivationProbe, examples: Examples, features: Features, fold: Fold) -> Estimate:
-    """Test AUROC of the same probe where labels are shuffled within every split, the test's too.
+def control_auroc(
+    probe: ActivationProbe,
+    examples: Examples,
+    layers: tuple[int, ...],
+    activations: Tensor,
+    division: Division,
+) -> Estimate:
+    """Test AUROC of the same probe on a control task: a random label a text, the same wherever the text is.
 
-    What it reaches above one half is memory, not meaning (Hewitt & Liang 2019, arXiv 1909.03368).
+    What it reaches above one half is memory, not meaning (Hewitt & Liang 2019, arXiv 1909.03368). Its examples are
+    divided one by one, whatever the probe's split is: a text must be able to recur, or the control could not fail.
+
+    Args:
+        probe: what is fitted.
+        examples: n of them.
+        layers: the l layers of the activations, rising.
+        activations: [n, l, d] of any float type, on the device to compute on.
+        division: the probe's, whose groups an interval keeps whole.
     """
-    shuffled = features.with_shuffled_labels(probe.seed)
-    trained = train(probe, shuffled, fold)
+    (fold,) = divide(
+        "random", examples.labels, examples.conversations, examples.texts, examples.sources, seed=probe.seed
+    ).folds
+    control = features_of(examples, fold, layers, activations).with_shuffled_labels(probe.seed)
+    trained = train(probe, control, fold)
     rows = trained.test_rows
-    conversations = [examples.conversations[row] for row in rows]
     scores = trained.scores[rows, np.newaxis]
-    return layer_aurocs(shuffled.labels[rows], scores, conversations, seed=probe.seed)[0]
+    groups = [str(division.groups[row]) for row in rows]
+    return layer_aurocs(control.labels[rows], scores, groups, seed=probe.seed)[0]
 
 
 @dataclass(frozen=True)
@@ -167,9 +215,13 @@ def validation_auroc(trained: Trained, labels: BoolArray) -> float:
 def layer_course(
     folds: Sequence[Trained], examples: Examples, division: Division, *, seed: int
 ) -> list[Estimate]:
-    """Test AUROC of every layer with its interval, over the test examples of all folds, clustered by group."""
+    """Test AUROC of every layer with its interval, over the test examples of all folds, clustered by group.
+
+    Folds are pooled as in `TestSet`, so that the chosen layer has the AUROC of the cell.
+    """
     rows = np.concatenate([trained.test_rows for trained in folds])
-    scores = np.concatenate(
-        [trained.by_column[trained.test_rows] * np.asarray(trained.fitted.scales) for trained in folds]
-    )
+    if len(folds) == 1:
+        scores = folds[0].by_column[rows] * np.asarray(folds[0].fitted.scales)
+    else:
+        scores = np.concatenate([trained.beyond_thresholds() for trained in folds])
     return layer_aurocs(examples.labels[rows], scores, [str(division.groups[row]) for row in rows], seed=seed)

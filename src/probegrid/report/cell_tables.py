@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from probegrid.evaluation.metrics import metric_title
 from probegrid.report.cells import GROUPS, RecordedCell
 from probegrid.report.columns import common, shown
+from probegrid.report.seeds import OverSeeds, over_seeds
 from probegrid.report.summary import is_transfer, reason
 from probegrid.report.tables import MISSING, Table, estimate_text
 
@@ -19,7 +20,25 @@ LEAKY = "†"
 
 MAIN_METRICS = ("accuracy", "auroc")
 """What the terminal shows."""
-MORE_METRICS = ("auprc", "aurc", "ece", "text_auroc", "control_auroc")
+MORE_METRICS = (
+    "balanced_accuracy",
+    "mcc",
+    "majority_accuracy",
+    "auprc",
+    "aurc",
+    "augrc",
+    "prr",
+    "ece",
+    "ece_noise_floor",
+    "brier",
+    "text_auroc",
+    "text_chars_auroc",
+    "control_auroc",
+    "selectivity",
+    "auroc_fold_sd",
+    "auroc_repeat_mean",
+    "auroc_repeat_sd",
+)
 """What the page shows besides, where any cell has it."""
 ACCURACY_OF = {False: "answers", True: "the probe's calls"}
 """What `accuracy` and `f1` are of in the files, where both kinds have one key; by whether a probe was trained."""
@@ -32,26 +51,28 @@ def cells_table(cells: Sequence[RecordedCell], *, is_wide: bool = False) -> Tabl
         cells: those that ended well, at least one.
         is_wide: with more metrics, and transfer.
     """
-    names = shown(cells)
+    together = over_seeds(cells)
+    merged = [one.merged for one in together]
+    names = shown(merged)
     metrics = _metric_columns(
-        cells, (*MAIN_METRICS, *MORE_METRICS, *_transfers(cells)) if is_wide else MAIN_METRICS
+        merged, (*MAIN_METRICS, *MORE_METRICS, *_transfers(merged)) if is_wide else MAIN_METRICS
     )
     rows = [
         [
-            *map(cell.value, names),
-            f"{cell.record.metrics['n']:.0f}",
-            *(_number(cell, column) for column in metrics),
+            *map(one.merged.value, names),
+            f"{one.merged.record.metrics['n']:.0f}",
+            *(_number(one, column) for column in metrics),
         ]
-        for cell in cells
+        for one in together
     ]
     titles = [metric_title(column.metric, of_probe=bool(column.of_probe)) for column in metrics]
     return Table(
         name="table",
-        caption=_caption(cells, names),
+        caption=_caption(cells, names, is_over_seeds=len(merged) < len(cells)),
         columns=[*names, "n", *titles],
         rows=rows,
         n_names=len(names),
-        records=[_record(cell, names) for cell in cells],
+        records=[_record(cell, shown(cells)) for cell in cells],
         notes=[*_leaks(cells), *_versions(cells)],
     )
 
@@ -124,10 +145,12 @@ def failed_table(cells: Sequence[RecordedCell]) -> Table | None:
     )
 
 
-def _number(cell: RecordedCell, column: _Column) -> str:
+def _number(one: OverSeeds, column: _Column) -> str:
+    cell = one.merged
     if not _has(cell, column):
         return MISSING
-    return f"{estimate_text(cell.estimate(column.metric))}{f' {LEAKY}' if cell.leakage else ''}"
+    text = one.text(column.metric) or estimate_text(cell.estimate(column.metric))
+    return f"{text}{f' {LEAKY}' if cell.leakage else ''}"
 
 
 def _record(cell: RecordedCell, columns: Sequence[str]) -> dict[str, object]:
@@ -147,10 +170,15 @@ def _ends(cell: RecordedCell, name: str) -> dict[str, object]:
     return {"auroc": estimate.value, "auroc_ci_low": estimate.low, "auroc_ci_high": estimate.high}
 
 
-def _caption(cells: Sequence[RecordedCell], columns: Sequence[str]) -> str:
+def _caption(cells: Sequence[RecordedCell], columns: Sequence[str], *, is_over_seeds: bool) -> str:
     shared = ", ".join(f"{group} {value}" for group, value in common(cells, columns).items())
     count = f"{len(cells)} cells" if len(cells) > 1 else "1 cell"
-    return f"{count}{f', all with {shared}' if shared else ''}. Values with their 95% intervals."
+    values = (
+        "Mean, standard deviation and number of cells that differ in seeds alone; others with their 95% intervals"
+        if is_over_seeds
+        else "Values with their 95% intervals"
+    )
+    return f"{count}{f', all with {shared}' if shared else ''}. {values}."
 
 
 def _leaks(cells: Sequence[RecordedCell]) -> list[str]:

@@ -95,6 +95,12 @@ class RecordedCell:
             return None
         return (load_s + read_s) * max(1, self.gpus) / 3600
 
+    @property
+    def reading_hours(self) -> float | None:
+        """Device hours of its reading, whichever cell made it; without loading, which one cell of a pack pays for."""
+        read_s = self.metric("read_s")
+        return None if read_s is None else read_s * max(1, self.gpus) / 3600
+
     @cached_property
     def _all_scores(self) -> pd.DataFrame:
         import pandas as pd
@@ -103,8 +109,9 @@ class RecordedCell:
 
     @cached_property
     def scores(self) -> pd.DataFrame:
-        """The test examples of ``scores.parquet`` by example_id: group, label, score."""
-        return self._all_scores[self._all_scores["split"] == "test"]
+        """The test examples of ``scores.parquet`` that have a score, by example_id: group, label, score."""
+        scores = self._all_scores
+        return scores[(scores["split"] == "test") & scores["score"].notna()]
 
     @cached_property
     def read_ids(self) -> frozenset[str]:
@@ -143,6 +150,26 @@ class RecordedCell:
             return ()
         names: list[str] = pyarrow.parquet.read_schema(file).names
         return tuple(name for name in names if name != "example_id")
+
+    @cached_property
+    def other_values(self) -> pd.DataFrame:
+        """``other_scores.parquet`` by example_id, a column a score, of the examples in ``scores``."""
+        import pandas as pd
+
+        found = pd.read_parquet(self.folder / "other_scores.parquet").set_index("example_id")
+        return found.loc[self.scores.index]
+
+    @cached_property
+    def references(self) -> pd.DataFrame | None:
+        """``answer``, ``references`` and ``correct`` of ``answers.parquet`` by example_id; None where it has none."""
+        import pandas as pd
+        import pyarrow.parquet
+
+        file = self.folder / "answers.parquet"
+        if not file.exists() or "references" not in pyarrow.parquet.read_schema(file).names:
+            return None
+        found = pd.read_parquet(file, columns=["example_id", "answer", "references", "correct"])
+        return found.set_index("example_id")
 
     @cached_property
     def has_one_scale(self) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from probegrid.evaluation.agreement import Agreement
 from probegrid.evaluation.metrics import metric_title
@@ -28,7 +28,8 @@ def comparisons_table(comparisons: Comparisons) -> Table:
     return Table(
         name="comparisons",
         caption=f"{comparisons.compared} compared on the same examples: first minus second with its 95% interval, and "
-        f"p after Holm over {comparisons.n_tests} tests.",
+        f"p after Holm over {comparisons.n_tests} tests ({comparisons.family}); the intervals hold together and agree "
+        "with p.",
         columns=[
             *(*context, "first", "second", "n"),
             *titles,
@@ -68,7 +69,8 @@ def _difference(contrast: Contrast | None, mark: str) -> str:
     if contrast.difference is None:
         return contrast.note
     p_value = "" if math.isnan(contrast.p_holm) else f" p {p_text(contrast.p_holm)}"
-    return f"{difference_text(contrast.difference)}{p_value}{mark}"
+    low, high = contrast.together
+    return f"{difference_text(replace(contrast.difference, low=low, high=high))}{p_value}{mark}"
 
 
 def _agreement(one: Comparison) -> list[str]:
@@ -98,7 +100,6 @@ def _numbers(name: str, contrast: Contrast) -> dict[str, object]:
         end: None if contrast.difference is None else getattr(contrast.difference, end)
         for end in ("value", "low", "high", "p_value")
     }
-    return {
-        f"{name}_{end}": value
-        for end, value in (values | {"p_holm": contrast.p_holm, "note": contrast.note}).items()
-    }
+    low, high = contrast.together
+    further = {"p_holm": contrast.p_holm, "low_together": low, "high_together": high, "note": contrast.note}
+    return {f"{name}_{end}": value for end, value in (values | further).items()}

@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probegrid.evaluation.agreement import Agreement, agreement
-from probegrid.evaluation.checks import BoolArray, FloatArray, ratio
-from probegrid.evaluation.intervals import Difference, Metrics, holm, paired_difference
-from probegrid.evaluation.ranking import Ranking
+from probegrid.evaluation.checks import BoolArray, FloatArray
+from probegrid.evaluation.paired import (
+    Difference,
+    compare_areas,
+    compare_shares,
+    holm,
+    simultaneous_ends,
+)
 from probegrid.evaluation.splits import joined_groups
 from probegrid.report.cells import RecordedCell
 from probegrid.report.pairing import Pair, Unpaired, find_pairs
@@ -39,13 +44,15 @@ class Contrast:
         difference: first - second; `None` where there is nothing to compare.
         note: why not; empty where there is a difference.
         numbers: what it was computed from, so that the same test is counted once.
-        p_holm: p-value corrected over all comparisons; `nan` where there is none.
+        p_holm: p-value corrected over the family of comparisons; `nan` where there is none.
+        together: ends of the interval that holds together with those of the whole family, and agrees with ``p_holm``.
     """
 
     difference: Difference | None
     note: str
     numbers: bytes
     p_holm: float = float("nan")
+    together: tuple[float, float] = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -78,51 +85,83 @@ class Comparisons:
         not_made: what could not be compared, with the reason.
         n_tests: p-values that Holm's correction counts. Comparisons of the same numbers (probes that share their
             answers share their accuracy) are one test.
+        family: whose comparisons these tests are, in words.
     """
 
     compared: str
     made: Sequence[Comparison]
     not_made: Sequence[Unpaired]
     n_tests: int
+    family: str
 
 
 def compare_cells(
-    cells: Sequence[RecordedCell], compared: str, *, seed: int, resamples: int = 2000
+    cells: Sequence[RecordedCell],
+    compared: str,
+    *,
+    seed: int,
+    resamples: int = 2000,
+    family: Sequence[RecordedCell] | None = None,
 ) -> Comparisons:
     """Compare every two cells that differ in one group or key alone.
 
     Args:
         cells: those that ended well.
         compared: the group or key.
-        seed: of the resampling alone.
-        resamples: number of bootstrap resamples behind each comparison.
+        seed: of the drawing alone.
+        resamples: flippings of signs drawn behind each p-value.
+        family: cells that ended well whose comparisons are corrected for too, those of ``cells`` among them; None:
+            these alone. A filter that shows fewer cells need not make a p-value smaller.
 
     Raises:
         ConfigError: no such group or key, or all cells have the same.
     """
     pairs, not_made = find_pairs(cells, compared)
+    made, unmade = _compared(pairs, seed=seed, resamples=resamples)
+    tests = _tests(made)
+    if family is not None and len(family) > len(cells):
+        known = {_ids(pair) for pair in pairs}
+        further = [pair for pair in find_pairs(family, compared)[0] if _ids(pair) not in known]
+        tests |= _tests(_compared(further, seed=seed, resamples=resamples)[0])
+    adjusted = dict(zip(tests, holm(list(tests.values())).tolist(), strict=True))
+    count = sum(not math.isnan(p_value) for p_value in adjusted.values())
+    corrected = [
+        replace(one, accuracy=_with(one.accuracy, adjusted, count), auroc=_with(one.auroc, adjusted, count))
+        for one in made
+    ]
+    of = len(cells if family is None else family)
+    name = f"{compared} in accuracy and AUROC, of {'all' if family is None else 'all recorded'} {of} cells"
+    return Comparisons(compared, corrected, [*not_made, *unmade], count, name)
+
+
+def _compared(pairs: Sequence[Pair], *, seed: int, resamples: int) -> tuple[list[Comparison], list[Unpaired]]:
     made: list[Comparison] = []
+    not_made: list[Unpaired] = []
     for pair in pairs:
         shared = _Shared.of(pair)
         if reason := shared.obstacle():
             not_made.append(Unpaired((pair.first, pair.second), reason))
         else:
             made.append(shared.compare(seed=seed, resamples=resamples))
-    adjusted = _corrected([contrast for one in made for contrast in (one.accuracy, one.auroc)])
-    corrected = [
-        replace(one, accuracy=_with(one.accuracy, adjusted), auroc=_with(one.auroc, adjusted)) for one in made
-    ]
-    return Comparisons(compared, corrected, not_made, sum(not math.isnan(p) for p in adjusted.values()))
+    return made, not_made
 
 
-def _corrected(contrasts: Sequence[Contrast]) -> dict[bytes, float]:
-    """Holm's correction over all p-values, those of the same numbers once; by the numbers."""
-    p_values = {one.numbers: one.difference.p_value for one in contrasts if one.difference is not None}
-    return dict(zip(p_values, holm(list(p_values.values())).tolist(), strict=True))
+def _ids(pair: Pair) -> tuple[str, str]:
+    return pair.first.record.cell, pair.second.record.cell
 
 
-def _with(contrast: Contrast, adjusted: Mapping[bytes, float]) -> Contrast:
-    return contrast if contrast.difference is None else replace(contrast, p_holm=adjusted[contrast.numbers])
+def _tests(made: Sequence[Comparison]) -> dict[bytes, float]:
+    """All p-values, those of the same numbers once; by the numbers."""
+    contrasts = [contrast for one in made for contrast in (one.accuracy, one.auroc)]
+    return {one.numbers: one.difference.p_value for one in contrasts if one.difference is not None}
+
+
+def _with(contrast: Contrast, adjusted: Mapping[bytes, float], tests: int) -> Contrast:
+    if contrast.difference is None:
+        return contrast
+    p_holm = adjusted[contrast.numbers]
+    ends = simultaneous_ends(contrast.difference, p_holm, tests)
+    return replace(contrast, p_holm=p_holm, together=ends)
 
 
 @dataclass(frozen=True)
@@ -147,14 +186,19 @@ class _Shared:
         return None
 
     def compare(self, *, seed: int, resamples: int) -> Comparison:
-        """Every difference, by one set of resamples."""
+        """Every difference, groups whole."""
         groups = joined_groups(self.first["group"].tolist(), self.second["group"].tolist())
         columns, answers = self._columns(), self._answers()
-        first, second = (_metrics(*of_cell) for of_cell in columns)
-        found = paired_difference(first, second, len(self.first), groups, seed=seed, resamples=resamples)
         examples = "\n".join(self.first.index).encode()
         (labels, scores, right), (other_labels, other_scores, other_right) = columns
         area = (labels, scores, other_labels, other_scores)
+        alone = None if len({*groups}) == len(groups) else groups
+        found = {
+            "accuracy": compare_shares(right, other_right, alone, seed=seed, flips=resamples),
+            "auroc": compare_areas(
+                (labels, scores), (other_labels, other_scores), alone, seed=seed, flips=resamples
+            ),
+        }
         notes = self._notes(columns, answers)
         numbers = (
             b"".join([b"accuracy", examples, right.tobytes(), other_right.tobytes()]),
@@ -200,15 +244,3 @@ class _Shared:
             first.loc[ids, "correct"].to_numpy(dtype=np.bool_),
             second.loc[ids, "correct"].to_numpy(dtype=np.bool_),
         )
-
-
-def _metrics(labels: BoolArray, scores: FloatArray, right: BoolArray) -> Metrics:
-    ranking = Ranking(labels, scores)
-
-    def metrics(weights: FloatArray) -> dict[str, FloatArray]:
-        return {
-            "auroc": ranking.counts(weights).auroc(),
-            "accuracy": ratio(weights @ right, weights.sum(axis=1)),
-        }
-
-    return metrics

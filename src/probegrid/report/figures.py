@@ -26,6 +26,7 @@ from probegrid.evaluation.ranking import risk_coverage_curve, roc_curve
 from probegrid.report.cells import RecordedCell
 from probegrid.report.cost_figures import COST_FIGURES, cost_figures
 from probegrid.report.panels import Panel, Series, only, panels
+from probegrid.report.seeds import over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +67,7 @@ class Figures:
 
 
 def draw_figures(cells: Sequence[RecordedCell]) -> Figures:
-    """Every figure that these cells give.
+    """Every figure that these cells give; of cells that differ in seeds alone, means, and the curves of the first.
 
     Args:
         cells: those that ended well; none give no figure.
@@ -74,8 +75,11 @@ def draw_figures(cells: Sequence[RecordedCell]) -> Figures:
     figures = Figures()
     if not cells:
         return figures
-    _draw_by_size(figures, cells)
-    _draw_by_hours(figures, cells)
+    together = over_seeds(cells)
+    merged = [one.merged for one in together]
+    _draw_by_size(figures, merged)
+    _draw_by_hours(figures, merged)
+    cells = [one.cells[0] for one in together]  # a curve is of one cell; means have none
     divided = panels(cells)
     figures.draw("roc", only(divided, _has_roc), _roc)
     figures.draw("risk_coverage", only(divided, _has_risk), _risk_coverage)
@@ -132,13 +136,13 @@ def _draw_by_size(figures: Figures, cells: Sequence[RecordedCell]) -> None:
 
 def _draw_by_hours(figures: Figures, cells: Sequence[RecordedCell]) -> None:
     """Accuracy and AUROC against the measured hours of the devices (seconds where they are few)."""
-    hours = {cell.record.cell: cell.device_hours for cell in cells if cell.device_hours}
+    hours = {cell.record.cell: cell.reading_hours for cell in cells if cell.reading_hours}
     timed = [cell for cell in cells if cell.record.cell in hours]
     if not timed:
         return
     device, name = ("GPU", "gpu_hours") if all(cell.gpus for cell in timed) else ("Device", "device_hours")
     unit, factor = ("hours", 1) if max(hours.values()) > _FEW_HOURS else ("seconds", 3600)
-    x_label = f"{device}-{unit}, loading and reading"
+    x_label = f"{device}-{unit}, reading"
     _draw_traded(figures, timed, name, x_label, lambda cell: factor * hours[cell.record.cell])
 
 

@@ -16,6 +16,8 @@ _HEADINGS = {
     "costs": "Time and memory compared",
     "cell_costs": "Time and memory of each cell",
     "other_scores": "Other scores",
+    "compared_scores": "Scores of one reading compared",
+    "rules": "Other rules of correctness",
     "failed": "Failed cells",
     "examples": "Examples as they were read",
 }

@@ -22,9 +22,12 @@ from probegrid.report.costs import contrast_costs, is_compared_in_cost
 from probegrid.report.examples_table import examples_table
 from probegrid.report.figures import draw_figures
 from probegrid.report.page import figure_heading, page
-from probegrid.report.select import select_cells
+from probegrid.report.rules_table import rules_table
+from probegrid.report.score_table import compared_scores_table
+from probegrid.report.seeds import over_seeds
+from probegrid.report.select import select
 from probegrid.report.tables import Table
-from probegrid.schema import ReportConfig
+from probegrid.schema import Family, ReportConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +47,8 @@ class Report:
         wide_table: the same with more metrics, for the page.
         cell_costs: what each cell took, for the page and the files; None where nothing was read.
         examples: each dataset's first examples as they were read, for the page; None where no cell has them.
+        compared_scores: the scores of each cell against each other, likewise; None where no cell has several.
+        rules: the answers of each cell under other rules of correctness, likewise; None where no cell has answers.
         others: comparisons, costs, other scores, failed cells; as far as there are any.
         figures: PNG images by name.
         notes: what is not shown, and why.
@@ -55,6 +60,8 @@ class Report:
     table: Table | None
     wide_table: Table | None
     cell_costs: Table | None
+    compared_scores: Table | None
+    rules: Table | None
     others: Sequence[Table]
     figures: Mapping[str, bytes]
     notes: Sequence[str]
@@ -71,14 +78,18 @@ class Report:
         """Every table's rows with their raw values by the table's name: ``frames["comparisons"]``.
 
         ``table``: the cells that ended well, every metric of each. ``comparisons`` and ``costs``: pairs, where
-        something was compared. ``cell_costs``, ``other_scores``, ``failed``: where there are any.
+        something was compared. ``cell_costs``, ``other_scores``, ``compared_scores``, ``rules``, ``failed``: where
+        there are any.
         """
         return {table.name: table.frame() for table in self._filed}
 
     @property
     def _filed(self) -> list[Table]:
         """All tables that are files."""
-        return [*self.tables, *([self.cell_costs] if self.cell_costs else [])]
+        return [
+            *self.tables,
+            *(table for table in (self.cell_costs, self.compared_scores, self.rules) if table),
+        ]
 
     @cached_property
     def files(self) -> dict[str, bytes]:
@@ -87,11 +98,15 @@ class Report:
         for table in self._filed:
             files |= table.files()
         files |= {f"figures/{name}.png": image for name, image in self.figures.items()}
-        shown = [
-            table
-            for table in (self.wide_table, *self.others, self.cell_costs, self.examples)
-            if table is not None
-        ]
+        of_page = (
+            self.wide_table,
+            *self.others,
+            self.compared_scores,
+            self.rules,
+            self.cell_costs,
+            self.examples,
+        )
+        shown = [table for table in of_page if table is not None]
         return files | {
             PAGE_FILE: page(
                 self.title, [self.period, *self.notes, *self.damaged], shown, self.figures
@@ -100,7 +115,13 @@ class Report:
 
 
 def make_report(
-    cells: Sequence[RecordedCell], *, title: str, compare: str | None, seed: int, resamples: int
+    cells: Sequence[RecordedCell],
+    *,
+    title: str,
+    compare: str | None,
+    seed: int,
+    resamples: int,
+    family: Sequence[RecordedCell] | None = None,
 ) -> Report:
     """Put cells side by side; the same cells give the same files.
 
@@ -109,7 +130,8 @@ def make_report(
         title: of the page.
         compare: group or key whose values are compared in pairs; None for no comparisons.
         seed: of the resampling behind the comparisons.
-        resamples: bootstrap resamples behind each comparison.
+        resamples: flippings of signs drawn behind each p-value.
+        family: cells whose comparisons are corrected for too; None: these alone.
 
     Raises:
         ConfigError: ``compare`` names no group or key, or one that does not vary.
@@ -119,7 +141,10 @@ def make_report(
     if done:
         others.insert(0, other_scores_table(done))
     if compare is not None:
-        compared = comparisons_table(compare_cells(done, compare, seed=seed, resamples=resamples))
+        recorded = None if family is None else [cell for cell in family if cell.is_done]
+        compared = comparisons_table(
+            compare_cells(done, compare, seed=seed, resamples=resamples, family=recorded)
+        )
         costs = costs_table(contrast_costs(done, compare)) if is_compared_in_cost(compare) else None
         others[:0] = [compared, costs]
     figures = draw_figures(done)
@@ -129,11 +154,27 @@ def make_report(
         table=cells_table(done) if done else None,
         wide_table=cells_table(done, is_wide=True) if done else None,
         cell_costs=cell_costs_table(done),
+        compared_scores=compared_scores_table(done, seed=seed, flips=resamples),
+        rules=rules_table(done, seed=seed),
         others=[table for table in others if table is not None],
         figures=figures.images,
-        notes=[_not_drawn(len(done), figures.left_out)] if figures.left_out else [],
+        notes=[
+            *_first_seeds(done),
+            *([_not_drawn(len(done), figures.left_out)] if figures.left_out else []),
+        ],
         examples=examples_table(done),
     )
+
+
+def _first_seeds(cells: Sequence[RecordedCell]) -> list[str]:
+    """What to know of curves where cells differ in seeds alone."""
+    together = over_seeds(cells)
+    if len(together) == len(cells):
+        return []
+    return [
+        f"{len(cells)} cells are {len(together)} but for their seeds: numbers and points are means, error bars a "
+        "standard deviation either way, curves those of the first seed."
+    ]
 
 
 def _not_drawn(count: int, figures: Sequence[str]) -> str:
@@ -165,12 +206,14 @@ def report_on(results_dir: Path | str, config: ReportConfig) -> Report:
     folder = Path(config.folder)
     _check_folder(folder)
     damaged: list[str] = []
+    selection = select(Path(results_dir), config, damaged.append)
     report = make_report(
-        select_cells(Path(results_dir), config, damaged.append),
+        selection.cells,
         title="probegrid report",
         compare=config.compare,
         seed=config.seed,
         resamples=config.resamples,
+        family=selection.recorded if config.family is Family.all else None,
     )
     report = replace(report, damaged=damaged)
     write_report(folder, report)

@@ -6,6 +6,7 @@ Knows the filters of ``report`` and the manifests of sweeps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from probegrid.errors import ConfigError, StoreError, closest
@@ -16,10 +17,25 @@ from probegrid.tracking.sweep_folder import SweepFolder, list_sweeps
 _FILTERS = GROUPS
 
 
+@dataclass(frozen=True)
+class Selection:
+    """The recorded cells that pass every filter, and all of them; in the order they were started."""
+
+    cells: list[RecordedCell]
+    recorded: list[RecordedCell]
+
+
 def select_cells(
     results_dir: Path, report: ReportConfig, on_damage: Callable[[str], None] | None = None
 ) -> list[RecordedCell]:
-    """The recorded cells that pass every filter, in the order they were started.
+    """The cells of `select`."""
+    return select(results_dir, report, on_damage).cells
+
+
+def select(
+    results_dir: Path, report: ReportConfig, on_damage: Callable[[str], None] | None = None
+) -> Selection:
+    """The recorded cells, and which of them a report is about.
 
     Args:
         results_dir: folder of the recorded cells.
@@ -32,23 +48,24 @@ def select_cells(
         StoreError: a cell is damaged and nobody wants to be told, or all are.
     """
     damage: list[str] = []
-    cells = load_cells(results_dir, on_damage=damage.append)
-    if damage and (on_damage is None or not cells):
+    recorded = load_cells(results_dir, on_damage=damage.append)
+    if damage and (on_damage is None or not recorded):
         raise StoreError(damage[0])
     for sentence in damage:
         assert on_damage is not None
         on_damage(sentence)
-    if not cells:
+    if not recorded:
         raise ConfigError(
             f"results_dir={results_dir} holds no recorded cell; `probegrid` or `probegrid -m ...` makes some."
         )
+    cells = recorded
     if report.sweep is not None:
         cells = _of_sweeps(results_dir, cells, _names(report.sweep))
     for group in _FILTERS:
         wanted = getattr(report, group)
         if wanted is not None:
             cells = _chosen(cells, group, _names(wanted))
-    return cells
+    return Selection(cells, recorded)
 
 
 def sweep_cells(folder: SweepFolder, on_damage: Callable[[str], None]) -> list[RecordedCell]:

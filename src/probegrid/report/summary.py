@@ -14,17 +14,28 @@ HEADLINES = ("accuracy", "auroc")
 """What a line of a sweep's table has room for."""
 ALL_METRICS = (
     "accuracy",
+    "balanced_accuracy",
+    "mcc",
+    "majority_accuracy",
     "option_accuracy",
     "option_accuracy_norm",
     "letter_mass",
     "extraction_share",
     "f1",
     "auroc",
+    "auroc_repeat_mean",
+    "auroc_repeat_sd",
+    "auroc_fold_sd",
     "auprc",
     "aurc",
+    "augrc",
+    "prr",
+    "ece",
     "within_conversation_auroc",
     "text_auroc",
+    "text_chars_auroc",
     "control_auroc",
+    "selectivity",
 )
 """What a cell says of itself at its end."""
 
@@ -42,11 +53,10 @@ def numbers(record: CellRecord, metrics: Sequence[str] = HEADLINES, *, with_note
     """
     if record.error is not None:
         return [reason(record)]
-    transfers = [name for name in record.metrics if is_transfer(name)]
+    transfers = [name for name in record.metrics if is_transfer(name) or is_source(name)]
     found = [name for name in (*metrics, *transfers) if name in record.metrics]
     texts = [*_size(record), *(_number(record, name, with_notes) for name in found)]
-    if "leakage" in record.notes:
-        texts.append(f"leakage: {record.notes['leakage']}")
+    texts += [f"{name}: {record.notes[name]}" for name in ("leakage", "split") if name in record.notes]
     return [*texts, *_seconds(record)]
 
 
@@ -60,6 +70,11 @@ def reason(record: CellRecord) -> str:
 def is_transfer(metric: str) -> bool:
     """Whether a metric is the AUROC on another dataset, and not an end of its interval."""
     return metric.startswith("transfer_auroc_") and not metric.endswith(("_ci_low", "_ci_high"))
+
+
+def is_source(metric: str) -> bool:
+    """Whether a metric is the AUROC of a source that was left out, and not an end of its interval."""
+    return metric.startswith("source_auroc_") and not metric.endswith(("_ci_low", "_ci_high"))
 
 
 def _size(record: CellRecord) -> Iterator[str]:

@@ -84,6 +84,15 @@ class OptionScores(Enum):
     """Their texts, in all and by their length."""
 
 
+class Family(Enum):
+    """Over which comparisons a report corrects its p-values."""
+
+    all = "all"
+    """All that the recorded cells give, whichever are shown."""
+    shown = "shown"
+    """Those of the cells that are shown."""
+
+
 class TrackingBackend(Enum):
     """Where recorded cells are sent after they are on disk."""
 
@@ -376,6 +385,9 @@ class ReportConfig:
     compare: str | None = None
     """Group (``quantization``, ``probe``, ``prompt``) or key (``prompt.num_few_shot``) whose values are compared in
     pairs, all else equal."""
+    family: Family = Family.all
+    """Over which comparisons Holm's correction goes: ``all`` that the recorded cells give, so that a filter changes no
+    p-value, or those ``shown``."""
     sweep: Any = None
     """Ids of sweeps whose cells are shown."""
     model: Any = None
@@ -391,9 +403,9 @@ class ReportConfig:
     folder: str = path_field("report")
     """Folder of tables, figures and page; an earlier report in it is replaced."""
     seed: int = seed_field()
-    """Seed of the resampling behind the comparisons."""
+    """Seed of the drawing behind the comparisons' p-values."""
     resamples: int = number_field(2000, least=1, most=10**6, below="leaves nothing to resample")
-    """Bootstrap resamples behind each comparison."""
+    """Flippings of signs drawn behind each p-value."""
 
     def __post_init__(self) -> None:
         check(self, "report")

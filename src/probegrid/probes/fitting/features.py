@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from probegrid.errors import DataError
-from probegrid.evaluation.checks import BoolArray
+from probegrid.evaluation.checks import BoolArray, IntArray
 from probegrid.evaluation.splits import StrArray
+from probegrid.evaluation.subjects import normalized
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,38 @@ class Features:
         return labels
 
     def with_shuffled_labels(self, seed: int) -> Features:
-        """Permute the labels within each split: the control task of Hewitt & Liang (2019), by the same counts.
+        """Give each text, wherever it recurs, one label by chance: the control task of Hewitt & Liang (2019).
+
+        A text is its words without case, outer white space and final punctuation; without texts each example has its
+        own. Texts of one split share out its labels, so that it keeps its counts; those of several splits do so
+        together, as nearly as whole texts allow.
 
         Args:
-            seed: of the permutation alone, at least 0.
+            seed: of the chance alone, at least 0.
         """
         generator = np.random.default_rng([seed, *b"control"])
-        labels = self.labels.copy()
-        for part in np.unique(self.parts):
-            labels[self.parts == part] = generator.permutation(self.labels_of(part))
+        names = [normalized(text) for text in self.texts] or list(map(str, range(len(self.labels))))
+        type_of = np.unique(np.asarray(names, dtype=object), return_inverse=True)[1]
+        splits = np.unique(self.parts, return_inverse=True)[1]
+        spread = np.zeros(int(type_of.max()) + 1, dtype=np.intp) - 1
+        for kind in range(len(spread)):
+            held = np.unique(splits[type_of == kind])
+            spread[kind] = held[0] if len(held) == 1 else -1
+        labels = np.zeros_like(self.labels)
+        for split in np.unique(spread):
+            among = np.isin(type_of, np.flatnonzero(spread == split))
+            labels[among] = _dealt(type_of[among], int(self.labels[among].sum()), generator)
         return replace(self, labels=labels)
+
+
+def _dealt(type_of: IntArray, positives: int, generator: np.random.Generator) -> BoolArray:
+    """One label a type, by chance, so that as many examples are positive as types can make up: `bool[n]`."""
+    kinds, sizes = np.unique(type_of, return_counts=True)
+    chosen: list[int] = []
+    left = positives
+    for place in generator.permutation(len(kinds)):
+        if sizes[place] <= left:
+            chosen.append(int(kinds[place]))
+            left -= int(sizes[place])
+    dealt: BoolArray = np.isin(type_of, chosen)
+    return dealt

@@ -1,0 +1,114 @@
+"""How often comparisons of equally good scorings call them different, and how often those of unequal ones do.
+
+    OMP_NUM_THREADS=1 python benchmarks/type_one.py --data-sets 1000
+
+Two scores share half of their variance; each is normal in each class, so that their AUROCs are equal, or the first's is
+better by a gain. Their calls (above the middle between the classes) are compared by accuracy. DeLong's test (1988)
+stands beside ours where examples stand alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from probegrid.evaluation.delong import paired_test
+from probegrid.evaluation.miscalibration import miscalibration
+from probegrid.evaluation.paired import compare_areas, compare_shares
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What data sets are like: examples alone, or clusters of 2 to 10 that share effects."""
+
+    share: float
+    auroc: float
+    n: int = 0
+    clusters: int = 0
+    ties: bool = False
+    gain: float = 0.0
+
+    def __str__(self) -> str:
+        size = f"{self.clusters} clusters" if self.clusters else f"n {self.n}"
+        gain = f" and {self.auroc + self.gain:g}" if self.gain else ""
+        return f"{size}, {self.share:g} true, AUROC {self.auroc:g}{gain}{', ties' if self.ties else ''}"
+
+
+SETTINGS = [
+    Setting(0.5, 0.75, 50),
+    Setting(0.1, 0.75, 50),
+    Setting(0.5, 0.95, 100),
+    Setting(0.9, 0.9, 100, ties=True),
+    Setting(0.5, 0.98, 200),
+    Setting(0.5, 0.8, 400),
+    Setting(0.95, 0.9, 400),
+    *(Setting(0.5, 0.8, clusters=clusters) for clusters in (10, 20, 60)),
+    Setting(0.8, 0.95, clusters=20),
+    Setting(0.5, 0.75, 400, gain=0.05),
+    Setting(0.9, 0.9, 400, gain=0.05),
+    Setting(0.5, 0.75, clusters=60, gain=0.05),
+]
+
+
+def p_values(setting: Setting, data_sets: int) -> Iterator[dict[str, float]]:
+    """The p-values of one data set after another, by test."""
+    generator = np.random.default_rng(1)
+    for seed in range(data_sets):
+        sizes = (
+            generator.integers(2, 11, setting.clusters) if setting.clusters else np.ones(setting.n, dtype=int)
+        )
+        cluster = np.repeat(np.arange(len(sizes)), sizes)
+        n = len(cluster)
+        effects = generator.normal(size=(3, len(sizes)))[:, cluster] * bool(setting.clusters)
+        chance = 1 / (1 + np.exp(-np.log(setting.share / (1 - setting.share)) - 1.2 * effects[0]))
+        labels = generator.random(n) < chance
+        if min(labels.sum(), (~labels).sum()) < 2:
+            continue
+        shared = generator.normal(size=n) * np.sqrt(0.5)
+        scores = []
+        for number, area in enumerate((setting.auroc + setting.gain, setting.auroc)):
+            noise = shared + generator.normal(size=n) * np.sqrt(0.5) + 0.5 * effects[1 + number]
+            score = noise + labels * np.sqrt(2) * norm.ppf(area)
+            scores.append(np.round(score * 2) / 2 if setting.ties else score)
+        middle = np.sqrt(2) * norm.ppf(setting.auroc) / 2
+        groups = [str(number) for number in cluster] if setting.clusters else None
+        first, second = scores
+        found = {
+            "AUROC": compare_areas((labels, first), (labels, second), groups, seed=seed, flips=1000).p_value,
+            "accuracy": compare_shares(
+                (first > middle) == labels, (second > middle) == labels, groups, seed=seed, flips=1000
+            ).p_value,
+        }
+        yield found if setting.clusters else found | {"DeLong": paired_test(labels, first, second)[1]}
+
+
+def calibration(n: int, data_sets: int) -> str:
+    """The test of calibration on calibrated probabilities."""
+    generator = np.random.default_rng(2)
+    found = np.array(
+        [
+            miscalibration(generator.random(n) < stated, stated, seed=seed, resamples=500).p_value
+            for seed, stated in enumerate(generator.beta(2, 0.7, size=(data_sets, n)))
+        ]
+    )
+    return f"calibration, n {n}: {100 * np.mean(found < 0.05):.1f}, {100 * np.mean(found < 0.01):.1f}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-sets", type=int, default=1000)
+    arguments = parser.parse_args()
+    for setting in SETTINGS:
+        rows = [*p_values(setting, arguments.data_sets)]
+        shares = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+        said = ", ".join(
+            f"{name} {100 * np.mean(found < 0.05):.1f} {100 * np.mean(found < 0.01):.1f}"
+            for name, found in shares.items()
+        )
+        print(f"{setting}: {said}", flush=True)
+    for n in (50, 400):
+        print(calibration(n, arguments.data_sets), flush=True)

@@ -1,0 +1,91 @@
+"""How accuracy and each score's AUROC change with the rule of correctness, a row a cell, rule and score.
+
+Knows cells, and evaluation's rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from probegrid.evaluation.classification import layer_aurocs
+from probegrid.evaluation.correctness import Rule
+from probegrid.evaluation.intervals import Estimate
+from probegrid.evaluation.sensitivity import verdicts_by_rule
+from probegrid.evaluation.summary import flat, mean_estimate
+from probegrid.report.cell_tables import identity
+from probegrid.report.cells import RecordedCell
+from probegrid.report.columns import shown
+from probegrid.report.tables import Table, estimate_text
+
+_RESAMPLES = 300  # where answers are clustered; else none are drawn
+
+
+@dataclass(frozen=True)
+class _Row:
+    cell: RecordedCell
+    rule: str
+    score: str
+    accuracy: Estimate
+    auroc: Estimate
+
+
+def rules_table(cells: Sequence[RecordedCell], *, seed: int) -> Table | None:
+    """Every cell of an answer probe under every rule that applies to its answers; None where there is none.
+
+    Args:
+        cells: those that ended well.
+        seed: of the intervals of clustered answers.
+    """
+    rows = [row for cell in cells if not cell.is_trained for row in _rows(cell, seed)]
+    if not rows:
+        return None
+    columns = shown(cells)
+    return Table(
+        name="rules",
+        caption="The same answers under other rules of correctness: answer accuracy and AUROC of each score.",
+        columns=[*columns, "rule", "score", "answer accuracy", "AUROC"],
+        rows=[
+            [
+                *map(row.cell.value, columns),
+                row.rule,
+                row.score.replace("_", " "),
+                estimate_text(row.accuracy),
+                estimate_text(row.auroc),
+            ]
+            for row in rows
+        ],
+        n_names=len(columns) + 2,
+        records=[
+            identity(row.cell, columns)
+            | {"rule": row.rule, "score": row.score}
+            | flat({"accuracy": row.accuracy, "auroc": row.auroc})
+            for row in rows
+        ],
+    )
+
+
+def _rows(cell: RecordedCell, seed: int) -> Iterator[_Row]:
+    """The chosen rule first, by which all other numbers of the cell are."""
+    answers = cell.references
+    if answers is None:
+        return
+    answers = answers.loc[cell.scores.index]
+    chosen = cell.value("dataset.rule")
+    own = Rule.TRIVIA_QA if Rule.TRIVIA_QA.value in (chosen, cell.value("dataset")) else Rule.SQUAD
+    verdicts = {"chosen": answers["correct"].to_numpy(dtype=np.bool_)}
+    verdicts |= verdicts_by_rule(answers["answer"].tolist(), answers["references"].tolist(), own)
+    groups = cell.scores["group"].tolist()
+    alone = groups if len({*groups}) < len(groups) else None
+    scores = {cell.value("probe"): cell.values}
+    for name in cell.other_scores:
+        scores[name] = cell.other_values[name].to_numpy(dtype=np.float64)
+    for rule, right in verdicts.items():
+        accuracy = mean_estimate(right.astype(np.float64), alone, is_share=True)
+        areas = layer_aurocs(
+            right, np.stack([*scores.values()], axis=1), groups, seed=seed, resamples=_RESAMPLES
+        )
+        for name, area in zip(scores, areas, strict=True):
+            yield _Row(cell, rule, name, accuracy, area)
