@@ -11,7 +11,7 @@ from probegrid.cell.lookup import Lookup
 from probegrid.cell.plan import plan_spec
 from probegrid.cell.precision import notes_on, on_its_cards
 from probegrid.cell.prepare import prepare
-from probegrid.cell.run import run_cell
+from probegrid.cell.run import share_cell
 from probegrid.compose import compose_cell
 from probegrid.errors import PlanError, UserError
 from probegrid.hardware.cards import GPUS, Gpu
@@ -101,4 +101,4 @@ def test_a_job_on_cards_that_were_not_known_at_submission_is_refused(monkeypatch
     submitted = prepare(spec, visible=()).key
     monkeypatch.setattr("probegrid.cell.lookup.visible_gpus", lambda: (replace(GPUS["T4"], name="Tesla T4"),))
     with Progress() as progress, pytest.raises(PlanError, match=r"float16.*device_map\.gpu=T4"):
-        run_cell(spec, key=submitted, progress=progress)
+        share_cell(spec, key=submitted, progress=progress)

@@ -120,7 +120,7 @@ def test_a_column_names_the_groups(tmp_path: Path) -> None:
     plain, grouped = (load(StatementsConfig(path=str(file), group=group)) for group in (None, "town"))
     assert isinstance(plain, StatementSet)
     assert isinstance(grouped, StatementSet)
-    assert sorted(talk.statements[0].group for talk in grouped.conversations) == ["", "Lodz", "Lodz"]
+    assert sorted(talk.group for talk in grouped.conversations) == ["", "Lodz", "Lodz"]
     assert plain.fingerprint != grouped.fingerprint
     with pytest.raises(DataError, match="city"):
         load(StatementsConfig(path=str(file), group="city"))

@@ -171,10 +171,7 @@ METRICS: dict[str, MetricInfo] = {
     ),
     "perplexity_mean": MetricInfo("mean perplexity of the answers", "1", False),
     "n_tokens_mean": MetricInfo("mean number of tokens of the answers", "tokens", None),
-    **{
-        f"{name}_auroc": MetricInfo(f"AUROC of another score: {what}", "1", True)
-        for name, what in OTHER_SCORES.items()
-    },
+    **{f"{name}_auroc": MetricInfo(f"AUROC by {what}", "1", True) for name, what in OTHER_SCORES.items()},
     "tokens_per_s": MetricInfo("tokens generated a second while reading", "tokens/s", True),
     "examples_per_s": MetricInfo("examples read a second", "examples/s", True),
     "load_s": MetricInfo("time to load the model", "s", False),

@@ -5,6 +5,7 @@ Knows pairs of texts, batches and the store.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -84,12 +85,12 @@ class Entailments:
     @property
     def read_s(self) -> float:
         """Seconds of classification, those of earlier runs included."""
-        return sum(known.seconds for known in self._known.values())
+        return math.fsum(known.seconds for known in self._known.values())
 
     @property
     def found_s(self) -> float:
         """The seconds of it that were spent before."""
-        return sum(known.seconds for known in self._known.values() if known.read_at < self._began)
+        return math.fsum(known.seconds for known in self._known.values() if known.read_at < self._began)
 
     def __enter__(self) -> Self:
         return self
