@@ -21,7 +21,7 @@ from probegrid.planning.architecture import (
 from probegrid.planning.placement import Device, Placement
 from probegrid.planning.requirements import Facts
 from probegrid.planning.workload import Batch
-from probegrid.schema import QuantizationMethod
+from probegrid.schema import Dtype, QuantizationMethod
 
 _FLOP_SHARE, _FUSED_FLOP_SHARE = 0.62, 0.78
 """Of a large matrix product's rate, what a prefill behind a shared prefix reaches: with the model's own elementwise
@@ -153,12 +153,14 @@ def _copies_s(facts: Facts, placement: Placement) -> dict[Device, float]:
 def _computing_s(facts: Facts, placement: Placement, forward: _Pass) -> dict[Device, float]:
     """Seconds that each device computes in one pass."""
     architecture, dtype = facts.architecture, facts.dtype
-    recorded = forward.is_step and not placement.streamed and "cpu" not in placement.blocks
+    fused = all(_has_kernels(_rates(device, facts.hardware), dtype) for device in {*placement.blocks})
+    recorded = fused and forward.is_step and not placement.streamed
     block = _Work(
         forward.tokens * block_flops_per_token(architecture, forward.attended),
         _weight_traffic(facts, forward.tokens),
         forward.cached * kv_bytes_per_token(architecture, dtype, blocks=1),
         _RECORDED_BLOCK_S if recorded else _BLOCK_S,
+        _FUSED_FLOP_SHARE if fused else _FLOP_SHARE,
     )
     spent: dict[Device, float] = {}
     for device, blocks in Counter(placement.blocks).items():
@@ -181,13 +183,18 @@ class _Work:
     weight_bytes: float
     cache_bytes: float = 0.0
     launch_s: float = _RECORDED_BLOCK_S
+    flop_share: float = _FLOP_SHARE
 
     def seconds(self, device: Gpu | Cpu) -> float:
         """On a device: products as fast as they or their weights come, then the cache."""
-        share = _FUSED_FLOP_SHARE if isinstance(device, Gpu) else _FLOP_SHARE
         bandwidth = device.bandwidth_gb_per_s * BYTES_PER_GB * _BANDWIDTH_SHARE
-        products_s = max(self.flops / (device.tflops * 1e12 * share), self.weight_bytes / bandwidth)
+        products_s = max(self.flops / (device.tflops * 1e12 * self.flop_share), self.weight_bytes / bandwidth)
         return self.launch_s + products_s + self.cache_bytes / bandwidth
+
+
+def _has_kernels(device: Gpu | Cpu, dtype: Dtype) -> bool:
+    """Whether the engine's own kernels take it (`inference.attention.has_kernels`), so that steps can be recorded."""
+    return isinstance(device, Gpu) and not device.lacks_bfloat16 and DTYPE_BYTES[dtype] == 2
 
 
 def _weight_traffic(facts: Facts, tokens: int) -> float:
