@@ -6,6 +6,7 @@ stays as it is. Knows modules, and Liger's table of families.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import sys
@@ -54,15 +55,10 @@ def _fuse(model: PreTrainedModel) -> bool:
     code = sys.modules[type(model).__module__]
     before = dict(vars(code))
     losses = {"cross_entropy": False, "fused_linear_cross_entropy": False}
-    try:
+    with contextlib.suppress(
+        AttributeError, ImportError, TypeError, ValueError
+    ):  # a family that changed since
         _apply_liger_kernel_to_instance(model=model, **losses)
-    except (
-        AttributeError,
-        ImportError,
-        TypeError,
-        ValueError,
-    ):  # a family that changed since; what is fused is right
-        pass
     after = dict(vars(code))
     for (
         name,
