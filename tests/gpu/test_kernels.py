@@ -36,7 +36,8 @@ def assert_near(found: Tensor, wanted: Tensor) -> None:
 def test_tokens_attend_to_the_prefix_and_to_their_rows(
     heads: int, kv_heads: int, width: int, prefix: int
 ) -> None:
-    from probegrid.inference.attention import Layout, RowCache, attend_rows
+    from probegrid.inference.attention import RowCache, attend_rows
+    from probegrid.inference.layout import Layout
 
     torch.manual_seed(heads + prefix)
     counts = [1, 40, 3, 130, 17]
@@ -67,7 +68,8 @@ def test_tokens_attend_to_the_prefix_and_to_their_rows(
 def test_new_tokens_attend_to_prefix_question_and_answer(
     heads: int, kv_heads: int, width: int, prefix: int, longest_run: int
 ) -> None:
-    from probegrid.inference.attention import Growth, RowCache, attend_step
+    from probegrid.inference.attention import RowCache, attend_step
+    from probegrid.inference.layout import Growth
 
     torch.manual_seed(heads + prefix)
     lengths, rows, slots, room, grown = [5, 130, 64], [0, 0, 2, 1, 1, 1, 0], 131, 40, 33

@@ -7,15 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from probegrid.inference.attention import (
-    Growth,
-    Layout,
-    RowCache,
-    attend_all,
-    attend_causal,
-    attend_step,
-    merge,
-)
+from probegrid.inference.attention import RowCache, attend_all, attend_causal, attend_step, merge
+from probegrid.inference.layout import Growth, Layout
 
 SMALL = st.integers(1, 5)
 SCALE = 0.37

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from probegrid.inference.attention import Growth, has_kernels
+from probegrid.inference.attention import has_kernels
 from probegrid.inference.choosing import choose
+from probegrid.inference.layout import Growth
 from probegrid.models.blocks import decoder_blocks, execution_device
 from probegrid.models.border import copy_between, taken_over
 from probegrid.models.dispatch import streamed_bytes

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
-from probegrid.inference.attention import Layout, has_kernels
+from probegrid.inference.attention import has_kernels
+from probegrid.inference.layout import Layout
 from probegrid.models.blocks import decoder_blocks, execution_device
 
 if TYPE_CHECKING:

@@ -17,15 +17,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probegrid.inference.attention import (
-    Growth,
-    Layout,
-    RowCache,
-    attend_prefix,
-    attend_rows,
-    attend_step,
-)
+from probegrid.inference.attention import RowCache, attend_prefix, attend_rows, attend_step
 from probegrid.inference.graphs import StepGraph, can_be_recorded
+from probegrid.inference.layout import Growth, Layout
 from probegrid.inference.linear import fast_linear
 from probegrid.inference.packed import obstacle, packed, take_attention
 from probegrid.models.border import cross, to_device
