@@ -27,6 +27,11 @@ def node_of(job: str) -> str:
     return slurm("squeue", "--noheader", "--format=%N", f"--jobs={job}").strip()
 
 
+def is_gone(job: str) -> bool:
+    """Whether a job, or a task of an array, is over: one that is cancelled has seconds left, and may finish in them."""
+    return job not in slurm("squeue", "-h", "-r", "-o", "%i").split()
+
+
 def restarts(job: str) -> int:
     """How often SLURM started a job again."""
     found = re.search(r"Restarts=(\d+)", scontrol(job))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from alone import numbers_alone
-from slurm_helpers import failed_nodes, node_of, restarts, scontrol, slurm
+from slurm_helpers import failed_nodes, is_gone, node_of, restarts, scontrol, slurm
 from sweep_helpers import Grid, check_mlflow, finish, wait_until
 
 FAST = (
@@ -94,6 +94,7 @@ def test_disturbed_jobs_go_on_where_they_were(
         wait_until(lambda: all(restarts(by_name[name]) for name in ("requeued", "preempted", "moved")), 60)
         assert "JobState=NODE_FAIL" in scontrol(by_name["lost"])
         wait_until(lambda: restarts(by_name["late"]), 100)
+        wait_until(lambda: is_gone(by_name["cancelled"]))
         for model in models.values():
             model.mend()
         ended = finish(launcher)

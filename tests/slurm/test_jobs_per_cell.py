@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from slurm_helpers import slurm
+from slurm_helpers import is_gone, slurm
 from sweep_helpers import Grid, artifacts, finish, undisturbed, wait_until
 
 TINY = {"gpus": 0, "cpus": 1, "mem_gb": 2, "timeout_min": 60}
@@ -54,6 +54,7 @@ def test_an_array_shares_a_cell_and_kills_in_between_change_nothing(
     left = slurm("squeue", "-h", "-r", "-o", "%i").split()
     wait_until(lambda: len(parts(grid)) >= 20)
     slurm("scancel", left[0])
+    wait_until(lambda: is_gone(left[0]))
     slow.mend()
     assert finish(launcher).returncode == 0
     wait_until(grid.is_closed)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probegrid.errors import DataError
 from probegrid.evaluation.checks import BoolArray, IntArray
-from probegrid.evaluation.splits import StrArray
+from probegrid.evaluation.splits import TEST, TRAIN, UNUSED, VALIDATION, StrArray
 from probegrid.evaluation.subjects import normalized
 
 
@@ -73,25 +73,26 @@ class Features:
         """Give each text, wherever it recurs, one label by chance: the control task of Hewitt & Liang (2019).
 
         A text is its words without case, outer white space and final punctuation; without texts each example has its
-        own. Texts of one split share out its labels, so that it keeps its counts; those of several splits do so
-        together, as nearly as whole texts allow.
+        own. The texts of a split share out its labels, so that it keeps its counts as nearly as whole texts allow;
+        those that an earlier split has too (training before validation before test) have their label from it, so that
+        nothing of the test split matters in a fit.
 
         Args:
             seed: of the chance alone, at least 0.
         """
-        generator = np.random.default_rng([seed, *b"control"])
         names = [normalized(text) for text in self.texts] or list(map(str, range(len(self.labels))))
         type_of = np.unique(np.asarray(names, dtype=object), return_inverse=True)[1]
-        splits = np.unique(self.parts, return_inverse=True)[1]
-        spread = np.zeros(int(type_of.max()) + 1, dtype=np.intp) - 1
-        for kind in range(len(spread)):
-            held = np.unique(splits[type_of == kind])
-            spread[kind] = held[0] if len(held) == 1 else -1
-        labels = np.zeros_like(self.labels)
-        for split in np.unique(spread):
-            among = np.isin(type_of, np.flatnonzero(spread == split))
-            labels[among] = _dealt(type_of[among], int(self.labels[among].sum()), generator)
-        return replace(self, labels=labels)
+        label_of = np.zeros(int(type_of.max()) + 1, dtype=np.bool_)
+        dealt = np.zeros_like(label_of)
+        for place, part in enumerate((TRAIN, VALIDATION, TEST, UNUSED)):
+            rows = self.parts == part
+            new = type_of[rows & ~dealt[type_of]]
+            if len(new):
+                generator = np.random.default_rng([seed, place, *b"control"])
+                left = int(self.labels[rows].sum()) - int(label_of[type_of[rows & dealt[type_of]]].sum())
+                label_of[new] = _dealt(new, left, generator)
+                dealt[new] = True
+        return replace(self, labels=label_of[type_of])
 
 
 def _dealt(type_of: IntArray, positives: int, generator: np.random.Generator) -> BoolArray:
