@@ -10,7 +10,7 @@ import pytest
 
 from probegrid.cell.examples import check_both_classes, examples_of_statements
 from probegrid.data import load
-from probegrid.data.example import StatementSet, have_one_class
+from probegrid.data.example import QuestionSet, StatementSet, have_one_class
 from probegrid.data.jsonl import JsonlConfig
 from probegrid.data.ntml import NtmlConfig
 from probegrid.data.statements import StatementsConfig
@@ -72,6 +72,34 @@ def test_columns_of_any_name(tmp_path: Path, name: str, dataset: Any) -> None:
         assert group == f"pair {int(text.removeprefix('Claim ').rstrip('.')) // 2}"
     with pytest.raises(DataError, match=r"no column 'twinn'; did you mean 'twin'"):
         load(dataset(path=str(tmp_path / name), **columns | {"group_column": "twinn"}))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.json"])
+@pytest.mark.parametrize("dataset", [StatementsConfig, JsonlConfig])
+def test_the_column_of_groups_has_two_names(tmp_path: Path, name: str, dataset: Any) -> None:
+    rows = [{"statement": f"S{n}", "label": n % 2, "g": f"pair {n // 2}", "h": n} for n in range(8)]
+    path = write(tmp_path / name, rows)
+    long, short = (statements(dataset(path=path, **{key: "g"})) for key in ("group_column", "group"))
+    assert long.conversations == short.conversations
+    assert long.fingerprint == short.fingerprint
+    assert {talk.group for talk in short.conversations} == {f"pair {n}" for n in range(4)}
+    assert statements(dataset(path=path, group="g", group_column="g")).fingerprint == short.fingerprint
+    with pytest.raises(
+        DataError, match=r"dataset\.group_column=g and dataset\.group=h .* name two columns; give one of them"
+    ):
+        load(dataset(path=path, group_column="g", group="h"))
+
+
+def test_questions_have_the_two_names_of_the_column_of_groups_as_well(tmp_path: Path) -> None:
+    rows = [{"question": f"Q{n}?", "answers": f"A{n}", "g": f"pair {n // 2}", "h": n} for n in range(8)]
+    path = write(tmp_path / "a.csv", rows)
+    long, short = (load(JsonlConfig(path=path, **{key: "g"})) for key in ("group_column", "group"))
+    assert isinstance(long, QuestionSet)
+    assert isinstance(short, QuestionSet)
+    assert long.fingerprint == short.fingerprint
+    assert {one.group for one in (*short.questions, *short.shots)} == {f"pair {n}" for n in range(4)}
+    with pytest.raises(DataError, match=r"name two columns"):
+        load(JsonlConfig(path=path, group_column="g", group="h"))
 
 
 def test_a_group_is_a_part_of_the_content(tmp_path: Path) -> None:
