@@ -285,6 +285,12 @@ def test_the_assistants_turn_can_be_begun() -> None:
     assert text_of(config, CHOICE, template=TURNS) == (
         "<system>Choose.<user>Which?\nA. one\nB. two<assistant>The answer is"
     )
+    shown = text_of(
+        config, CHOICE, SHOT, template=TURNS
+    )  # examples are begun as well: what follows looks like them
+    assert shown.startswith(
+        f"<system>Choose.<user>{SHOT.text}<assistant>The answer is {SHOT.references[0]}<user>"
+    )
     assert "The answer is" not in text_of(config, CHOICE)  # in plain text a block ends in its label
     with pytest.raises(ConfigError, match=r"prompt\.prefill=.* ends in white space"):
         PromptConfig(prefill="The answer is ")

@@ -100,7 +100,12 @@ def _shown(config: PromptConfig, shot: Question) -> str:
 
 
 def turns(config: PromptConfig, shots: Sequence[Question], question: Question) -> list[dict[str, str]]:
-    """The prompt as a conversation: examples and earlier turns of the question as turns of their own."""
+    """The prompt as a conversation: examples and earlier turns of the question as turns of their own.
+
+    The turn of an example begins as the model's own is begun: shown bare letters, a model that is made to say
+    ``The answer is`` goes on with a colon and a new line.
+    """
+    begun = f"{config.prefill} " if config.prefill else ""
     system = config.instruction.strip() if config.system is None else config.system
     said = [{"role": "system", "content": system}] if system else []
 
@@ -109,7 +114,7 @@ def turns(config: PromptConfig, shots: Sequence[Question], question: Question) -
 
     for shot in shots:
         said += _conversation(config, shot, exchange)
-        said.append({"role": "assistant", "content": _shown(config, shot)})
+        said.append({"role": "assistant", "content": f"{begun}{_shown(config, shot)}"})
     return [*said, *_conversation(config, question, exchange)]
 
 
