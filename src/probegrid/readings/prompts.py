@@ -52,7 +52,7 @@ def choose_shots(data: QuestionSet, config: PromptConfig) -> tuple[Question, ...
         )
         raise ConfigError(
             f"prompt.num_few_shot={config.num_few_shot} asks for more examples than the dataset can show "
-            f"({len(pool)} that are not evaluated{but}); lower it."
+            f"({len(pool)} that are not evaluated{but}); set prompt.num_few_shot={len(pool)}{' or less' if pool else ''}."
         )
     if data.shots_in_order:
         return tuple(pool[: config.num_few_shot])
