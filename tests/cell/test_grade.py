@@ -139,7 +139,12 @@ def test_a_look_shows_the_first_rows_and_what_stands_out() -> None:
         Question("3", "What?", ("!!!",)),
         CHOICE,
     )
-    look = look_at(QuestionSet(asked, (), "squad", ("2 rows are left out",)))
+    hides = "2 questions have a context, which the prompt does not show: prompt.use_context=true"
+    data = QuestionSet(asked, (), "squad", ("2 rows are left out",))
+    assert any(note.startswith(hides) for note in look_at(data, PromptConfig()).notes)
+    for shows in (PromptConfig(use_context=True), PromptConfig(template="{{ context }} {{ question }}")):
+        assert not any("does not show" in note for note in look_at(data, shows).notes)
+    look = look_at(data)
     said_of = " / ".join(look.lines())
     assert look.rows[0] == {"question": "Who? ", "references": ["Ann", "Anna"], "context": "Ann it was."}
     assert "'Who? ' -> 'Ann' | 'Anna'; context 'Ann it was.'" in said_of

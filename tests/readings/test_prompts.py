@@ -280,6 +280,11 @@ def test_turns_of_a_conversation_are_turns() -> None:
     )
 
 
+def test_a_typed_new_line_in_a_template_is_one() -> None:
+    for typed in (r"Q: {{ question }}\nA:", r"Q: {{ question }}{{ '\n' }}A:"):  # as a shell hands it on
+        assert text_of(PromptConfig(template=typed), ASKED) == f"Q: {ASKED.text}\nA:"
+
+
 def test_the_assistants_turn_can_be_begun() -> None:
     config = PromptConfig(system="Choose.", prefill="The answer is", turns=True)
     assert text_of(config, CHOICE, template=TURNS) == (

@@ -50,9 +50,10 @@ def choose_shots(data: QuestionSet, config: PromptConfig) -> tuple[Question, ...
             if lacking
             else ""
         )
+        most = f"{len(pool)} or less" if pool else "0"
         raise ConfigError(
             f"prompt.num_few_shot={config.num_few_shot} asks for more examples than the dataset can show "
-            f"({len(pool)} that are not evaluated{but}); set prompt.num_few_shot={len(pool)}{' or less' if pool else ''}."
+            f"({len(pool)} that are not evaluated{but}); set prompt.num_few_shot={most}."
         )
     if data.shots_in_order:
         return tuple(pool[: config.num_few_shot])
@@ -153,7 +154,7 @@ class OwnTemplate:
     @staticmethod
     def _source(given: str) -> str:
         if "{{" in given or "{%" in given:
-            return given
+            return given.replace("\\n", "\n")  # as a shell hands on what is typed
         path = Path(given).expanduser()
         if not path.is_file():
             raise ConfigError(

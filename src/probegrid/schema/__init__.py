@@ -278,7 +278,8 @@ class PromptConfig:
     """Repeat the instruction in every block instead of leading once."""
     template: str | None = None
     """Jinja template of the whole prompt, a file or the text itself, over ``question``, ``context``, ``options``,
-    ``history``, ``shots`` (each with these and its ``answer``) and ``instruction``; null: the blocks of Kuhn et al."""
+    ``history``, ``shots`` (each with these and its ``answer``) and ``instruction``; a typed backslash and n is a new
+    line; null: the blocks of Kuhn et al."""
     reasoning: bool = False
     """Ask for the reasoning before the answer, and show that of the examples."""
     turns: bool = False
