@@ -131,6 +131,29 @@ def test_copies_and_contradictions_are_said(tmp_path: Path) -> None:
         assert "2 statements are copies of an earlier one" in said
 
 
+def test_a_row_of_a_question_is_a_true_and_a_false_statement(tmp_path: Path) -> None:
+    rows = [
+        {"question": f"Which {n}? ", "right": f"R{n}", "wrong": f"W{n}", "x": "", "g": f"entity {n % 2}"}
+        for n in range(6)
+    ]
+    path = write(tmp_path / "a.csv", rows)
+    found = statements(StatementsConfig(path=path, true_column="right", false_column="wrong"))
+    said = {talk.statements[0].text: (talk.statements[0].label, talk.group) for talk in found.conversations}
+    right = {f"Which {n}? R{n}": (True, f"a/{n + 1}") for n in range(6)}
+    assert said == right | {f"Which {n}? W{n}": (False, f"a/{n + 1}") for n in range(6)}
+    pair = {"true_column": "right", "false_column": "wrong"}
+    grouped = statements(StatementsConfig(path=path, group="g", **pair))
+    assert {talk.group for talk in grouped.conversations} == {"entity 0", "entity 1"}
+    for columns, message in (
+        ({"true_column": "right"}, r"belong together"),
+        (pair | {"source_column": "g"}, r"leave them out"),
+        ({"true_column": "right", "false_column": "wrongg"}, r"no column 'wrongg'; did you mean 'wrong'"),
+        ({"true_column": "right", "false_column": "x"}, r"'x' in row 1 of"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load(StatementsConfig(path=path, **columns))
+
+
 def test_every_data_file_of_a_folder_is_a_topic(tmp_path: Path) -> None:
     rows = [{"statement": f"S{n}", "label": n % 2} for n in range(4)]
     for name in ("cities.csv", "towns.parquet", "rivers.json"):

@@ -129,6 +129,15 @@ def test_what_is_refused_says_what_mends_it(name: str, fields: dict[str, Any], m
         load(JsonlConfig(path=str(DATA / name), **fields))
 
 
+def test_halueval_is_statements_as_well() -> None:
+    path = str(DATA / "sets/halueval/qa_one-turn_data.json")
+    columns = {"true_column": "right_answer", "false_column": "hallucinated_answer"}
+    loaded = load(StatementsConfig(path=path, num_samples=10**6, **columns))
+    assert isinstance(loaded, StatementSet)
+    labels = [talk.statements[0].label for talk in loaded.conversations]
+    assert (len(labels), sum(labels), len({talk.group for talk in loaded.conversations})) == (200, 100, 100)
+
+
 def test_truthful_qa_has_the_options_of_both_its_tasks() -> None:
     path = DATA / "sets/truthfulqa/mc_task.json"
     loaded = load(PublishedConfig(layout="truthful_qa", path=str(path), num_samples=10**6))
