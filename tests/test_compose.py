@@ -172,6 +172,11 @@ def test_overrides_come_back_as_they_were_typed(
     assert config.prompt.stop == stop
 
 
+def test_a_typed_new_line_is_one() -> None:
+    prompt = compose_cell([r'prompt.stop=["\n","\\"]', r'prompt.instruction="Be brief.\n"']).config.prompt
+    assert (prompt.stop, prompt.instruction) == (["\n", "\\"], "Be brief.\n")
+
+
 def quoted(text: str) -> str:
     return QuotedString(text, Quote.single).with_quotes()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -38,6 +39,9 @@ def grader(rule: str, pattern: str | None = None) -> Grader:
         ("numeric", None, "<think>41</think>42", "eos", "42", True),
         ("numeric", None, "<think>The answer is 42", "length", None, False),
         ("numeric", r"final: (.*)", "41\nfinal: 42 birds", "stop", "42", True),
+        ("numeric", r"final: (.*)", "41\nfinal: 6 * 7 = 42", "length", None, False),
+        ("numeric", r"final: (.*)", "final: 42\nor", "length", "42", True),
+        ("numeric", None, "The answer is 42", "length", None, False),
         ("numeric", r"final: (.*)", "It is 42", "stop", "42", True),
         ("squad", r"final: (.*)", "41\nfinal: 42", "stop", "42", True),
         ("squad", r"final: (.*)", "42", "stop", None, False),
@@ -135,7 +139,12 @@ def test_a_look_shows_the_first_rows_and_what_stands_out() -> None:
         Question("3", "What?", ("!!!",)),
         CHOICE,
     )
-    look = look_at(QuestionSet(asked, (), "squad", ("2 rows are left out",)))
+    hides = "2 questions have a context, which the prompt does not show: prompt.use_context=true"
+    data = QuestionSet(asked, (), "squad", ("2 rows are left out",))
+    assert any(note.startswith(hides) for note in look_at(data, PromptConfig()).notes)
+    for shows in (PromptConfig(use_context=True), PromptConfig(template="{{ context }} {{ question }}")):
+        assert not any("does not show" in note for note in look_at(data, shows).notes)
+    look = look_at(data)
     said_of = " / ".join(look.lines())
     assert look.rows[0] == {"question": "Who? ", "references": ["Ann", "Anna"], "context": "Ann it was."}
     assert "'Who? ' -> 'Ann' | 'Anna'; context 'Ann it was.'" in said_of
@@ -177,6 +186,46 @@ def test_options_are_scored_beside_the_answer(
         assert result.metrics["option_accuracy_norm"] == pytest.approx(
             (table["right"] == ["ABCD"[k] for k in longest]).mean()
         )
+
+
+def test_true_options_have_a_share_of_the_probability(random_model: tuple[str, ...], tmp_path: Path) -> None:
+    rows = [
+        {
+            "question": f"Which {n}?",
+            "mc1_targets": {f"right {n}": 1, f"wrong {n}": 0, f"false {n}": 0},
+            "mc2_targets": {f"right {n}": 1, f"also right {n}": 1, f"wrong {n}": 0, f"false {n}": 0},
+        }
+        for n in range(12)
+    ]
+    (tmp_path / "mc_task.json").write_text(json.dumps(rows))
+    result = probegrid.run(
+        [
+            *random_model,
+            "dataset=truthful_qa",
+            f"dataset.path={tmp_path / 'mc_task.json'}",
+            "prompt.score_options=texts",
+            "tracking=none",
+            f"store_dir={tmp_path / 'store'}",
+            f"results_dir={tmp_path / 'results'}",
+        ]
+    )
+    table = pd.read_parquet(result.folder / "options.parquet")
+    shares, hits = [], []
+    for row in table.itertuples():
+        odds = np.exp(row.logprobs)
+        assert [text for text, true in zip(row.options, row.true, strict=True) if not true] == [
+            text for text in row.options if "right" not in text
+        ]
+        assert len(row.options) == 4
+        shares.append(odds[row.true].sum() / odds.sum())
+        hits.append("ABC"[int(row.logprobs[:3].argmax())] == row.right)
+    assert result.metrics["option_true_mass"] == pytest.approx(np.mean(shares))
+    assert (
+        result.metrics["option_true_mass_ci_low"]
+        < np.mean(shares)
+        < result.metrics["option_true_mass_ci_high"]
+    )
+    assert result.metrics["option_accuracy"] == pytest.approx(np.mean(hits))
 
 
 def test_options_cannot_be_scored_where_there_are_none(random_model: tuple[str, ...], files: Path) -> None:

@@ -134,6 +134,8 @@ def test_folders_of_save_to_disk(tmp_path: Path) -> None:
         ("dev/part-1.jsonl", "train/part-1.jsonl"),
         ("data/val/x.jsonl", "data/train/y.jsonl"),
         ("sub/mine_valid.jsonl", "sub/mine_training.jsonl"),
+        ("validation/0000.jsonl", "mine.train.jsonl"),
+        ("mine_dev.jsonl", "train/0000.jsonl"),
     ],
 )
 def test_split_names_stand_anywhere(tmp_path: Path, validation: str, train: str) -> None:
@@ -143,6 +145,24 @@ def test_split_names_stand_anywhere(tmp_path: Path, validation: str, train: str)
     loaded = load(JsonlConfig(path=str(tmp_path)))
     assert isinstance(loaded, QuestionSet)
     assert (len(loaded.questions), [shot.text for shot in loaded.shots]) == (12, ["Shown?"])
+
+
+def test_a_file_beside_the_folders_of_splits_is_none_of_them(tmp_path: Path) -> None:
+    for name, rows in (
+        ("validation/a", ROWS),
+        ("train/a", [{"question": "Shown?", "answers": "x"}]),
+        ("notes", []),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = load(JsonlConfig(path=str(tmp_path)))
+    assert isinstance(loaded, QuestionSet)
+    assert (len(loaded.questions), [shot.text for shot in loaded.shots]) == (12, ["Shown?"])
+    (tmp_path / "dev.jsonl").write_bytes(LINES)
+    with pytest.raises(
+        DataError, match=r"split 'validation' as the file dev\.jsonl and as the folder validation"
+    ):
+        load(JsonlConfig(path=str(tmp_path)))
 
 
 def test_a_split_of_its_own_name_is_not_taken_for_its_last_word(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from probegrid.cell.examples import check_both_classes, examples_of_statements
 from probegrid.data import load
-from probegrid.data.example import StatementSet, have_one_class
+from probegrid.data.example import QuestionSet, StatementSet, have_one_class
 from probegrid.data.jsonl import JsonlConfig
 from probegrid.data.ntml import NtmlConfig
 from probegrid.data.statements import StatementsConfig
@@ -74,6 +74,34 @@ def test_columns_of_any_name(tmp_path: Path, name: str, dataset: Any) -> None:
         load(dataset(path=str(tmp_path / name), **columns | {"group_column": "twinn"}))
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.json"])
+@pytest.mark.parametrize("dataset", [StatementsConfig, JsonlConfig])
+def test_the_column_of_groups_has_two_names(tmp_path: Path, name: str, dataset: Any) -> None:
+    rows = [{"statement": f"S{n}", "label": n % 2, "g": f"pair {n // 2}", "h": n} for n in range(8)]
+    path = write(tmp_path / name, rows)
+    long, short = (statements(dataset(path=path, **{key: "g"})) for key in ("group_column", "group"))
+    assert long.conversations == short.conversations
+    assert long.fingerprint == short.fingerprint
+    assert {talk.group for talk in short.conversations} == {f"pair {n}" for n in range(4)}
+    assert statements(dataset(path=path, group="g", group_column="g")).fingerprint == short.fingerprint
+    with pytest.raises(
+        DataError, match=r"dataset\.group_column=g and dataset\.group=h .* name two columns; give one of them"
+    ):
+        load(dataset(path=path, group_column="g", group="h"))
+
+
+def test_questions_have_the_two_names_of_the_column_of_groups_as_well(tmp_path: Path) -> None:
+    rows = [{"question": f"Q{n}?", "answers": f"A{n}", "g": f"pair {n // 2}", "h": n} for n in range(8)]
+    path = write(tmp_path / "a.csv", rows)
+    long, short = (load(JsonlConfig(path=path, **{key: "g"})) for key in ("group_column", "group"))
+    assert isinstance(long, QuestionSet)
+    assert isinstance(short, QuestionSet)
+    assert long.fingerprint == short.fingerprint
+    assert {one.group for one in (*short.questions, *short.shots)} == {f"pair {n}" for n in range(4)}
+    with pytest.raises(DataError, match=r"name two columns"):
+        load(JsonlConfig(path=path, group_column="g", group="h"))
+
+
 def test_a_group_is_a_part_of_the_content(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", [{"statement": f"S{n}", "label": n % 2, "g": n // 2} for n in range(4)])
     assert (
@@ -101,6 +129,29 @@ def test_copies_and_contradictions_are_said(tmp_path: Path) -> None:
         said = " / ".join(statements(config).notes)
         assert "1 statements are labelled both true and false ('ice is hot.')" in said
         assert "2 statements are copies of an earlier one" in said
+
+
+def test_a_row_of_a_question_is_a_true_and_a_false_statement(tmp_path: Path) -> None:
+    rows = [
+        {"question": f"Which {n}? ", "right": f"R{n}", "wrong": f"W{n}", "x": "", "g": f"entity {n % 2}"}
+        for n in range(6)
+    ]
+    path = write(tmp_path / "a.csv", rows)
+    found = statements(StatementsConfig(path=path, true_column="right", false_column="wrong"))
+    said = {talk.statements[0].text: (talk.statements[0].label, talk.group) for talk in found.conversations}
+    right = {f"Which {n}? R{n}": (True, f"a/{n + 1}") for n in range(6)}
+    assert said == right | {f"Which {n}? W{n}": (False, f"a/{n + 1}") for n in range(6)}
+    pair = {"true_column": "right", "false_column": "wrong"}
+    grouped = statements(StatementsConfig(path=path, group="g", **pair))
+    assert {talk.group for talk in grouped.conversations} == {"entity 0", "entity 1"}
+    for columns, message in (
+        ({"true_column": "right"}, r"belong together"),
+        (pair | {"source_column": "g"}, r"leave them out"),
+        ({"true_column": "right", "false_column": "wrongg"}, r"no column 'wrongg'; did you mean 'wrong'"),
+        ({"true_column": "right", "false_column": "x"}, r"'x' in row 1 of"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load(StatementsConfig(path=path, **columns))
 
 
 def test_every_data_file_of_a_folder_is_a_topic(tmp_path: Path) -> None:

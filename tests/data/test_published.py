@@ -95,7 +95,7 @@ FILES: list[tuple[str, str, str, tuple[str, ...], str]] = [
     ("medqa", "test.jsonl", lines(lambda n: {"question": f"Which {n}?", "answer": f"two {n}", "options": dict(zip("ABCD", options(n), strict=True)), "answer_idx": "B"}), ("B", "two 3"), "Which 3?"),
     ("medqa", "hub.jsonl", lines(lambda n: {"id": n, "sent1": f"Which {n}?", **{f"ending{k}": text for k, text in enumerate(options(n))}, "label": 3}), ("D", "four 3"), "Which 3?"),
     ("sciq", "hub.jsonl", lines(lambda n: {"question": f"Which {n}?", "distractor1": f"w1 {n}", "distractor2": f"w2 {n}", "distractor3": f"w3 {n}", "correct_answer": f"right {n}", "support": ""}), ("*", "right 3"), "Which 3?"),
-    ("truthful_qa", "mc_task.json", json.dumps([{"question": f"Which {n}?", "mc1_targets": {f"right {n}": 1, f"w1 {n}": 0, f"w2 {n}": 0}} for n in N]), ("*", "right 3"), "Which 3?"),
+    ("truthful_qa", "mc_task.json", json.dumps([{"question": f"Which {n}?", "mc1_targets": {f"right {n}": 1, f"w1 {n}": 0, f"w2 {n}": 0}, "mc2_targets": {f"right {n}": 1, f"also {n}": 1, f"w1 {n}": 0, f"w2 {n}": 0}} for n in N]), ("*", "right 3"), "Which 3?"),
     ("truthful_qa", "hub.jsonl", lines(lambda n: {"question": f"Which {n}?", "mc1_targets": {"choices": [f"right {n}", f"w1 {n}"], "labels": [1, 0]}, "mc2_targets": {}}), ("*", "right 3"), "Which 3?"),
     ("truthful_qa", "TruthfulQA.csv", "\ufeff" + table(lambda n: {"Type": "x", "Question": f"Which {n}?", "Best Answer": f"right {n}", "Correct Answers": f"right {n}; also {n}", "Incorrect Answers": f"w1 {n}; w2 {n}"}), ("*", "right 3"), "Which 3?"),
     ("truthful_qa_generation", "TruthfulQA.csv", "\ufeff" + table(lambda n: {"Question": f"Which {n}?", "Best Answer": f"right {n}", "Correct Answers": f"right {n}; also {n}", "Incorrect Answers": f"w1 {n}"}), ("right 3", "also 3"), "Which 3?"),
@@ -155,6 +155,16 @@ def test_the_right_option_does_not_stand_in_one_place(tmp_path: Path) -> None:
             (tmp_path / name).write_text(text, encoding="utf-8")
             found = everything(load(PublishedConfig(layout=layout, path=str(tmp_path / name))))
             assert len({one.references[0] for one in found}) > 1, layout
+
+
+def test_truthful_qa_keeps_the_other_true_answers_beside_its_options(tmp_path: Path) -> None:
+    for layout, name, text, *_ in FILES:
+        if layout == "truthful_qa" and name != "hub.jsonl":
+            (tmp_path / name).write_text(text, encoding="utf-8")
+            found = everything(load(PublishedConfig(layout=layout, path=str(tmp_path / name))))
+            (one,) = [one for one in found if one.text == "Which 3?"]
+            assert one.more_options == (("also 3", True),)
+            assert sorted(one.options) == ["right 3", "w1 3", "w2 3"]
 
 
 def test_sciq_can_be_asked_without_options(tmp_path: Path) -> None:
@@ -238,6 +248,7 @@ def test_mmlu_shows_the_first_of_its_dev_split_in_order(tmp_path: Path) -> None:
         ("mmlu", {"question": "Q?", "answer": "B"}, r"has no options"),
         ("arc", {"question": "Q?", "choices": labelled(1), "answerKey": "E"}, r"'E', which names none of the 4 options"),
         ("truthful_qa", {"question": "Q?", "mc1_targets": {"a": 1, "b": 1}}, r"mark 2 options as right"),
+        ("truthful_qa", {"question": "Q?", "mc1_targets": {"a": 1, "b": 0}, "mc2_targets": {"a": 1, "b": 1}}, r"do not agree on whether 'b' is true"),
     ],
 )  # fmt: skip
 def test_a_file_of_another_kind_is_refused(

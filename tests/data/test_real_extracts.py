@@ -15,6 +15,7 @@ from probegrid.data import load
 from probegrid.data.example import Question, QuestionSet, StatementSet
 from probegrid.data.jsonl import JsonlConfig
 from probegrid.data.ntml import NtmlConfig
+from probegrid.data.published import PublishedConfig
 from probegrid.data.squad import SquadConfig
 from probegrid.data.statements import StatementsConfig
 from probegrid.data.trivia_qa import TriviaQaConfig
@@ -126,6 +127,26 @@ def test_every_file_of_statements_is_read(name: str) -> None:
 def test_what_is_refused_says_what_mends_it(name: str, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         load(JsonlConfig(path=str(DATA / name), **fields))
+
+
+def test_halueval_is_statements_as_well() -> None:
+    path = str(DATA / "sets/halueval/qa_one-turn_data.json")
+    columns = {"true_column": "right_answer", "false_column": "hallucinated_answer"}
+    loaded = load(StatementsConfig(path=path, num_samples=10**6, **columns))
+    assert isinstance(loaded, StatementSet)
+    labels = [talk.statements[0].label for talk in loaded.conversations]
+    assert (len(labels), sum(labels), len({talk.group for talk in loaded.conversations})) == (200, 100, 100)
+
+
+def test_truthful_qa_has_the_options_of_both_its_tasks() -> None:
+    path = DATA / "sets/truthfulqa/mc_task.json"
+    loaded = load(PublishedConfig(layout="truthful_qa", path=str(path), num_samples=10**6))
+    assert isinstance(loaded, QuestionSet)
+    raw = {row["question"]: row for row in json.loads(path.read_text())}
+    for one in (*loaded.questions, *loaded.shots):
+        right = one.options["ABCDEFGHIJKLM".index(one.references[0])]
+        true = {text: text == right for text in one.options} | dict(one.more_options)
+        assert true == {text: bool(mark) for text, mark in raw[one.text]["mc2_targets"].items()}
 
 
 def test_files_of_the_sets_are_read_as_ones_own() -> None:

@@ -87,6 +87,11 @@ def _near(number: int, other: int, written: str) -> bool:
 def test_a_cut_text_gives_no_result_but_the_one_it_names() -> None:
     assert result_in("First 3 + 4 = 7", is_whole=False) is None
     assert result_in("First 3 + 4 = 7") is not None
+    assert result_in("The answer is 7", is_whole=False) is None  # may have become 72
+    assert result_in("The answer is 1,0", is_whole=False) is None
+    named = result_in("The answer is 7. The answer is 8", is_whole=False)
+    assert named is not None
+    assert named[0].text == "7"
     named = result_in("The answer is 7. Then 8", is_whole=False)
     assert named is not None
     assert (named[0].canonical, named[1]) == ("7", "answer is")

@@ -280,10 +280,21 @@ def test_turns_of_a_conversation_are_turns() -> None:
     )
 
 
+def test_a_typed_new_line_in_a_template_is_one() -> None:
+    for typed in (r"Q: {{ question }}\nA:", r"Q: {{ question }}{{ '\n' }}A:"):  # as a shell hands it on
+        assert text_of(PromptConfig(template=typed), ASKED) == f"Q: {ASKED.text}\nA:"
+
+
 def test_the_assistants_turn_can_be_begun() -> None:
     config = PromptConfig(system="Choose.", prefill="The answer is", turns=True)
     assert text_of(config, CHOICE, template=TURNS) == (
         "<system>Choose.<user>Which?\nA. one\nB. two<assistant>The answer is"
+    )
+    shown = text_of(
+        config, CHOICE, SHOT, template=TURNS
+    )  # examples are begun as well: what follows looks like them
+    assert shown.startswith(
+        f"<system>Choose.<user>{SHOT.text}<assistant>The answer is {SHOT.references[0]}<user>"
     )
     assert "The answer is" not in text_of(config, CHOICE)  # in plain text a block ends in its label
     with pytest.raises(ConfigError, match=r"prompt\.prefill=.* ends in white space"):

@@ -81,5 +81,6 @@ class Grader:
             return named
         if named is None:
             return self.rule.extract(text, question.options, is_whole=is_whole)
-        inside = self.rule.extract(named.text, question.options)
+        is_cut = not is_whole and text.rstrip().endswith(named.text)
+        inside = self.rule.extract(named.text, question.options, is_whole=not is_cut)
         return None if inside is None else Extracted(inside.text, named.by)

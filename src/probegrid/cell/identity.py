@@ -21,7 +21,7 @@ from probegrid.readings.store import key_of
 if TYPE_CHECKING:
     from probegrid.cell.cell import Cell, Statements
 
-RESULT_FORMAT = 3
+RESULT_FORMAT = 4
 """Raised whenever the same readings would give another result than before."""
 
 OURS = "probegrid."
@@ -71,7 +71,14 @@ def _examples(examples: QuestionSet | StatementSet) -> list[Any]:
     """What is scored: ids, texts, groups, and what each is held against."""
     if isinstance(examples, QuestionSet):
         asked = [
-            [each.id, each.text, each.references, each.group, *([each.options] if each.options else [])]
+            [
+                each.id,
+                each.text,
+                each.references,
+                each.group,
+                *([each.options] if each.options else []),
+                *([each.more_options] if each.more_options else []),
+            ]
             for each in examples.questions
         ]
         told = [examples.rule_settings] if examples.rule_settings else []

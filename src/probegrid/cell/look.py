@@ -15,6 +15,7 @@ from probegrid.cell.grade import rule_of
 from probegrid.data.example import Question, QuestionSet, Statement, StatementSet, have_one_class
 from probegrid.data.options import LETTERS
 from probegrid.evaluation.rules import CorrectnessRule
+from probegrid.schema import PromptConfig
 
 EXAMPLES = "examples"
 """The note of a result that holds the look."""
@@ -39,15 +40,20 @@ class Look:
         return [*(f"  {_line(row)}" for row in self.rows), *self.notes]
 
 
-def look_at(examples: QuestionSet | StatementSet) -> Look:
+def look_at(examples: QuestionSet | StatementSet, prompt: PromptConfig | None = None) -> Look:
     """Look at what was drawn.
+
+    Args:
+        examples: what was drawn.
+        prompt: how questions are asked, which tells what of them the model is not shown; None: not known.
 
     Raises:
         ConfigError: the set names a rule of correctness that is not known.
     """
     if isinstance(examples, QuestionSet):
         rows = tuple(map(_of_question, examples.questions[:SHOWN]))
-        return Look(rows, (*examples.notes, *_notes_on_questions(examples, rule_of(examples))))
+        notes = (*_notes_on_questions(examples, rule_of(examples)), *_hidden(examples, prompt))
+        return Look(rows, (*examples.notes, *notes))
     found = [(talk.group, one) for talk in examples.conversations for one in talk.statements]
     rows = tuple(_of_statement(one, group, examples.labelled) for group, one in found[:SHOWN])
     return Look(rows, (*examples.notes, *_notes_on_statements(examples)))
@@ -102,6 +108,17 @@ def _notes_on_questions(data: QuestionSet, rule: CorrectnessRule) -> Iterator[st
         yield (
             f"{len(nothing)} references are nothing once the rule '{rule.name}' has normalized them ({nothing[0]!r}): "
             "no answer can match them; choose another dataset.rule or dataset.language"
+        )
+
+
+def _hidden(data: QuestionSet, prompt: PromptConfig | None) -> Iterator[str]:
+    """What of the questions no model sees; a template of one's own shows what it likes."""
+    if prompt is None or prompt.use_context or prompt.template is not None:
+        return
+    if count := sum(bool(one.context) for one in data.questions):
+        yield (
+            f"{count} questions have a context, which the prompt does not show: prompt.use_context=true shows it, "
+            "and prompt=reading asks for it"
         )
 
 

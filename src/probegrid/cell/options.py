@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from probegrid.data.example import Question, QuestionSet
 from probegrid.data.options import LETTERS
 from probegrid.errors import ConfigError
-from probegrid.evaluation.summary import evaluate_answers
+from probegrid.evaluation.summary import evaluate_answers, flat, mean_estimate
 from probegrid.readings.options import Continuations, check_fit, continuations_of
 from probegrid.schema import OptionScores, PromptConfig
 
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 
 def written_options(question: Question, scores: OptionScores) -> tuple[str, ...]:
-    """The options of a question as they are put behind the prompt."""
-    return tuple(LETTERS[: len(question.options)]) if scores is OptionScores.letters else question.options
+    """The options of a question as they are put behind the prompt: letters, or texts and those that have no letter."""
+    if scores is OptionScores.letters:
+        return tuple(LETTERS[: len(question.options)])
+    return question.options + tuple(text for text, _ in question.more_options)
 
 
 def options_to_read(
@@ -70,11 +72,11 @@ class ScoredOptions:
 
     @property
     def sums(self) -> list[list[float]]:
-        """Log-probability of each option in nats."""
+        """Log-probability of each option in nats, those without a letter last."""
         return [[math.fsum(tokens) for tokens in options] for options in self.reading.logprobs]
 
     def by_length(self) -> list[list[float]]:
-        """The same by each character of the option's text."""
+        """The same by each character of the option's text, of those with a letter and those without."""
         return [
             [
                 value / len(text)
@@ -87,17 +89,30 @@ class ScoredOptions:
         """How often the most likely option is the right one, with intervals, and the mass on the letters."""
         found = _accuracy("option_accuracy", self.questions, self.sums, seed)
         if self.scores is OptionScores.texts:
-            return found | _accuracy("option_accuracy_norm", self.questions, self.by_length(), seed)
+            found |= _accuracy("option_accuracy_norm", self.questions, self.by_length(), seed)
+            return found | (self._true_mass() if any(one.more_options for one in self.questions) else {})
         return found | {"letter_mass": sum(_mass(each) for each in self.sums) / len(self.sums)}
 
+    def are_true(self) -> list[list[bool]]:
+        """Whether each scored option is true."""
+        return [
+            [letter == question.references[0] for letter in LETTERS[: len(question.options)]]
+            + [true for _, true in question.more_options if self.scores is OptionScores.texts]
+            for question in self.questions
+        ]
+
     def table(self) -> pa.Table:
-        """``options.parquet``: a row a question, its options, their log-probabilities, and which is right."""
+        """``options.parquet``: a row a question, its options, their log-probabilities, and which is right.
+
+        Options without a letter stand behind the lettered ones where they were scored; ``true`` says which are true.
+        """
         import pyarrow as pa
 
         return pa.table(
             {
                 "example_id": pa.array([one.id for one in self.questions], pa.string()),
-                "options": pa.array([one.options for one in self.questions], pa.list_(pa.string())),
+                "options": pa.array(self._texts(), pa.list_(pa.string())),
+                "true": pa.array(self.are_true(), pa.list_(pa.bool_())),
                 "logprobs": pa.array(self.sums, pa.list_(pa.float64())),
                 "n_tokens": pa.array(
                     [[len(tokens) for tokens in found] for found in self.reading.logprobs],
@@ -106,6 +121,28 @@ class ScoredOptions:
                 "right": pa.array([one.references[0] for one in self.questions], pa.string()),
             }
         )
+
+    def _texts(self) -> list[tuple[str, ...]]:
+        return [
+            question.options
+            if self.scores is OptionScores.letters
+            else written_options(question, self.scores)
+            for question in self.questions
+        ]
+
+    def _true_mass(self) -> dict[str, float]:
+        """Probability of the true options among all, a mean over questions (TruthfulQA's mc2, Lin et al. 2022)."""
+        shares = [_share(found, true) for found, true in zip(self.sums, self.are_true(), strict=True)]
+        groups = [question.group or question.id for question in self.questions]
+        alone = None if len({*groups}) == len(groups) else groups
+        return flat({"option_true_mass": mean_estimate(shares, alone, is_share=True)})
+
+
+def _share(logprobs: Sequence[float], true: Sequence[bool]) -> float:
+    """What the true ones have of the probability of all; by the largest, since none may be above what a float holds."""
+    most = max(logprobs)
+    masses = [math.exp(each - most) for each in logprobs]
+    return math.fsum(mass for mass, is_true in zip(masses, true, strict=True) if is_true) / math.fsum(masses)
 
 
 def _mass(logprobs: Sequence[float]) -> float:
@@ -117,8 +154,8 @@ def _accuracy(
 ) -> dict[str, float]:
     """The share of questions whose highest score is the right option's; the first of equal ones counts."""
     right = [
-        LETTERS[found.index(max(found))] == question.references[0]
-        for question, found in zip(questions, map(list, scores), strict=True)
+        LETTERS[max(range(len(question.options)), key=found.__getitem__)] == question.references[0]
+        for question, found in zip(questions, scores, strict=True)
     ]
     groups = [question.group or question.id for question in questions]
     whole = evaluate_answers(right, [0.0] * len(right), groups, seed=seed).metrics

@@ -99,7 +99,7 @@ def plan_spec(
         said = f"{str(missing).rstrip('.')}: planned by the architecture and by typical lengths of texts"
         spec = on_its_cards(spec, lambda: visible)
         return _plan_by_facts(spec, device_map or spec.config.device_map), (said,)
-    return plan_cell(cell, device_map=device_map), tuple(look_at(cell.examples).lines())
+    return plan_cell(cell, device_map=device_map), tuple(look_at(cell.examples, cell.config.prompt).lines())
 
 
 def _plan_by_facts(spec: CellSpec, device_map: DeviceMapConfig) -> Plan:

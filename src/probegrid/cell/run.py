@@ -118,7 +118,7 @@ def share_cell(
             outcome = _compute(cell, plan, pack, along, progress)
         if outcome is None:
             return None
-        look = {EXAMPLES: "\n".join(look_at(cell.examples).lines())}
+        look = {EXAMPLES: "\n".join(look_at(cell.examples, cell.config.prompt).lines())}
         outcome = replace(outcome, notes={**outcome.notes, **look})
         written = CellRecord(**_identity(cell, plan, started, sweep), **_found(outcome), status=Status.done)
         record.write(
@@ -168,7 +168,13 @@ def measure_gpus(device_map: DeviceMapConfig, progress: Progress) -> None:
 def introduce(cell: Cell, plan: Plan | None) -> str:
     """What a person should know before the cell runs: its name, notes on the data, and the plan."""
     reads = "no plan: the architecture is not known" if cell.model is not None else "no model is read"
-    return "\n".join([cell.name, *look_at(cell.examples).lines(), reads if plan is None else describe(plan)])
+    return "\n".join(
+        [
+            cell.name,
+            *look_at(cell.examples, cell.config.prompt).lines(),
+            reads if plan is None else describe(plan),
+        ]
+    )
 
 
 def _compute(

@@ -28,6 +28,9 @@ class Question:
     options: tuple[str, ...] = ()
     """What may be chosen, in the order in which letters are given; the first reference is then the right one's letter,
     the second its text. Empty: the answer is free."""
+    more_options: tuple[tuple[str, bool], ...] = ()
+    """Options beside the lettered ones, shown to nobody: each, and whether it is true. Where options are scored as
+    texts, these are too (TruthfulQA: several true ones)."""
     history: tuple[tuple[str, str], ...] = ()
     """Earlier turns of its conversation: question and accepted answer of each."""
     solution: str = ""
@@ -37,7 +40,7 @@ class Question:
     def content(self) -> dict[str, object]:
         """Its fields as plain values; those that came later only where they say something, so that no hash changes."""
         values = asdict(self)
-        later = ("options", "history", "solution")
+        later = ("options", "more_options", "history", "solution")
         return {name: value for name, value in values.items() if value or name not in later}
 
 

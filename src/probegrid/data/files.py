@@ -89,9 +89,18 @@ def read_split(
     if is_saved(root):
         return _saved_split(root, split)
     for place in (root, root / "data"):
-        if place.is_dir() and (files := _files_of(place)):
+        files, folders = (_files_of(place), _split_folders(place)) if place.is_dir() else ([], {})
+        named = _paths_of(files, split)
+        if named and (
+            twin := next((name for name in folders if _canonical(name) == _canonical(split)), None)
+        ):
+            raise DataError(
+                f"{folder} has the split '{split}' as the file {named[0].name} and as the folder {twin}; choose one, "
+                f"dataset.path={named[0]} say."
+            )
+        if files and (named or not folders):
             return _read_chosen(str(folder), files, split, unpack, records)
-        if place.is_dir() and (folders := _split_folders(place)):
+        if folders:
             return _read_split_folder(folder, folders, split, unpack, records)
     return read_split(_only_below(root), split, None, unpack, records)
 

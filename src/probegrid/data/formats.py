@@ -294,7 +294,7 @@ def _inside(path: Path, parsed: Any, records: str) -> Any:
     found = parsed
     for name in records.split("."):
         if not isinstance(found, dict) or name not in found:
-            held = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
+            held = ", ".join(map(str, found)) if isinstance(found, dict) else f"a {type(found).__name__}"
             raise DataError(f"{path} has nothing at dataset.records={records}: there is {held or 'nothing'}.")
         found = found[name]
     return found

@@ -251,11 +251,29 @@ def _truthful_qa(row: Row, row_id: str, where: str, style: Style) -> Question:
             raise DataError(
                 f"mc1_targets in {where} mark {len(options.right)} options as right; one is expected."
             )
-        return with_options(Question(row_id, asked, ()), options.texts, options.right[0], str(style.seed))
+        more = _beside(options, _optional(row, "mc2_targets"), where)
+        question = Question(row_id, asked, (), more_options=more)
+        return with_options(question, options.texts, options.right[0], str(style.seed))
     best, wrong = _best(row, where), _several(row, where, "incorrect_answers", "Incorrect Answers")
-    return with_options(
-        Question(row_id, asked, ()), [best, *(one for one in wrong if one != best)], 0, str(style.seed)
+    lettered = list(dict.fromkeys([best, *wrong]))
+    true = dict.fromkeys(_several(row, where, "correct_answers", "Correct Answers"))
+    question = Question(
+        row_id, asked, (), more_options=tuple((one, True) for one in true if one not in lettered)
     )
+    return with_options(question, lettered, 0, str(style.seed))
+
+
+def _beside(options: Options, targets: object, where: str) -> tuple[tuple[str, bool], ...]:
+    """The options of the task with several true ones (mc2) that the task with one (mc1) has not."""
+    if not targets:
+        return ()
+    what = f"mc2_targets in {where}"
+    several = read_options(targets, what)
+    marked = [(one, place in several.right) for place, one in enumerate(several.texts)]
+    right = {one for place, one in enumerate(options.texts) if place in options.right}
+    if wrong := next((one for one, true in marked if one in options.texts and true != (one in right)), None):
+        raise DataError(f"{what} and mc1_targets do not agree on whether {wrong[:60]!r} is true.")
+    return tuple((one, true) for one, true in marked if one not in options.texts)
 
 
 def _truthful_qa_generation(row: Row, row_id: str, where: str, style: Style) -> Question:

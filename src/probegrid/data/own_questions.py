@@ -176,7 +176,12 @@ def _column(config: QuestionColumns, table: Table, role: str, said: list[str]) -
         return named
     alike = [column for column in table.columns if column.lower() in _OTHER_NAMES[role]]
     if len(alike) != 1:
-        table.require([named], f"Name yours with dataset.{key}=<column>")
+        or_statements = (
+            ", or the columns of statements with dataset.text_column=<column> dataset.label_column=<column>"
+            if role == "question"
+            else ""
+        )
+        table.require([named], f"Name yours with dataset.{key}=<column>{or_statements}")
     said.append(f"the column '{alike[0]}' of {table.name} is read as dataset.{key}")
     return alike[0]
 

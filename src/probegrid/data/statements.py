@@ -19,13 +19,14 @@ from probegrid.data.formats import data_stem
 from probegrid.data.labelled import (
     StatementColumns,
     copies_and_contradictions,
+    group_column_of,
     single_statement,
     statement_conversations,
     without_outer_space,
 )
 from probegrid.data.sampling import draw
 from probegrid.data.source import existing, is_local, required_path
-from probegrid.data.table import Table
+from probegrid.data.table import Table, cell, text
 from probegrid.errors import DataError, closest
 
 __all__ = ["StatementsConfig", "load", "single_statement"]
@@ -44,6 +45,13 @@ class StatementsConfig(StatementColumns):
     """Configuration of a hub dataset, of which ``dataset.split`` is read."""
     topics: list[str] = field(default_factory=list)
     """Files that are read, by their names without the suffix; empty: all."""
+    true_column: str | None = None
+    """Column of a row's true answer, where a row holds a question and answers: it makes a statement of each, which stay
+    together. null: a row is one statement."""
+    false_column: str | None = None
+    """Column of its false answer."""
+    question_column: str = "question"
+    """Column of the question, read where ``true_column`` and ``false_column`` are given."""
     pair_negations: bool = False
     """Keep a statement and its negation on one side of a split: row k of ``cities`` and of ``neg_cities``."""
 
@@ -56,7 +64,11 @@ def load(config: StatementsConfig) -> StatementSet:
     """
     by_topic: dict[str, list[Conversation]] = {}
     notes: list[str] = []
+    is_paired = config.true_column is not None or config.false_column is not None
     for name, table in _topics(config).items():
+        if is_paired:
+            by_topic[name], notes = _answers_of_rows(table, config, name), [*notes, *table.notes]
+            continue
         table.require(
             (config.text_column, config.label_column),
             "Rename the columns in the file's first line, or name yours with dataset.text_column=<column> and "
@@ -73,6 +85,41 @@ def load(config: StatementsConfig) -> StatementSet:
     return without_outer_space(
         StatementSet(drawn, (*notes, *of_draw), has_one_class=have_one_class(conversations))
     )
+
+
+def _answers_of_rows(table: Table, config: StatementsConfig, source: str) -> list[Conversation]:
+    """A true and a false statement of each row, its question with either answer; both are one group.
+
+    Raises:
+        DataError: a key of the two is missing, a column is, or a row lacks a text.
+    """
+    if config.true_column is None or config.false_column is None:
+        raise DataError("dataset.true_column and dataset.false_column belong together; give both.")
+    if config.source_column or config.drop_labels:
+        raise DataError(
+            "dataset.source_column and dataset.drop_labels are of statements that stand in a row each; leave them out "
+            "beside dataset.true_column."
+        )
+    told = ((config.true_column, True), (config.false_column, False))
+    group_column = group_column_of(config)
+    table.require(
+        (config.question_column, config.true_column, config.false_column, *filter(None, [group_column])),
+        "Name yours with dataset.question_column, dataset.true_column and dataset.false_column",
+    )
+    made = []
+    for index in range(len(table)):
+        row, where = table.row(index), table.where(index)
+        group = (
+            text(cell(row, group_column, where), f"the group in {where}")
+            if group_column
+            else f"{source}/{index + 1}"
+        )
+        asked = text(cell(row, config.question_column, where), f"the question in {where}").strip()
+        for column, label in told:
+            answer = text(cell(row, column, where), f"'{column}' in {where}").strip()
+            name = f"{source}/{index + 1}/{str(label).lower()}"
+            made.append(single_statement(name, f"{asked} {answer}", label, source, group))
+    return made
 
 
 def _topics(config: StatementsConfig) -> dict[str, Table]:

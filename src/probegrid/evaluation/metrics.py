@@ -98,6 +98,11 @@ METRICS: dict[str, MetricInfo] = {
         "1",
         True,
     ),
+    "option_true_mass": MetricInfo(
+        "mean probability of a question's true options among all of them, by their texts (TruthfulQA's mc2)",
+        "1",
+        True,
+    ),
     "letter_mass": MetricInfo(
         "mean probability of the options' letters together; little of it: the letters were not understood",
         "1",

@@ -30,6 +30,7 @@ _NAMED = tuple(
     )
 )
 """How a result is named, the surest way first."""
+_UNFINISHED = re.compile(r"[\d.,/]+$")
 _FRACTION = re.compile(r"\\[dt]?frac\{\s*(-?\d+)\s*\}\{\s*(\d+)\s*\}")
 _VULGAR = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
 
@@ -117,13 +118,14 @@ def result_in(text: str, *, is_whole: bool = True) -> tuple[Number, str] | None:
     """The number that a text gives as its result, and by what it was found.
 
     That is the last one that is named as the answer; else the last of the last line, where the text ended by itself:
-    the last number of a text that was cut off is a step.
+    the last number of a text that was cut off is a step, and the number it was cut in is
+    none (``The answer is 7`` may have become 72).
 
     Args:
         text: an answer.
         is_whole: whether it ended by itself.
     """
-    plain = _plain(text)
+    plain = _plain(text if is_whole else _UNFINISHED.sub("", text.rstrip()))
     for pattern, by in zip(_NAMED, ("####", "boxed", "answer is"), strict=True):
         if found := _found(pattern, plain):
             return found[-1], by

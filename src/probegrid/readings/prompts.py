@@ -50,9 +50,10 @@ def choose_shots(data: QuestionSet, config: PromptConfig) -> tuple[Question, ...
             if lacking
             else ""
         )
+        most = f"{len(pool)} or less" if pool else "0"
         raise ConfigError(
             f"prompt.num_few_shot={config.num_few_shot} asks for more examples than the dataset can show "
-            f"({len(pool)} that are not evaluated{but}); lower it."
+            f"({len(pool)} that are not evaluated{but}); set prompt.num_few_shot={most}."
         )
     if data.shots_in_order:
         return tuple(pool[: config.num_few_shot])
@@ -100,7 +101,12 @@ def _shown(config: PromptConfig, shot: Question) -> str:
 
 
 def turns(config: PromptConfig, shots: Sequence[Question], question: Question) -> list[dict[str, str]]:
-    """The prompt as a conversation: examples and earlier turns of the question as turns of their own."""
+    """The prompt as a conversation: examples and earlier turns of the question as turns of their own.
+
+    The turn of an example begins as the model's own is begun: shown bare letters, a model that is made to say
+    ``The answer is`` goes on with a colon and a new line.
+    """
+    begun = f"{config.prefill} " if config.prefill else ""
     system = config.instruction.strip() if config.system is None else config.system
     said = [{"role": "system", "content": system}] if system else []
 
@@ -109,7 +115,7 @@ def turns(config: PromptConfig, shots: Sequence[Question], question: Question) -
 
     for shot in shots:
         said += _conversation(config, shot, exchange)
-        said.append({"role": "assistant", "content": _shown(config, shot)})
+        said.append({"role": "assistant", "content": f"{begun}{_shown(config, shot)}"})
     return [*said, *_conversation(config, question, exchange)]
 
 
@@ -148,7 +154,7 @@ class OwnTemplate:
     @staticmethod
     def _source(given: str) -> str:
         if "{{" in given or "{%" in given:
-            return given
+            return given.replace("\\n", "\n")  # as a shell hands on what is typed
         path = Path(given).expanduser()
         if not path.is_file():
             raise ConfigError(

@@ -19,6 +19,7 @@ ALL_METRICS = (
     "majority_accuracy",
     "option_accuracy",
     "option_accuracy_norm",
+    "option_true_mass",
     "letter_mass",
     "extraction_share",
     "f1",

@@ -269,7 +269,7 @@ class PromptConfig:
     """How a question becomes the text a model reads."""
 
     instruction: str = "Answer the following question as briefly as possible.\n"
-    """First line of the prompt."""
+    """First line of the prompt; a typed backslash and n is a new line."""
     num_few_shot: int = number_field(5, least=0, most=100_000)
     """Worked examples before the question."""
     use_context: bool = False
@@ -278,7 +278,8 @@ class PromptConfig:
     """Repeat the instruction in every block instead of leading once."""
     template: str | None = None
     """Jinja template of the whole prompt, a file or the text itself, over ``question``, ``context``, ``options``,
-    ``history``, ``shots`` (each with these and its ``answer``) and ``instruction``; null: the blocks of Kuhn et al."""
+    ``history``, ``shots`` (each with these and its ``answer``) and ``instruction``; a typed backslash and n is a new
+    line; null: the blocks of Kuhn et al."""
     reasoning: bool = False
     """Ask for the reasoning before the answer, and show that of the examples."""
     turns: bool = False
@@ -298,12 +299,14 @@ class PromptConfig:
     )
     """Longest answer this prompt calls for, in tokens; the default of ``decoding.max_new_tokens``."""
     stop: list[str] = field(default_factory=lambda: ["\n", "\n\n", "Question:", "Context:"])
-    """Strings that end an answer, besides the end-of-sequence tokens."""
+    """Strings that end an answer, besides the end-of-sequence tokens; a typed backslash and n is a new line."""
     seed: int = seed_field()
     """Seed of the draw of the few-shot examples."""
 
     def __post_init__(self) -> None:
         check(self, "prompt")
+        self.stop = [stop.replace("\\n", "\n") for stop in self.stop]  # a shell hands on both characters
+        self.instruction = self.instruction.replace("\\n", "\n")
         if any(not stop for stop in self.stop):
             raise ConfigError(
                 "prompt.stop holds an empty string, which would end every answer at once; remove it."
