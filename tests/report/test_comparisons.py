@@ -275,7 +275,11 @@ def test_answers_are_judged_by_other_rules(cells: Sequence[RecordedCell]) -> Non
     chosen = frame[(frame["rule"] == "chosen") & (frame["score"] == "gnll")].iloc[0]
     assert chosen["accuracy"] == cells[0].record.metrics["accuracy"]
     assert chosen["auroc"] == pytest.approx(cells[0].record.metrics["auroc"])
+    assert set(frame["chosen_rule"]) == {"squad, threshold 0.5"}
+    assert cells[0].record.notes["rule"] == "squad, threshold 0.5"
+    assert any("chosen (squad, threshold 0.5)" in row for row in table.rows)
     assert {"em", "f1>=0.5", "contains", "rouge_l>0.3"} <= set(frame["rule"])
     by_rule = frame.drop_duplicates("rule").set_index("rule")["accuracy"]
+    assert by_rule["f1>=0.5"] == by_rule["chosen"]
     assert by_rule["f1>=0.3"] >= by_rule["f1>=0.5"] >= by_rule["f1>=0.7"] >= by_rule["em"]
     assert rules_table([cells[4]], seed=0) is None
