@@ -274,7 +274,12 @@ def test_answers_are_judged_by_other_rules(cells: Sequence[RecordedCell]) -> Non
     assert set(frame["score"]) == {"gnll", *cells[0].other_scores}
     chosen = frame[(frame["rule"] == "chosen") & (frame["score"] == "gnll")].iloc[0]
     assert chosen["accuracy"] == cells[0].record.metrics["accuracy"]
-    assert chosen["auroc"] == pytest.approx(cells[0].record.metrics["auroc"])
+    for name in ("accuracy", "auroc"):
+        for end in ("", "_ci_low", "_ci_high"):
+            assert chosen[f"{name}{end}"] == cells[0].record.metrics[f"{name}{end}"]
+    by_f1 = frame[(frame["rule"] == "f1>=0.5") & (frame["score"] == "gnll")].iloc[0]
+    assert by_f1["accuracy_ci_low"] == pytest.approx(chosen["accuracy_ci_low"])
+    assert by_f1["auroc_ci_low"] == pytest.approx(chosen["auroc_ci_low"])
     assert set(frame["chosen_rule"]) == {"squad, threshold 0.5"}
     assert cells[0].record.notes["rule"] == "squad, threshold 0.5"
     assert any("chosen (squad, threshold 0.5)" in row for row in table.rows)

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probegrid.evaluation.classification import layer_aurocs
 from probegrid.evaluation.intervals import Estimate
 from probegrid.evaluation.sensitivity import verdicts_by_rule
-from probegrid.evaluation.summary import flat, mean_estimate
+from probegrid.evaluation.summary import evaluate_answers, flat
 from probegrid.report.cell_tables import identity
 from probegrid.report.cells import RecordedCell
 from probegrid.report.columns import shown
 from probegrid.report.tables import Table, estimate_text
 
 _CHOSEN = "chosen"
-_RESAMPLES = 300  # where answers are clustered; else none are drawn
+_RESAMPLES = 300  # of verdicts by other rules than the chosen one
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,18 @@ def _rows(cell: RecordedCell, seed: int) -> Iterator[_Row]:
         language=None if language in ("-", "None", "") else language,
     )
     groups = cell.scores["group"].tolist()
-    alone = groups if len({*groups}) < len(groups) else None
-    scores = {cell.value("probe"): cell.values}
-    for name in cell.other_scores:
-        scores[name] = cell.other_values[name].to_numpy(dtype=np.float64)
+    others = {name: cell.other_values[name].to_numpy(dtype=np.float64) for name in cell.other_scores}
+    metrics = {cell.value("probe"): "auroc"} | {name: f"{name}_auroc" for name in others}
     for rule, right in verdicts.items():
-        accuracy = mean_estimate(right.astype(np.float64), alone, is_share=True)
-        areas = layer_aurocs(
-            right, np.stack([*scores.values()], axis=1), groups, seed=seed, resamples=_RESAMPLES
-        )
-        for name, area in zip(scores, areas, strict=True):
-            yield _Row(cell, rule, name, accuracy, area)
+        found = evaluate_answers(
+            right,
+            cell.values,
+            groups if len({*groups}) < len(groups) else None,
+            seed=seed,
+            resamples=_RESAMPLES,
+            others=others,
+        ).estimates
+        if rule == _CHOSEN and cell.metric("n_unscored") is None:  # then as recorded, of the same examples
+            found = {name: cell.estimate(name) or estimate for name, estimate in found.items()}
+        for name, metric in metrics.items():
+            yield _Row(cell, rule, name, found["accuracy"], found[metric])
