@@ -288,3 +288,18 @@ def test_answers_are_judged_by_other_rules(cells: Sequence[RecordedCell]) -> Non
     assert by_rule["f1>=0.5"] == by_rule["chosen"]
     assert by_rule["f1>=0.3"] >= by_rule["f1>=0.5"] >= by_rule["f1>=0.7"] >= by_rule["em"]
     assert rules_table([cells[4]], seed=0) is None
+
+
+def test_the_rules_table_of_other_datasets_and_of_older_records(cells: Sequence[RecordedCell]) -> None:
+    """A dataset that has a language, set or not; a record from before it said its rule."""
+    cell = cells[0]
+    bare = replace(
+        cell.record, notes={name: note for name, note in cell.record.notes.items() if name != "rule"}
+    )
+    assert replace(cell, record=bare).rule == "-"
+    assert replace(cell, record=bare, config={**cell.config, "dataset.rule": "exact"}).rule == "exact"
+    for language in ("null", "de"):
+        told = replace(cell, record=bare, config={**cell.config, "dataset.language": language})
+        table = rules_table([told], seed=0)
+        assert table is not None
+        assert {"chosen", "em", "contains"} <= set(table.frame()["rule"])

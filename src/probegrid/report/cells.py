@@ -80,7 +80,8 @@ class RecordedCell:
     @property
     def rule(self) -> str:
         """By what its answers were judged: the rule's name, threshold and language; ``-`` where it is not known."""
-        return self.record.notes.get("rule") or self.value("dataset.rule")
+        named = self.value("dataset.rule")
+        return self.record.notes.get("rule") or ("-" if named == "null" else named)
 
     @property
     def parameters(self) -> float | None:

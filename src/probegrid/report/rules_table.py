@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from probegrid.evaluation.intervals import Estimate
+from probegrid.evaluation.languages import LANGUAGES
 from probegrid.evaluation.sensitivity import verdicts_by_rule
 from probegrid.evaluation.summary import evaluate_answers, flat
 from probegrid.report.cell_tables import identity
@@ -78,7 +79,7 @@ def _rows(cell: RecordedCell, seed: int) -> Iterator[_Row]:
         [text if isinstance(text, str) else None for text in answers["judged"]],
         answers["references"].tolist(),
         cell.rule.partition(",")[0],
-        language=None if language in ("-", "None", "") else language,
+        language=language if language in LANGUAGES else None,
     )
     groups = cell.scores["group"].tolist()
     others = {name: cell.other_values[name].to_numpy(dtype=np.float64) for name in cell.other_scores}
