@@ -303,3 +303,5 @@ def test_the_rules_table_of_other_datasets_and_of_older_records(cells: Sequence[
         table = rules_table([told], seed=0)
         assert table is not None
         assert {"chosen", "em", "contains"} <= set(table.frame()["rule"])
+    assert cell.references is not None
+    assert all(isinstance(wanted, list) for wanted in cell.references["references"])

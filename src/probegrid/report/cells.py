@@ -180,6 +180,7 @@ class RecordedCell:
             return None
         judged = "extracted" if "extracted" in names else "answer"
         found = pd.read_parquet(file, columns=["example_id", judged, "references", "correct"])
+        found["references"] = found["references"].map(list)  # pandas has arrays, which have no truth value
         return found.rename(columns={judged: "judged"}).set_index("example_id")
 
     @cached_property
