@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from probegrid.evaluation.calibration import Binning, Calibration, brier, ece
+from probegrid.evaluation.calibration import Binning, Calibration, brier, ce2_debiased, ece
 
 
 def _data(seed: int, n: int = 200) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -42,6 +42,40 @@ def test_ece_by_hand() -> None:
     assert ece([1, 0, 1, 0], [0.2, 0.4, 0.9, 0.9], bins=2) == pytest.approx((0.2 + 0.4) / 2)
     assert ece([0, 1], [0.0, 1.0]) == 0.0
     assert ece([1, 0], [0.0, 1.0]) == 1.0
+
+
+WORKED = [1, 0, 1, 1, 0, 1, 0, 0, 1, 1], [0.95, 0.85, 0.75, 0.65, 0.35, 0.9, 0.15, 0.45, 0.55, 0.7]
+
+
+def test_the_worked_values() -> None:
+    assert ece(*WORKED, bins=5) == pytest.approx(0.21)
+    assert ece(*WORKED, bins=5, binning="mass") == pytest.approx(0.19)
+    assert brier(*WORKED) == pytest.approx(0.156)
+    for bins, plain, debiased in ((5, 0.05275, -0.04725), (2, 0.0009, -0.0491)):
+        binned = Calibration(*WORKED, bins=bins, binning="mass")
+        assert binned.squared_gap(debiased=False) == pytest.approx(plain)
+        assert binned.squared_gap() == pytest.approx(debiased)
+        assert ce2_debiased(*WORKED, bins=bins) == 0
+
+
+def test_the_squared_gap_is_debiased() -> None:
+    """Of calibrated probabilities it is 0 on average, of others the square of what they are off by; plain it is not."""
+    generator, stated = np.random.default_rng(5), np.repeat([0.2, 0.6, 0.9], 10)
+    found = [
+        [
+            Calibration(generator.random(30) < true, stated, bins=10).squared_gap(debiased=kind)
+            for kind in (True, False)
+        ]
+        for true in (stated, stated - 0.1)
+        for _ in range(2000)
+    ]
+    right, wrong = np.reshape(found, (2, 2000, 2)).mean(axis=1)
+    assert right[0] == pytest.approx(0, abs=1e-3)
+    assert wrong[0] == pytest.approx(0.01, abs=2e-3)
+    assert right[1] > 0.01
+    assert ce2_debiased([0] * 30, stated, bins=10) == pytest.approx(math.sqrt((0.2**2 + 0.6**2 + 0.9**2) / 3))
+    assert math.isnan(ce2_debiased([True, False], [0.2, 0.8], bins=2))
+    assert math.isnan(Calibration([], []).squared_gap(debiased=False))
 
 
 def test_a_bin_is_open_below_and_closed_above() -> None:

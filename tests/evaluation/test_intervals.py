@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from probegrid.evaluation import intervals
-from probegrid.evaluation.intervals import Metrics, bootstrap, resampled
+from probegrid.evaluation.intervals import Metrics, bias_corrected, bootstrap, resampled
 from probegrid.evaluation.ranking import Ranking
 
 Labels = NDArray[np.bool_]
@@ -154,6 +154,30 @@ def test_the_interval_is_scipys_and_delongs() -> None:
     )
     ends = (wins.mean() - 1.96 * error, wins.mean() + 1.96 * error)
     assert (found["auroc"].low, found["auroc"].high) == pytest.approx(ends, abs=0.006)
+
+
+def test_the_bias_corrected_interval_by_hand() -> None:
+    """The mean of five numbers over all 3125 resamples there are; the percentile interval is (1.7, 6.4)."""
+    values = np.array([1, 2, 2.5, 4, 9])
+    drawn = np.round(np.stack(np.meshgrid(*[values] * 5), axis=-1).reshape(-1, 5).sum(axis=1) / 5, 12)
+    left_out = (values.sum() - values) / 4
+    found = bias_corrected(drawn, float(values.mean()), left_out)
+    assert found.bias == pytest.approx(0.086738, abs=1e-6)
+    assert found.acceleration == pytest.approx(0.081366, abs=1e-6)
+    assert found.levels == pytest.approx((0.061934, 0.994495), abs=1e-6)
+    assert (found.low, found.high) == pytest.approx((1.9, 7.4))
+    assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([1.7, 6.4])
+
+
+def test_the_bias_corrected_interval_is_scipys() -> None:
+    values = np.random.default_rng(3).exponential(size=40)
+    independent = stats.bootstrap((values,), np.mean, n_resamples=2000, method="BCa", rng=1)
+    left_out = (values.sum() - values) / 39
+    found = bias_corrected(independent.bootstrap_distribution, float(values.mean()), left_out)
+    assert (found.low, found.high) == pytest.approx(tuple(independent.confidence_interval), abs=2e-3)
+    aside = bias_corrected(np.ones(100), 2.0, left_out)
+    assert math.isnan(aside.low) and math.isnan(aside.high)
+    assert math.isnan(bias_corrected(np.empty(0), 2.0, left_out).low)
 
 
 def test_the_variance_is_that_of_the_mean() -> None:

@@ -214,6 +214,13 @@ def test_rouge_l_against_every_subsequence(given_words: list[str], wanted: list[
     assert judged.f1 == pytest.approx(expected)
 
 
+def test_rouge_l_is_above_its_threshold() -> None:
+    """As Kuhn et al.: one word of two and two is not above one half; all of them are right at any threshold."""
+    assert not find_rule("rouge_l", threshold=0.5).judge("a b", ["a c"]).correct
+    assert find_rule("rouge_l", threshold=0.49).judge("a b", ["a c"]).correct
+    assert find_rule("rouge_l", threshold=1).judge("a b", ["a b"]).correct
+
+
 def test_contains_counts_words() -> None:
     rule = find_rule("contains")
     assert rule.judge("It was Ralph Rainger, I think", ["ralph rainger"]).correct

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from probegrid.evaluation import calibration, ranking
+from probegrid.evaluation import calibration, ranking, smooth_calibration
 from probegrid.evaluation.metrics import metric_info
 from probegrid.evaluation.summary import evaluate_answers, mean_estimate
 
@@ -41,6 +41,8 @@ def test_names_order_and_values() -> None:
     assert metrics["accuracy_at_90"] == ranking.accuracy_at(LABELS, PROBABILITIES, 0.9)
     assert metrics["ece"] == pytest.approx(calibration.ece(LABELS, PROBABILITIES), abs=1e-15)
     assert metrics["brier"] == pytest.approx(calibration.brier(LABELS, PROBABILITIES), abs=1e-15)
+    assert metrics["smooth_ece"] == smooth_calibration.smooth_ece(LABELS, PROBABILITIES)
+    assert metrics["ce2_debiased"] == calibration.ce2_debiased(LABELS, PROBABILITIES)
     assert metrics["risk_at_80"] == 1 - metrics["accuracy_at_80"]
     assert metrics["risk_at_80_ci_low"] == 1 - metrics["accuracy_at_80_ci_high"]
     for name in summary.estimates:

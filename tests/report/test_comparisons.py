@@ -274,8 +274,34 @@ def test_answers_are_judged_by_other_rules(cells: Sequence[RecordedCell]) -> Non
     assert set(frame["score"]) == {"gnll", *cells[0].other_scores}
     chosen = frame[(frame["rule"] == "chosen") & (frame["score"] == "gnll")].iloc[0]
     assert chosen["accuracy"] == cells[0].record.metrics["accuracy"]
-    assert chosen["auroc"] == pytest.approx(cells[0].record.metrics["auroc"])
+    for name in ("accuracy", "auroc"):
+        for end in ("", "_ci_low", "_ci_high"):
+            assert chosen[f"{name}{end}"] == cells[0].record.metrics[f"{name}{end}"]
+    by_f1 = frame[(frame["rule"] == "f1>=0.5") & (frame["score"] == "gnll")].iloc[0]
+    assert by_f1["accuracy_ci_low"] == pytest.approx(chosen["accuracy_ci_low"])
+    assert by_f1["auroc_ci_low"] == pytest.approx(chosen["auroc_ci_low"])
+    assert set(frame["chosen_rule"]) == {"squad, threshold 0.5"}
+    assert cells[0].record.notes["rule"] == "squad, threshold 0.5"
+    assert any("chosen (squad, threshold 0.5)" in row for row in table.rows)
     assert {"em", "f1>=0.5", "contains", "rouge_l>0.3"} <= set(frame["rule"])
     by_rule = frame.drop_duplicates("rule").set_index("rule")["accuracy"]
+    assert by_rule["f1>=0.5"] == by_rule["chosen"]
     assert by_rule["f1>=0.3"] >= by_rule["f1>=0.5"] >= by_rule["f1>=0.7"] >= by_rule["em"]
     assert rules_table([cells[4]], seed=0) is None
+
+
+def test_the_rules_table_of_other_datasets_and_of_older_records(cells: Sequence[RecordedCell]) -> None:
+    """A dataset that has a language, set or not; a record from before it said its rule."""
+    cell = cells[0]
+    bare = replace(
+        cell.record, notes={name: note for name, note in cell.record.notes.items() if name != "rule"}
+    )
+    assert replace(cell, record=bare).rule == "-"
+    assert replace(cell, record=bare, config={**cell.config, "dataset.rule": "exact"}).rule == "exact"
+    for language in ("null", "de"):
+        told = replace(cell, record=bare, config={**cell.config, "dataset.language": language})
+        table = rules_table([told], seed=0)
+        assert table is not None
+        assert {"chosen", "em", "contains"} <= set(table.frame()["rule"])
+    assert cell.references is not None
+    assert all(isinstance(wanted, list) for wanted in cell.references["references"])

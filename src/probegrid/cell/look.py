@@ -19,6 +19,8 @@ from probegrid.schema import PromptConfig
 
 EXAMPLES = "examples"
 """The note of a result that holds the look."""
+RULE = "rule"
+"""The note of a result that says by which rule, with what threshold and language, its answers were judged."""
 SHOWN = 3
 """Examples that are shown."""
 _LONGEST, _LONGEST_OPTION = 90, 32
@@ -57,6 +59,15 @@ def look_at(examples: QuestionSet | StatementSet, prompt: PromptConfig | None = 
     found = [(talk.group, one) for talk in examples.conversations for one in talk.statements]
     rows = tuple(_of_statement(one, group, examples.labelled) for group, one in found[:SHOWN])
     return Look(rows, (*examples.notes, *_notes_on_statements(examples)))
+
+
+def notes_of(examples: QuestionSet | StatementSet, prompt: PromptConfig | None = None) -> dict[str, str]:
+    """What a result says of its examples, by note: the look, and of questions the rule."""
+    notes = {EXAMPLES: "\n".join(look_at(examples, prompt).lines())}
+    if isinstance(examples, QuestionSet):
+        rule = rule_of(examples)
+        notes[RULE] = ", ".join([rule.name, *rule.settings])
+    return notes
 
 
 def _of_question(question: Question) -> dict[str, Any]:
@@ -123,9 +134,7 @@ def _hidden(data: QuestionSet, prompt: PromptConfig | None) -> Iterator[str]:
 
 
 def _judged_by(rule: CorrectnessRule) -> str:
-    at_least = f", threshold {rule.threshold:g}" if rule.threshold is not None else ""
-    language = f", words as in '{rule.language}'" if rule.language is not None else ""
-    return f"answers are judged by the rule '{rule.name}'{at_least}{language}"
+    return f"answers are judged by the rule {', '.join([repr(rule.name), *rule.settings])}"
 
 
 def _notes_on_statements(data: StatementSet) -> Iterator[str]:

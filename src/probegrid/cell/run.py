@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probegrid.cell.cell import Cell
-from probegrid.cell.look import EXAMPLES, look_at
+from probegrid.cell.look import look_at, notes_of
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.pack import Pack
 from probegrid.cell.read_along import Jobs, ReadAlong
@@ -118,8 +118,7 @@ def share_cell(
             outcome = _compute(cell, plan, pack, along, progress)
         if outcome is None:
             return None
-        look = {EXAMPLES: "\n".join(look_at(cell.examples, cell.config.prompt).lines())}
-        outcome = replace(outcome, notes={**outcome.notes, **look})
+        outcome = replace(outcome, notes={**outcome.notes, **notes_of(cell.examples, cell.config.prompt)})
         written = CellRecord(**_identity(cell, plan, started, sweep), **_found(outcome), status=Status.done)
         record.write(
             folder.parent,

@@ -71,6 +71,25 @@ class Calibration:
         gaps = multiplicities @ (self._membership * (self._labels - self._probabilities)[:, None])
         return ratio(np.abs(gaps).sum(axis=1), multiplicities.sum(axis=1))
 
+    def squared_gap(self, *, debiased: bool = True) -> float:
+        """Mean over bins of (accuracy - confidence)^2, each bin by its share.
+
+        Args:
+            debiased: what chance adds, accuracy (1 - accuracy) / (size - 1), is taken off each bin, so that it may
+                fall below 0: Kumar, Liang & Ma (2019, arXiv 1909.10155). Bins of one example, of which that is not
+                known, are left out. `nan` where no bin holds enough.
+        """
+        sizes = self._membership.sum(axis=0)
+        held = sizes >= (2 if debiased else 1)
+        if not held.any():
+            return float("nan")
+        sizes = sizes[held]
+        accuracy, confidence = (
+            (values @ self._membership)[held] / sizes for values in (self._labels, self._probabilities)
+        )
+        chance = accuracy * (1 - accuracy) / (sizes - 1) if debiased else 0.0
+        return float(sizes @ ((accuracy - confidence) ** 2 - chance) / len(self._labels))
+
     def gaps(self) -> FloatArray:
         """Share of positives less mean probability of each bin, times the bin's share: `float64[b]`."""
         n = max(len(self._labels), 1)
@@ -119,6 +138,14 @@ def ece(
 ) -> float:
     """Expected calibration error in [0, 1], lower is better; see `Calibration.ece`."""
     return float(Calibration(labels, probabilities, bins=bins, binning=binning).ece(weights)[0])
+
+
+def ce2_debiased(
+    labels: ArrayLike, probabilities: ArrayLike, *, bins: int = 15, binning: Binning = "mass"
+) -> float:
+    """Root of the debiased mean squared gap, 0 where that is negative; see `Calibration.squared_gap`."""
+    gap = Calibration(labels, probabilities, bins=bins, binning=binning).squared_gap()
+    return float(np.sqrt(np.maximum(gap, 0)))
 
 
 def brier(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None) -> float:

@@ -125,7 +125,7 @@ def evaluate_classification(
         n=len(truth),
         n_correct=int(truth.sum()),
         notes=notes,
-        plain=calibration_numbers(calibrated),
+        plain=calibration_numbers(calibrated, labels, probabilities),
     )
 
 

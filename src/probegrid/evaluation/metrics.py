@@ -83,6 +83,16 @@ METRICS: dict[str, MetricInfo] = {
         "1",
         None,
     ),
+    "smooth_ece": MetricInfo(
+        "calibration error smoothed by a kernel as wide as itself; without an interval, for that of the ECE tests it",
+        "1",
+        False,
+    ),
+    "ce2_debiased": MetricInfo(
+        "root of the debiased mean squared gap of 15 bins of equal mass, 0 where chance explains it; no interval",
+        "1",
+        False,
+    ),
     "brier": MetricInfo("mean squared difference of the score as a probability and the label", "1", False),
     "n": MetricInfo("number of examples evaluated", "examples", None),
     "n_unscored": MetricInfo(
@@ -197,6 +207,8 @@ _TITLES = {
     "ece": "ECE",
     "text_auroc": "AUROC of text",
     "text_chars_auroc": "AUROC of characters",
+    "smooth_ece": "smooth ECE",
+    "ce2_debiased": "debiased CE2",
     "mcc": "MCC",
     "augrc": "AUGRC",
     "prr": "PRR",

@@ -234,6 +234,46 @@ def prr(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) 
     return float(Ranking(labels, scores).counts(weights).prr()[0])
 
 
+def rejection_ratio(quality: ArrayLike, scores: ArrayLike, *, max_rejection: float = 1.0) -> float:
+    """Prediction-rejection ratio of answers whose quality is a number, as token F1 is: at most 1, 0 for random.
+
+    The mean quality of what is kept while up to a share of the examples, the lowest scores first, are rejected one by
+    one, above that of a random order and as a share of the best order's gain. Source: Malinin & Gales (2021, arXiv
+    2002.07650) as in LM-Polygraph, `pred_rej_area.py`; the random order is taken exactly, a tie by its mean. With
+    correctness as quality and every example rejected it is `prr`.
+
+    Args:
+        quality: `float[n]`, finite; larger is better.
+        scores: `float[n]`, finite; larger where a better answer is more likely.
+        max_rejection: the largest share rejected, in (0, 1].
+
+    Returns:
+        The ratio; `nan` where quality does not vary, or fewer than one example may be rejected.
+
+    Raises:
+        ValueError: shapes differ, a number is not finite, or a share outside (0, 1].
+    """
+    if not 0 < max_rejection <= 1:
+        raise ValueError(f"max_rejection must lie in (0, 1], got {max_rejection}")
+    good = as_scores(quality, np.size(quality))
+    values = as_scores(scores, len(good))
+    rejected = int(max_rejection * len(good) + _ROUNDING)
+    if not rejected or good.min() == good.max():
+        return float("nan")
+    found, best = (_kept_quality(good, order)[-rejected:].mean() for order in (values, good))
+    return float((found - good.mean()) / (best - good.mean()))
+
+
+def _kept_quality(quality: FloatArray, scores: FloatArray) -> FloatArray:
+    """Mean quality of the k highest scores for k = 1..n, `float64[n]`, in expectation over the orders of a tie."""
+    _, tie_of, sizes = np.unique(-scores, return_inverse=True, return_counts=True)
+    ends = np.cumsum(sizes)
+    sums = np.cumsum(np.bincount(tie_of, quality))
+    kept = np.arange(1, len(scores) + 1)
+    mean: FloatArray = np.interp(kept, [0, *ends], [0.0, *sums]) / kept
+    return mean
+
+
 def risk_at(labels: ArrayLike, scores: ArrayLike, coverage: float) -> float:
     """Error rate among the highest-scored fraction `coverage` of the examples; see `RankCounts.accuracy_at`."""
     return 1 - accuracy_at(labels, scores, coverage)

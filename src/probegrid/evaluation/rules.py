@@ -37,6 +37,12 @@ class CorrectnessRule(ABC):
     language: str | None = None
     """One of `languages.LANGUAGES`; None: English, as the rule's official scorer has it."""
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What it was told, in words."""
+        threshold = () if self.threshold is None else (f"threshold {self.threshold:g}",)
+        return (*threshold, *(() if self.language is None else (f"words as in '{self.language}'",)))
+
     @abstractmethod
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """Hold one answer against all its references; without any, the question has no answer."""
@@ -221,10 +227,10 @@ class Choice(CorrectnessRule):
 
 
 class RougeL(CorrectnessRule):
-    """The F measure of the longest common subsequence of words (Lin 2004); correct when at least the threshold, 0.3.
+    """The F measure of the longest common subsequence of words (Lin 2004); correct when above the threshold, 0.3.
 
     Words as rouge_score has them, letters and digits in lower case, of any alphabet. The threshold is that of Kuhn et
-    al. 2023 (arXiv 2302.09664).
+    al. 2023 (arXiv 2302.09664), who take what is strictly greater; all the same words are right at any threshold.
     """
 
     name = "rouge_l"
@@ -237,7 +243,7 @@ class RougeL(CorrectnessRule):
         given, wanted = self._words(answer), [words for one in references if (words := self._words(one))]
         best = max((_rouge_l(given, words) for words in wanted), default=float(not references and not given))
         em = float(given in wanted) if wanted else best
-        return Judgement(em=em, f1=best, correct=best >= self.threshold)
+        return Judgement(em=em, f1=best, correct=best > self.threshold or best == 1.0)
 
     def normalize(self, text: str) -> str:
         """The words."""

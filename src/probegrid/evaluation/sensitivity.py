@@ -1,97 +1,83 @@
 """The same answers under every rule of correctness that applies: how much a verdict, and a score's AUROC, hangs on it.
 
-Knows answers and references as texts. The ranking of scores may change with the rule, which a paper names in a line.
+Knows the rules, and answers and references as texts. The ranking of scores may change with the rule, which a paper
+names in a line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from probegrid.evaluation.checks import BoolArray
-from probegrid.evaluation.correctness import Rule, judge, normalize
+from probegrid.evaluation.rules import TriviaQA, find_rule
 
 _F1 = (0.3, 0.5, 0.7)
 _ROUGE = (0.3, 0.5)
-_TOKEN = re.compile(r"[a-z0-9]+")
 _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?|-?\.\d+")
-_CLOSE = 1e-6
 _NUMERIC_SHARE = 0.5  # of the questions with a reference that is a number, for the rule to apply
 
 
 def verdicts_by_rule(
-    answers: Sequence[str], references: Sequence[Sequence[str]], rule: Rule = Rule.SQUAD
+    answers: Sequence[str | None],
+    references: Sequence[Sequence[str]],
+    rule: str = "squad",
+    *,
+    language: str | None = None,
 ) -> dict[str, BoolArray]:
-    """Judge n answers by every rule that applies.
+    """Judge n answers by every rule that applies, each as ``dataset.rule`` of its name would.
 
     Args:
-        answers: n texts.
+        answers: n texts, of each the part that is judged; None where nothing was found, which is wrong.
         references: the accepted answers of each; none where the question has no answer.
-        rule: whose normalization the exact match, F1 and containment use.
+        rule: the chosen one. Exact match, F1 and containment use its normalization where that is TriviaQA's, else
+            SQuAD's.
+        language: of the answers; None: English.
 
     Returns:
         `bool[n]` by rule: ``em``, ``f1>=0.3`` (0.5, 0.7), ``contains``, ``rouge_l>0.3`` (0.5), and ``numeric`` where at
         least half of the questions are answered by a number.
     """
-    judged = [judge(answer, wanted, rule) for answer, wanted in zip(answers, references, strict=True)]
-    found = {"em": np.array([one.em == 1 for one in judged], dtype=bool)}
-    f1 = np.array([one.f1 for one in judged])
+    pairs = list(zip(answers, references, strict=True))
+    words = find_rule(TriviaQA.name) if rule == TriviaQA.name else find_rule("exact", language=language)
+    overlap, known = find_rule("rouge_l"), language if rule != TriviaQA.name else None
+    overlap.language = known
+    judged = [None if answer is None else words.judge(answer, wanted) for answer, wanted in pairs]
+    shared = [None if answer is None else overlap.judge(answer, wanted) for answer, wanted in pairs]
+    f1 = np.array([-1.0 if one is None else one.f1 for one in judged])
+    rouge = np.array([-1.0 if one is None else one.f1 for one in shared])
+    found = {"em": np.array([one is not None and one.em == 1 for one in judged], dtype=bool)}
     found |= {f"f1>={least}": f1 >= least for least in _F1}
     found["contains"] = np.array(
-        [contains(*pair, rule) for pair in zip(answers, references, strict=True)], dtype=bool
+        [answer is not None and contains(answer, wanted, words.normalize) for answer, wanted in pairs],
+        dtype=bool,
     )
-    overlap = np.array([rouge_l(*pair) for pair in zip(answers, references, strict=True)])
-    found |= {f"rouge_l>{above}": overlap > above for above in _ROUGE}
-    numbers = [
-        [number for reference in wanted if (number := _whole_number(reference)) is not None]
-        for wanted in references
-    ]
-    if answers and np.mean([bool(wanted) for wanted in numbers]) >= _NUMERIC_SHARE:
+    found |= {f"rouge_l>{above}": rouge > above for above in _ROUGE}
+    if pairs and np.mean([any(map(_is_number, wanted)) for wanted in references]) >= _NUMERIC_SHARE:
         found["numeric"] = np.array(
-            [_equals(last_number(answer), wanted) for answer, wanted in zip(answers, numbers, strict=True)],
-            dtype=bool,
+            [answer is not None and _numeric(answer, wanted) for answer, wanted in pairs], dtype=bool
         )
     return found
 
 
-def contains(answer: str, references: Sequence[str], rule: Rule = Rule.SQUAD) -> bool:
-    """Whether a reference, normalized, stands in the answer at word boundaries; references of nothing do not count."""
-    given = f" {normalize(answer, rule)} "
-    wanted = [normalized for reference in references if (normalized := normalize(reference, rule))]
-    return any(f" {reference} " in given for reference in wanted)
+def contains(answer: str, references: Sequence[str], normalize: Callable[[str], str]) -> bool:
+    """Whether a reference, normalized, stands in the answer at word boundaries; references of nothing do not count.
+
+    Where none is left, an answer of nothing is right.
+    """
+    given = normalize(answer)
+    wanted = [normalized for reference in references if (normalized := normalize(reference))]
+    return any(f" {reference} " in f" {given} " for reference in wanted) if wanted else not given
 
 
-def rouge_l(answer: str, references: Sequence[str]) -> float:
-    """F1 of the longest common subsequence of lower-cased alphanumeric tokens, best over the references (Lin 2004)."""
-    given = _TOKEN.findall(answer.lower())
-    return max((_rouge(given, _TOKEN.findall(reference.lower())) for reference in references), default=0.0)
+def _numeric(answer: str, references: Sequence[str]) -> bool:
+    rule = find_rule("numeric")
+    found = rule.extract(answer)
+    return found is not None and rule.judge(found.text, references).correct
 
 
-def last_number(text: str) -> float | None:
-    """The last number of a text, without thousands' commas and currency; None where there is none."""
-    numbers = _NUMBER.findall(text)
-    return float(numbers[-1].replace(",", "").replace("$", "")) if numbers else None
-
-
-def _whole_number(reference: str) -> float | None:
-    """A reference that is a number and nothing else, or stands after GSM8K's mark."""
-    text = reference.rpartition("####")[2].strip().rstrip(".")
-    return last_number(text) if _NUMBER.fullmatch(text) else None
-
-
-def _equals(given: float | None, wanted: Sequence[float]) -> bool:
-    return given is not None and any(abs(given - number) <= _CLOSE * max(1, abs(number)) for number in wanted)
-
-
-def _rouge(given: Sequence[str], wanted: Sequence[str]) -> float:
-    if not given or not wanted:
-        return 0.0
-    row = np.zeros(len(wanted) + 1, dtype=int)
-    for token in given:
-        before = row.copy()
-        for place, other in enumerate(wanted, 1):
-            row[place] = before[place - 1] + 1 if token == other else max(before[place], row[place - 1])
-    shared = int(row[-1])
-    return 2 * shared / (len(given) + len(wanted))
+def _is_number(reference: str) -> bool:
+    """Whether a reference is a number and nothing else, or stands after GSM8K's mark."""
+    return _NUMBER.fullmatch(reference.rpartition("####")[2].strip().rstrip(".")) is not None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
-from probegrid.evaluation.calibration import Calibration
+from probegrid.evaluation.calibration import Calibration, ce2_debiased
 from probegrid.evaluation.checks import FloatArray, as_labels, as_scores
 from probegrid.evaluation.delong import Placements
 from probegrid.evaluation.intervals import Estimate, Metrics, Resampled, resampled
@@ -24,6 +24,7 @@ from probegrid.evaluation.shares import (
     ranked_ends,
     share_ends,
 )
+from probegrid.evaluation.smooth_calibration import smooth_ece
 
 _COVERAGES_PERCENT = (80, 90, 95)
 _RISK = 0.1
@@ -150,17 +151,21 @@ def evaluate_answers(
     if probability:
         found = miscalibration(truth, scores, groups, seed=seed, resamples=resamples)
         estimates["ece"] = drawn.estimate("ece", (found.low, found.high))
-        plain |= calibration_numbers(found)
+        plain |= calibration_numbers(found, truth, scores)
     notes = {name: note for name in estimates if (note := _note(name, estimates[name], standing)) is not None}
     return Summary(estimates, standing.n, standing.positives, notes, plain)
 
 
-def calibration_numbers(found: Miscalibration) -> dict[str, float]:
-    """What stands beside an ECE: its noise floor, what is left beyond noise, and the test of calibration."""
+def calibration_numbers(
+    found: Miscalibration, labels: ArrayLike, probabilities: ArrayLike
+) -> dict[str, float]:
+    """What stands beside an ECE: its noise floor, what is left beyond noise, the test of calibration, other sizes."""
     return {
         "ece_noise_floor": found.floor,
         "ece_debiased": found.debiased,
         "calibration_p": found.p_value,
+        "smooth_ece": smooth_ece(labels, probabilities),
+        "ce2_debiased": ce2_debiased(labels, probabilities),
     }
 
 

@@ -78,6 +78,12 @@ class RecordedCell:
         return Estimate(value, low, high, n_resamples_valid=0)
 
     @property
+    def rule(self) -> str:
+        """By what its answers were judged: the rule's name, threshold and language; ``-`` where it is not known."""
+        named = self.value("dataset.rule")
+        return self.record.notes.get("rule") or ("-" if named == "null" else named)
+
+    @property
     def parameters(self) -> float | None:
         """Parameters of the whole model; None where the cell had no plan."""
         return self.record.plan.get("parameters")
@@ -161,15 +167,21 @@ class RecordedCell:
 
     @cached_property
     def references(self) -> pd.DataFrame | None:
-        """``answer``, ``references`` and ``correct`` of ``answers.parquet`` by example_id; None where it has none."""
+        """``judged``, ``references`` and ``correct`` of ``answers.parquet`` by example_id; None where it has none.
+
+        ``judged`` is the part of each answer that its rule judged, None where nothing was found.
+        """
         import pandas as pd
         import pyarrow.parquet
 
         file = self.folder / "answers.parquet"
-        if not file.exists() or "references" not in pyarrow.parquet.read_schema(file).names:
+        names = pyarrow.parquet.read_schema(file).names if file.exists() else []
+        if "references" not in names:
             return None
-        found = pd.read_parquet(file, columns=["example_id", "answer", "references", "correct"])
-        return found.set_index("example_id")
+        judged = "extracted" if "extracted" in names else "answer"
+        found = pd.read_parquet(file, columns=["example_id", judged, "references", "correct"])
+        found["references"] = found["references"].map(list)  # pandas has arrays, which have no truth value
+        return found.rename(columns={judged: "judged"}).set_index("example_id")
 
     @cached_property
     def has_one_scale(self) -> bool:

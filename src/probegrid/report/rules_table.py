@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probegrid.evaluation.classification import layer_aurocs
-from probegrid.evaluation.correctness import Rule
 from probegrid.evaluation.intervals import Estimate
+from probegrid.evaluation.languages import LANGUAGES
 from probegrid.evaluation.sensitivity import verdicts_by_rule
-from probegrid.evaluation.summary import flat, mean_estimate
+from probegrid.evaluation.summary import evaluate_answers, flat
 from probegrid.report.cell_tables import identity
 from probegrid.report.cells import RecordedCell
 from probegrid.report.columns import shown
 from probegrid.report.tables import Table, estimate_text
 
-_RESAMPLES = 300  # where answers are clustered; else none are drawn
+_CHOSEN = "chosen"
+_RESAMPLES = 300  # of verdicts by other rules than the chosen one
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def rules_table(cells: Sequence[RecordedCell], *, seed: int) -> Table | None:
         rows=[
             [
                 *map(row.cell.value, columns),
-                row.rule,
+                f"{_CHOSEN} ({row.cell.rule})" if row.rule == _CHOSEN else row.rule,
                 row.score.replace("_", " "),
                 estimate_text(row.accuracy),
                 estimate_text(row.auroc),
@@ -60,7 +60,7 @@ def rules_table(cells: Sequence[RecordedCell], *, seed: int) -> Table | None:
         n_names=len(columns) + 2,
         records=[
             identity(row.cell, columns)
-            | {"rule": row.rule, "score": row.score}
+            | {"rule": row.rule, "chosen_rule": row.cell.rule, "score": row.score}
             | flat({"accuracy": row.accuracy, "auroc": row.auroc})
             for row in rows
         ],
@@ -73,19 +73,27 @@ def _rows(cell: RecordedCell, seed: int) -> Iterator[_Row]:
     if answers is None:
         return
     answers = answers.loc[cell.scores.index]
-    chosen = cell.value("dataset.rule")
-    own = Rule.TRIVIA_QA if Rule.TRIVIA_QA.value in (chosen, cell.value("dataset")) else Rule.SQUAD
-    verdicts = {"chosen": answers["correct"].to_numpy(dtype=np.bool_)}
-    verdicts |= verdicts_by_rule(answers["answer"].tolist(), answers["references"].tolist(), own)
+    language = cell.value("dataset.language")
+    verdicts = {_CHOSEN: answers["correct"].to_numpy(dtype=np.bool_)}
+    verdicts |= verdicts_by_rule(
+        [text if isinstance(text, str) else None for text in answers["judged"]],
+        answers["references"].tolist(),
+        cell.rule.partition(",")[0],
+        language=language if language in LANGUAGES else None,
+    )
     groups = cell.scores["group"].tolist()
-    alone = groups if len({*groups}) < len(groups) else None
-    scores = {cell.value("probe"): cell.values}
-    for name in cell.other_scores:
-        scores[name] = cell.other_values[name].to_numpy(dtype=np.float64)
+    others = {name: cell.other_values[name].to_numpy(dtype=np.float64) for name in cell.other_scores}
+    metrics = {cell.value("probe"): "auroc"} | {name: f"{name}_auroc" for name in others}
     for rule, right in verdicts.items():
-        accuracy = mean_estimate(right.astype(np.float64), alone, is_share=True)
-        areas = layer_aurocs(
-            right, np.stack([*scores.values()], axis=1), groups, seed=seed, resamples=_RESAMPLES
-        )
-        for name, area in zip(scores, areas, strict=True):
-            yield _Row(cell, rule, name, accuracy, area)
+        found = evaluate_answers(
+            right,
+            cell.values,
+            groups if len({*groups}) < len(groups) else None,
+            seed=seed,
+            resamples=_RESAMPLES,
+            others=others,
+        ).estimates
+        if rule == _CHOSEN and cell.metric("n_unscored") is None:  # then as recorded, of the same examples
+            found = {name: cell.estimate(name) or estimate for name, estimate in found.items()}
+        for name, metric in metrics.items():
+            yield _Row(cell, rule, name, found["accuracy"], found[metric])

@@ -257,8 +257,8 @@ class QuestionDatasetConfig(DatasetConfig):
     judge: str | None = path_field(None)
     """Hub id or local folder of the second model that ``rule=judge`` asks."""
     rule_threshold: float | None = number_field(None, least=0, most=10**6)
-    """What an answer must reach to be correct (F1 of ``squad``, ROUGE-L, the relative difference of ``numeric``); null:
-    the rule's own."""
+    """What an answer must reach to be correct (F1 of ``squad``, p(yes) of ``judge``), exceed (ROUGE-L) or keep within
+    (the relative difference of ``numeric``); null: the rule's own."""
     language: str | None = None
     """Language by whose articles and punctuation words are normalized (``de``, ``zh``, ``other``); null: English, as
     the official scorers have it."""
