@@ -30,7 +30,7 @@ PRESET = "# @package _global_\n# Mine.\n"
         ("model=mine", "defaults:\n  - llama80b\n  - _self_\n", 2, "did you mean 'llama8b'?"),
         ("dataset=mine", f"{JSONL}num_sample: 3\n", 5, "did you mean 'num_samples'?"),
         ("dataset=mine", JSONL.replace("jsonl@", "jsnl@"), 2, "did you mean 'jsonl'?"),
-        ("dataset=mine", "path: q.jsonl\nquestion_column: q\n", 2, "dataset=jsonl has it"),
+        ("dataset=mine", "path: q.jsonl\nquestion_column: q\n", 2, "dataset=jsonl or statements has it"),
         ("experiment=mine", f"{PRESET}modle:\n  path: x\n", 3, "no key modle; did you mean 'model'?"),
         ("experiment=mine", f"{PRESET}model:\n  pth: x\n", 4, "no key model.pth; did you mean 'path'?"),
         (

@@ -90,7 +90,7 @@ def test_no_field_of_a_csv_is_a_formula(text: str) -> None:
     (row,) = csv.reader(io.StringIO(stream.getvalue()))
     is_number = re.fullmatch(r"[+-]?[\d.]+([eE][+-]?\d+)?|[+-]?(inf|nan)", row[0]) is not None
     assert is_number or not row[0].lstrip().startswith(("=", "+", "-", "@"))
-    assert row[0].removeprefix("'") == one_line(text)
+    assert row[0] in (one_line(text), f"'{one_line(text)}")
 
 
 @pytest.mark.parametrize("value", [-0.5, "-0.5", "+1e-3", 3, None, "", "-inf"])

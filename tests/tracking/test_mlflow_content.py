@@ -49,7 +49,12 @@ def test_metrics_are_described_with_unit_and_direction() -> None:
     assert len(rows) == 3
     assert rows[0].startswith("| auroc_ci_low | lower end of the 95% interval")
     assert rows[1].endswith("| GB | lower |")
-    assert len(content.experiment_note("1")) < content.MAX_TAG_LENGTH
+    of_experiment = content.experiment_note("1")
+    assert len(of_experiment) <= content.MAX_TAG_LENGTH
+    assert (
+        of_experiment.endswith("|\nEvery run describes its own metrics.") or "|\n\nEvery run" in of_experiment
+    )
+    assert "| auroc |" in of_experiment
 
 
 def test_times_are_milliseconds(record: CellRecord) -> None:

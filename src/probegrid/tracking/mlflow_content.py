@@ -137,7 +137,11 @@ def sweep_note(argv: Sequence[str], tables: Sequence[str]) -> str:
     """Describe a sweep: its command and its tables in Markdown, cut at a line where MLflow's limit is reached."""
     command = " ".join(argv).replace("`", "'")
     lines = [f"`{command}`", "", *(line for table in tables for line in (*table.splitlines(), ""))]
-    rest = "The tables whole, and the figures: artifacts, `report/index.html`."
+    return _cut_at_a_line(lines, "The tables whole, and the figures: artifacts, `report/index.html`.")
+
+
+def _cut_at_a_line(lines: Iterable[str], rest: str) -> str:
+    """As many lines as MLflow takes, and where the rest is."""
     kept, room = [], MAX_TAG_LENGTH - len(rest) - 1
     for line in lines:
         room -= len(line) + 1
@@ -171,11 +175,12 @@ def metrics_note(names: Iterable[str]) -> str:
 
 
 def experiment_note(experiment_id: str) -> str:
-    """Describe an experiment: how to compare its runs, and every metric that probegrid defines by a full name."""
+    """Describe an experiment: how to compare its runs, and the metrics, as many as MLflow has room for."""
     from probegrid.evaluation.metrics import METRICS
 
     how = _HOW_TO_COMPARE.format(experiment_id=experiment_id, view=VIEW_KEY)
-    return f"{how}\n\n{metrics_note(METRICS)}"
+    lines = [*how.splitlines(), "", *metrics_note(METRICS).splitlines(), ""]
+    return _cut_at_a_line(lines, "Every run describes its own metrics.")
 
 
 def experiment_tags() -> dict[str, str]:
