@@ -35,6 +35,9 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_claims import read_all
+Path(sys.argv[1], f"ready-{sys.argv[2]}").touch()
+while len(list(Path(sys.argv[1]).glob("ready-*"))) < 3:  # the first to start would read all of it alone
+    time.sleep(0.01)
 read_all(Path(sys.argv[1]), sys.argv[2])
 """
 N = 24
