@@ -97,11 +97,7 @@ def share_cell(
     with progress or Progress() as progress, _own(pack, spec, progress) as pack:
         measure_gpus(config.device_map, progress)
         cell = pack.prepare(spec)
-        if key not in (None, cell.key) and cell.config.model.dtype is not config.model.dtype:
-            raise PlanError(
-                f"the cards of this node compute in {cell.config.model.dtype.value}, which was not known where the "
-                "sweep was submitted; name them there (`device_map.gpu=T4`), or choose others."
-            )
+        _check_submitted(cell, spec, key)
         folder = Path(config.results_dir) / cell.key
         recorded = None if config.force else _recorded(folder, progress)
         if recorded is not None and recorded.status is Status.done:
@@ -131,6 +127,20 @@ def share_cell(
         progress.say(summarize(written, folder))
         unsent = _send(folder, config.tracking, progress)
         return Result(folder.name, folder, written.metrics, written.notes, was_done=False, unsent=unsent)
+
+
+def _check_submitted(cell: Cell, spec: CellSpec, key: str | None) -> None:
+    """Refuse cards whose type makes another cell of the one that was submitted.
+
+    Raises:
+        PlanError: they do.
+    """
+    dtype = cell.config.model.dtype
+    if key not in (None, cell.key) and dtype is not spec.config.model.dtype:
+        raise PlanError(
+            f"the cards of this node compute in {dtype.value}, which was not known where the sweep was submitted; name "
+            "them there (`device_map.gpu=T4`), or choose others."
+        )
 
 
 def _recorded(folder: Path, progress: Progress) -> CellRecord | None:

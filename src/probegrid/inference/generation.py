@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from probegrid.inference.choosing import entropy, logprob_of_each
-from probegrid.inference.steps import Chosen, Recorded, Steps
+from probegrid.inference.steps import Chosen, Stepper, Steps
 from probegrid.inference.stopping import Ending, StopRule
 from probegrid.models.border import to_device
 
 
-class Decoder(Protocol):
-    """What the loop needs of a decoder; see ``shared_prefix.SharedPrefixDecoder``."""
+class Decoder(Stepper, Protocol):
+    """What the loop needs of a decoder besides its steps; see ``shared_prefix.SharedPrefixDecoder``."""
 
     def lanes(self, rows: int) -> Sequence[Decoder]:
         """Decoders for the groups that so many rows are best divided into."""
@@ -37,15 +37,6 @@ class Decoder(Protocol):
 
     def step(self, tokens: Sequence[int] | Tensor) -> Tensor:
         """Append a token to each row; logits [B, V] of the next."""
-        ...
-
-    @property
-    def can_be_recorded(self) -> bool:
-        """Whether ``recorded`` may ever give a graph."""
-        ...
-
-    def recorded(self, tokens: Tensor, draws: Tensor | None, temperature: float) -> Recorded | None:
-        """The next step as a graph, if there is one already or the decoder can be recorded by now; else None."""
         ...
 
     def keep(self, rows: Sequence[int]) -> None:

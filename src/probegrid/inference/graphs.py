@@ -73,7 +73,7 @@ class StepGraph:
             draws: [R, most] float64, see `choosing.choose`, on the device of the logits; None: all likeliest.
             temperature: of the drawn rows.
         """
-        self._growth = growth
+        self._growth, self._temperature = growth, temperature
         self._ids = tokens.to(embedding_device(decoder.model), copy=True)
         self.draws = None if draws is None else draws.clone()
         self._stretches: list[_Stretch] = []
@@ -107,11 +107,13 @@ class StepGraph:
         self._chosen = done if self.tokens.device != self._ids.device else None
         self._growth.advance()
 
-    def serves(self, growth: Growth, draws: Tensor | None) -> bool:
+    def serves(self, growth: Growth, draws: Tensor | None, temperature: float) -> bool:
         """Whether rows of another batch, in the same caches, can be stepped by it."""
         mine = self._growth
         return (
-            (growth.n_rows, growth.n_runs, growth.longest_run) == (mine.n_rows, mine.n_runs, mine.longest_run)
+            temperature == self._temperature
+            and (growth.n_rows, growth.n_runs, growth.longest_run)
+            == (mine.n_rows, mine.n_runs, mine.longest_run)
             and (draws is None) == (self.draws is None)
             and (draws is None or self.draws is None or draws.shape == self.draws.shape)
         )

@@ -229,8 +229,8 @@ class _Rows:
         slots = max(lengths)
         if any(cache.shape[0] != len(lengths) or cache.shape[1] < slots for cache in self.questions.values()):
             self.questions = {}
-        if room != self._room:
-            self._own = {}
+        if room != self._room:  # a recorded step would go on with the caches that are given up here
+            self._own, self._graph = {}, None
         self._lengths, self._question_of, self._room = lengths, list(range(len(lengths))), room
         self._growth, self._stepped = None, False
 
@@ -270,7 +270,7 @@ class _Rows:
     ) -> StepGraph | None:
         """See ``SharedPrefixDecoder.recorded``."""
         growth = self.growth()
-        if self._graph is not None and self._graph.serves(growth, draws):
+        if self._graph is not None and self._graph.serves(growth, draws, temperature):
             self._growth = self._graph.go_on_with(growth, tokens, draws)
         elif self._stepped:
             self._graph = None
