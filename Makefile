@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# Where this is set, each of the hundred programs that tests start compiles this package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install run test test-fast check lock bench ui tiny wheel clean
 

@@ -18,8 +18,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import forked
 import pytest
 from filelock import FileLock
+from forked import Forked
 from hypothesis import settings
 
 import probegrid
@@ -214,11 +216,11 @@ def installed(wheel: Path, once: Once) -> Callable[..., subprocess.CompletedProc
 
 @pytest.fixture
 def start_python(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start Python code in a process of its own that sees the same packages."""
+    """Start Python code in a process of its own that sees the same packages, and has imported them."""
 
     def start(code: str, *arguments: object) -> subprocess.Popen[str]:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        return subprocess.Popen(
+        return Forked(
             [sys.executable, "-c", code, *map(str, arguments)],
             env=environment,
             cwd=tmp_path,
@@ -257,14 +259,13 @@ def command(workdir: Path, probegrid_command: Sequence[str]) -> Command:
     """Run ``probegrid`` untracked, as a command of its own, in the empty folder."""
 
     def run_command(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return forked.run(
             [*probegrid_command, "tracking=none", *overrides],
             cwd=workdir,
             env=os.environ | environment,
             capture_output=True,
             text=True,
             timeout=120,
-            check=False,
         )
 
     return run_command

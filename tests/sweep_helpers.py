@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from forked import Forked
 
 MODELING = """
 import os
@@ -166,7 +167,7 @@ class Grid:
 
     def _start(self, *words: str) -> subprocess.Popen[str]:
         program = Path(sys.executable).with_name("probegrid")
-        return subprocess.Popen(
+        return Forked(
             [*self.prefix, str(program), "--config-dir", str(self.groups), *words],
             cwd=self.folder,
             env=os.environ | dict(self.environment),

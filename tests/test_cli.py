@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -124,13 +125,12 @@ def test_a_cell_runs_once_by_command_and_by_module(
     assert "AUROC" in first.stderr
     (folder,) = (workdir / "results").iterdir()
     assert str(folder.relative_to(workdir)) in first.stderr
-    again = subprocess.run(
+    again = forked.run(
         [sys.executable, "-m", "probegrid", "tracking=none", *cell],
         cwd=workdir,
         capture_output=True,
         text=True,
         timeout=60,
-        check=False,
     )
     assert again.returncode == 0
     assert "nothing is computed again" in " ".join(again.stderr.split())
@@ -286,13 +286,12 @@ def test_no_space_for_the_result_is_status_1_and_nothing_is_half_written(
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (12000, 12000))"
     code = f"{limit}; from probegrid.cli import main; main()"
     overrides = ["tracking=none", *model, "dataset.num_samples=3", "decoding.max_new_tokens=4"]
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-c", code, *overrides],
         cwd=workdir,
         capture_output=True,
         text=True,
         timeout=120,
-        check=False,
     )
     assert done.returncode == 1
     assert "cannot write results/" in sentence(done.stderr)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import disturbed
+import forked
 import pandas as pd
 import pytest
 
@@ -50,13 +51,12 @@ def model(checkpoint: Callable[[str], Path]) -> tuple[str, ...]:
 
 def disturb(folder: Path, how: str, times: int, *command: str) -> list[Path]:
     """Run, disturb and run on; the folders, the undisturbed one first."""
-    program = subprocess.run(
+    program = forked.run(
         [sys.executable, disturbed.__file__, how, "5", str(times), str(folder), json.dumps(command)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         timeout=900,
-        check=False,
     )
     assert program.returncode == 0, program.stderr
     return [folder / "whole", *(folder / name for name in json.loads(program.stdout))]

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from forked import Forked
 from rich.console import Console
 from sweep_helpers import wait_until
 
@@ -139,7 +141,7 @@ def test_what_is_killed_with_its_replicas_goes_on(workdir: Path, random_model: t
         "device_map.replicas=2",
     ]
     command = [sys.executable, "-m", "probegrid", *words]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = Forked(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: len(list((workdir / "store").glob("answers/*/part-*"))) >= 20)
     started = psutil.Process(first.pid).children(recursive=True)
     first.kill()
@@ -147,7 +149,7 @@ def test_what_is_killed_with_its_replicas_goes_on(workdir: Path, random_model: t
     wait_until(lambda: not any(child.is_running() for child in started))  # they end with whoever started them
     before = sum(rows_of(workdir / "store").values())
     assert 20 <= before < 120
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    again = forked.run(command, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     rows = rows_of(workdir / "store")
     assert (len(rows), set(rows.values())) == (120, {1})

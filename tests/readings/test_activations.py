@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 import transformers
@@ -282,7 +281,7 @@ def write_bytes(path, content):
 Path.write_bytes = write_bytes
 tests.read(tests.Path({str(tmp_path / "killed")!r}))
 """
-    killed = subprocess.run([sys.executable, "-c", script], check=False, env=os.environ, timeout=120)
+    killed = forked.run([sys.executable, "-c", script], timeout=120)
     assert killed.returncode == -signal.SIGKILL
     assert len(list((tmp_path / "killed").rglob("part-*.safetensors"))) == 3
     assert same(read(tmp_path / "killed"), read(tmp_path / "whole"))

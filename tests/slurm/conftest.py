@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from filelock import FileLock
 from sweep_helpers import Grid
@@ -35,13 +36,22 @@ def cluster() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def grid(tmp_path: Path, cluster: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Grid:
-    """An empty folder to run grids in, on the cluster; a profile of the user's own is chosen as ``mine``."""
+    """An empty folder to run grids in, on the cluster; a profile of the user's own is chosen as ``mine``.
+
+    Its jobs run in a Python that has imported what they need; those of ``test_wheel.py`` start one.
+    """
     monkeypatch.setenv("SLURM_CONF", cluster["SLURM_CONF"])
     environment = {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
     made = Grid(tmp_path, cluster | environment)
     made.add(
         "hydra/launcher",
         "mine",
-        {"defaults": ["slurm", "_self_"], "partition": "gpu", "poll_s": 1, "setup": ["export MINE=1"]},
+        {
+            "defaults": ["slurm", "_self_"],
+            "partition": "gpu",
+            "poll_s": 1,
+            "setup": ["export MINE=1"],
+            "python": forked.python(),
+        },
     )
     return made

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import Forked
 
 from probegrid.schema import Resources
 from probegrid.sweep.cell_jobs import CellJobs, has_ended
@@ -61,7 +62,7 @@ def test_what_is_evaluated_is_not_evaluated_again(folder: SweepFolder) -> None:
 def test_who_dies_while_it_evaluates_has_it_no_more(folder: SweepFolder) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", EVALUATE, str(folder.results_dir)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as other:
+    with Forked(command, env=environment, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "True\n"
         with CellJobs(folder, 1, 0, 2) as mine:

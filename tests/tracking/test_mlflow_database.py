@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import forked
 import postgres_server
 import pytest
 import send_and_kill
@@ -95,13 +96,12 @@ def complete_cells(tracking: TrackingConfig) -> list[str]:
 
 def kill_and_send_again(uri: str, folders: list[Path], seed: int = 0) -> int:
     """Kill the sending of each cell but the first; return how many were killed before their end."""
-    program = subprocess.run(
+    program = forked.run(
         [sys.executable, send_and_kill.__file__, str(seed), uri, *map(str, folders)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
         timeout=300,
-        check=False,
     )
     assert program.returncode == 0, program.stderr
     told = json.loads(program.stdout)

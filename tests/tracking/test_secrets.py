@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import forked
 import pytest
 
 PASSWORD = "pa ss:W0@RD"
@@ -29,7 +30,7 @@ def probegrid(
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [*probegrid_command, *words]
-        return subprocess.run(command, cwd=workdir, capture_output=True, text=True, timeout=300, check=False)
+        return forked.run(command, cwd=workdir, capture_output=True, text=True, timeout=300)
 
     return run
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import forked
 import pytest
 from browser import Browser, open_browser
 from mlflow import MlflowClient
@@ -75,7 +75,7 @@ def sweep(browser: Browser, tmp_path_factory: pytest.TempPathFactory, migrated: 
     program = Path(sys.executable).with_name("probegrid")
     with run_server(folder / "server", migrated, free_port()) as uri:
         command = [str(program), *GRID, f"tracking.uri={uri}", "hydra.launcher.poll_s=0.3"]
-        subprocess.run(command, cwd=folder, env=environment, check=True, timeout=900)
+        forked.run(command, cwd=folder, env=environment, check=True, timeout=900)
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name("probegrid")
         assert experiment is not None
@@ -170,7 +170,7 @@ def test_the_sweeps_own_run_has_the_table_and_the_report(sweep: Sweep, browser: 
 def test_the_report_has_its_tables_and_every_figure(sweep: Sweep, browser: Browser) -> None:
     program = Path(sys.executable).with_name("probegrid")
     command = [str(program), "action=report", "report.compare=probe"]
-    subprocess.run(command, cwd=sweep.folder, check=True, timeout=120, capture_output=True)
+    forked.run(command, cwd=sweep.folder, check=True, timeout=120, capture_output=True)
     browser.driver.get_log("browser")  # what earlier pages had to say
     browser.driver.get((sweep.folder / "report" / "index.html").as_uri())
     browser.see("Cells", "Paired comparisons", "Other scores")
