@@ -11,6 +11,7 @@ is the process that asked, and it ends as Python ends. `forked.Forked` is how to
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import importlib
 import io
@@ -47,8 +48,6 @@ COMMON = (
 )
 HEAVY = (
     "matplotlib.figure",
-
-
     "probegrid.cell.answer_probe",
     "probegrid.cell.run",
     "probegrid.cell.trained_probe",
@@ -60,8 +59,8 @@ HEAVY = (
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
-
 )
+_PR_SET_NAME = 15
 _HEADER = struct.Struct("!I")
 
 
@@ -220,6 +219,7 @@ class Server:
             for stream in streams:
                 os.close(stream)
             ours.close()
+            ctypes.CDLL(None).prctl(_PR_SET_NAME, forked.SERVER.encode(), 0, 0, 0)
             Server(its, None).serve()
         its.close()
         return ours

@@ -29,11 +29,11 @@ _AT_IMPORT = (
     *("PYTHON", "OMP_", "MKL_", "TORCH_", "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "MPL"),
     *("HOME", "XDG_", "LC_", "LANG", "TZ"),
 )
-"""How variables begin that count when a library is imported: a program that has others than a server is started anew."""
+"""How variables begin that count when a library is imported: a program that has others is started anew."""
 _TAKEN_OVER = {"PYTHONPATH", "PYTHONUNBUFFERED", "HF_MODULES_CACHE", "OMP_WAIT_POLICY"}
 """Those of them that a fork can take over, or that say nothing to a single thread."""
-_QUIET = ("PYTHONWARNINGS", "")
-"""Warnings as Python has them by itself can be had later too."""
+SERVER = "fork-server"
+"""The name of the process that a forked program keeps for what it may start itself."""
 _SPECIAL = ("preexec_fn", "pass_fds", "executable", "shell", "gid", "gids", "uid")
 """What Popen may be asked for that a server is not told."""
 _LIGHT_ACTIONS = {f"action={name}" for name in ("plan", "report", "sync", "status", "cancel", "verify")}
@@ -153,7 +153,9 @@ class _Servers:
                 return _answer(asker)
         prctl = ctypes.CDLL(None).prctl
         with self._lock:
-            prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # an orphan of a descendant becomes a child of this process
+            prctl(
+                _PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0
+            )  # an orphan of a descendant becomes a child of this process
             try:
                 send(server, program, streams)
                 return _answer(server)
@@ -173,7 +175,7 @@ def _forkable(asked: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     _servers.start()
     environment = dict(os.environ if asked["env"] is None else asked["env"])
-    if _read_at_import(environment) != _read_at_import(_servers.environment):
+    if _differ(environment, _servers.environment):
         return None
     umask = os.umask(0o022)
     os.umask(umask)
@@ -207,12 +209,18 @@ def _kind_of(words: Sequence[str]) -> str:
     return "light" if is_probegrid and ("-m" in own or _LIGHT_ACTIONS & own) else "heavy"
 
 
-def _read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in environment.items()
-        if name.startswith(_AT_IMPORT) and name not in _TAKEN_OVER and (name, value) != _QUIET
-    }
+def _differ(environment: Mapping[str, str], servers: Mapping[str, str]) -> bool:
+    """Whether a program would have imported something else; warnings as Python has them can be had later too."""
+    taken_over = _TAKEN_OVER if environment.get("PYTHONWARNINGS") else {*_TAKEN_OVER, "PYTHONWARNINGS"}
+    ours, theirs = (
+        {
+            name: value
+            for name, value in each.items()
+            if name.startswith(_AT_IMPORT) and name not in taken_over
+        }
+        for each in (environment, servers)
+    )
+    return ours != theirs
 
 
 def send(to: socket.socket, content: object, streams: Sequence[int] = ()) -> None:

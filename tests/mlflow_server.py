@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from forked import Forked
+
 
 @contextmanager
 def run_server(folder: Path, migrated: Path, port: int) -> Iterator[str]:
@@ -30,7 +32,7 @@ def run_server(folder: Path, migrated: Path, port: int) -> Iterator[str]:
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     quiet["PYTHONWARNINGS"] = ""  # a program of others, whose warnings are its own
     with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
+        server = Forked(
             command, env=os.environ | quiet, cwd=folder, stdout=log, stderr=log, start_new_session=True
         )
     try:

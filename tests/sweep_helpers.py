@@ -68,6 +68,8 @@ import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
+PATIENCE = float(os.environ.get("PROBEGRID_PATIENCE", "1"))
+"""By what to multiply the seconds that something is waited for, on a machine that others use too."""
 TIMINGS = ("_s", "_gb", "_gb_0")
 
 
@@ -97,6 +99,8 @@ class Grid:
     tracking: str = "none"
     prefix: Sequence[str] = ()
     """What starts the command."""
+    anew: bool = False
+    """Start it as a user does: its processes' own words and variables are looked at."""
 
     def __post_init__(self) -> None:
         self.groups = self.folder / "groups"
@@ -167,7 +171,7 @@ class Grid:
 
     def _start(self, *words: str) -> subprocess.Popen[str]:
         program = Path(sys.executable).with_name("probegrid")
-        return Forked(
+        return (subprocess.Popen if self.anew else Forked)(
             [*self.prefix, str(program), "--config-dir", str(self.groups), *words],
             cwd=self.folder,
             env=os.environ | dict(self.environment),
@@ -249,7 +253,7 @@ class Grid:
 def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
     """Wait for a started command."""
     try:
-        out, err = process.communicate(timeout=timeout_s)
+        out, err = process.communicate(timeout=timeout_s * PATIENCE)
     except subprocess.TimeoutExpired:
         process.terminate()
         out, err = process.communicate(timeout=60)
@@ -260,7 +264,7 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 240) -> subprocess
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 90) -> None:
     """Wait until something is so."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s * PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
