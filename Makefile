@@ -4,8 +4,8 @@ CAN_INSTALL := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 VENV := .venv
 CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
-# Three processes keep two cores busy: tests of services wait much. A file's tests run in one process.
-WORKERS ?= 3
+# Four processes keep two cores busy: tests of services wait much. A file's tests run in one process.
+WORKERS ?= 4
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Where this is set, each of the hundred programs that tests start compiles this package anew.

@@ -1,5 +1,6 @@
 """Small random checkpoints, and probegrid run in this process, as a command of its own, or from its wheel.
 
+What is run as a command is a fork of a process that has imported all (`forked`), but for tests of a start itself.
 Tests may be spread over processes (``make test`` does it), a file of tests at a time: what is costly to make and never
 changed is made once for all of them (``once``), and files that wait for real services are started first.
 """

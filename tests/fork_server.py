@@ -256,7 +256,7 @@ def take_over(program: Mapping[str, Any], streams: Sequence[int]) -> None:
             raw if unbuffered else io.BufferedWriter(raw),  # type: ignore[arg-type]
             encoding="utf-8",
             errors=errors,
-            line_buffering=number == 2 or raw.isatty(),
+            line_buffering=not unbuffered and (number == 2 or raw.isatty()),
             write_through=unbuffered,
         )
         setattr(sys, name, text)
@@ -310,7 +310,8 @@ def _execute(words: Sequence[str]) -> None:
     elif first == "-m":
         sys.path[0] = os.getcwd()
         sys.argv = ["-m", *others[1:]]
-        sys.modules.pop(others[0], None)
+        is_package = hasattr(sys.modules.get(others[0]), "__path__")
+        sys.modules.pop(f"{others[0]}.__main__" if is_package else others[0], None)  # as if never imported
         runpy.run_module(others[0], run_name="__main__", alter_sys=True)
     else:
         sys.path[0] = str(Path(first).resolve().parent)
