@@ -140,10 +140,12 @@ class Server:
         reading, writing = os.pipe()
         between = os.fork()
         if between == 0:
+            parent = os.getpid()
             child = os.fork()
             if child == 0:
-                os.close(reading), os.close(writing)
-                self._become(program, streams, os.getppid())
+                os.close(reading)
+                os.close(writing)
+                self._become(program, streams, parent)
             os.write(writing, _HEADER.pack(child))
             os._exit(0)
         os.close(writing)
