@@ -4,7 +4,8 @@
 
 Scores are normal in each class (binormal), at a given AUROC; the truth of every number is that of one sample of half a
 million. A data set counts only where at least 5 examples stand in each class, where clusters are not fewer than 10. The
-ECE is of probabilities drawn from a beta distribution, with labels that have these probabilities or others."""
+ECE is of probabilities drawn from a beta distribution, with labels that have these probabilities or others.
+"""
 
 from __future__ import annotations
 
@@ -138,7 +139,10 @@ def rows(data_sets: int, resamples: int) -> Iterator[str]:
 
 
 SHAPES = {"even": (1.0, 1.0), "near 1": (8.0, 1.0), "near 0": (0.4, 8.0)}
-TRUE = {"calibrated": lambda stated: stated, "twice too sure": lambda stated: 1 / (1 + np.sqrt((1 - stated) / stated))}
+TRUE = {
+    "calibrated": lambda stated: stated,
+    "twice too sure": lambda stated: 1 / (1 + np.sqrt((1 - stated) / stated)),
+}
 
 
 def ece_rows(data_sets: int, resamples: int) -> Iterator[str]:

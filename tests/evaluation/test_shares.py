@@ -139,7 +139,10 @@ def test_the_edges_are_covered(positives: int, negatives: int, area: float, metr
     assert 0.91 <= held / 300 <= 0.995
 
 
-@pytest.mark.parametrize(("share", "area", "metric"), [(0.92, 0.9, "aurc"), (0.9, 0.75, "accuracy_at_80"), (0.95, 0.98, "accuracy_at_80")])
+@pytest.mark.parametrize(
+    ("share", "area", "metric"),
+    [(0.92, 0.9, "aurc"), (0.9, 0.75, "accuracy_at_80"), (0.95, 0.98, "accuracy_at_80")],
+)
 def test_few_errors_are_covered(share: float, area: float, metric: str) -> None:
     """300 data sets of 100 examples, 8 or 10 of them wrong on average."""
     generator = np.random.default_rng(5)
@@ -153,7 +156,9 @@ def test_few_errors_are_covered(share: float, area: float, metric: str) -> None:
     for seed in range(300):
         one = evaluate_answers(*draw(100), seed=seed, resamples=100).estimates[metric]
         held += one.low <= truth <= one.high
-    assert 0.91 <= held / 300 < 1  # no error is found among the 80 kept in most data sets: held there or not at all
+    assert (
+        0.91 <= held / 300 < 1
+    )  # no error is found among the 80 kept in most data sets: held there or not at all
 
 
 @pytest.mark.parametrize("clusters", [3, 12])

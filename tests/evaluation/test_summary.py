@@ -59,7 +59,7 @@ def test_every_name_is_in_the_table() -> None:
 
 
 def test_grades_have_a_rejection_ratio_with_an_interval() -> None:
-    """1 for the scores that rank them best; that of verdicts where grades are verdicts; the reason where all are one."""
+    """1 for what ranks them best; that of verdicts where grades are verdicts; the reason where all are one."""
     grades = {"best": PROBABILITIES, "verdict": LABELS, "f1": np.full(200, 0.5)}
     found = evaluate_answers(LABELS, PROBABILITIES, seed=1, resamples=100, grades=grades)
     assert found.metrics["prr_best"] == pytest.approx(1)

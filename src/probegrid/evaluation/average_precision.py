@@ -1,7 +1,7 @@
 """An interval of the average precision, which every positive raises by being counted among those ranked above it.
 
-Knows labels and scores. With five positives of a hundred the average precision found is .28 where that of the population
-is .16, since the first positive's precision counts itself; its interval reaches down for it.
+Knows labels and scores. With five positives of a hundred the average precision found is .28 on average where that of
+the population is .16, since the first positive's precision counts itself; the interval reaches down for it.
 """
 
 from __future__ import annotations

@@ -321,4 +321,5 @@ def _signs(n: int, seed: int, flips: int) -> list[FloatArray]:
     generator = np.random.default_rng([seed, *b"flips"])
     rows = max(1, _BLOCK // n)
     sizes = [min(rows, flips - start) for start in range(0, flips, rows)]
-    return [(generator.integers(0, 2, size=(size, n)) * 2 - 1).astype(np.float64) for size in sizes]
+    drawn = (generator.integers(0, 2, size=(size, n), dtype=np.int8) for size in sizes)
+    return [(signs * 2 - 1).astype(np.float64) for signs in drawn]

@@ -129,8 +129,10 @@ def wilson(share: float, n: float, quantile: float | None = None) -> Ends:
 
 
 def few_wilson(share: float, n: float) -> Ends:
-    """Wilson's interval whose end next to 0 or 1 is a Poisson count's where up to three stand between (Brown, Cai &
-    DasGupta 2001): Wilson's alone covers 84% where a fifth of an error is expected and one is found.
+    """Wilson's interval whose end next to 0 or 1 is a Poisson count's where up to three stand between.
+
+    Brown, Cai & DasGupta (2001), "Interval estimation for a binomial proportion": Wilson's alone covers 84% where a
+    fifth of an error is expected, for it leaves that out once one is found.
 
     Args:
         share: in [0, 1].
@@ -180,8 +182,9 @@ def ranked_ends(value: float, variance: float, size: float, standing: Standing) 
 
 
 def few_share_ends(value: float, variance: float, size: float, standing: Standing) -> Ends:
-    """Interval of a share among those of independent examples that are ranked highest: as `ranked_ends`, and never
-    narrower on either side than that of as many errors among them (`few_wilson`).
+    """Interval of a share of those independent examples that are ranked highest.
+
+    As `ranked_ends`, and on neither side narrower than that of as many errors among them (`few_wilson`).
 
     Args:
         value: the share; `nan` has no interval.

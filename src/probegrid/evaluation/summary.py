@@ -237,7 +237,9 @@ def _note(name: str, estimate: Estimate, standing: Standing) -> str | None:
         return f"all {standing.n} answers are {kind}: {title} needs both classes"
     if np.isnan(estimate.value):
         graded = name.removeprefix("prr_")
-        return f"all {standing.n} answers have the same {graded}" if graded != name else f"{title} is undefined"
+        return (
+            f"all {standing.n} answers have the same {graded}" if graded != name else f"{title} is undefined"
+        )
     if np.isnan(estimate.low):
         return f"no interval for {title}: it takes at least two groups"
     return few_note(name, standing)
