@@ -126,7 +126,7 @@ def compare_areas(
         return Difference(nan, nan, nan, 0, nan, nan, nan)
     one, other = (Placements.of(*scoring) for scoring in (first, second))
     linear = _by_group(one.contributions() - other.contributions(), groups)
-    same_labels, stand_alone = np.array_equal(*truths), len(linear) == len(truths[0])
+    same_labels, stand_alone = np.array_equal(truths[0], truths[1]), len(linear) == len(truths[0])
     terms = _by_group(swapped(truths[0], first[1], second[1]), groups) if same_labels else linear
     if same_labels and stand_alone and min(truths[0].sum(), (~truths[0]).sum()) < _FEW_OF_A_CLASS:
         p_value = _standardized(terms, _error(linear))
