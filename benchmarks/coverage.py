@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,9 +130,10 @@ def data_sets_of(setting: Setting, data_sets: int) -> int:
     return data_sets // 2 if setting.n == 3000 else data_sets
 
 
-def rows(data_sets: int, resamples: int) -> Iterator[str]:
+def rows(settings: Sequence[Setting], data_sets: int, resamples: int) -> Iterator[str]:
     """The table, a line a setting."""
-    for setting in (*ALONE, *CLUSTERED):
+    yield "| " + " | ".join(["setting", *ANSWERS, *CALLS]) + " |"
+    for setting in settings:
         used, held = covered(setting, data_sets_of(setting, data_sets), resamples)
         of = [f"{100 * np.mean(found):.1f}" if found else "" for found in held.values()]
         yield f"| {setting} ({used}) | {' | '.join(of)} |"
@@ -147,6 +148,7 @@ TRUE = {
 
 def ece_rows(data_sets: int, resamples: int) -> Iterator[str]:
     """Coverage of the ECE's interval, and how often it begins at 0, for right and for wrong probabilities."""
+    yield "| probabilities | ECE | plug-in | debiased | covered | from 0 |"
     for (said, true), (shape_said, shape) in itertools.product(TRUE.items(), SHAPES.items()):
         generator = np.random.default_rng(3)
         large = np.clip(generator.beta(*shape, size=2_000_000), 1e-9, 1 - 1e-9)
@@ -171,10 +173,16 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-sets", type=int, default=600)
     parser.add_argument("--resamples", type=int, default=100)
+    parser.add_argument(
+        "--tables", nargs="+", choices=("alone", "clustered", "ece"), default=["alone", "clustered", "ece"]
+    )
     arguments = parser.parse_args()
-    print(" | ".join(["", "setting", *ANSWERS, *CALLS]))
-    for row in rows(arguments.data_sets, arguments.resamples):
-        print(row, flush=True)
-    print("| probabilities | ECE | plug-in | debiased | covered | from 0 |")
-    for row in ece_rows(arguments.data_sets, arguments.resamples):
-        print(row, flush=True)
+    size = arguments.data_sets, arguments.resamples
+    tables = {
+        "alone": lambda: rows(ALONE, *size),
+        "clustered": lambda: rows(CLUSTERED, *size),
+        "ece": lambda: ece_rows(*size),
+    }
+    for table in arguments.tables:
+        for row in tables[table]():
+            print(row, flush=True)
