@@ -117,7 +117,7 @@ def covered(setting: Setting, data_sets: int, resamples: int) -> tuple[int, dict
             continue
         found = found_in(setting, sample, seed, resamples)
         for name, value in truth.items():
-            if not np.isnan(found[name].value):
+            if not np.isnan(found[name].low):  # else there is none, and a note says so
                 held[name].append(bool(found[name].low - 1e-12 <= value <= found[name].high + 1e-12))
         used += 1
         if used == data_sets:

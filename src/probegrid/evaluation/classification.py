@@ -140,7 +140,7 @@ def evaluate_classification(
     notes = {
         name: note
         for name, estimate in estimates.items()
-        if (note := _note(name, estimate, calls.standing)) is not None
+        if (note := _note(name, estimate, calls)) is not None
     }
     return Summary(
         estimates,
@@ -215,7 +215,7 @@ class _Calls:
         if name == "recall_at_1_fpr":
             return recall_ends(self.truth, self.scores, _FPR, self.standing)
         if name == "within_conversation_auroc":
-            return self._within(value, variance)
+            return ranked_ends(value, variance, self.mixed.n, self.mixed)
         if name == "auprc":
             return auprc_ends(self.truth, self.scores, value, variance, self.standing)
         if name in SELECTIVE:
@@ -237,15 +237,15 @@ class _Calls:
         rows = np.flatnonzero(among)
         return Standing.of(right[rows], [self.groups[int(row)] for row in rows])
 
-    def _within(self, value: float, variance: float) -> Ends:
-        """By the conversations that hold both labels: each adds its pairs."""
+    @cached_property
+    def mixed(self) -> Standing:
+        """What stands behind a number within conversations: those that hold both labels, each with its pairs."""
         talks = np.asarray(self.conversations, dtype=object)
-        mixed = np.isin(talks, list({*talks[self.truth]} & {*talks[~self.truth]}))
-        rows = np.flatnonzero(mixed)
+        rows = np.flatnonzero(np.isin(talks, list({*talks[self.truth]} & {*talks[~self.truth]})))
         standing = Standing.of(self.truth[rows], [self.groups[int(row)] for row in rows])
         if standing.clusters < standing.n:  # examples of one conversation are ranked against each other alone
             standing = replace(standing, design=standing.n / standing.clusters)
-        return ranked_ends(value, variance, standing.n, standing)
+        return standing
 
 
 class _WithinGroups:
@@ -273,7 +273,8 @@ class _WithinGroups:
         return ratio(of_group @ self._wins, of_group @ self._pairs)
 
 
-def _note(name: str, estimate: Estimate, standing: Standing) -> str | None:
+def _note(name: str, estimate: Estimate, calls: _Calls) -> str | None:
+    standing = calls.standing
     if np.isnan(estimate.value):
         return _why_undefined(name, standing.positives, standing.n)
     if np.isnan(estimate.low):
@@ -283,7 +284,7 @@ def _note(name: str, estimate: Estimate, standing: Standing) -> str | None:
             f"{standing.negatives} false examples do not show which threshold lets 1% of them pass: nothing bounds it "
             "from below"
         )
-    return few_note(name, standing)
+    return few_note(name, calls.mixed if name == "within_conversation_auroc" else standing)
 
 
 def _why_undefined(name: str, n_true: int, n: int) -> str:
