@@ -67,6 +67,8 @@ def _fuse(model: PreTrainedModel) -> bool:
         setattr(code, name, value)
     if _ROTATION in before and after[_ROTATION] is not before[_ROTATION]:
         setattr(code, _ROTATION, _by_device(after[_ROTATION], before[_ROTATION]))
+    for block in decoder_blocks(model):
+        _add_within_products(block)
     return True
 
 
@@ -105,17 +107,18 @@ _LAST_OF_ATTENTION = ["attn_output = self.o_proj(attn_output)", "return attn_out
 
 
 def _add_within_products(block: nn.Module) -> None:
-    """Let a block whose code is Llama's add to the residual stream while it multiplies: the stream is read once less.
+    """Let a block whose code is Llama's add to the residual stream while it multiplies, and in its place.
 
     The two sums are rounded once where the block's own code rounds twice. Blocks of other code, and quantized products,
-    stay as they are.
+    stay as they are; so does every forward pass that is not one of our packed ones, since whoever asked for it may hold
+    on to what a block gave.
     """
     named = dict(block.named_modules())
     last = [named[name] for name in ("self_attn.o_proj", "mlp.down_proj") if name in named]
     plain = len(last) == 2 and all(type(product) is nn.Linear and product.bias is None for product in last)
     if plain and _ends_with(block, _LLAMA_BLOCK) and _ends_with(named["self_attn"], _LAST_OF_ATTENTION):
         for product in last:
-            product.forward = MethodType(_add_product, product)
+            product.forward = MethodType(_multiply, product)
         block.forward = MethodType(_forward, block)
 
 
@@ -127,6 +130,9 @@ def _ends_with(module: nn.Module, code: list[str]) -> bool:
 
 def _forward(self: Any, hidden_states: Tensor, **named: Any) -> Tensor:
     """A block's code where ``o_proj`` and ``down_proj`` add the stream."""
+    if named.get("attends") is None:
+        plain: Tensor = type(self).forward(self, hidden_states, **named)
+        return plain
     self.self_attn.o_proj.stream = hidden_states
     hidden_states, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **named)
     self.mlp.down_proj.stream = hidden_states
@@ -134,7 +140,12 @@ def _forward(self: Any, hidden_states: Tensor, **named: Any) -> Tensor:
     return added
 
 
-def _add_product(self: Any, values: Tensor) -> Tensor:
-    """The product of a linear layer, added to ``stream``, which is let go."""
-    stream, self.stream = self.stream, None
-    return torch.addmm(stream.flatten(0, -2), values.flatten(0, -2), self.weight.t()).view_as(stream)
+def _multiply(self: Any, values: Tensor) -> Tensor:
+    """The product of a linear layer, added to ``stream`` where that is given; it is let go."""
+    stream = vars(self).pop("stream", None)
+    if stream is None:
+        plain: Tensor = type(self).forward(self, values)
+        return plain
+    stream.flatten(0, -2).addmm_(values.flatten(0, -2), self.weight.t())
+    added: Tensor = stream
+    return added
