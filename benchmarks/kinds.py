@@ -2,7 +2,7 @@
 
     python benchmarks/kinds.py --cases 1b 8b 70b        one GPU of 80 GB
 
-The prompts of ``against_vllm.py``. Kernels are those of torch's profiler, which slows the host down; ``idle`` is what is
+The prompts of ``against_vllm.py``. Kernels are those of the profiler, which slows the host down; ``idle`` is what is
 left of a run without it.
 """
 

@@ -121,12 +121,11 @@ class _Tokenizer(NoText):
     eos_token_id = None
 
 
-def test_a_fused_model_adds_within_its_products() -> None:
+def test_a_fused_model_is_as_near_to_fp32() -> None:
     model = random_llama(torch.bfloat16)
     decoder = SharedPrefixDecoder(model, PREFIX, chunk_tokens=4096)
     plain = decoder.prefill(SUFFIXES, room=4).float()
     assert fuse(model)
-    assert all("forward" in vars(block.mlp.down_proj) for block in model.model.layers)
     fused = SharedPrefixDecoder(model, PREFIX, chunk_tokens=4096).prefill(SUFFIXES, room=4).float()
     tokens = [PREFIX + suffix for suffix in SUFFIXES]
     exact = torch.cat([teacher_forced(model.float(), row, 1) for row in tokens])
