@@ -32,7 +32,7 @@ from probegrid.evaluation.shares import LEVEL
 
 _MOST_ENUMERATED = 14  # groups whose flippings are all counted: 16 thousand
 _FEWEST_BEYOND = 10
-_FEW_OF_A_CLASS = 10
+_FEW_OF_A_CLASS = 10  # chosen by simulation, see LOG
 _SMALLEST = 1e-300  # what a float's normal quantile can still be taken of
 _BLOCK = 2**20
 

@@ -62,7 +62,7 @@ class TextBaseline(TrainedProbe):
 
 
 def _character_grams(text: str, longest: int) -> list[str]:
-    """Sequences of characters; scikit-learn's own analyzer makes one space of all white space, which may tell labels."""
+    """Sequences of characters, white space as it is: scikit-learn's own analyzer makes one space of all of it."""
     return [text[start : start + n] for n in range(1, longest + 1) for start in range(len(text) - n + 1)]
 
 
