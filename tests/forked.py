@@ -109,6 +109,17 @@ class _Servers:
         """Where the heavy one listens to those who are not its owner."""
         self._owned: dict[str, socket.socket] = {}
         self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._let_go)
+
+    @property
+    def are_there(self) -> bool:
+        """Whether there is one to ask."""
+        return bool(self._owned or self.address)
+
+    def _let_go(self) -> None:
+        """In a copy of this process: its servers are not the copy's, whose answers would be mixed with its own."""
+        if self._owned:
+            self._owned, self.address = {}, ""
 
     def take(self, heavy: str | socket.socket) -> None:
         """In a forked program: ask this server, and start none."""
@@ -175,7 +186,7 @@ def _forkable(asked: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     _servers.start()
     environment = dict(os.environ if asked["env"] is None else asked["env"])
-    if _differ(environment, _servers.environment):
+    if not _servers.are_there or _differ(environment, _servers.environment):
         return None
     umask = os.umask(0o022)
     os.umask(umask)
