@@ -134,7 +134,10 @@ def test_jobs_share_a_cell_and_any_of_them_may_die(
 def at_work(grid: Grid) -> list[int]:
     """The processes that hold or have held a batch of the only reading."""
     logs = [grid.folder / job["log"] for job in grid.jobs()]
-    runner = json.loads((grid.sweep() / "submissions" / "1" / "runner.json").read_text())
+    file = grid.sweep() / "submissions" / "1" / "runner.json"
+    if not file.exists():  # it is being started
+        return []
+    runner = json.loads(file.read_text())
     children = psutil.Process(runner["pid"]).children()
     pids = [child.pid for child in children if child.name() != forked.SERVER]
     return (
