@@ -58,7 +58,7 @@ class AnswerReading:
 
 
 @dataclass(frozen=True)
-class Ends:
+class Stops:
     """What ends a generation besides the end-of-sequence tokens of checkpoint and tokenizer."""
 
     strings: tuple[str, ...] = ()
@@ -77,17 +77,17 @@ class Ends:
 
 
 def entry_of_answers(
-    store_dir: str, description: Mapping[str, Any], decoding: DecodingConfig, ends: Ends
+    store_dir: str, description: Mapping[str, Any], decoding: DecodingConfig, stops: Stops
 ) -> Entry:
     """The store's entry for the answers of a model in one way of decoding."""
-    how = {**describe_decoding(decoding, ends.strings), **ends.described()}
+    how = {**describe_decoding(decoding, stops.strings), **stops.described()}
     return Entry(store_dir, "answers", {"format": FORMAT, **description, "decoding": how})
 
 
 def read_answers(
     prompts: Sequence[Prompt],
     decoding: DecodingConfig,
-    ends: Ends,
+    stops: Stops,
     *,
     description: Mapping[str, Any],
     store_dir: str,
@@ -103,7 +103,7 @@ def read_answers(
     Args:
         prompts: one a question; their order is the order of the reading.
         decoding: how answers are generated; ``batch_size`` changes speed, never the entry.
-        ends: what ends an answer.
+        stops: what ends an answer.
         description: what determines what the model makes of tokens (`identity.describe_model`).
         store_dir: the store's folder.
         tokenizer: decodes the answers.
@@ -117,7 +117,7 @@ def read_answers(
         StoreError: a file that may not be read, or a full disk.
         RunError: one question alone does not fit in memory.
     """
-    entry = entry_of_answers(store_dir, description, decoding, ends)
+    entry = entry_of_answers(store_dir, description, decoding, stops)
     wanted, began = [prompt.digest for prompt in prompts], began or time.time()
     done = _read(entry, set(wanted), since)
     length = shared_prefix([prompt.token_ids for prompt in prompts])
@@ -126,7 +126,7 @@ def read_answers(
             progress.say(sentence)
         missing = {prompt.digest: prompt for prompt in prompts if prompt.digest not in done}
         model = open_model()
-        _generate(entry, prompts, missing, length, decoding, ends, tokenizer, model, progress, since, readers)
+        _generate(entry, prompts, missing, length, decoding, stops, tokenizer, model, progress, since, readers)
         entry.merge(_COLUMNS)
         done = _read(entry, set(wanted), None)
     unique = [done[digest] for digest in dict.fromkeys(wanted)]
@@ -167,7 +167,7 @@ def _generate(
     missing: Mapping[str, Prompt],
     prefix_length: int,
     decoding: DecodingConfig,
-    ends: Ends,
+    stops: Stops,
     tokenizer: PreTrainedTokenizerBase,
     loaded: LoadedModel,
     progress: Progress,
@@ -183,10 +183,10 @@ def _generate(
         tokenizer,
         prefix,
         decoding,
-        ends.strings,
+        stops.strings,
         longest=longest,
-        ends=ends.tokens,
-        shows_special=ends.of_thought,
+        ends=stops.tokens,
+        shows_special=stops.of_thought,
     )
     if engine.obstacle is not None:
         progress.say(f"plain batches, the prefix is not shared: {engine.obstacle}")
@@ -200,7 +200,9 @@ def _generate(
         lambda indices: engine.lay_out({index: len(suffixes[index]) for index in indices}),
         readers=readers if decoding.batch_size == "auto" else 1,
     )
-    progress.start("thoughts" if ends.of_thought else "answers", total=len(asked), done=len(asked) - len(missing))
+    progress.start(
+        "thoughts" if stops.of_thought else "answers", total=len(asked), done=len(asked) - len(missing)
+    )
 
     def attempt(part: Sequence[int]) -> tuple[list[list[Generation]], float] | None:
         started = time.perf_counter()

@@ -253,8 +253,8 @@ def check_lengths(
         thinks = f", its thought may take {thought}" if thought else ""
         keys = ", decoding.max_thinking_tokens" if thought else ""
         raise ConfigError(
-            f"the prompt of question {longest.question.id} has {len(longest.token_ids)} tokens{thinks} and its answer may "
-            f"take {max_new_tokens}, but the model's context is {context}; lower prompt.num_few_shot{keys} or "
+            f"the prompt of question {longest.question.id} has {len(longest.token_ids)} tokens{thinks} and its answer "
+            f"may take {max_new_tokens}, but the model's context is {context}; lower prompt.num_few_shot{keys} or "
             "decoding.max_new_tokens, or set prompt.use_context=false."
         )
 

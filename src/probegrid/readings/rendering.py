@@ -73,8 +73,8 @@ def rendered(
     if is_bare(conversation):
         if bare is not StatementRendering.plain and template.source is None:
             raise ConfigError(
-                f"prompt.render={bare.value} reads statements as turns, and there is no chat template; drop it, or give "
-                "one with model.chat_template=<file>."
+                f"prompt.render={bare.value} reads statements as turns, and there is no chat template; drop it, or "
+                "give one with model.chat_template=<file>."
             )
         if bare is StatementRendering.plain:
             return Rendered(turns[0]["content"], 0, is_plain=True)
@@ -129,8 +129,8 @@ def _accepted(turns: Turns, template: ChatTemplate, name: str) -> tuple[str, Tur
             first = first or failure
     roles = ", ".join(turn["role"] for turn in turns)
     raise DataError(
-        f"the chat template refuses conversation {name} with its roles {roles} ({first}); set model.chat_template=none, "
-        "or see dataset.system_prompt."
+        f"the chat template refuses conversation {name} with its roles {roles} ({first}); set "
+        "model.chat_template=none, or see dataset.system_prompt."
     ) from first
 
 
@@ -141,7 +141,10 @@ def _forms(turns: Turns) -> Iterator[tuple[Turns, tuple[str, ...]]]:
     for change, form in (
         ("a system turn without text is left out", _without_empty_system),
         ("turns of one role are joined by a blank line", _joined),
-        (f"a neutral turn of the user ({NEUTRAL_TURN!r}) stands before the assistant's first", _begun_by_user),
+        (
+            f"a neutral turn of the user ({NEUTRAL_TURN!r}) stands before the assistant's first",
+            _begun_by_user,
+        ),
         ("the system's text stands on top of the user's first turn", _system_on_top),
     ):
         changed = form(turns)
@@ -169,7 +172,7 @@ def _begun_by_user(turns: Turns) -> Turns:
 
 
 def _system_on_top(turns: Turns) -> Turns:
-    if turns[0]["role"] != "system" or len(turns) < 2:  # noqa: PLR2004  # a system turn and another
+    if turns[0]["role"] != "system" or len(turns) < 2:  # a system turn and another
         return turns
     told, first, *others = turns
     return [{**first, "content": f"{told['content']}\n\n{first['content']}"}, *others]
@@ -203,7 +206,9 @@ def notes_on(
     for change, count in Counter(change for one in found for change in one.changes).items():
         notes.append(f"{change}, as the chat template asks ({count} of {every} conversations)")
     for told, count in Counter(one.told for one in found if one.told).most_common(1):
-        notes.append(f"the chat template puts a text of its own before {count} of {every} conversations: {told[:120]!r}")
+        notes.append(
+            f"the chat template puts a text of its own before {count} of {every} conversations: {told[:120]!r}"
+        )
     if any(not one.is_plain for one in found):
         notes += template.notes()
     if any(one.is_plain for one in found) and not _adds_bos(tokenizer):
@@ -230,7 +235,9 @@ def _on_forms(
     if alone:
         yield f"statements are read {how} (prompt.render={bare.value})"
     if alone < len(found):
-        plain = next(one.is_plain for one, talk in zip(found, conversations, strict=True) if not is_bare(talk))
+        plain = next(
+            one.is_plain for one, talk in zip(found, conversations, strict=True) if not is_bare(talk)
+        )
         yield f"conversations are read {'as plain text' if plain else 'by the chat template'}"
 
 

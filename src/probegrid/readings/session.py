@@ -21,7 +21,7 @@ from probegrid.models.load import LoadedModel, ModelRequest
 from probegrid.models.load_truncated import TruncatedModel
 from probegrid.models.preflight import disk_needs, preflight, this_machine
 from probegrid.readings.activations import ActivationReading, read_activations
-from probegrid.readings.answers import AnswerReading, Ends, read_answers
+from probegrid.readings.answers import AnswerReading, Stops, read_answers
 from probegrid.readings.choices import ChoiceReading, read_choices
 from probegrid.readings.entailment import Entailments
 from probegrid.readings.identity import describe_model
@@ -124,22 +124,22 @@ class ModelSession:
     def answers(
         self, prompts: Sequence[Prompt], decoding: DecodingConfig, stop: Sequence[str]
     ) -> AnswerReading:
-        """The answers to prompts, see `readings.answers`; behind thoughts where the model thinks, see `readings.thoughts`."""
+        """The answers to prompts, see `readings.answers`, behind thoughts where it thinks (`readings.thoughts`)."""
         reader = ThinkingReader(
-            lambda asked, how, strings: self._generate(asked, how, Ends(tuple(strings), self._end_of_turn)),
+            lambda asked, how, strings: self._generate(asked, how, Stops(tuple(strings), self._end_of_turn)),
             # what ends a turn may end a part of a thought alone (gpt-oss's channels)
-            lambda asked, how, strings: self._generate(asked, how, Ends(tuple(strings), of_thought=True)),
+            lambda asked, how, strings: self._generate(asked, how, Stops(tuple(strings), of_thought=True)),
             self.tokenizer,
             self.template.marks,
             self.checkpoint.context,
         )
         return reader.answers(prompts, decoding, stop)
 
-    def _generate(self, prompts: Sequence[Prompt], decoding: DecodingConfig, ends: Ends) -> AnswerReading:
+    def _generate(self, prompts: Sequence[Prompt], decoding: DecodingConfig, stops: Stops) -> AnswerReading:
         reading = read_answers(
             prompts,
             decoding,
-            ends,
+            stops,
             description=self.described,
             store_dir=self.config.store_dir,
             tokenizer=self.tokenizer,

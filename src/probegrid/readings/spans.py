@@ -111,9 +111,7 @@ def statement_passages(
             "its tokens are; statements need one with a tokenizer.json."
         )
     return tuple(
-        _statement_passage(
-            conversation, rendered(conversation, template, bare), position, tokenizer, context
-        )
+        _statement_passage(conversation, rendered(conversation, template, bare), position, tokenizer, context)
         for conversation in data.conversations
     )
 
@@ -194,7 +192,8 @@ def _statement_passage(
             raise DataError(f"the tokens of {where} decode to {decoded!r}, not to {statement.text!r}.")
         if position is Position.next_token and span[1] == len(ids):
             raise DataError(
-                f"no token comes after {where}; use another of probe.positions, or a chat template, which ends a turn."
+                f"no token comes after {where}; use another of probe.positions, or read it as a turn, which ends: by "
+                "prompt.render=assistant, or a chat template of a conversation."
             )
         spans.append(_read_of(span, position, len(ids)))
     return _passage(conversation.id, ids, _examples(conversation), spans, context)

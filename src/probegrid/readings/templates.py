@@ -68,7 +68,9 @@ class ChatTemplate:
         found = self._find(choice)
         self.source = None if found is None else with_fixed_day(found, str(self._variables["date_string"]))
         self._is_dated = found is not None and (self.source != found or "date_string" in found)
-        self._variables |= {name: value for name, value in self._least_thinking.items() if name not in self._given}
+        self._variables |= {
+            name: value for name, value in self._least_thinking.items() if name not in self._given
+        }
 
     @classmethod
     def of_questions(cls, tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> ChatTemplate:
@@ -95,8 +97,8 @@ class ChatTemplate:
             except ValueError as error:  # several by name, none of them the default
                 names = ", ".join(self._tokenizer.chat_template)
                 raise ConfigError(
-                    f"model.chat_template=default: this tokenizer has several chat templates ({names}), and none is its "
-                    "default; write the one you mean to a file and give its path."
+                    f"model.chat_template=default: this tokenizer has several chat templates ({names}), and none is "
+                    "its default; write the one you mean to a file and give its path."
                 ) from error
         if not Path(str(choice)).is_file():
             raise ConfigError(
@@ -106,8 +108,7 @@ class ChatTemplate:
 
     @cached_property
     def _least_thinking(self) -> dict[str, Any]:
-        """The arguments by which the template leaves thinking out, or asks for the least of it: what changes nothing is
-        none."""
+        """The arguments by which the template leaves thinking out, or asks for the least; none that change nothing."""
         if self.source is None:
             return {}
         asked = [{"role": "user", "content": PLACEHOLDER}]
@@ -115,7 +116,8 @@ class ChatTemplate:
             if re.search(rf"\b{name}\b", self.source):
                 try:
                     off, on = (
-                        self.render(asked, add_generation_prompt=True, told={name: value}) for value in (False, True)
+                        self.render(asked, add_generation_prompt=True, told={name: value})
+                        for value in (False, True)
                     )
                 except TemplateFailure:
                     continue
@@ -128,8 +130,7 @@ class ChatTemplate:
         return open_in(text, self.marks)
 
     def closed(self, text: str) -> str:
-        """A prompt behind which an answer stands at once: a thought that it begins, or would be followed by, is left
-        out."""
+        """A prompt behind which an answer stands at once: the thought that would come first is left out."""
         begun = self.thought_before(text)
         if begun is not None:
             return begun.closed(text)
@@ -167,7 +168,8 @@ class ChatTemplate:
         if self.source is None:
             return
         if self._is_dated:
-            yield f"the chat template is told the day {self._variables['date_string']} (model.template_kwargs.date_string)"
+            day = self._variables["date_string"]
+            yield f"the chat template is told the day {day} (model.template_kwargs.date_string)"
         for name in self._given:
             if name != "date_string" and not re.search(rf"\b{re.escape(name)}\b", self.source):
                 yield f"the chat template does not ask for model.template_kwargs.{name}, which changes nothing"

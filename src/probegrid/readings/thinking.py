@@ -75,6 +75,7 @@ KNOWN = (
 )
 """DeepSeek's, Qwen's, GLM's and most others'; older ones; Mistral's; Seed's; Gemma 4's; gpt-oss's."""
 
+
 def marks_of(given: ThinkingConfig) -> tuple[Marks, ...]:
     """The marks that are looked for: those that were given, else all that are known."""
     return KNOWN if given.open is None or given.close is None else (Marks(given.open, given.close),)

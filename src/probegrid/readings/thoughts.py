@@ -60,9 +60,7 @@ class ThinkingReader:
         first: dict[str, tuple[Generation, ...]] = {}
         if direct:
             reading = self._take(self.read(direct, decoding, stop))
-            first = {
-                prompt.digest: found for prompt, found in zip(direct, reading.generations, strict=True)
-            }
+            first = {prompt.digest: found for prompt, found in zip(direct, reading.generations, strict=True)}
         begun: dict[Place, Marks] = {}
         count = 1 + (decoding.num_generations if decoding.do_sample else 0)
         for digest, marks in opened.items():
@@ -121,7 +119,8 @@ class ThinkingReader:
         }
         answers = self._continued(continued, decoding, stop)
         return {
-            place: self._whole(thought, begun[place], answers.get(place)) for place, thought in thoughts.items()
+            place: self._whole(thought, begun[place], answers.get(place))
+            for place, thought in thoughts.items()
         }
 
     def _thoughts(
@@ -180,10 +179,11 @@ class ThinkingReader:
 
     def _whole(self, thought: Generation, marks: Marks, answer: Generation | None) -> Generation:
         """An answer with its thought; of a thought that did not end, what says that there is no answer."""
-        inside = marks.inside(self._text(thought.token_ids))
+        ids = thought.token_ids[:-1] if thought.ended == "eos" else thought.token_ids
+        inside = marks.inside(self._text(ids))
         if answer is not None:
             steps = thought.steps + answer.steps
-            return replace(answer, steps=steps, thinking_ids=thought.token_ids, thinking=inside)
+            return replace(answer, steps=steps, thinking_ids=ids, thinking=inside)
         return replace(
             thought,
             token_ids=(),
@@ -192,7 +192,7 @@ class ThinkingReader:
             first_entropy=math.nan,
             first_logprob=math.nan,
             ended="length" if thought.ended == "length" else "empty",
-            thinking_ids=thought.token_ids,
+            thinking_ids=ids,
             thinking=inside,
         )
 

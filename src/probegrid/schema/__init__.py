@@ -196,9 +196,9 @@ class ModelConfig:
     text always; ``default`` (or true): the tokenizer's own template for both; else the path of a Jinja file. Bare
     statements are plain text unless ``prompt.render`` says otherwise."""
     template_kwargs: dict[str, Any] = field(default_factory=dict)
-    """What the template is told besides the messages; ``date_string`` is the date it is told (26 Jul 2024 unless given),
-    so that every day asks the same. Where it can switch thinking off (``enable_thinking``, ``thinking``), it does unless
-    that is given."""
+    """What the template is told besides the messages; ``date_string`` is the date it is told (26 Jul 2024 unless
+    given), so that every day asks the same. Where it can switch thinking off (``enable_thinking``, ``thinking``), it
+    does unless that is given."""
     thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
     """The marks of the model's thoughts, where they are none of those that are known."""
     architecture: Architecture | None = None
