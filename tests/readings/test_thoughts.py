@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from probegrid.cell.run import Result
+from probegrid.data.example import Question
 from probegrid.errors import ConfigError
+from probegrid.models.load import LoadedModel
+from probegrid.progress import Progress
+from probegrid.readings.answers import AnswerReading, Stops, read_answers
+from probegrid.readings.prompts import Prompt
+from probegrid.readings.spans import Position, answer_passages
 from probegrid.readings.thinking import HARMONY, KNOWN, Marks, begun_in, marks_of, open_in
-from probegrid.schema import ThinkingConfig
+from probegrid.readings.thoughts import ThinkingReader
+from probegrid.schema import DecodingConfig, ThinkingConfig
 from tests.chat_models import save_chain
 
 Run = Callable[..., Result]
@@ -51,12 +61,16 @@ def endless(once: Once) -> tuple[str, ...]:
 
 @pytest.fixture
 def channels(once: Once) -> tuple[str, ...]:
-    """Analyses in one channel, ends it, and answers in another."""
-    said = (
-        *("assistant", "<|channel|>", "analysis", "<|message|>", " because", "<|end|>", "<|start|>"),
-        *(" assistant", "<|return|>"),
-    )
+    """Answers in the final channel at once, and ends as channels end."""
+    said = ("nt", "<|channel|>", "f", "in", "al", "<|message|>", " horn", "<|end|>")
     return (*chain(once, "channels", "harmony", said), "model.chat_template=default")
+
+
+@pytest.fixture
+def thoughtless(once: Once) -> tuple[str, ...]:
+    """Ends its thought at once."""
+    said = ("\n", "</think>", " horn", "</turn>")
+    return (*chain(once, "thoughtless", "thinker", said), "model.chat_template=default")
 
 
 def test_an_answer_behind_a_thought_that_the_prompt_begins(run: Run, thinker: tuple[str, ...]) -> None:
@@ -78,6 +92,19 @@ def test_a_thought_that_the_model_begins_itself(run: Run, self_starter: tuple[st
     assert list(answers.answer) == ["horn"] * 6
     assert list(answers.thinking) == ["because"] * 6
     assert list(answers.ended) == ["stop"] * 6
+
+
+def test_the_final_channel_is_the_answer(run: Run, channels: tuple[str, ...]) -> None:
+    answers = run(*channels).tables["answers"]
+    assert list(answers.answer) == ["horn"] * 6
+    assert list(answers.thinking) == [""] * 6
+    assert list(answers.ended) == ["eos"] * 6
+
+
+def test_a_thought_without_a_word_is_one(run: Run, thoughtless: tuple[str, ...]) -> None:
+    answers = run(*thoughtless).tables["answers"]
+    assert list(answers.answer) == ["horn"] * 6
+    assert list(answers.thinking) == [""] * 6
 
 
 def test_a_thought_that_does_not_end_is_no_answer(run: Run, endless: tuple[str, ...]) -> None:
@@ -153,12 +180,12 @@ THOUGHT, ANSWER = 20, 8
 
 @pytest.fixture
 def random_thinker(checkpoint: Callable[[str], Path], tmp_path: Path) -> tuple[str, ...]:
-    """A random model whose thoughts end at the first new line."""
+    """A random model whose thoughts end at the first letter a."""
     file = tmp_path / "thinks.jinja"
     file.write_text(FILE)
     return (
         *("model=custom", f"model.path={checkpoint('llama')}", f"model.chat_template={file}"),
-        *("model.thinking.open=<t>", r"model.thinking.close='\n'"),
+        *("model.thinking.open=<t>", "model.thinking.close=a"),
         *("dataset=facts", "dataset.num_samples=24", "prompt.num_few_shot=2", "model.dtype=float32"),
         *(f"decoding.max_thinking_tokens={THOUGHT}", f"decoding.max_new_tokens={ANSWER}"),
     )
@@ -180,21 +207,23 @@ def test_thought_and_answer_are_those_of_stock_generation(
     result = run(*random_thinker)
     model = AutoModelForCausalLM.from_pretrained(checkpoint("llama"), dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint("llama"))
-    newline, ends = tokenizer("\n", add_special_tokens=False)["input_ids"][0], {tokenizer.eos_token_id}
     seen = set()
     for row in result.tables["answers"].itertuples():
         assert row.prompt.endswith("?\n<t>")
         prompt = tokenizer(row.prompt, add_special_tokens=False)["input_ids"]
-        thought = greedy(model, prompt, THOUGHT, lambda said: said[-1] in {newline, *ends})
-        assert row.n_thinking_tokens == len(thought) - (thought[-1] in ends)
-        if thought[-1] != newline:
-            assert (row.answer, row.ended) == ("", "empty" if thought[-1] in ends else "length")
+        thought = greedy(
+            model, prompt, THOUGHT, lambda said: said[-1] == tokenizer.eos_token_id or "a" in tokenizer.decode(said)
+        )
+        is_over = thought[-1] == tokenizer.eos_token_id
+        assert row.n_thinking_tokens == len(thought) - is_over
+        if "a" not in tokenizer.decode(thought):
+            assert (row.answer, row.ended) == ("", "empty" if is_over else "length")
             assert math.isnan(row.token_logprobs[0])
             seen.add(row.ended)
             continue
         seen.add("answered")
         check_answer(row, model, tokenizer, [*prompt, *thought])
-    assert {"answered", "length"} <= seen
+    assert {"answered", "empty"} <= seen
 
 
 def check_answer(row: object, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, given: list[int]) -> None:
@@ -214,16 +243,87 @@ def check_answer(row: object, model: PreTrainedModel, tokenizer: PreTrainedToken
         assert list(row.token_logprobs) == pytest.approx(wanted, abs=1e-4)  # type: ignore[attr-defined]
 
 
-def test_activations_are_read_behind_the_thought(run: Run, random_thinker: tuple[str, ...]) -> None:
-    from probegrid.inference.generation import Generation
-    from probegrid.readings.prompts import Prompt
-    from probegrid.readings.spans import Position, _answer_passage
+class Reader:
+    """Reads answers and thoughts with one model and a store, as a session does."""
 
-    result = run(*random_thinker)
-    row = result.tables["answers"].iloc[0]
-    question = type("Q", (), {"group": "", "id": "q", "text": "Where?"})()
-    answer = Generation((8, 9), (-1.0, -1.0), "x", 2, 0.0, -1.0, "eos", thinking_ids=(6, 7), thinking="t")
-    passage = _answer_passage(Prompt(question, "", (1, 2)), answer, "q", True, Position.answer_first, None)
-    assert passage.token_ids == (1, 2, 6, 7, 8)
-    assert passage.spans == ((4, 5),)
-    assert row.n_thinking_tokens > 0
+    def __init__(self, folder: Path, store: Path) -> None:
+        self.folder = folder
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.store = store
+
+    def read(
+        self, prompts: Sequence[Prompt], decoding: DecodingConfig, stop: Sequence[str], *, of_thought: bool = False
+    ) -> AnswerReading:
+        with Progress(Console(file=io.StringIO())) as progress:
+            return read_answers(
+                prompts,
+                decoding,
+                Stops(tuple(stop), of_thought=of_thought),
+                description={},
+                store_dir=str(self.store),
+                tokenizer=self.tokenizer,
+                open_model=lambda: LoadedModel(self.model, load_s=0.0),
+                progress=progress,
+            )
+
+    def answers(
+        self, prompts: Sequence[Prompt], decoding: DecodingConfig, *marks: Marks
+    ) -> AnswerReading:
+        thoughts = partial(self.read, of_thought=True)
+        return ThinkingReader(self.read, thoughts, self.tokenizer, marks, None).answers(prompts, decoding, STOPS)
+
+
+@pytest.fixture
+def sampled(checkpoint: Callable[[str], Path], tmp_path: Path) -> tuple[Reader, AnswerReading]:
+    """Twelve prompts that begin a thought and two that do not, each with three samples."""
+    reader = Reader(checkpoint("llama"), tmp_path / "store")
+    texts = [f"What is number {number}?<t>" for number in range(12)] + ["Where is it?", "Who was it?"]
+    prompts = [
+        Prompt(Question(text, text, ("x",)), text, tuple(reader.tokenizer(text)["input_ids"])) for text in texts
+    ]
+    decoding = DecodingConfig(
+        do_sample=True, num_generations=3, max_new_tokens=ANSWER, max_thinking_tokens=THOUGHT
+    )
+    return reader, reader.answers(prompts, decoding, Marks("<t>", "a"))
+
+
+def test_the_log_probabilities_of_samples_are_given_their_own_thoughts(
+    sampled: tuple[Reader, AnswerReading],
+) -> None:
+    reader, reading = sampled
+    stock = AutoModelForCausalLM.from_pretrained(reader.folder, dtype=torch.float32).eval()
+    seen = 0
+    for prompt, found in zip(reading.prompts, reading.generations, strict=True):
+        assert len(found) == 4
+        assert all((each.thinking is not None) == prompt.text.endswith("<t>") for each in found)
+        for each in found:
+            ids = [*prompt.token_ids, *each.thinking_ids, *each.token_ids]
+            with torch.inference_mode():
+                logprobs = stock(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+            start = len(prompt.token_ids) + len(each.thinking_ids)
+            wanted = [logprobs[start - 1 + place, token].item() for place, token in enumerate(each.token_ids)]
+            assert list(each.token_logprobs) == pytest.approx(wanted, abs=1e-4)
+            seen += bool(each.token_ids) and bool(each.thinking_ids)
+    assert seen > 10
+    assert len({each.thinking_ids for found in reading.generations for each in found}) > 12
+
+
+def test_activations_are_read_behind_the_thought(sampled: tuple[Reader, AnswerReading]) -> None:
+    _, reading = sampled
+    passages = answer_passages(reading, [True] * 14, Position.answer_first, context=None)
+    for passage, prompt, answer in zip(passages, reading.prompts, reading.greedy, strict=True):
+        before = (*prompt.token_ids, *answer.thinking_ids)
+        assert passage.token_ids == (*before, *answer.token_ids[:1])
+        assert passage.spans == ((len(passage.token_ids) - 1, len(passage.token_ids)),)
+
+
+def test_samples_that_thought_the_same_are_different_draws(tmp_path: Path, once: Once) -> None:
+    folder = once("chain-alike", lambda into: save_chain(into, "thinker", ("\n", "</think>")))
+    reader = Reader(folder, tmp_path / "store")
+    text = "Where?<think>\n"
+    given = Prompt(Question("q", "Where?", ("x",)), text, tuple(reader.tokenizer(text)["input_ids"]))
+    decoding = DecodingConfig(do_sample=True, num_generations=6, max_new_tokens=4, max_thinking_tokens=3)
+    (found,) = reader.answers([given], decoding, *KNOWN).generations
+    assert {each.thinking for each in found} == {""}
+    assert len({each.token_ids for each in found[1:]}) > 1

@@ -115,11 +115,11 @@ class ThinkingReader:
         continued = {
             place: _behind(asked[place[0]], thought, self._text(thought.token_ids))
             for place, thought in thoughts.items()
-            if thought.ended == "stop"
+            if begun[place].close in self._text(thought.token_ids)
         }
         answers = self._continued(continued, decoding, stop)
         return {
-            place: self._whole(thought, begun[place], answers.get(place))
+            place: self._whole(thought, begun[place], answers.get(place), decoding.max_thinking_tokens)
             for place, thought in thoughts.items()
         }
 
@@ -177,13 +177,17 @@ class ThinkingReader:
                 found[place] = generations[drawn[prompt.digest]]
         return found
 
-    def _whole(self, thought: Generation, marks: Marks, answer: Generation | None) -> Generation:
-        """An answer with its thought; of a thought that did not end, what says that there is no answer."""
-        ids = thought.token_ids[:-1] if thought.ended == "eos" else thought.token_ids
-        inside = marks.inside(self._text(ids))
+    def _whole(self, thought: Generation, marks: Marks, answer: Generation | None, most: int) -> Generation:
+        """An answer with its thought; of a thought that has no end, what says that there is no answer."""
         if answer is not None:
-            steps = thought.steps + answer.steps
-            return replace(answer, steps=steps, thinking_ids=ids, thinking=inside)
+            return replace(
+                answer,
+                steps=thought.steps + answer.steps,
+                thinking_ids=thought.token_ids,
+                thinking=marks.inside(self._text(thought.token_ids)),
+            )
+        is_cut = thought.ended == "length" or thought.steps == most
+        ids = thought.token_ids if is_cut else thought.token_ids[:-1]  # but for the end of the sequence
         return replace(
             thought,
             token_ids=(),
@@ -191,9 +195,9 @@ class ThinkingReader:
             text="",
             first_entropy=math.nan,
             first_logprob=math.nan,
-            ended="length" if thought.ended == "length" else "empty",
+            ended="length" if is_cut else "empty",
             thinking_ids=ids,
-            thinking=inside,
+            thinking=marks.inside(self._text(ids)),
         )
 
 
