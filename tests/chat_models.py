@@ -1,12 +1,13 @@
 """Chat templates in the manner of today's vendors, small and hand-written, and a model that says what it is told.
 
-Each template does one thing that templates in use do: forbids a system turn, demands alternation, puts a text of its own
-first, asks for the date, thinks.
+Each template does one thing that templates in use do: forbids a system turn, demands alternation, puts a text of its
+own first, asks for the date, thinks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -70,14 +71,17 @@ TEMPLATES = {
     ),
     # no system turn, alternation (Gemma 2)
     "gemma": (
-        "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
         "{% for message in messages %}" + _ALTERNATING + "<turn>{{ message['role'] }}\n"
         "{{ message['content'] | trim }}</turn>\n{% endfor %}{% if add_generation_prompt %}<turn>assistant\n{% endif %}"
     ),
     # the system text stands in the last turn if that is the user's, and nowhere else (Mistral)
     "mistral": (
         "{% if messages[0]['role'] == 'system' %}{% set told = messages[0]['content'] %}{% set turns = messages[1:] %}"
-        "{% else %}{% set turns = messages %}{% endif %}{{ bos_token }}{% for message in turns %}" + _ALTERNATING + ""
+        "{% else %}{% set turns = messages %}{% endif %}{{ bos_token }}{% for message in turns %}"
+        + _ALTERNATING
+        + ""
         "{% if message['role'] == 'user' %}[INST]{% if loop.last and told is defined %}{{ told }}\n\n{% endif %}"
         "{{ message['content'] }}[/INST]{% else %}{{ message['content'] }}{{ eos_token }}{% endif %}{% endfor %}"
     ),
@@ -97,9 +101,16 @@ TEMPLATES = {
     "harmony": (
         "<|start|>system<|message|>You are a model of language. Current date: {{ strftime_now('%Y-%m-%d') }}. "
         "Reasoning: {{ reasoning_effort if reasoning_effort is defined else 'medium' }}<|end|>"
-        "{% for message in messages %}{% if message['role'] == 'assistant' %}<|start|>assistant<|channel|>final<|message|>"
-        "{{ message['content'] }}<|end|>{% else %}<|start|>{{ message['role'] }}<|message|>{{ message['content'] }}<|end|>"
-        "{% endif %}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+        "{% for message in messages %}{% if message['role'] == 'assistant' %}"
+        "<|start|>assistant<|channel|>final<|message|>{{ message['content'] }}<|end|>"
+        "{% else %}<|start|>{{ message['role'] }}<|message|>{{ message['content'] }}<|end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+    ),
+    # contents are lists of parts, and a text that is none is left out without a word (SmolVLM)
+    "parts": (
+        "{% for message in messages %}<turn>{{ message['role'] }}: {% for part in message['content'] %}"
+        "{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}</turn>\n{% endfor %}"
+        "{% if add_generation_prompt %}<turn>assistant: {% endif %}"
     ),
 }
 DATE = "{{ strftime_now('%d %b %Y') }}"
@@ -120,8 +131,7 @@ def save_chain(folder: Path, name: str, *chains: Sequence[str]) -> Path:
     Args:
         folder: where.
         name: of the template.
-        chains: pieces that are one token each, and no two of all of them alike but a chain's first; whatever is in none
-            is followed by the end of the sequence.
+        chains: pieces that are one token each; what follows the last is whatever happens to be likeliest.
     """
     vocabulary = tokenizer(name)
     ids = [[single(vocabulary, piece) for piece in chain] for chain in chains]
@@ -144,9 +154,8 @@ def save_chain(folder: Path, name: str, *chains: Sequence[str]) -> Path:
             block.mlp.down_proj.weight.zero_()
         given = model.model.embed_tokens.weight.normal_()
         head = model.lm_head.weight.normal_(std=0.02)
-        head[vocabulary.eos_token_id] = given.mean(0) * 0 + 0.02
         for chain in ids:
-            for before, after in zip(chain, chain[1:], strict=False):
+            for before, after in pairwise(chain):
                 head[after] += given[before] * 0.5
     model.save_pretrained(folder)
     embedded.save(vocabulary, folder)

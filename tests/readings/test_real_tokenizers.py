@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.chat_models import TEMPLATES
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from probegrid.data.example import Conversation, Message, Question, Statement, StatementSet
@@ -22,8 +23,8 @@ from probegrid.inference.generation import Generation
 from probegrid.inference.stopping import StopRule
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.special_tokens import set_as_configured
-from probegrid.probes.p_true import PTrue
 from probegrid.probes import Kind
+from probegrid.probes.p_true import PTrue
 from probegrid.readings.answers import AnswerReading
 from probegrid.readings.asks import choice_ids
 from probegrid.readings.prompts import Prompt, build_prompts
@@ -33,7 +34,6 @@ from probegrid.readings.templates import ChatTemplate
 from probegrid.readings.thinking import HARMONY
 from probegrid.readings.thoughts import ThinkingReader
 from probegrid.schema import DecodingConfig, PromptConfig, StatementRendering
-from tests.chat_models import TEMPLATES
 
 FOLDER = os.environ.get("PROBEGRID_TOKENIZERS", "")
 pytestmark = pytest.mark.skipif(
@@ -63,7 +63,9 @@ WITHOUT_TEMPLATE = {
 
 ASKED = Question("q", "Where is Zürich \N{FLEXED BICEPS}?", ("Switzerland",))
 SHOTS = (Question("a", "Who wrote Faust?", ("Goethe",)), Question("b", "What is two and two?", ("four",)))
-LIST = "1. Zürich is in Peru.\n2. The Earth orbits the Sun \N{EARTH GLOBE EUROPE-AFRICA}.\n3. It's 5% of €3.50."
+LIST = (
+    "1. Zürich is in Peru.\n2. The Earth orbits the Sun \N{EARTH GLOBE EUROPE-AFRICA}.\n3. It's 5% of €3.50."
+)
 LIARS = "You will lie on statement 1."
 
 
@@ -137,7 +139,11 @@ def test_stops(name: str, said: str) -> None:
 def test_bare_statements(name: str, position: Position) -> None:
     text = "Zürich's population, 5% of €3.50, is in Peru."
     (read,) = statement_passages(
-        StatementSet((single_statement("s", text, True),)), position, tokenizer(name), template(name), context=None
+        StatementSet((single_statement("s", text, True),)),
+        position,
+        tokenizer(name),
+        template(name),
+        context=None,
     )
     assert bos_count(name, read.token_ids) == (name in BOS)
     (start, end) = read.spans[0]
@@ -156,11 +162,11 @@ def test_statements_as_turns(name: str, bare: StatementRendering) -> None:
     # what ends a user's turn may be nothing (DeepSeek), or what begins the assistant's (Mistral)
     is_told = bare is StatementRendering.assistant
     for position in (Position.statement_mean, *([Position.next_token] if is_told else [])):
-        (read,) = statement_passages(
-            data, position, tokenizer(name), template(name), context=None, bare=bare
-        )
+        (read,) = statement_passages(data, position, tokenizer(name), template(name), context=None, bare=bare)
         assert bos_count(name, read.token_ids) == (name in BOS)
-        shown = tokenizer(name).decode(read.token_ids[slice(*read.spans[0])], clean_up_tokenization_spaces=False)
+        shown = tokenizer(name).decode(
+            read.token_ids[slice(*read.spans[0])], clean_up_tokenization_spaces=False
+        )
         expected = "Zürich is in Peru." if position is Position.statement_mean else FAMILIES[name]
         assert shown.strip() == expected
 
@@ -220,7 +226,13 @@ def test_thinking_of_the_hybrids_and_of_gpt_oss() -> None:
 @pytest.mark.parametrize(
     ("name", "prompt", "said", "thought", "answer"),
     [
-        ("qwen3", "<|im_start|>assistant\n", "<think>\nHm\n1. So.\n</think>\n\nPeru<|im_end|>", "Hm\n1. So.", "Peru"),
+        (
+            "qwen3",
+            "<|im_start|>assistant\n",
+            "<think>\nHm\n1. So.\n</think>\n\nPeru<|im_end|>",
+            "Hm\n1. So.",
+            "Peru",
+        ),
         ("deepseek_v3", "<think>\n", "Hm\nQuestion: what?</think>\nPeru\n", "Hm\nQuestion: what?", "Peru"),
         (
             "gptoss",
@@ -252,10 +264,14 @@ def test_what_a_thinking_model_says(
         found = next(filter(None, (rule.ending(left[:count]) for count in range(1, len(left) + 1))), None)
         found = found or rule.cut_short(left)
         ids = left[: found.kept]
-        made = Generation(ids, (-1.0,) * len(ids), found.text, len(ids), 0.0, -1.0, found.by if found.text else "empty")
+        made = Generation(
+            ids, (-1.0,) * len(ids), found.text, len(ids), 0.0, -1.0, found.by if found.text else "empty"
+        )
         return AnswerReading("key", tuple(prompts), ((made,),), 0.0, 0.0, len(ids), 0)
 
-    reader = ThinkingReader(read, functools.partial(read, of_thought=True), vocabulary, template(name).marks, None)
+    reader = ThinkingReader(
+        read, functools.partial(read, of_thought=True), vocabulary, template(name).marks, None
+    )
     asked = Prompt(replace(ASKED), prompt, start)
     ((found,),) = reader.answers([asked], DecodingConfig(max_new_tokens=6), PromptConfig().stop).generations
     assert found.thinking == thought

@@ -1,8 +1,9 @@
-"""Conversations and bare statements under templates that refuse, hide, strip and add: what is read, and what is said."""
+"""Conversations and bare statements under templates that refuse, hide, strip and add: what is read, and said."""
 
 from __future__ import annotations
 
 import pytest
+from tests.chat_models import TEMPLATES, tokenizer
 
 from probegrid.data.example import Conversation, Message, Statement, StatementSet
 from probegrid.data.labelled import single_statement
@@ -11,7 +12,6 @@ from probegrid.readings.rendering import NEUTRAL_TURN, is_bare, notes_on, render
 from probegrid.readings.spans import Position, statement_passages
 from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import StatementRendering
-from tests.chat_models import TEMPLATES, tokenizer
 
 LIST = "1. Rome is in Italy.\n2. Rome is in Peru."
 SHOUTING = "{% for message in messages %}{{ message['content'] | upper }}{% endfor %}"
@@ -68,7 +68,9 @@ def test_a_bare_statement_as_a_turn(name: str, bare: StatementRendering) -> None
 
 
 def test_a_turn_needs_a_template() -> None:
-    with pytest.raises(ConfigError, match=r"prompt\.render=user reads statements as turns, and there is no chat"):
+    with pytest.raises(
+        ConfigError, match=r"prompt\.render=user reads statements as turns, and there is no chat"
+    ):
         rendered(BARE, template(None), StatementRendering.user)
 
 
@@ -85,7 +87,9 @@ def test_a_turn_needs_a_template() -> None:
     ],
     ids=["alone", "told", "empty", "twice", "joined", "padded"],
 )
-def test_every_conversation_is_read_and_its_statements_are_found(name: str, conversation: Conversation) -> None:
+def test_every_conversation_is_read_and_its_statements_are_found(
+    name: str, conversation: Conversation
+) -> None:
     (read,) = statement_passages(
         StatementSet((conversation,)), Position.statement_mean, tokenizer(name), template(name), context=None
     )
@@ -157,7 +161,9 @@ def test_the_rendering_is_named() -> None:
 
 def test_a_text_of_the_templates_own_is_said() -> None:
     said, _ = notes("chatml", ALONE)
-    assert any("puts a text of its own before 1 of 1 conversations: 'system You are Seven" in one for one in said)
+    assert any(
+        "puts a text of its own before 1 of 1 conversations: 'system You are Seven" in one for one in said
+    )
     assert not any("of its own" in one for one in notes("llama", ALONE)[0])
 
 

@@ -166,7 +166,9 @@ def test_no_token_after_the_statement() -> None:
     with pytest.raises(DataError, match="no token comes after statement c/0 of conversation c"):
         passage(one, Position.next_token)
     told = conversation([("", "Rome is in Italy.")], before=(Message("user", "Go"),))
-    assert passage(told, Position.next_token, embedded.CHAT_TEMPLATE).token_ids[-1] == tokenizer().eos_token_id
+    assert (
+        passage(told, Position.next_token, embedded.CHAT_TEMPLATE).token_ids[-1] == tokenizer().eos_token_id
+    )
 
 
 def test_the_context_bounds_what_is_read_and_not_what_follows() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.chat_models import DATE, TEMPLATES, tokenizer
 
 from probegrid.errors import ConfigError
 from probegrid.readings.templates import ChatTemplate
 from probegrid.readings.thinking import HARMONY
 from probegrid.schema import ModelConfig, ThinkingConfig
-from tests.chat_models import DATE, TEMPLATES, tokenizer
 
 ASKED = [{"role": "user", "content": "Where?"}]
 
@@ -42,6 +42,7 @@ def test_every_template_asks_and_brings_one_bos_at_most(name: str) -> None:
         ("asked", "</turn>"),
         ("open_ended", "<|observe|>"),
         ("harmony", "<|end|>"),
+        ("parts", "</turn>"),
     ],
 )
 def test_the_end_of_a_turn(name: str, ends: str) -> None:
@@ -51,7 +52,9 @@ def test_the_end_of_a_turn(name: str, ends: str) -> None:
 def test_plain_text_ends_no_turn_and_a_template_without_special_tokens_has_no_end(tmp_path: Path) -> None:
     assert ChatTemplate(tokenizer("llama"), None).end_of_turn == ()
     file = tmp_path / "plain.jinja"
-    file.write_text("{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}")
+    file.write_text(
+        "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    )
     assert ChatTemplate(tokenizer("llama"), str(file)).end_of_turn == ()
 
 
@@ -86,7 +89,9 @@ def test_dates_are_pinned_and_said(name: str) -> None:
     assert "26 Jul 2024" in shown or "2024-07-26" in shown
     another = template(name, date_string="01 Feb 2025").render(said)
     assert "01 Feb 2025" in another or "2025-02-01" in another
-    assert any(note.startswith("the chat template is told the day 26 Jul 2024") for note in template(name).notes())
+    assert any(
+        note.startswith("the chat template is told the day 26 Jul 2024") for note in template(name).notes()
+    )
 
 
 def test_a_time_that_cannot_be_fixed_is_refused() -> None:
@@ -134,8 +139,19 @@ def test_marks_of_ones_own() -> None:
     marks = made.thought_before("Where?[INST]")
     assert marks is not None and marks.close == "[/INST]"
     assert made.thought_before("Where?<think>") is None
-    with pytest.raises(ConfigError, match=r"model\.thinking\.open and model\.thinking\.close belong together"):
+    with pytest.raises(
+        ConfigError, match=r"model\.thinking\.open and model\.thinking\.close belong together"
+    ):
         ThinkingConfig(open="<t>")
+
+
+def test_words_that_a_template_does_not_show_are_missed() -> None:
+    made = template("parts")
+    assert made("Where?") == "<turn>user: Where?</turn>\n<turn>assistant: "
+    vocabulary = tokenizer("llama")
+    vocabulary.chat_template = "{% for message in messages %}{{ message['role'] }}{% endfor %}"
+    with pytest.raises(ConfigError, match="does not show the user's words as they are"):
+        ChatTemplate(vocabulary, "default")("Where?")
 
 
 def test_several_templates_without_a_default() -> None:

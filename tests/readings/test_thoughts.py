@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from tests.chat_models import save_chain
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from probegrid.cell.run import Result
@@ -24,7 +25,6 @@ from probegrid.readings.spans import Position, answer_passages
 from probegrid.readings.thinking import HARMONY, KNOWN, Marks, begun_in, marks_of, open_in
 from probegrid.readings.thoughts import ThinkingReader
 from probegrid.schema import DecodingConfig, ThinkingConfig
-from tests.chat_models import save_chain
 
 Run = Callable[..., Result]
 Once = Callable[[str, Callable[[Path], object]], Path]
@@ -117,7 +117,9 @@ def test_a_thought_that_does_not_end_is_no_answer(run: Run, endless: tuple[str, 
     assert scores.score.isna().all()
     assert result.metrics["n_without_answer"] == result.metrics["n_unscored"] == 6
     assert result.metrics["accuracy"] == 0
-    assert "6 of 6 thoughts have no end: 6 were cut at decoding.max_thinking_tokens" in result.notes["answers"]
+    assert (
+        "6 of 6 thoughts have no end: 6 were cut at decoding.max_thinking_tokens" in result.notes["answers"]
+    )
 
 
 def test_an_empty_answer_may_be_right_and_a_lost_one_never_is(
@@ -126,12 +128,19 @@ def test_an_empty_answer_may_be_right_and_a_lost_one_never_is(
     file = tmp_path / "unanswerable.jsonl"
     file.write_text("".join(f'{{"question": "What is {n}?", "answers": []}}\n' for n in range(5)))
     own = (f"dataset.path={file}", "prompt.num_few_shot=0", "decoding.max_thinking_tokens=4")
-    result = run(*[each for each in endless if each not in FACTS], "model.dtype=float32", "dataset=jsonl", *own)
+    result = run(
+        *[each for each in endless if each not in FACTS], "model.dtype=float32", "dataset=jsonl", *own
+    )
     assert not result.tables["answers"].correct.any()
 
 
-def test_a_context_that_cannot_hold_the_thought(run: Run, endless: tuple[str, ...], self_starter: tuple[str, ...]) -> None:
-    for model in (endless, self_starter):  # refused before anything is read; and once the model began to think
+def test_a_context_that_cannot_hold_the_thought(
+    run: Run, endless: tuple[str, ...], self_starter: tuple[str, ...]
+) -> None:
+    for model in (
+        endless,
+        self_starter,
+    ):  # refused before anything is read; and once the model began to think
         with pytest.raises(ConfigError, match=r"its thought may take 2000 .* the model's context is 2048"):
             run(*model, "decoding.max_thinking_tokens=2000")
 
@@ -191,7 +200,9 @@ def random_thinker(checkpoint: Callable[[str], Path], tmp_path: Path) -> tuple[s
     )
 
 
-def greedy(model: PreTrainedModel, prompt: Sequence[int], most: int, is_end: Callable[[list[int]], bool]) -> list[int]:
+def greedy(
+    model: PreTrainedModel, prompt: Sequence[int], most: int, is_end: Callable[[list[int]], bool]
+) -> list[int]:
     """Tokens of stock generation, one by one without a cache, up to and with the one that ends them."""
     said: list[int] = []
     while len(said) < most and not (said and is_end(said)):
@@ -212,7 +223,10 @@ def test_thought_and_answer_are_those_of_stock_generation(
         assert row.prompt.endswith("?\n<t>")
         prompt = tokenizer(row.prompt, add_special_tokens=False)["input_ids"]
         thought = greedy(
-            model, prompt, THOUGHT, lambda said: said[-1] == tokenizer.eos_token_id or "a" in tokenizer.decode(said)
+            model,
+            prompt,
+            THOUGHT,
+            lambda said: said[-1] == tokenizer.eos_token_id or "a" in tokenizer.decode(said),
         )
         is_over = thought[-1] == tokenizer.eos_token_id
         assert row.n_thinking_tokens == len(thought) - is_over
@@ -226,7 +240,9 @@ def test_thought_and_answer_are_those_of_stock_generation(
     assert {"answered", "empty"} <= seen
 
 
-def check_answer(row: object, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, given: list[int]) -> None:
+def check_answer(
+    row: object, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, given: list[int]
+) -> None:
     """An answer and its log-probabilities, given prompt and thought."""
 
     def is_end(said: list[int]) -> bool:
@@ -253,7 +269,12 @@ class Reader:
         self.store = store
 
     def read(
-        self, prompts: Sequence[Prompt], decoding: DecodingConfig, stop: Sequence[str], *, of_thought: bool = False
+        self,
+        prompts: Sequence[Prompt],
+        decoding: DecodingConfig,
+        stop: Sequence[str],
+        *,
+        of_thought: bool = False,
     ) -> AnswerReading:
         with Progress(Console(file=io.StringIO())) as progress:
             return read_answers(
@@ -267,11 +288,11 @@ class Reader:
                 progress=progress,
             )
 
-    def answers(
-        self, prompts: Sequence[Prompt], decoding: DecodingConfig, *marks: Marks
-    ) -> AnswerReading:
+    def answers(self, prompts: Sequence[Prompt], decoding: DecodingConfig, *marks: Marks) -> AnswerReading:
         thoughts = partial(self.read, of_thought=True)
-        return ThinkingReader(self.read, thoughts, self.tokenizer, marks, None).answers(prompts, decoding, STOPS)
+        return ThinkingReader(self.read, thoughts, self.tokenizer, marks, None).answers(
+            prompts, decoding, STOPS
+        )
 
 
 @pytest.fixture
@@ -280,7 +301,8 @@ def sampled(checkpoint: Callable[[str], Path], tmp_path: Path) -> tuple[Reader, 
     reader = Reader(checkpoint("llama"), tmp_path / "store")
     texts = [f"What is number {number}?<t>" for number in range(12)] + ["Where is it?", "Who was it?"]
     prompts = [
-        Prompt(Question(text, text, ("x",)), text, tuple(reader.tokenizer(text)["input_ids"])) for text in texts
+        Prompt(Question(text, text, ("x",)), text, tuple(reader.tokenizer(text)["input_ids"]))
+        for text in texts
     ]
     decoding = DecodingConfig(
         do_sample=True, num_generations=3, max_new_tokens=ANSWER, max_thinking_tokens=THOUGHT

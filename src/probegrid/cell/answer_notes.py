@@ -45,8 +45,8 @@ def _most(answers: Sequence[Generation], verdicts: Sequence[Judgement]) -> Itera
     lost = Counter(answer.ended for answer in answers if not answer.is_given)
     if lost.total() > MOST * every:
         yield (
-            f"{lost.total()} of {every} thoughts have no end: {lost['length']} were cut at decoding.max_thinking_tokens, "
-            f"{lost['empty']} the model broke off"
+            f"{lost.total()} of {every} thoughts have no end: {lost['length']} were cut at "
+            f"decoding.max_thinking_tokens, {lost['empty']} the model broke off"
         )
     empty = sum(answer.is_given and not answer.text for answer in answers)
     if empty > MOST * every:

@@ -27,4 +27,6 @@ def set_as_configured(tokenizer: PreTrainedTokenizerBase, settings: Mapping[str,
     begins, ends = ids[:1] == [bos], eos is not None and ids[-1:] == [eos]
     if ends or (settings.get("add_bos_token") is True and bos is not None and not begins):
         tokenizer._add_eos_token = False  # a prompt that ends a sequence is not gone on with
-        tokenizer.add_bos_token = begins or settings.get("add_bos_token") is True  # writes the post-processor anew
+        tokenizer.add_bos_token = (
+            begins or settings.get("add_bos_token") is True
+        )  # writes the post-processor anew

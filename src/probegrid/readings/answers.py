@@ -126,7 +126,9 @@ def read_answers(
             progress.say(sentence)
         missing = {prompt.digest: prompt for prompt in prompts if prompt.digest not in done}
         model = open_model()
-        _generate(entry, prompts, missing, length, decoding, stops, tokenizer, model, progress, since, readers)
+        _generate(
+            entry, prompts, missing, length, decoding, stops, tokenizer, model, progress, since, readers
+        )
         entry.merge(_COLUMNS)
         done = _read(entry, set(wanted), None)
     unique = [done[digest] for digest in dict.fromkeys(wanted)]

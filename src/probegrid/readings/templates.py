@@ -63,9 +63,14 @@ class ChatTemplate:
         self._choice = choice
         self._given = {**(kwargs or {})}
         self._variables = {"date_string": DATE_STRING, **self._given}
-        self.marks = marks_of(thinking or ThinkingConfig())
-        """Of thoughts, in what is given and in what is said."""
         found = self._find(choice)
+        self.marks = tuple(
+            marks
+            for marks in marks_of(thinking or ThinkingConfig())
+            # other vendors begin a turn like gpt-oss, and know no channels
+            if not marks.awaits or marks.open in (found or "")
+        )
+        """Of thoughts, in what is given and in what is said."""
         self.source = None if found is None else with_fixed_day(found, str(self._variables["date_string"]))
         self._is_dated = found is not None and (self.source != found or "date_string" in found)
         self._variables |= {
@@ -184,12 +189,7 @@ class ChatTemplate:
         Raises:
             ConfigError: the template is not valid, or refuses such a conversation.
         """
-        if self.source is None:
-            return prompt
-        try:
-            return self.render([{"role": "user", "content": prompt}], add_generation_prompt=True)
-        except TemplateFailure as error:
-            raise ConfigError(f"model.chat_template={self._choice} cannot be rendered: {error}") from error
+        return prompt if self.source is None else self.of_turns([{"role": "user", "content": prompt}])
 
     def of_turns(self, messages: Sequence[Mapping[str, str]], prefill: str | None = None) -> str:
         """The text the model reads for a conversation that it goes on with.
@@ -204,6 +204,15 @@ class ChatTemplate:
         Raises:
             ConfigError: the template is not valid, or refuses such a conversation.
         """
+        text = self._of_turns(messages, prefill)
+        if messages[-1]["content"].strip() not in text:
+            raise ConfigError(
+                f"model.chat_template={self._choice} does not show the user's words as they are; give another "
+                "template, or ask in plain text with model.chat_template=none."
+            )
+        return text
+
+    def _of_turns(self, messages: Sequence[Mapping[str, str]], prefill: str | None) -> str:
         system, *others = messages
         if system["role"] != "system":
             return self._continued(messages, prefill)
@@ -242,16 +251,41 @@ class ChatTemplate:
         Raises:
             TemplateFailure: the template is not valid, or refuses such a conversation.
         """
+        said: list[dict[str, Any]] = [dict(message) for message in messages]
+        if self._takes_parts:
+            said = [{**message, "content": _part(message["content"])} for message in said]
+        return self._apply(said, add_generation_prompt, continue_final_message, told or {})
+
+    @cached_property
+    def _takes_parts(self) -> bool:
+        """Whether a content is shown as a list of parts alone: templates of image-text models drop a mere text."""
+
+        def shows(content: Any) -> bool:
+            asked = [{"role": "user", "content": content}]
+            try:
+                return PLACEHOLDER in self._apply(asked, True, False, {})
+            except TemplateFailure:
+                return False
+
+        return not shows(PLACEHOLDER) and shows(_part(PLACEHOLDER))
+
+    def _apply(
+        self,
+        messages: list[dict[str, Any]],
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        told: Mapping[str, Any],
+    ) -> str:
         from jinja2 import TemplateError
 
         try:
             rendered = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
+                messages,
                 chat_template=self.source,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
                 tokenize=False,
-                **{**self._variables, **(told or {})},
+                **{**self._variables, **told},
             )
         except (TemplateError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise TemplateFailure(str(error) or type(error).__name__) from error  # it is a program of its own
@@ -263,6 +297,11 @@ class ChatTemplate:
             "input_ids"
         ]
         return ids
+
+
+def _part(text: str) -> list[dict[str, str]]:
+    """A text as a content of parts."""
+    return [{"type": "text", "text": text}]
 
 
 def with_fixed_day(source: str, date_string: str) -> str:
