@@ -310,7 +310,7 @@ def reading_metrics(answers: JudgedAnswers, seed: int) -> dict[str, float]:
     f1 = mean_estimate([verdict.f1 for verdict in answers.verdicts], alone, is_share=True)
     given = [answer for answer in reading.greedy if answer.is_given]
     if alone is not None:
-        alone = [group for group, answer in zip(groups, reading.greedy, strict=True) if answer.is_given]
+        alone = [group for group, answer in zip(alone, reading.greedy, strict=True) if answer.is_given]
     means = {
         "nll_mean": [-sum_logprob(answer) for answer in given],
         "mean_nll_mean": [-mean_logprob(answer) for answer in given],
