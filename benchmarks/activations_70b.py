@@ -187,7 +187,7 @@ def read_conversations(file: Path) -> tuple[Passage, ...]:
     data = load_ntml(NtmlConfig(path=str(file), num_samples=1_000_000))
     checkpoint = find_checkpoint(model_config)
     tokenizer = load_tokenizer(checkpoint, model_config)
-    template = ChatTemplate.of_conversations(tokenizer, None, {})
+    template = ChatTemplate.of_conversations(tokenizer, model_config)
     passages = statement_passages(
         data, Position.statement_end, tokenizer, template, context=checkpoint.context
     )

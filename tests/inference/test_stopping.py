@@ -43,8 +43,10 @@ def end(
         ([b" Paris", b".\n\n"], 2, "Paris."),
         ([b" Paris", b" \n"], 1, "Paris"),
         ([b" Paris", b" ", b"\n"], 2, "Paris"),
-        ([b"\n"], 0, ""),
-        ([b" \n"], 0, ""),
+        ([b"\n", b"Paris", b"\n"], 2, "Paris"),
+        ([b" \n\n", b" ", b"Paris", b".\n"], 4, "Paris."),
+        ([b"\n\n", b"Question", b":"], 1, ""),
+        ([b"\n\nQuestion:"], 0, ""),
         ([b" Paris", b" Quest", b"ion", b":"], 1, "Paris"),
         ([b" Paris.", b"Quest", b"ion:", b" Who"], 1, "Paris."),
         ([b" Paris. Q", b"uestion:"], 1, "Paris. "[:-1]),
@@ -57,6 +59,27 @@ def test_tokens_before_the_stop_are_kept_and_one_that_holds_text_and_the_stop(
     pieces: list[bytes], kept: int, text: str
 ) -> None:
     assert end(pieces) == Ending(kept, text, "stop")
+
+
+def test_white_space_before_an_answer_is_not_its_end() -> None:
+    assert end([b"\n", b" \n\n", b"\t"]) is None
+    assert end([b"\n", b" \n"], eos=True) == Ending(2, "", "eos")
+    # a stop that begins in the white space and holds more is one
+    assert end([b"\n\n", b"Q", b":"], stops=["\n\nQ:"]) == Ending(0, "", "stop")
+    assert end([b"\n\n", b"Q", b":"], stops=["\nQ:"]) == Ending(0, "", "stop")
+    assert end([b"\n\n", b"Q", b":\n"], stops=["\n", "Q:"]) == Ending(1, "", "stop")
+
+
+def test_marks_that_are_special_tokens_end_a_thought_where_they_are_shown() -> None:
+    class Special(Pieces):
+        def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+            shown = [token for token in token_ids if not (skip_special_tokens and token == 1)]
+            return super().decode(shown, skip_special_tokens=False)
+
+    pieces = Special([b"hm", b"[/THINK]"])
+    assert StopRule(pieces, ["[/THINK]"], [EOS]).ending([0, 1]) is None
+    shown = StopRule(pieces, ["[/THINK]"], [EOS], count_stop=True, shows_special=True)
+    assert shown.ending([0, 1]) == Ending(2, "hm", "stop")
 
 
 @pytest.mark.parametrize(
@@ -108,12 +131,21 @@ def test_any_text_in_any_pieces_ends_at_its_first_stop(text: str, marks: set[int
     pieces = cut(text.encode(), marks)
     found = end(pieces, stops=sorted(stops))
     seen = [b"".join(pieces[: count + 1]).decode(errors="replace") for count in range(len(pieces))]
-    last = next((so_far for so_far in seen if any(stop in so_far for stop in stops)), None)
+    last = next((so_far for so_far in seen if any(places(so_far, stop) for stop in stops)), None)
     if last is None:
         assert found is None
         return
-    begin = min(place for place in map(last.find, stops) if place >= 0)
+    begin = min(place for stop in stops for place in places(last, stop))
     assert found == Ending(count_kept(pieces, text, begin), text[:begin].strip(), "stop")
+
+
+def places(text: str, stop: str) -> list[int]:
+    """Where a stop stands in a text, not all of it in the white space that the text begins with."""
+    return [
+        place
+        for place in range(len(text))
+        if text.startswith(stop, place) and text[: place + len(stop)].strip()
+    ]
 
 
 def count_kept(pieces: list[bytes], text: str, begin: int) -> int:

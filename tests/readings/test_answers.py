@@ -26,7 +26,7 @@ from probegrid.inference.shared_prefix import SharedPrefixDecoder
 from probegrid.models.load import LoadedModel
 from probegrid.planning.plan import Limits
 from probegrid.progress import Progress
-from probegrid.readings.answers import AnswerReading, read_answers
+from probegrid.readings.answers import AnswerReading, Stops, read_answers
 from probegrid.readings.prompts import Prompt, build_prompts, choose_shots
 from probegrid.readings.store import Entry
 from probegrid.readings.templates import ChatTemplate
@@ -70,7 +70,7 @@ class Reader:
             reading = read_answers(
                 self.prompts,
                 DecodingConfig(max_new_tokens=12, batch_size=batch_size, **decoding),
-                PromptConfig().stop,
+                Stops(tuple(PromptConfig().stop)),
                 description={"model": "random"},
                 store_dir=str(self.store / store),
                 tokenizer=self.tokenizer,

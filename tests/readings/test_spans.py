@@ -18,14 +18,13 @@ from probegrid.errors import CheckpointError, ConfigError, DataError
 from probegrid.inference.generation import Generation
 from probegrid.readings.answers import AnswerReading
 from probegrid.readings.prompts import Prompt
+from probegrid.readings.rendering import rendered
 from probegrid.readings.spans import (
     Passage,
     Position,
     answer_passages,
-    render,
     statement_passages,
     token_span,
-    unseen_system_texts,
 )
 from probegrid.readings.templates import ChatTemplate
 
@@ -35,13 +34,6 @@ LLAMA = (
     "{{- bos_token }}{%- for message in messages %}"
     "{{- '<|' + message['role'] + '|>' + '\n\n' + message['content'] | trim + eos_token }}{%- endfor %}"
 )
-DATED = "{{ strftime_now('%d %b %Y') if date_string is not defined else date_string }}" + LLAMA
-ALTERNATING = (
-    "{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant') }}{% endif %}"
-    "[{{ message['content'] }}]{% endfor %}"
-)
-SHOUTING = "{% for message in messages %}{{ message['content'] | upper }}{% endfor %}"
 TEMPLATES = {"plain": None, "embedded": embedded.CHAT_TEMPLATE, "trimming": LLAMA}
 
 
@@ -102,13 +94,13 @@ def test_spans_decode_to_their_statements(template: str, pieces: list[tuple[str,
 @settings(max_examples=80, deadline=None)
 @given(pieces=st.lists(st.tuples(gaps, statements), min_size=1, max_size=4))
 def test_positions_follow_from_the_span(pieces: list[tuple[str, str]]) -> None:
-    one = conversation(pieces)
+    one = conversation(pieces, before=(Message("user", "Go"),))
     source = TEMPLATES["embedded"]
     spans = passage(one, Position.statement_mean, source).spans
     assert passage(one, Position.statement_end, source).spans == tuple((end - 1, end) for _, end in spans)
     after = passage(one, Position.next_token, source)
     assert after.spans == tuple((end, end + 1) for _, end in spans)
-    text, _ = render(one, chat(source))
+    text = rendered(one, chat(source)).text
     whole = tokenizer()(text, add_special_tokens=False)["input_ids"]
     last = passage(one, Position.last, source)
     assert list(last.token_ids) == whole
@@ -154,45 +146,6 @@ def test_a_template_brings_its_own_special_tokens_and_plain_text_gets_the_tokeni
         assert ids[0] == tokenizer().bos_token_id
 
 
-def test_plain_text_is_the_contents_with_blank_lines_between() -> None:
-    one = conversation(
-        [("So: ", "it is.")], before=(Message("system", "Be true."), Message("user", "Is it?"))
-    )
-    assert render(one, chat(None)) == ("Be true.\n\nIs it?\n\nSo: it is.", 18)
-
-
-def test_the_users_words_are_not_taken_for_the_assistants() -> None:
-    one = conversation([("", "Rome.")], before=(Message("user", "Rome. Rome."),))
-    text, start = render(one, chat(LLAMA))
-    assert text[start:].startswith("Rome.</s>")
-    assert "Rome" not in text[start + 5 :]
-
-
-def test_a_reading_is_the_same_every_day() -> None:
-    text, _ = render(conversation([("", "Rome.")]), chat(DATED))
-    assert text.startswith("26 Jul 2024")
-
-
-def test_content_that_a_template_strips() -> None:
-    one = conversation([(" \n ", "Rome is in Italy."), (" ", "No. \n")])
-    padded = Conversation(one.id, one.messages, one.statements[:1])
-    text, start = render(padded, chat(LLAMA))
-    assert text[start + 3 :].startswith("Rome is in Italy.")
-    assert decoded(passage(padded, Position.statement_mean, LLAMA), 0).strip() == "Rome is in Italy."
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        (SHOUTING, "does not show the assistant's content of conversation c"),
-        (ALTERNATING, "refuses conversation c with its roles assistant .*must alternate"),
-    ],
-)
-def test_templates_that_do_not_fit(source: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        passage(conversation([("", "Rome is in Italy.")]), Position.statement_end, source)
-
-
 def test_offsets_that_are_wrong_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     one = conversation([("1. ", "Rome is in Italy."), ("\n2. ", "Peru.")])
     shifted = embedded.build(64)
@@ -212,7 +165,10 @@ def test_no_token_after_the_statement() -> None:
     one = conversation([("", "Rome is in Italy.")])
     with pytest.raises(DataError, match="no token comes after statement c/0 of conversation c"):
         passage(one, Position.next_token)
-    assert passage(one, Position.next_token, embedded.CHAT_TEMPLATE).token_ids[-1] == tokenizer().eos_token_id
+    told = conversation([("", "Rome is in Italy.")], before=(Message("user", "Go"),))
+    assert (
+        passage(told, Position.next_token, embedded.CHAT_TEMPLATE).token_ids[-1] == tokenizer().eos_token_id
+    )
 
 
 def test_the_context_bounds_what_is_read_and_not_what_follows() -> None:
@@ -298,14 +254,3 @@ def test_the_end_of_a_statement_is_its_last_character_and_never_the_end_of_the_t
     for index, statement in enumerate(one.statements):
         assert statement.text.strip()[-1] in decoded(found, index)
         assert str(tokenizer().eos_token) not in decoded(found, index)
-
-
-def test_a_system_text_that_a_template_leaves_out_is_counted() -> None:
-    told = conversation([("", "A.")], (Message("system", "You will lie."), Message("user", "Go")))
-    untold = conversation([("", "A.")], (Message("user", "Go"),))
-    data = StatementSet((told, untold, told))
-    without = (
-        "{% for message in messages if message['role'] != 'system' %}[{{ message['content'] }}]{% endfor %}"
-    )
-    assert unseen_system_texts(data, chat(without)) == 2
-    assert unseen_system_texts(data, chat(LLAMA)) == unseen_system_texts(data, chat(None)) == 0

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from probegrid.cell.answer_notes import notes_on_answers, thought_metrics
 from probegrid.cell.gather import Gathered, JudgedAnswers, entailments_of
 from probegrid.cell.outcome import Outcome
 from probegrid.data.example import Question
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from probegrid.cell.cell import Cell
+    from probegrid.inference.generation import Generation
     from probegrid.probes.base import Entails
     from probegrid.readings.session import ModelSession
 
@@ -57,6 +59,7 @@ def score_answers(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: M
     assert answers is not None
     with entailments_of(cell, session, answers) as entailments:
         scores = probe.score(scoring_of(cell, gathered, entailments))
+    scores = replace(scores, own=_of_given(scores.own, answers.reading, samples=cell.needs.samples > 0))
     notes = [*scores.notes, *(note for replies in gathered.asked.values() for note in replies.notes)]
     read_s = gathered.read_s
     if entailments is not None:
@@ -64,9 +67,24 @@ def score_answers(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: M
     return ScoredAnswers(answers, scores, notes, read_s)
 
 
+def _of_given(scores: Sequence[float], reading: AnswerReading, *, samples: bool) -> list[float]:
+    """The scores, none of a question without an answer: a thought that did not end says nothing of one.
+
+    Args:
+        scores: of the questions.
+        reading: their answers.
+        samples: whether the score is of the samples too.
+    """
+    return [
+        score if all(each.is_given for each in (found if samples else found[:1])) else math.nan
+        for score, found in zip(scores, reading.generations, strict=True)
+    ]
+
+
 def answer_outcome(cell: Cell, probe: AnswerProbe, scored: ScoredAnswers, session: ModelSession) -> Outcome:
     """Evaluate the scores."""
-    for note in scored.notes:
+    about = notes_on_answers(scored.answers.reading.greedy, scored.answers.verdicts).get("answers")
+    for note in (*scored.notes, *([about] if about else [])):
         session.progress.say(note)
     return _evaluated(cell, probe, scored.answers, scored.scores, scored.notes, scored.read_s)
 
@@ -116,10 +134,7 @@ def _evaluated(
         said["n_not_extracted"] = (
             f"in {missing:.0f} of {len(table.labels)} answers nothing was found to judge, and they count as wrong"
         )
-    if empty := metrics["n_empty"]:
-        said["n_empty"] = f"{empty:.0f} answers have no text; their likelihood is that of their stop alone"
-    if cut := metrics["n_ended_length"]:
-        said["n_ended_length"] = f"{cut:.0f} answers were cut at decoding.max_new_tokens"
+    said |= notes_on_answers(answers.reading.greedy, answers.verdicts)
     return Outcome(
         metrics=metrics,
         notes=said,
@@ -138,7 +153,7 @@ def _of_all(table: ScoreTable, seed: int) -> dict[str, float]:
 
 def answer_tables(answers: JudgedAnswers) -> dict[str, pa.Table]:
     """``answers.parquet``, and ``samples.parquet`` where there are samples."""
-    table = answers_table(answers.reading, answers.verdicts)
+    table = _with_thoughts(answers_table(answers.reading, answers.verdicts), answers.reading.greedy)
     if answers.extracted is not None:
         table = _with_extracted(table, answers.extracted)
     if answers.judged is not None:
@@ -147,8 +162,20 @@ def answer_tables(answers: JudgedAnswers) -> dict[str, pa.Table]:
     if answers.options is not None:
         tables["options"] = answers.options.table()
     if len(answers.reading.generations[0]) > 1:
-        tables["samples"] = samples_table(answers.reading)
+        samples = [sample for found in answers.reading.generations for sample in found[1:]]
+        tables["samples"] = _with_thoughts(samples_table(answers.reading), samples)
     return tables
+
+
+def _with_thoughts(table: pa.Table, answers: Sequence[Generation]) -> pa.Table:
+    """``thinking`` and ``n_thinking_tokens``, where any answer was thought about; null: one was not."""
+    import pyarrow as pa
+
+    if all(answer.thinking is None for answer in answers):
+        return table
+    lengths = [None if answer.thinking is None else len(answer.thinking_ids) for answer in answers]
+    table = table.append_column("thinking", pa.array([answer.thinking for answer in answers], pa.string()))
+    return table.append_column("n_thinking_tokens", pa.array(lengths, pa.int32()))
 
 
 def _with_extracted(table: pa.Table, extracted: Sequence[Extracted | None]) -> pa.Table:
@@ -280,19 +307,24 @@ def reading_metrics(answers: JudgedAnswers, seed: int) -> dict[str, float]:
     seconds = max(reading.read_s, 1e-9)
     alone = _groups_of(answers)
     ended = Counter(str(answer.ended) for answer in reading.greedy)
+    f1 = mean_estimate([verdict.f1 for verdict in answers.verdicts], alone, is_share=True)
+    given = [answer for answer in reading.greedy if answer.is_given]
+    if alone is not None:
+        alone = [group for group, answer in zip(alone, reading.greedy, strict=True) if answer.is_given]
     means = {
-        "nll_mean": [-sum_logprob(answer) for answer in reading.greedy],
-        "mean_nll_mean": [-mean_logprob(answer) for answer in reading.greedy],
-        "perplexity_mean": [perplexity(answer) for answer in reading.greedy],
-        "n_tokens_mean": [float(len(answer.token_ids)) for answer in reading.greedy],
+        "nll_mean": [-sum_logprob(answer) for answer in given],
+        "mean_nll_mean": [-mean_logprob(answer) for answer in given],
+        "perplexity_mean": [perplexity(answer) for answer in given],
+        "n_tokens_mean": [float(len(answer.token_ids)) for answer in given],
     }
     scored = {} if answers.options is None else answers.options.metrics(seed)
     return {
         **extraction_metrics(answers),
         **_asking(answers),
         **scored,
-        **flat({"f1": mean_estimate([verdict.f1 for verdict in answers.verdicts], alone, is_share=True)}),
-        **flat({name: mean_estimate(values, alone) for name, values in means.items()}),
+        **flat({"f1": f1}),
+        **(flat({name: mean_estimate(values, alone) for name, values in means.items()}) if given else {}),
+        **thought_metrics(reading.greedy),
         "n_empty": ended["empty"],
         "n_ended_stop": ended["stop"],
         "n_ended_eos": ended["eos"],

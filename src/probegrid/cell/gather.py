@@ -19,6 +19,7 @@ from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.extraction import Extracted
 from probegrid.probes import Of
 from probegrid.readings.asks import Replies, put
+from probegrid.readings.options import without_thoughts
 from probegrid.readings.spans import Passage, Position, answer_passages, sample_passages
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ def _judged(
 def _options(cell: Cell, data: QuestionSet, session: ModelSession) -> ScoredOptions | None:
     if not cell.options:
         return None
-    reading = session.options([prompt.token_ids for prompt in cell.prompts], cell.options)
+    prompts = without_thoughts(cell.prompts, session.template)
+    reading = session.options([prompt.token_ids for prompt in prompts], cell.options)
     return ScoredOptions(data.questions, cell.config.prompt.score_options, reading)
 
 

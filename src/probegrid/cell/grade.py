@@ -67,8 +67,11 @@ class Grader:
         return replace(verdict, correct=said >= self.rule.threshold)
 
     def judged_part(self, question: Question, answer: Generation) -> Extracted | None:
-        """The part of an answer that is judged; all of it where nothing is looked for."""
-        return self._extract(question, answer) if self.extracts else Extracted(answer.text, "text")
+        """The part of an answer that is judged; all of it where nothing is looked for, but never a thought."""
+        if self.extracts:
+            return self._extract(question, answer)
+        text = without_thought(answer.text) if answer.is_given else None
+        return None if text is None else Extracted(text.strip(), "text")
 
     def _extract(self, question: Question, answer: Generation) -> Extracted | None:
         text, is_whole = without_thought(answer.text), answer.ended != "length"

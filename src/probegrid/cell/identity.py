@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.evaluation.rules import find_rule
-from probegrid.readings.identity import describe_decoding, describe_device_map, describe_model
+from probegrid.readings.identity import describe_decoding, describe_device_map, describe_model, not_default
 from probegrid.readings.options import digest_of_options
 from probegrid.readings.store import key_of
 
 if TYPE_CHECKING:
     from probegrid.cell.cell import Cell, Statements
+    from probegrid.schema import Config
 
-RESULT_FORMAT = 6
+RESULT_FORMAT = 7
 """Raised whenever the same readings would give another result than before."""
 
 OURS = "probegrid."
@@ -106,6 +107,7 @@ def _reading(cell: Cell) -> dict[str, Any]:
         described |= {
             "prompts": [prompt.digest for prompt in cell.prompts],
             "decoding": describe_decoding(cell.config.decoding, cell.config.prompt.stop),
+            **_thinking(cell.config),
             **({"options": _options(cell)} if cell.options else {}),
             **({"answer_pattern": pattern} if (pattern := cell.config.prompt.answer_pattern) else {}),
             "worked": {
@@ -116,6 +118,15 @@ def _reading(cell: Cell) -> dict[str, Any]:
     if cell.statements is not None:
         described["passages"] = [passage.digest for passage in cell.statements.passages]
     return described
+
+
+def _thinking(config: Config) -> dict[str, Any]:
+    """How long a thought may be and by what it is known, where either is no default."""
+    longest = not_default(config.decoding).get("max_thinking_tokens")
+    return {
+        **({"max_thinking_tokens": longest} if longest else {}),
+        **({"thinking": marks} if (marks := not_default(config.model.thinking)) else {}),
+    }
 
 
 def _options(cell: Cell) -> list[str]:

@@ -17,7 +17,7 @@ from probegrid.errors import ConfigError
 from probegrid.evaluation.rules import Judge
 from probegrid.readings.options import check_fit, continuations_of
 from probegrid.readings.prompts import Prompt
-from probegrid.readings.templates import ChatTemplate
+from probegrid.readings.templates import OWN, ChatTemplate
 from probegrid.schema import Config, ModelConfig, QuantizationConfig
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def ask_judge(
         return {}, 0.0
     checkpoint, template = cell.judge.checkpoint, _template(cell.judge)
     second = session.of_another(_config(cell.config), checkpoint, cell.judge.tokenizer)
-    texts = [template(judge_prompt(question, text)) for (_, text), question in asked.items()]
+    texts = [template.closed(template(judge_prompt(question, text))) for (_, text), question in asked.items()]
     prompts = [
         Prompt(question, text, tuple(ids))
         for question, text, ids in zip(asked.values(), texts, template.tokenize(texts), strict=True)
@@ -125,4 +125,4 @@ def _config(config: Config) -> Config:
 
 def _template(model: Model) -> ChatTemplate:
     """The second model's own chat template, where it has one."""
-    return ChatTemplate.of_conversations(model.tokenizer, None)
+    return ChatTemplate(model.tokenizer, OWN if model.tokenizer.chat_template else None)

@@ -16,7 +16,7 @@ from probegrid.errors import NotAtHand, UserError
 from probegrid.hardware.machine import visible_gpus
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.models.classifier import find_classifier
-from probegrid.schema import DatasetConfig, ModelConfig, Resources
+from probegrid.schema import DatasetConfig, ModelConfig, Resources, ThinkingConfig
 
 if TYPE_CHECKING:
     from probegrid.data.example import QuestionSet, StatementSet
@@ -131,4 +131,11 @@ class Lookup:
 
 def _identity(model: ModelConfig) -> ModelConfig:
     """A model's config without what does not say which checkpoint it is."""
-    return replace(model, architecture=None, resources=Resources(), chat_template=None, template_kwargs={})
+    return replace(
+        model,
+        architecture=None,
+        resources=Resources(),
+        chat_template=None,
+        template_kwargs={},
+        thinking=ThinkingConfig(),
+    )

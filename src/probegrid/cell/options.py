@@ -15,7 +15,7 @@ from probegrid.data.example import Question, QuestionSet
 from probegrid.data.options import LETTERS
 from probegrid.errors import ConfigError
 from probegrid.evaluation.summary import evaluate_answers, flat, mean_estimate
-from probegrid.readings.options import Continuations, check_fit, continuations_of
+from probegrid.readings.options import Continuations, check_fit, continuations_of, without_thoughts
 from probegrid.schema import OptionScores, PromptConfig
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def options_to_read(
             f"prompt.score_options={config.score_options.name} scores options, and question {without.id} has none; set "
             "prompt.score_options=none, or name them with dataset.options_column."
         )
+    prompts = without_thoughts(prompts, template)
     options = continuations_of(
         prompts,
         lambda prompt: written_options(prompt.question, config.score_options),

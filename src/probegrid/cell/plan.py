@@ -25,6 +25,7 @@ from probegrid.planning.replicas import AUTO
 from probegrid.planning.workload import TOKEN_ESTIMATES, Workload, activation_workload, question_workload
 from probegrid.probes import Kind, resolve_layers
 from probegrid.readings.prompts import shared_prefix
+from probegrid.readings.thinking import marks_of, open_in
 from probegrid.schema import Architecture, CellSpec, Config, DeviceMapConfig
 
 if TYPE_CHECKING:
@@ -209,6 +210,8 @@ def workload_of(cell: Cell) -> Workload:
         tokens = [prompt.token_ids for prompt in cell.prompts]
         prefix = shared_prefix(tokens)
         work = question_workload(len(tokens), config.prompt, config.decoding)
+        if open_in(cell.prompts[0].text, marks_of(config.model.thinking)) is not None:
+            work = replace(work, new_tokens=work.new_tokens + config.decoding.max_thinking_tokens)
         return work.counted([len(ids) - prefix for ids in tokens], prefix)
     read = [cell.statements, *cell.transfer.values()]
     lengths = [len(passage.token_ids) for statements in read for passage in statements.passages]

@@ -6,7 +6,7 @@ refuses all refuse, with the same words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ from probegrid.models.checkpoint import Checkpoint
 from probegrid.probes import Kind, Needs, Probe, TrainedProbe, resolve_layers
 from probegrid.readings.asks import check_choices, draw_worked
 from probegrid.readings.prompts import Prompt, build_prompts, check_lengths, choose_shots
+from probegrid.readings.rendering import notes_on
 from probegrid.readings.spans import (
     ANSWER_POSITIONS,
     STATEMENT_POSITIONS,
@@ -33,7 +34,6 @@ from probegrid.readings.spans import (
     Position,
     check_position,
     statement_passages,
-    unseen_system_texts,
 )
 from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import CellSpec, Config
@@ -108,7 +108,7 @@ def _of_questions(spec: CellSpec, probe: Probe, needs: Needs, data: QuestionSet,
     model = _model(config, lookup)
     layers = _layers(needs, Kind.questions, model.checkpoint)
     shots = choose_shots(data, config.prompt)
-    template = ChatTemplate(model.tokenizer, config.model.chat_template, config.model.template_kwargs)
+    template = ChatTemplate.of_questions(model.tokenizer, config.model)
     prompts = _prompts(config, data.questions, shots, template, model, lookup)
     worked = {}
     for name, ask in needs.asks.items():
@@ -119,7 +119,7 @@ def _of_questions(spec: CellSpec, probe: Probe, needs: Needs, data: QuestionSet,
         spec,
         probe,
         needs,
-        data,
+        replace(data, notes=(*data.notes, *_notes_on_asking(config, template, prompts))),
         model,
         prompts=prompts,
         options=options_to_read(data, prompts, config.prompt, template, model.checkpoint.context),
@@ -197,36 +197,38 @@ def _prompts(
     )
     prompts = lookup.prompts(description, lambda: build_prompts(questions, shots, config.prompt, template))
     if prompts:
-        check_lengths(prompts, config.decoding.max_new_tokens, model.checkpoint.context)
+        thinks = template.thought_before(prompts[0].text) is not None
+        room = config.decoding.max_thinking_tokens if thinks else 0
+        check_lengths(prompts, config.decoding.max_new_tokens, model.checkpoint.context, thought=room)
     return prompts
+
+
+def _notes_on_asking(config: Config, template: ChatTemplate, prompts: tuple[Prompt, ...]) -> Iterator[str]:
+    """What a result says of how its questions are asked."""
+    yield from template.notes()
+    if prompts and template.thought_before(prompts[0].text) is not None:
+        yield (
+            "the chat template begins a thought, which comes before each answer: "
+            f"decoding.max_thinking_tokens={config.decoding.max_thinking_tokens}"
+        )
 
 
 def passages_of(data: StatementSet, position: Position, model: Model, config: Config) -> tuple[Passage, ...]:
     """Render, tokenize and locate: conversations use the tokenizer's own template wherever it has one."""
-    template, context = _template_of_conversations(model, config), model.checkpoint.context
-    return statement_passages(data, position, model.tokenizer, template, context=context)
-
-
-def _template_of_conversations(model: Model, config: Config) -> ChatTemplate:
-    return ChatTemplate.of_conversations(
-        model.tokenizer, config.model.chat_template, config.model.template_kwargs
-    )
+    template = ChatTemplate.of_conversations(model.tokenizer, config.model)
+    context, bare = model.checkpoint.context, config.prompt.render
+    return statement_passages(data, position, model.tokenizer, template, context=context, bare=bare)
 
 
 def _as_seen(data: StatementSet, model: Model, config: Config) -> StatementSet:
-    """The statements with what is to be known of system texts that the model's template leaves out.
+    """The statements with what is to be known of how they are read.
 
     A system prompt that the model never saw leaks nothing, and a result must not say that it was kept.
     """
-    unseen = unseen_system_texts(data, _template_of_conversations(model, config))
-    if not unseen:
-        return data
-    is_all = unseen == len(data.conversations)
-    note = (
-        f"the chat template does not show the system text of {'any' if is_all else unseen} of the "
-        f"{len(data.conversations)} conversations: the model never sees it"
-    )
-    return replace(data, notes=(*data.notes, note), leaks=() if is_all else data.leaks)
+    template = ChatTemplate.of_conversations(model.tokenizer, config.model)
+    notes, unseen = notes_on(data, template, config.prompt.render, model.tokenizer)
+    leaks = () if unseen == len(data.conversations) else data.leaks
+    return replace(data, notes=(*data.notes, *notes), leaks=leaks)
 
 
 def _transfer(

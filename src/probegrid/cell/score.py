@@ -26,7 +26,17 @@ from probegrid.readings.identity import anywhere, describe_model
 from probegrid.readings.session import ModelSession
 from probegrid.readings.spans import Position
 from probegrid.readings.store import key_of
-from probegrid.schema import CellSpec, Config, ModelConfig, QuantizationConfig, to_plain, typed
+from probegrid.schema import (
+    CellSpec,
+    Config,
+    ModelConfig,
+    PromptConfig,
+    QuantizationConfig,
+    StatementRendering,
+    plain_values,
+    to_plain,
+    typed,
+)
 from probegrid.tracking import record
 from probegrid.tracking.integrity import damage_of, said
 from probegrid.tracking.provenance import provenance, versions
@@ -138,7 +148,7 @@ def _probe_folder(config: Config) -> Path:
 
 
 def _on_its_model(config: Config, folder: Path) -> Config:
-    """The config with the model and the quantization of the cell that saved the probe.
+    """The config with the model, the quantization and the rendering of statements of the cell that saved the probe.
 
     Raises:
         ConfigError: the folder asks for code to run that the command line does not allow, or holds what is no config.
@@ -146,6 +156,7 @@ def _on_its_model(config: Config, folder: Path) -> Config:
     stored = record.read_config(folder.parent, folder.name)
     try:
         model, quantization = dict(stored["model"]), dict(stored["quantization"])
+        render = dict(stored["prompt"]).get("render", StatementRendering.plain.name)
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{folder}/config.yaml names no model; give the folder of a done cell.") from error
     wanted = ModelConfig()
@@ -158,7 +169,10 @@ def _on_its_model(config: Config, folder: Path) -> Config:
         model[key] = getattr(config.model, key)
     try:
         return replace(
-            config, model=typed(ModelConfig, model), quantization=typed(QuantizationConfig, quantization)
+            config,
+            model=typed(ModelConfig, model),
+            quantization=typed(QuantizationConfig, quantization),
+            prompt=typed(PromptConfig, {**plain_values(config.prompt), "render": render}),
         )
     except ConfigError as error:
         raise ConfigError(f"{folder}/config.yaml is not of this version: {error}.") from error

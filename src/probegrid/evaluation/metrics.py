@@ -133,6 +133,11 @@ METRICS: dict[str, MetricInfo] = {
     "n_ended_stop": MetricInfo("number of answers that ended at a stop text", "examples", None),
     "n_ended_eos": MetricInfo("number of answers that the model ended itself", "examples", None),
     "n_ended_length": MetricInfo("number of answers that were cut at the longest length", "examples", False),
+    "n_thoughts": MetricInfo("number of answers that the model thought about first", "examples", None),
+    "n_thinking_tokens_mean": MetricInfo("mean length of a thought", "tokens", None),
+    "n_without_answer": MetricInfo(
+        "number of thoughts that did not end: no answer followed", "examples", False
+    ),
     "n_correct": MetricInfo("number of examples whose label is true", "examples", None),
     "f1": MetricInfo(
         "mean token F1 of the answers, the best over each one's references; of a trained probe, harmonic mean of "

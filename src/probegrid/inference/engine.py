@@ -6,7 +6,7 @@ Knows decoders, the memory of devices and the settings of decoding.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,8 @@ class Engine:
         stop: Sequence[str],
         *,
         longest: int,
+        ends: Collection[int] = (),
+        shows_special: bool = False,
     ) -> None:
         """Read the prefix.
 
@@ -55,11 +57,19 @@ class Engine:
             decoding: the settings of generation.
             stop: strings that end an answer.
             longest: tokens of the longest prompt, the prefix included.
+            ends: tokens that end an answer, besides those that the checkpoint and its tokenizer name.
+            shows_special: whether special tokens are text, in which stops may stand.
         """
         started = time.perf_counter()
         model = loaded.model
-        eos = sorted({*loaded.eos_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])})
-        self._rule = StopRule(tokenizer, stop, eos, count_stop=decoding.count_stop)
+        own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        self._rule = StopRule(
+            tokenizer,
+            stop,
+            sorted({*loaded.eos_ids, *own, *ends}),
+            count_stop=decoding.count_stop,
+            shows_special=shows_special,
+        )
         self._decoding = decoding
         self._sampling = Sampling(
             decoding.num_generations if decoding.do_sample else 0, decoding.temperature, decoding.seed

@@ -8,6 +8,7 @@ Notation: B rows, V vocabulary.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +67,17 @@ class Generation:
     """Natural-log probability of the first token that was generated, were it a stop: all there is of an answer that
     ends at once."""
     ended: str
-    """``stop``, ``eos`` or ``length``; ``empty`` for an answer without text, however it ended."""
+    """``stop``, ``eos`` or ``length``; ``empty`` for an answer without text, however it ended; ``length`` also for a
+    thought that was cut off, behind which there is no answer."""
+    thinking_ids: tuple[int, ...] = ()
+    """Tokens of the thought before it, marks included: they stand between the prompt and the answer."""
+    thinking: str | None = None
+    """The thought; None: there was none."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there is an answer, be it empty: behind a thought that did not end there is none."""
+        return self.thinking is None or not math.isnan(self.first_logprob)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,9 @@ class Ending:
 class StopRule:
     """Ends an answer at an end-of-sequence token or at the first of several strings.
 
-    ``count_stop`` makes the tokens of the stop itself part of ``kept``.
+    The white space that an answer begins with is not its end: models of conversations often begin a line first.
+    ``count_stop`` makes the tokens of the stop itself part of ``kept``; ``shows_special`` takes special tokens as text,
+    by which thoughts are marked.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class StopRule:
         eos_ids: Sequence[int],
         *,
         count_stop: bool = False,
+        shows_special: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._stops = tuple(stop_strings)
         self._eos = frozenset(eos_ids)
         self._count_stop = count_stop
+        self._shows_special = shows_special
         self._last_characters = frozenset(stop[-1] for stop in stop_strings)
         self._may_complete = cache(self._holds_last_character)
 
@@ -78,7 +82,10 @@ class StopRule:
         if not self._may_complete(token_ids[-1]):
             return None
         text = self._text(token_ids)
-        begins = [begin for begin in map(text.find, self._stops) if begin >= 0]
+        said = len(text) - len(text.lstrip())
+        # one that ends in the leading white space is none; one that begins there and ends behind it is
+        begins = [text.find(stop, max(0, said - len(stop) + 1)) for stop in self._stops]
+        begins = [begin for begin in begins if begin >= 0]
         if not begins:
             return None
         kept = len(token_ids) if self._count_stop else self._tokens_before(token_ids, text, min(begins))
@@ -102,4 +109,4 @@ class StopRule:
         return _INCOMPLETE in text or not self._last_characters.isdisjoint(text)
 
     def _text(self, token_ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=not self._shows_special))

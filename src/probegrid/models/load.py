@@ -80,11 +80,15 @@ def load_tokenizer(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedTok
         CheckpointError: there is none, or it cannot be read.
     """
     from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    from probegrid.models.special_tokens import set_as_configured
 
     with loading_errors(checkpoint):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             checkpoint.name, revision=checkpoint.commit, trust_remote_code=config.trust_remote_code
         )
+        set_as_configured(tokenizer, get_tokenizer_config(checkpoint.name, revision=checkpoint.commit))
     return tokenizer
 
 

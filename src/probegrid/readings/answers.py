@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from probegrid.models.load import LoadedModel
     from probegrid.progress import Progress
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever the same description would give other answers than before."""
 
 _OF_GENERATION = ("token_ids", "token_logprobs", "text", "steps", "first_entropy", "first_logprob", "ended")
@@ -57,18 +57,37 @@ class AnswerReading:
         return tuple(found[0] for found in self.generations)
 
 
+@dataclass(frozen=True)
+class Stops:
+    """What ends a generation besides the end-of-sequence tokens of checkpoint and tokenizer."""
+
+    strings: tuple[str, ...] = ()
+    """Stops."""
+    tokens: tuple[int, ...] = ()
+    """End-of-turn tokens of a chat template."""
+    of_thought: bool = False
+    """Whether a thought is generated: special tokens are text, for the mark that ends it may be one."""
+
+    def described(self) -> dict[str, Any]:
+        """What of it is no stop, where there is any."""
+        return {
+            **({"ends": list(self.tokens)} if self.tokens else {}),
+            **({"thought": True} if self.of_thought else {}),
+        }
+
+
 def entry_of_answers(
-    store_dir: str, description: Mapping[str, Any], decoding: DecodingConfig, stop: Sequence[str]
+    store_dir: str, description: Mapping[str, Any], decoding: DecodingConfig, stops: Stops
 ) -> Entry:
     """The store's entry for the answers of a model in one way of decoding."""
-    described = {"format": FORMAT, **description, "decoding": describe_decoding(decoding, stop)}
-    return Entry(store_dir, "answers", described)
+    how = {**describe_decoding(decoding, stops.strings), **stops.described()}
+    return Entry(store_dir, "answers", {"format": FORMAT, **description, "decoding": how})
 
 
 def read_answers(
     prompts: Sequence[Prompt],
     decoding: DecodingConfig,
-    stop: Sequence[str],
+    stops: Stops,
     *,
     description: Mapping[str, Any],
     store_dir: str,
@@ -84,7 +103,7 @@ def read_answers(
     Args:
         prompts: one a question; their order is the order of the reading.
         decoding: how answers are generated; ``batch_size`` changes speed, never the entry.
-        stop: strings that end an answer.
+        stops: what ends an answer.
         description: what determines what the model makes of tokens (`identity.describe_model`).
         store_dir: the store's folder.
         tokenizer: decodes the answers.
@@ -98,7 +117,7 @@ def read_answers(
         StoreError: a file that may not be read, or a full disk.
         RunError: one question alone does not fit in memory.
     """
-    entry = entry_of_answers(store_dir, description, decoding, stop)
+    entry = entry_of_answers(store_dir, description, decoding, stops)
     wanted, began = [prompt.digest for prompt in prompts], began or time.time()
     done = _read(entry, set(wanted), since)
     length = shared_prefix([prompt.token_ids for prompt in prompts])
@@ -107,7 +126,9 @@ def read_answers(
             progress.say(sentence)
         missing = {prompt.digest: prompt for prompt in prompts if prompt.digest not in done}
         model = open_model()
-        _generate(entry, prompts, missing, length, decoding, stop, tokenizer, model, progress, since, readers)
+        _generate(
+            entry, prompts, missing, length, decoding, stops, tokenizer, model, progress, since, readers
+        )
         entry.merge(_COLUMNS)
         done = _read(entry, set(wanted), None)
     unique = [done[digest] for digest in dict.fromkeys(wanted)]
@@ -148,7 +169,7 @@ def _generate(
     missing: Mapping[str, Prompt],
     prefix_length: int,
     decoding: DecodingConfig,
-    stop: Sequence[str],
+    stops: Stops,
     tokenizer: PreTrainedTokenizerBase,
     loaded: LoadedModel,
     progress: Progress,
@@ -159,7 +180,16 @@ def _generate(
 
     prefix = prompts[0].token_ids[:prefix_length]
     longest = max(len(prompt.token_ids) for prompt in prompts)
-    engine = Engine(loaded, tokenizer, prefix, decoding, stop, longest=longest)
+    engine = Engine(
+        loaded,
+        tokenizer,
+        prefix,
+        decoding,
+        stops.strings,
+        longest=longest,
+        ends=stops.tokens,
+        shows_special=stops.of_thought,
+    )
     if engine.obstacle is not None:
         progress.say(f"plain batches, the prefix is not shared: {engine.obstacle}")
     asked = list({prompt.digest: prompt for prompt in prompts}.values())
@@ -172,7 +202,9 @@ def _generate(
         lambda indices: engine.lay_out({index: len(suffixes[index]) for index in indices}),
         readers=readers if decoding.batch_size == "auto" else 1,
     )
-    progress.start("answers", total=len(asked), done=len(asked) - len(missing))
+    progress.start(
+        "thoughts" if stops.of_thought else "answers", total=len(asked), done=len(asked) - len(missing)
+    )
 
     def attempt(part: Sequence[int]) -> tuple[list[list[Generation]], float] | None:
         started = time.perf_counter()

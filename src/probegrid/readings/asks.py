@@ -95,6 +95,8 @@ def put(
     notes = _notes(name, ask, len(held), len(examples))
     read_s = 0.0 if worked is None else worked.read_s
     texts = [template("".join([*held, text])) for text in asked]
+    if ask.choices:
+        texts = [template.closed(text) for text in texts]  # a choice is an answer, never a word of a thought
     token_ids = [tuple(ids) for ids in template.tokenize(texts)]
     if ask.choices:
         choices = choice_ids(asked[0], ask.choices, template, checkpoint)
@@ -123,7 +125,7 @@ def choice_ids(
     Raises:
         ConfigError: the tokenizer makes a choice of several tokens, or joins it with the prompt.
     """
-    text = template(prompt)
+    text = template.closed(template(prompt))
     written = [choice.lstrip() if template.source else choice for choice in choices]
     before, *after = template.tokenize([text, *(text + choice for choice in written)])
     for choice, ids in zip(written, after, strict=True):

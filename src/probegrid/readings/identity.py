@@ -17,7 +17,15 @@ from probegrid.models.checkpoint import Checkpoint
 from probegrid.schema import DecodingConfig, DeviceMapConfig, Dtype, ModelConfig, QuantizationMethod
 
 _DIGEST_LENGTH = 32
-_NOT_THE_WEIGHTS = ("path", "revision", "chat_template", "template_kwargs", "architecture", "resources")
+_NOT_THE_WEIGHTS = (
+    "path",
+    "revision",
+    "chat_template",
+    "template_kwargs",
+    "thinking",
+    "architecture",
+    "resources",
+)
 """Fields of a model's config that decide no number but by the checkpoint's fingerprint or the tokens themselves."""
 _OF_SAMPLES = ("do_sample", "num_generations", "temperature", "seed")
 
@@ -53,7 +61,7 @@ def anywhere(described: dict[str, Any]) -> dict[str, Any]:
 
 def describe_decoding(decoding: DecodingConfig, stop: Sequence[str]) -> dict[str, Any]:
     """What determines the answers to a prompt besides the model and the tokens."""
-    without = ("batch_size", *(() if decoding.do_sample else _OF_SAMPLES))
+    without = ("batch_size", "max_thinking_tokens", *(() if decoding.do_sample else _OF_SAMPLES))
     return {
         "max_new_tokens": decoding.max_new_tokens,
         "stop": sorted(set(stop)),

@@ -50,6 +50,17 @@ class OptionReading:
     """The seconds of it that were spent before: on what the store held."""
 
 
+def without_thoughts(prompts: Sequence[Prompt], template: ChatTemplate) -> tuple[Prompt, ...]:
+    """The prompts as options stand behind them: a thought that one begins is left out."""
+    closed = [template.closed(prompt.text) for prompt in prompts]
+    changed = [text for text, prompt in zip(closed, prompts, strict=True) if text != prompt.text]
+    tokens = iter(template.tokenize(changed) if changed else [])
+    return tuple(
+        prompt if text == prompt.text else Prompt(prompt.question, text, tuple(next(tokens)))
+        for text, prompt in zip(closed, prompts, strict=True)
+    )
+
+
 def continuations_of(
     prompts: Sequence[Prompt],
     texts: Callable[[Prompt], Sequence[str]],

@@ -240,17 +240,21 @@ def build_prompts(
     )
 
 
-def check_lengths(prompts: Sequence[Prompt], max_new_tokens: int, context: int | None) -> None:
+def check_lengths(
+    prompts: Sequence[Prompt], max_new_tokens: int, context: int | None, *, thought: int = 0
+) -> None:
     """Refuse prompts that the model cannot hold together with their answers; None is no limit.
 
     Raises:
-        ConfigError: a prompt and ``max_new_tokens`` pass ``context`` tokens.
+        ConfigError: a prompt, ``thought`` and ``max_new_tokens`` pass ``context`` tokens.
     """
     longest = max(prompts, key=lambda prompt: len(prompt.token_ids))
-    if context is not None and len(longest.token_ids) + max_new_tokens > context:
+    if context is not None and len(longest.token_ids) + thought + max_new_tokens > context:
+        thinks = f", its thought may take {thought}" if thought else ""
+        keys = ", decoding.max_thinking_tokens" if thought else ""
         raise ConfigError(
-            f"the prompt of question {longest.question.id} has {len(longest.token_ids)} tokens and its answer may take "
-            f"{max_new_tokens}, but the model's context is {context}; lower prompt.num_few_shot or "
+            f"the prompt of question {longest.question.id} has {len(longest.token_ids)} tokens{thinks} and its answer "
+            f"may take {max_new_tokens}, but the model's context is {context}; lower prompt.num_few_shot{keys} or "
             "decoding.max_new_tokens, or set prompt.use_context=false."
         )
 

@@ -21,12 +21,13 @@ from probegrid.models.load import LoadedModel, ModelRequest
 from probegrid.models.load_truncated import TruncatedModel
 from probegrid.models.preflight import disk_needs, preflight, this_machine
 from probegrid.readings.activations import ActivationReading, read_activations
-from probegrid.readings.answers import AnswerReading, read_answers
+from probegrid.readings.answers import AnswerReading, Stops, read_answers
 from probegrid.readings.choices import ChoiceReading, read_choices
 from probegrid.readings.entailment import Entailments
 from probegrid.readings.identity import describe_model
 from probegrid.readings.options import Continuations, OptionReading, read_options
-from probegrid.readings.templates import ChatTemplate
+from probegrid.readings.templates import OWN, ChatTemplate
+from probegrid.readings.thoughts import ThinkingReader
 from probegrid.schema import QuantizationMethod
 
 if TYPE_CHECKING:
@@ -105,8 +106,14 @@ class ModelSession:
     @cached_property
     def template(self) -> ChatTemplate:
         """How a prompt is wrapped for this model."""
-        model = self.config.model
-        return ChatTemplate(self.tokenizer, model.chat_template, model.template_kwargs)
+        return ChatTemplate.of_questions(self.tokenizer, self.config.model)
+
+    @cached_property
+    def _end_of_turn(self) -> tuple[int, ...]:
+        """What ends the assistant's turn: a model of conversations says it in plain text too."""
+        if self.template.source is not None or not self.tokenizer.chat_template:
+            return self.template.end_of_turn
+        return ChatTemplate(self.tokenizer, OWN).end_of_turn
 
     def of_another(
         self, config: Config, checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase
@@ -117,11 +124,22 @@ class ModelSession:
     def answers(
         self, prompts: Sequence[Prompt], decoding: DecodingConfig, stop: Sequence[str]
     ) -> AnswerReading:
-        """The answers to prompts, see `readings.answers`."""
+        """The answers to prompts, see `readings.answers`, behind thoughts where it thinks (`readings.thoughts`)."""
+        reader = ThinkingReader(
+            lambda asked, how, strings: self._generate(asked, how, Stops(tuple(strings), self._end_of_turn)),
+            # what ends a turn may end a part of a thought alone (gpt-oss's channels)
+            lambda asked, how, strings: self._generate(asked, how, Stops(tuple(strings), of_thought=True)),
+            self.tokenizer,
+            self.template.marks,
+            self.checkpoint.context,
+        )
+        return reader.answers(prompts, decoding, stop)
+
+    def _generate(self, prompts: Sequence[Prompt], decoding: DecodingConfig, stops: Stops) -> AnswerReading:
         reading = read_answers(
             prompts,
             decoding,
-            stop,
+            stops,
             description=self.described,
             store_dir=self.config.store_dir,
             tokenizer=self.tokenizer,

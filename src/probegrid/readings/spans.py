@@ -1,24 +1,23 @@
 """From conversations and answers to token ids, and to the tokens a probe reads.
 
-Knows chat templates, tokenizers and where in a text a statement stands.
+Knows tokenizers and where in a rendered text a statement stands.
 
-A conversation is rendered by the chat template, or where there is none as the contents of its messages with a
-blank line between them: a statement alone is read as it stands. What is read of a statement is a span of tokens,
-found through the tokenizer's offsets and checked by decoding it.
+What is read of a statement is a span of tokens, found through the tokenizer's offsets and checked by decoding it.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from probegrid.data.example import Conversation, Statement, StatementSet
 from probegrid.errors import CheckpointError, ConfigError, DataError
 from probegrid.readings.identity import digest_of
-from probegrid.readings.templates import ChatTemplate, TemplateFailure
+from probegrid.readings.rendering import Rendered, rendered
+from probegrid.schema import StatementRendering
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     from probegrid.inference.generation import Generation
     from probegrid.readings.answers import AnswerReading
     from probegrid.readings.prompts import Prompt
-
-_PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
+    from probegrid.readings.templates import ChatTemplate
 
 
 class Position(Enum):
@@ -40,9 +38,9 @@ class Position(Enum):
     next_token = "next_token"  # noqa: S105
     """The token after the statement."""
     answer_first = "answer_first"
-    """The first token of the model's own answer; of an empty answer, the prompt's last."""
+    """The first token of the model's own answer; of an empty answer, the last of the prompt or of the thought."""
     answer_last = "answer_last"
-    """The last token of the model's own answer; of an empty answer, the prompt's last."""
+    """The last token of the model's own answer; of an empty answer, the last of the prompt or of the thought."""
     last = "last"
     """The last token of the sequence."""
 
@@ -88,6 +86,7 @@ def statement_passages(
     template: ChatTemplate,
     *,
     context: int | None,
+    bare: StatementRendering = StatementRendering.plain,
 ) -> tuple[Passage, ...]:
     """Render and tokenize every conversation and find its statements.
 
@@ -96,6 +95,7 @@ def statement_passages(
         position: which tokens of a statement are read.
         tokenizer: the model's, with offsets.
         template: how conversations are rendered.
+        bare: how bare statements are.
         context: most tokens the model takes; None is no limit.
 
     Raises:
@@ -111,7 +111,7 @@ def statement_passages(
             "its tokens are; statements need one with a tokenizer.json."
         )
     return tuple(
-        _statement_passage(conversation, position, tokenizer, template, context)
+        _statement_passage(conversation, rendered(conversation, template, bare), position, tokenizer, context)
         for conversation in data.conversations
     )
 
@@ -164,77 +164,36 @@ def _answer_passage(
     prompt: Prompt, answer: Generation, name: str, label: bool, position: Position, context: int | None
 ) -> Passage:
     question = prompt.question
-    first, end = len(prompt.token_ids), len(prompt.token_ids) + len(answer.token_ids)
+    before = (*prompt.token_ids, *answer.thinking_ids)
+    first, end = len(before), len(before) + len(answer.token_ids)
     token = first if position is Position.answer_first and first < end else end - 1
     example = Example(name, question.group or question.id, f"{question.text} {answer.text}", label)
-    ids = (*prompt.token_ids, *answer.token_ids)
-    return _passage(name, ids, (example,), ((token, token + 1),), context)
-
-
-def render(conversation: Conversation, template: ChatTemplate) -> tuple[str, int]:
-    """The text of a conversation, and where in it the content of the last message begins.
-
-    That may be before the text begins, by the spaces that a template strips off the content.
-
-    Args:
-        conversation: its last message is the assistant's.
-        template: where it is plain, the contents of the messages with a blank line between them.
-
-    Raises:
-        DataError: the template refuses the conversation, or alters the assistant's content.
-    """
-    messages = [asdict(message) for message in conversation.messages]
-    content = conversation.messages[-1].content
-    if template.source is None:
-        text = "\n\n".join(message["content"] for message in messages)
-        return text, len(text) - len(content)
-    text = _apply(template, messages, conversation.id)
-    marked = [*messages[:-1], {**messages[-1], "content": _PLACEHOLDER}]
-    start = _apply(template, marked, conversation.id).rfind(_PLACEHOLDER)
-    if start >= 0 and text.startswith(content, start):
-        return text, start
-    if start >= 0 and text.startswith(content.strip(), start):
-        return text, start - (len(content) - len(content.lstrip()))
-    raise DataError(
-        f"the chat template does not show the assistant's content of conversation {conversation.id} as it is, so that "
-        "its statements cannot be found; set model.chat_template=none or give a template that does."
-    )
-
-
-def _apply(template: ChatTemplate, messages: list[dict[str, Any]], conversation: str) -> str:
-    try:
-        return template.render(messages)
-    except TemplateFailure as error:
-        roles = ", ".join(message["role"] for message in messages)
-        raise DataError(
-            f"the chat template refuses conversation {conversation} with its roles {roles} ({error}); "
-            "set model.chat_template=none, or see dataset.system_prompt."
-        ) from error
+    return _passage(name, (*before, *answer.token_ids), (example,), ((token, token + 1),), context)
 
 
 def _statement_passage(
     conversation: Conversation,
+    shown: Rendered,
     position: Position,
     tokenizer: PreTrainedTokenizerBase,
-    template: ChatTemplate,
     context: int | None,
 ) -> Passage:
-    text, origin = render(conversation, template)
     encoded = tokenizer(
-        text, add_special_tokens=template.source is None, return_offsets_mapping=True, verbose=False
+        shown.text, add_special_tokens=shown.is_plain, return_offsets_mapping=True, verbose=False
     )
     ids: list[int] = encoded["input_ids"]
     offsets: list[tuple[int, int]] = encoded["offset_mapping"]
     spans: list[tuple[int, int]] = []
     for statement in conversation.statements:
         where = f"statement {statement.id} of conversation {conversation.id}"
-        span = token_span(offsets, *_characters(statement, origin))
+        span = token_span(offsets, *_characters(statement, shown.origin))
         decoded = tokenizer.decode(ids[slice(*span)], clean_up_tokenization_spaces=False)
         if not _holds(str(decoded), statement.text):
             raise DataError(f"the tokens of {where} decode to {decoded!r}, not to {statement.text!r}.")
         if position is Position.next_token and span[1] == len(ids):
             raise DataError(
-                f"no token comes after {where}; use another of probe.positions, or a chat template, which ends a turn."
+                f"no token comes after {where}; use another of probe.positions, or read it as a turn, which ends: by "
+                "prompt.render=assistant, or a chat template of a conversation."
             )
         spans.append(_read_of(span, position, len(ids)))
     return _passage(conversation.id, ids, _examples(conversation), spans, context)
@@ -249,24 +208,6 @@ def _characters(statement: Statement, origin: int) -> tuple[int, int]:
     said = statement.text
     start = statement.char_start + len(said) - len(said.lstrip())
     return origin + start, origin + statement.char_end - (len(said) - len(said.rstrip()))
-
-
-def unseen_system_texts(data: StatementSet, template: ChatTemplate) -> int:
-    """How many conversations have a system text that the template does not show.
-
-    Mistral's shows it in the last turn if that is the user's, and nowhere in a conversation that ends with the
-    assistant's.
-
-    Raises:
-        DataError: the template refuses a conversation.
-    """
-    unseen = 0
-    for conversation in data.conversations:
-        told = [message.content.strip() for message in conversation.messages if message.role == "system"]
-        if told:
-            text, _ = render(conversation, template)
-            unseen += not all(content in text for content in told)
-    return unseen
 
 
 def token_span(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:

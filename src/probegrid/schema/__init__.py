@@ -73,6 +73,17 @@ class PlacementStrategy(Enum):
     """An equal share of the bytes on each GPU."""
 
 
+class StatementRendering(Enum):
+    """How a bare statement is read."""
+
+    plain = "plain"
+    """BOS, where the tokenizer has one, and its text."""
+    assistant = "assistant"
+    """As the assistant's turn, after a turn of the user that says nothing of it."""
+    user = "user"
+    """As the user's turn."""
+
+
 class OptionScores(Enum):
     """Whether the options of a question are also scored by their log-probabilities."""
 
@@ -153,6 +164,20 @@ class Resources:
 
 
 @dataclass
+class ThinkingConfig:
+    """What a model's thoughts stand between; null: the marks that are known (``<think>``, channels, ...)."""
+
+    open: str | None = None
+    """What a thought begins with."""
+    close: str | None = None
+    """What it ends with; the answer follows."""
+
+    def __post_init__(self) -> None:
+        if bool(self.open) != bool(self.close):
+            raise ConfigError("model.thinking.open and model.thinking.close belong together; give both.")
+
+
+@dataclass
 class ModelConfig:
     """A checkpoint and how it is read."""
 
@@ -168,10 +193,14 @@ class ModelConfig:
     """Load ``.safetensors`` only; false also allows pickled ``.bin`` weights, which can run code when opened."""
     chat_template: str | None = path_field(None)
     """null: plain text for questions, the tokenizer's own template for conversations where it has one; ``none``: plain
-    text always; ``default`` (or true): the tokenizer's own template always; else the path of a Jinja file."""
+    text always; ``default`` (or true): the tokenizer's own template for both; else the path of a Jinja file. Bare
+    statements are plain text unless ``prompt.render`` says otherwise."""
     template_kwargs: dict[str, Any] = field(default_factory=dict)
-    """What the template is told besides the messages (``enable_thinking``); ``date_string`` is the date it is told
-    (26 Jul 2024 unless given), so that every day asks the same."""
+    """What the template is told besides the messages; ``date_string`` is the date it is told (26 Jul 2024 unless
+    given), so that every day asks the same. Where it can switch thinking off (``enable_thinking``, ``thinking``), it
+    does unless that is given."""
+    thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
+    """The marks of the model's thoughts, where they are none of those that are known."""
     architecture: Architecture | None = None
     """Facts for planning with no network; null: read from the checkpoint's own config."""
     resources: Resources = field(default_factory=Resources)
@@ -289,6 +318,9 @@ class PromptConfig:
     """System turn under a chat template; null: with ``turns`` the instruction, else none."""
     prefill: str | None = None
     """What the assistant's turn begins with under a chat template; the answer goes on from it."""
+    render: StatementRendering = StatementRendering.plain
+    """How bare statements are read: ``plain`` (BOS and text, as the literature does), or by the chat template as the
+    turn of the ``assistant`` or of the ``user``."""
     score_options: OptionScores = OptionScores.none
     """Beside the answer, read how likely each option is behind the prompt: ``letters`` or ``texts``."""
     answer_pattern: str | None = None
@@ -328,6 +360,8 @@ class DecodingConfig:
         50, least=1, most=MOST_TOKENS, below="leaves no room for an answer", unit="tokens"
     )
     """Longest answer in tokens."""
+    max_thinking_tokens: int = number_field(1024, least=1, most=MOST_TOKENS, unit="tokens")
+    """Longest thought before an answer, in tokens, of models that think; one that is longer is no answer."""
     temperature: float = number_field(1.0, above=0, least=1e-4, most=100, hint="greedy is decoding=greedy")
     """Softmax temperature of the samples; log-probabilities are always recorded at temperature 1."""
     num_generations: int = number_field(1, least=1, most=10_000)
