@@ -26,6 +26,8 @@ from probegrid.hardware.threads import share_cores
 from probegrid.planning.describe import describe
 from probegrid.probes import TrainedProbe
 from probegrid.progress import Progress
+from probegrid.report.example_rows import CellTables
+from probegrid.report.examples_page import EXAMPLES_FILE, examples_page
 from probegrid.report.summary import ALL_METRICS, numbers
 from probegrid.schema import (
     CellSpec,
@@ -116,13 +118,14 @@ def share_cell(
             return None
         outcome = replace(outcome, notes={**outcome.notes, **notes_of(cell.examples, cell.config.prompt)})
         written = CellRecord(**_identity(cell, plan, started, sweep), **_found(outcome), status=Status.done)
+        page = examples_page(CellTables(written, outcome.tables)).encode()
         record.write(
             folder.parent,
             written,
             to_plain(cell.config),
             tables=outcome.tables,
             figures=outcome.figures,
-            files=outcome.files,
+            files={**outcome.files, EXAMPLES_FILE: page},
         )
         progress.say(summarize(written, folder))
         unsent = _send(folder, config.tracking, progress)

@@ -26,6 +26,8 @@ from probegrid.readings.identity import anywhere, describe_model
 from probegrid.readings.session import ModelSession
 from probegrid.readings.spans import Position
 from probegrid.readings.store import key_of
+from probegrid.report.example_rows import CellTables
+from probegrid.report.examples_page import EXAMPLES_FILE, examples_page
 from probegrid.schema import CellSpec, Config, ModelConfig, QuantizationConfig, to_plain, typed
 from probegrid.tracking import record
 from probegrid.tracking.integrity import damage_of, said
@@ -82,8 +84,13 @@ def score_cell(spec: CellSpec) -> Path:
             plan={} if plan is None else plan.as_dict(),
             versions=versions(),
         )
+        tables = scored.tables()
         target = record.write(
-            Path(cell.config.results_dir), written, to_plain(cell.config), tables=scored.tables()
+            Path(cell.config.results_dir),
+            written,
+            to_plain(cell.config),
+            tables=tables,
+            files={EXAMPLES_FILE: examples_page(CellTables(written, tables)).encode()},
         )
         for text, score, probability in _shown(scored):
             progress.say(f"  {score:9.3f}  {probability:5.3f}  {text}")

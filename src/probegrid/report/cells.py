@@ -147,6 +147,25 @@ class RecordedCell:
         return pd.read_parquet(file, columns=["example_id", "answer", "correct"]).set_index("example_id")
 
     @cached_property
+    def texts(self) -> pd.DataFrame | None:
+        """What its examples say, by example_id; None where no table holds it.
+
+        Of answers ``question``, ``answer``, ``reference`` and ``correct``; of statements ``question``, the text alone.
+        """
+        import pandas as pd
+
+        answers, statements = (self.folder / f"{name}.parquet" for name in ("answers", "statements"))
+        if answers.exists():
+            names = ["example_id", "question", "answer", "references", "correct"]
+            found = pd.read_parquet(answers, columns=names).set_index("example_id")
+            found["reference"] = [" | ".join(references) for references in found.pop("references")]
+            return found
+        if statements.exists():
+            found = pd.read_parquet(statements, columns=["example_id", "text"]).set_index("example_id")
+            return found.rename(columns={"text": "question"})
+        return None
+
+    @cached_property
     def other_scores(self) -> tuple[str, ...]:
         """Names of the scores that stand beside the cell's own in ``other_scores.parquet``; none without the file."""
         import pyarrow.parquet

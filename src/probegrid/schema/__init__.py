@@ -409,6 +409,8 @@ class ReportConfig:
     """Seed of the drawing behind the comparisons' p-values."""
     resamples: int = number_field(2000, least=1, most=10**6, below="leaves nothing to resample")
     """Flippings of signs drawn behind each p-value."""
+    price_per_gpu_hour: float | None = number_field(None, least=0, below="is no price")
+    """What an hour of one GPU costs, in any currency: what cells cost is then in the report; null: it is not."""
 
     def __post_init__(self) -> None:
         check(self, "report")

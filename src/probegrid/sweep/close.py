@@ -154,7 +154,13 @@ def _write_report(folder: SweepFolder, config: ReportConfig) -> None:
     if not cells:
         return
     make = partial(
-        make_report, cells, title=f"Sweep {folder.id}", seed=config.seed, resamples=config.resamples
+        make_report,
+        cells,
+        title=f"Sweep {folder.id}",
+        seed=config.seed,
+        resamples=config.resamples,
+        price_per_gpu_hour=config.price_per_gpu_hour,
+        folder=folder.report_dir,
     )
     try:
         report = make(compare=config.compare)
