@@ -15,9 +15,10 @@ from probegrid.cell.cell import Cell, Model, Statements
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.plan import plan_cell
 from probegrid.cell.prepare import passages_of, probe_of
+from probegrid.cell.send import send_recorded
 from probegrid.cell.transfer import Scored, score_statements
 from probegrid.data.example import StatementSet
-from probegrid.errors import CheckpointError, ConfigError, StoreError, UnknownArchitecture
+from probegrid.errors import CheckpointError, ConfigError, StoreError, TrackingError, UnknownArchitecture
 from probegrid.models.pool import ModelPool
 from probegrid.probes import HiddenStates, Needs, Of
 from probegrid.probes.saved import DESCRIPTION_FILE, TENSORS_FILE, SavedProbe
@@ -94,7 +95,12 @@ def score_cell(spec: CellSpec) -> Path:
         )
         for text, score, probability in _shown(scored):
             progress.say(f"  {score:9.3f}  {probability:5.3f}  {text}")
+        unsent = send_recorded(target, cell.config.tracking, progress)
         progress.say(f"scored {len(scored.scores)} statements (score, p(true), statement): {target}")
+    if unsent is not None:
+        raise TrackingError(
+            f"the scores are in {target}, but MLflow does not have them; `probegrid action=sync` sends them."
+        )
     return target
 
 

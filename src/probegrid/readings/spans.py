@@ -261,14 +261,13 @@ def token_texts(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) ->
         token_ids: of one answer.
         tokenizer: the model's.
     """
-    texts: list[str] = []
+    ids, texts = list(token_ids), list[str]()
     held = begin = 0  # tokens told already; where the window of decoding begins
-    for end in range(1, len(token_ids) + 1):
+    for end in range(1, len(ids) + 1):
         before, after = (
-            str(tokenizer.decode(token_ids[begin:to], clean_up_tokenization_spaces=False))
-            for to in (held, end)
+            str(tokenizer.decode(ids[begin:to], clean_up_tokenization_spaces=False)) for to in (held, end)
         )
-        is_whole = not after.endswith("\ufffd") or end == len(token_ids)
+        is_whole = not after.endswith("\ufffd") or end == len(ids)
         texts.append(after[len(before) :] if is_whole else "")
         if is_whole:
             begin, held = held, end

@@ -80,13 +80,10 @@ def _telling(cell: RecordedCell, most: int, folder: Path | None) -> dict[str, An
     joined = scores.join(about, how="inner")
     told = {"name": cell.record.name, "n": len(joined), "href": _href(cell, folder)}
     if "answer" in about:
-        right, sure, columns = (
-            joined["correct"],
-            joined["score"],
-            ("question", "answer", "reference", "score"),
-        )
+        columns: tuple[str, ...] = ("question", "answer", "reference", "score")
+        right, sure = joined["correct"], joined["score"]
         empty = joined[joined["answer"].str.strip() == ""]
-        told["empty"] = _rows(empty, ("question", "answer", "reference", "score"), most)
+        told["empty"] = _rows(empty, columns, most)
     else:
         right = (joined["score"] > cell.threshold) == joined["label"]
         sure = (joined["score"] - cell.threshold).abs()

@@ -53,7 +53,7 @@ def cells_table(cells: Sequence[RecordedCell], *, is_wide: bool = False) -> Tabl
     """
     together = over_seeds(cells)
     merged = [one.merged for one in together]
-    names = shown(merged)
+    names, of_all = shown(merged), shown(cells)
     metrics = _metric_columns(
         merged, (*MAIN_METRICS, *MORE_METRICS, *_transfers(merged)) if is_wide else MAIN_METRICS
     )
@@ -74,7 +74,7 @@ def cells_table(cells: Sequence[RecordedCell], *, is_wide: bool = False) -> Tabl
         columns=[*names, "n", *(["layer"] if has_layers else []), *titles],
         rows=rows,
         n_names=len(names),
-        records=[_record(cell, shown(cells)) for cell in cells],
+        records=[_record(cell, of_all) for cell in cells],
         notes=[*_leaks(cells), *_versions(cells)],
         cells=[(one.cells[0].record.cell,) for one in together],
     )

@@ -153,12 +153,18 @@ class RecordedCell:
         Of answers ``question``, ``answer``, ``reference`` and ``correct``; of statements ``question``, the text alone.
         """
         import pandas as pd
+        import pyarrow.parquet
 
         answers, statements = (self.folder / f"{name}.parquet" for name in ("answers", "statements"))
         if answers.exists():
-            names = ["example_id", "question", "answer", "references", "correct"]
-            found = pd.read_parquet(answers, columns=names).set_index("example_id")
-            found["reference"] = [" | ".join(references) for references in found.pop("references")]
+            known = pyarrow.parquet.read_schema(answers).names
+            wanted = ("example_id", "question", "answer", "references", "correct")
+            found = pd.read_parquet(answers, columns=[name for name in wanted if name in known])
+            found = found.set_index("example_id")
+            if "question" not in known:  # in records from before it was kept
+                found["question"] = found.index
+            lists = found.pop("references") if "references" in known else [()] * len(found)
+            found["reference"] = [" | ".join(references) for references in lists]
             return found
         if statements.exists():
             found = pd.read_parquet(statements, columns=["example_id", "text"]).set_index("example_id")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _PANELS_A_ROW = 3
-_STYLE: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": "probegrid", "pdf.fonttype": 42}
 _PLOT_INCHES, _BAR_INCHES, _LINE_INCHES = 3.5, 0.27, 0.19
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.75, 0.25, 0.45, 0.6
 _LETTER_INCHES = 0.075
@@ -32,7 +31,7 @@ def draw(chart: Chart) -> dict[str, bytes]:
     """The chart's files by their ending: ``svg`` and ``pdf``."""
     from matplotlib import rc_context
 
-    with rc_context(_STYLE):
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "probegrid", "pdf.fonttype": 42}):
         figure = _figure(chart)
         return {
             "svg": _saved(figure, "svg", {"Date": None, "Creator": None}),
@@ -60,9 +59,15 @@ def _figure(chart: Chart) -> Figure:
     for row, height in zip(rows, heights, strict=True):
         for column, panel in enumerate(row):
             plot = _plot_inches(panel)
-            box = (column * width + left, top - _TOP - plot, width - left - _RIGHT, plot)
-            scale = (width * columns, sum(heights)) * 2
-            axes = figure.add_axes(tuple(part / whole for part, whole in zip(box, scale, strict=True)))
+            across, up = width * columns, sum(heights)
+            axes = figure.add_axes(
+                (
+                    (column * width + left) / across,
+                    (top - _TOP - plot) / up,
+                    (width - left - _RIGHT) / across,
+                    plot / up,
+                )
+            )
             _draw_panel(axes, chart, panel)
         top -= height
     return figure
