@@ -108,9 +108,11 @@ def test_a_run_has_everything(
     assert "| brier |" in experiment.tags["mlflow.note.content"]
     artifacts = {item.path for item in client.list_artifacts(run_id)}
     assert artifacts == {"config.yaml", "examples.json", "figures", "result.json", "scores.parquet"}
-    assert client.load_table(experiment.experiment_id, "examples.json", [run_id]).to_dict("list") == {
-        "example_id": ["a", "b"],
-        "score": [0.5, -1.0],
+    assert json.loads(tags["mlflow.loggedArtifacts"]) == [{"path": "examples.json", "type": "table"}]
+    table = Path(client.download_artifacts(run_id, "examples.json", str(tmp_path)))
+    assert json.loads(table.read_text()) == {
+        "columns": ["example_id", "score"],
+        "data": [["a", 0.5], ["b", -1.0]],
     }
     (read,) = run.inputs.dataset_inputs
     assert (read.dataset.name, json.loads(read.dataset.source)) == ("facts", {"num_samples": 400})

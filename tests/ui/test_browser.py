@@ -176,7 +176,7 @@ def test_the_report_has_its_tables_and_every_figure(sweep: Sweep, browser: Brows
     browser.see("Cells", "Paired comparisons", "Other scores")
     assert len(browser.all("//section[@id='table']//tbody/tr")) == len(NAMES)
     assert len(browser.all("//section[@id='comparisons']//tbody/tr")) == 4 * 6
-    figures = sorted(file.stem for file in (sweep.folder / "report" / "figures").glob("*.png"))
+    figures = sorted(file.stem for file in (sweep.folder / "report" / "figures").glob("*.svg"))
     assert {
         "auroc_by_device_hours",
         "roc",

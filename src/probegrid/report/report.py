@@ -171,7 +171,7 @@ def make_report(
         costs = costs_table(contrast_costs(done, compare)) if is_compared_in_cost(compare) else None
         others[:0] = [compared, costs]
     if compare != _DEVICE_MAP and len({cell.value(_DEVICE_MAP) for cell in done}) > 1:
-        others.insert(0, costs_table(contrast_costs(done, _DEVICE_MAP), name="device_maps"))
+        others.append(costs_table(contrast_costs(done, _DEVICE_MAP), name="device_maps"))
     figures, pairs = make_figures(done), pairs_behind(made)
     return Report(
         title=title,
