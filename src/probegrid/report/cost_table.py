@@ -69,11 +69,11 @@ def costs_table(contrasts: CostContrasts, *, name: str = "costs") -> Table | Non
 
 
 def _speed_up(one: CostContrast) -> str:
-    """How many times as fast the first reads; a dash where a reading was not timed in its own cell."""
+    """How many times as fast the first reads; marked where a reading was timed by another cell."""
     ratio = one.ratio("read_s")
-    if not ratio or one.first.elsewhere or one.second.elsewhere:
+    if not ratio:
         return MISSING
-    return ratio_text(1 / ratio)
+    return f"{ratio_text(1 / ratio)}{f' {ELSEWHERE}' if one.first.elsewhere or one.second.elsewhere else ''}"
 
 
 def cell_costs_table(

@@ -81,7 +81,7 @@ function columns() {
     { title: "reference", value: (row) => row.references.join(" | "), wide: 2 },
     ...each("verdict", (row, cell) => verdictText(isRight(row, cell)), { isVerdict: true, wide: 1 }),
     ...each(scoreName(), (row, cell) => score(row, cell), { isNumber: true, wide: 1.4 }),
-    ...each("ended", (row, cell) => row.at[cell].ended, { wide: 1 }),
+    ...(two() ? [] : each("ended", (row, cell) => row.at[cell].ended, { wide: 1 })),
     ...(data.splits.length > 1 ? [{ title: "split", value: (row) => row.split, wide: 0.8 }] : [])];
 }
 
@@ -121,6 +121,7 @@ function choose() {
 const list = document.getElementById("list"), body = el("tbody"), head = el("thead");
 list.append(el("table", {}, el("caption", { class: "visually-hidden", text: "Examples; choose one to see all of it" }), head, body));
 function drawHead() {
+  list.classList.toggle("pair", two());
   const all = columns(), total = all.reduce((sum, one) => sum + one.wide, 0);
   head.replaceChildren(el("tr", {}, ...all.map((column, place) => {
     const arrow = state.sort === place ? (state.down ? " ▼" : " ▲") : "";
