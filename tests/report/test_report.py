@@ -239,7 +239,9 @@ def test_figures_that_could_not_be_read_are_left_out_and_said(cells: Sequence[Re
     ]
     report = make_report(many, title="t", compare=None, seed=0, resamples=20)
     assert not {"roc", "risk_coverage", "seconds", "speed", "memory"} & {*report.images}
-    (note,) = report.notes
+    undetailed, note = report.notes
+    assert undetailed.startswith("Of 200 cells scores of one reading are not compared")
+    assert report.rules is report.compared_scores is None
     assert note.startswith("Not drawn, for 200 cells would not be read: ROC: correct against wrong")
     assert "Peak memory by device" in note
     assert "report.dataset" in note

@@ -194,3 +194,23 @@ def test_the_report_has_its_tables_and_every_figure(sweep: Sweep, browser: Brows
     assert all(width > 0 for width in widths.values()), widths
     browser.keep("report")
     assert browser.driver.get_log("browser") == []
+
+
+def test_a_cell_shows_its_data_and_its_examples(sweep: Sweep, browser: Browser) -> None:
+    """The dataset among the inputs of the run, by name and digest; the examples as a table."""
+    run_id = sweep.children["tiny-none-facts-gnll"]
+    (read,) = MlflowClient(sweep.uri).get_run(run_id).inputs.dataset_inputs
+    open_page(browser, sweep.page(f"runs/{run_id}?workflowType=machine_learning"))
+    browser.see(f"facts ({read.dataset.digest})")
+    browser.keep("mlflow_inputs")
+    open_page(browser, sweep.page(f"runs/{run_id}/artifacts/examples.json"))
+    browser.see("question", "references", "Which instrument does")
+    browser.keep("mlflow_examples")
+    same = {
+        run.inputs.dataset_inputs[0].dataset.digest
+        for name, run in (
+            (name, MlflowClient(sweep.uri).get_run(one)) for name, one in sweep.children.items()
+        )
+        if "-facts-" in name and "logistic" not in name
+    }
+    assert same == {read.dataset.digest}  # the same questions, whichever cell asked them

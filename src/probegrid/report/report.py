@@ -24,10 +24,10 @@ from probegrid.report.costs import contrast_costs, is_compared_in_cost
 from probegrid.report.drawing import draw
 from probegrid.report.examples_table import examples_table
 from probegrid.report.figures import make_figures
-from probegrid.report.page import figure_heading, page
+from probegrid.report.page import page
+from probegrid.report.remarks import first_seeds, no_details, not_drawn
 from probegrid.report.rules_table import rules_table
 from probegrid.report.score_table import compared_scores_table
-from probegrid.report.seeds import over_seeds
 from probegrid.report.select import select
 from probegrid.report.tables import Table
 from probegrid.schema import Family, ReportConfig
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PAGE_FILE = "index.html"
+MOST_DETAILED = 150
+"""Cells whose scores are compared within each, and whose answers are judged by every rule: rows are for reading."""
 _DEVICE_MAP = "device_map"
 _ENDINGS = {".csv", ".md", ".tex", ".html"}
 _FOLDERS = {"figures", "pairs"}
@@ -172,6 +174,7 @@ def make_report(
         others[:0] = [compared, costs]
     if compare != _DEVICE_MAP and len({cell.value(_DEVICE_MAP) for cell in done}) > 1:
         others.append(costs_table(contrast_costs(done, _DEVICE_MAP), name="device_maps"))
+    is_detailed = len(done) <= MOST_DETAILED
     figures, pairs = make_figures(done), pairs_behind(made)
     return Report(
         title=title,
@@ -179,36 +182,19 @@ def make_report(
         table=cells_table(done) if done else None,
         wide_table=cells_table(done, is_wide=True) if done else None,
         cell_costs=cell_costs_table(done, price_per_gpu_hour=price_per_gpu_hour),
-        compared_scores=compared_scores_table(done, seed=seed, flips=resamples),
-        rules=rules_table(done, seed=seed),
+        compared_scores=compared_scores_table(done, seed=seed, flips=resamples) if is_detailed else None,
+        rules=rules_table(done, seed=seed) if is_detailed else None,
         others=[table for table in others if table is not None],
         charts=figures.charts,
         images={chart.name: draw(chart) for chart in figures.charts},
         behind={"examples": examples_behind(done, folder), "pairs": pairs},
         pages=pair_pages(made, pairs),
         notes=[
-            *_first_seeds(done),
-            *([_not_drawn(len(done), figures.left_out)] if figures.left_out else []),
+            *first_seeds(done),
+            *([] if is_detailed else [no_details(len(done), MOST_DETAILED)]),
+            *([not_drawn(len(done), figures.left_out)] if figures.left_out else []),
         ],
         examples=examples_table(done),
-    )
-
-
-def _first_seeds(cells: Sequence[RecordedCell]) -> list[str]:
-    """What to know of curves where cells differ in seeds alone."""
-    together = over_seeds(cells)
-    if len(together) == len(cells):
-        return []
-    return [
-        f"{len(cells)} cells are {len(together)} but for their seeds: numbers and points are means, error bars a "
-        "standard deviation either way, curves those of the first seed."
-    ]
-
-
-def _not_drawn(count: int, figures: Sequence[str]) -> str:
-    return (
-        f"Not drawn, for {count} cells would not be read: {'; '.join(map(figure_heading, figures))}. report.model, "
-        "report.quantization, report.device_map, report.dataset, report.probe and report.sweep choose fewer."
     )
 
 

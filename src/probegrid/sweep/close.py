@@ -172,7 +172,10 @@ def _write_report(folder: SweepFolder, config: ReportConfig) -> None:
 
 def _tables(folder: SweepFolder) -> list[str]:
     """The tables of the sweep's report as Markdown."""
-    files = (folder.report_dir / f"{name}.md" for name in ("table", "comparisons", "costs", "failed"))
+    files = (
+        folder.report_dir / f"{name}.md"
+        for name in ("table", "comparisons", "costs", "device_maps", "failed")
+    )
     return [file.read_text() for file in files if file.exists()]
 
 

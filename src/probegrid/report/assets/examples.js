@@ -24,7 +24,7 @@ function score(row, cell = 0) {
   const at = row.at[cell];
   if (!at) return null;
   if (state.layer !== "" && at.layers) return at.layers[Number(state.layer)];
-  const name = data.cells[0].scores[state.score], own = data.cells[cell].scores.indexOf(name);
+  const name = data.cells[0].scores[state.score], own = state.score === 0 ? 0 : data.cells[cell].scores.indexOf(name);
   return own < 0 ? null : at.scores[own];
 }
 function isRight(row, cell = 0) {
@@ -66,21 +66,22 @@ const presets = () => (two() ? { ...PRESETS, ...pairPresets() } : PRESETS);
 // ---- columns of the list --------------------------------------------------------------------------------------
 const verdictText = (right) => (right === null ? "-" : right ? "right" : "wrong");
 const layerName = () => `layer ${data.cells[0].layers[Number(state.layer)]}`;
-const scoreName = () => (state.layer !== "" ? layerName() : data.cells[0].scores[state.score] || "score");
+/** The first score is each cell's own, whatever its probe; others are of one name. */
+const scoreName = (cell = 0) => (state.layer !== "" ? layerName() : data.cells[state.score === 0 ? cell : 0].scores[state.score] || "score");
 function columns() {
   const letters = two() ? ["A", "B"] : [""];
   const each = (title, value, more) => letters.map((letter, cell) => ({
-    title: letter ? `${title} ${letter}` : title, value: (row) => (row.at[cell] ? value(row, cell) : null), ...more }));
+    title: [typeof title === "function" ? title(cell) : title, letter].filter(Boolean).join(" "), value: (row) => (row.at[cell] ? value(row, cell) : null), ...more }));
   const first = { title: isStatements ? "statement" : "question", value: (row) => row.question, isFirst: true, wide: 3 };
   if (isStatements) return [first, { title: "label", value: (row) => (row.label === null ? "-" : row.label ? "true" : "false"), wide: 0.8 },
     ...each("called", (row, cell) => verdictText(isRight(row, cell)), { isVerdict: true, wide: 1 }),
-    ...each(scoreName(), (row, cell) => score(row, cell), { isNumber: true, wide: 1.4 }),
+    ...each(scoreName, (row, cell) => score(row, cell), { isNumber: true, wide: 1.4 }),
     ...(data.splits.length > 1 ? [{ title: "split", value: (row) => row.split, wide: 0.8 }] : []),
     ...(data.has_sources ? [{ title: "source", value: (row) => row.source, wide: 1 }] : [])];
   return [first, ...each("answer", (row, cell) => row.at[cell].answer, { wide: 2 }),
     { title: "reference", value: (row) => row.references.join(" | "), wide: 2 },
     ...each("verdict", (row, cell) => verdictText(isRight(row, cell)), { isVerdict: true, wide: 1 }),
-    ...each(scoreName(), (row, cell) => score(row, cell), { isNumber: true, wide: 1.4 }),
+    ...each(scoreName, (row, cell) => score(row, cell), { isNumber: true, wide: 1.4 }),
     ...(two() ? [] : each("ended", (row, cell) => row.at[cell].ended, { wide: 1 })),
     ...(data.splits.length > 1 ? [{ title: "split", value: (row) => row.split, wide: 0.8 }] : [])];
 }
