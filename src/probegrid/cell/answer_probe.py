@@ -28,7 +28,6 @@ from probegrid.readings.spans import token_texts
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
     from probegrid.cell.cell import Cell
     from probegrid.probes.base import Entails
@@ -147,7 +146,8 @@ def answer_tables(
         clusters: of the samples of each question; None where none are made.
     """
     assert cell.model is not None
-    table = answers_table(answers.reading, answers.verdicts, cell.model.tokenizer)
+    pieces = [token_texts(answer.token_ids, cell.model.tokenizer) for answer in answers.reading.greedy]
+    table = answers_table(answers.reading, answers.verdicts, pieces)
     if answers.extracted is not None:
         table = _with_extracted(table, answers.extracted)
     if answers.judged is not None:
@@ -235,13 +235,18 @@ class ScoreTable:
 
 
 def answers_table(
-    reading: AnswerReading, verdicts: Sequence[Judgement], tokenizer: PreTrainedTokenizerBase
+    reading: AnswerReading, verdicts: Sequence[Judgement], pieces: Sequence[Sequence[str]]
 ) -> pa.Table:
-    """``answers.parquet``: a row a question, its greedy answer; ``token_logprobs`` as the scores have them."""
+    """``answers.parquet``: a row a question, its greedy answer; ``token_logprobs`` as the scores have them.
+
+    Args:
+        reading: the answers.
+        verdicts: on each of them.
+        pieces: what each token of each answer says.
+    """
     import pyarrow as pa
 
     asked, answers = [prompt.question for prompt in reading.prompts], reading.greedy
-    pieces = [token_texts(answer.token_ids, tokenizer) for answer in answers]
     return pa.table(
         {
             "example_id": pa.array([question.id for question in asked], pa.string()),

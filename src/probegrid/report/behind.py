@@ -75,7 +75,7 @@ def _href(cell: RecordedCell, folder: Path | None) -> str | None:
 
 def _telling(cell: RecordedCell, most: int, folder: Path | None) -> dict[str, Any] | None:
     scores, about = cell.scores, cell.texts
-    if about is None or scores.empty:
+    if about is None or scores.empty or scores["label"].isna().any():
         return None
     joined = scores.join(about, how="inner")
     told = {"name": cell.record.name, "n": len(joined), "href": _href(cell, folder)}

@@ -211,7 +211,10 @@ class RecordedCell:
     @cached_property
     def has_one_scale(self) -> bool:
         """Whether the scores can be held against each other: those of several folds are each on a scale of its own."""
-        recorded, found = self.record.metrics["auroc"], auroc(self.labels, self.values)
+        recorded = self.metric("auroc")
+        if recorded is None:  # a saved probe's scores of statements without labels
+            return False
+        found = auroc(self.labels, self.values)
         return math.isnan(found) if math.isnan(recorded) else abs(recorded - found) < _ROUNDING
 
     @property
