@@ -7,9 +7,9 @@ from pathlib import Path
 
 from probegrid.errors import ConfigError
 from probegrid.sweep.rows import observe
-from probegrid.sweep.status_page import StatusPage
+from probegrid.sweep.status_page import STATUS_PAGE
 from probegrid.sweep.stop import stop_sweep
-from probegrid.sweep.table import LiveTable, counts, numbers_of, print_table
+from probegrid.sweep.table import LiveTable, counts, print_table
 from probegrid.tracking.sweep_folder import SweepFolder, list_sweeps
 
 
@@ -32,11 +32,10 @@ def show_sweeps(results_dir: Path, sweep: str | None = None, *, every: float | N
             print(f"sweep {folder.id}: {counts(observe(folder))}")
     manifest = chosen.read_manifest()
     print(f"sweep {chosen.id}: {' '.join(manifest.argv)}")
-    rows = observe(chosen)
-    print_table(chosen, rows)
-    page = StatusPage(chosen)
-    page.show(rows, numbers_of(chosen, rows))
-    print(f"as a page: {page.file}")
+    print_table(chosen, observe(chosen))
+    page = chosen.path / STATUS_PAGE
+    if page.exists():  # else it is somebody else's sweep, and its folder may not be written
+        print(f"as a page: {page}")
 
 
 def _watch(folder: SweepFolder, every: float) -> None:

@@ -109,13 +109,17 @@ def counts(rows: Sequence[CellRow]) -> str:
 
 
 def print_table(folder: SweepFolder, rows: Sequence[CellRow]) -> None:
-    """Print the whole table, numbers included, with what ended the sweep in its caption, and the counts to stdout."""
+    """Print the whole table, numbers included, with what ended the sweep in its caption, and the counts to stdout.
+
+    The sweep's page is brought up to the same.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=_LOG_WIDTH)
     note, found = ended_by(folder, rows), numbers_of(folder, rows)
     console.print(_fit(console.width, rows, found, note=note))
     console.print(counts(rows), highlight=False)
+    StatusPage(folder).show(rows, found)
 
 
 def numbers_of(folder: SweepFolder, rows: Sequence[CellRow]) -> dict[int, list[str]]:
