@@ -87,7 +87,7 @@ def labelled(workdir: Path) -> tuple[str, ...]:
 
 
 def only_folder(workdir: Path) -> Path:
-    (folder,) = (workdir / "results").iterdir()
+    (folder,) = (workdir / "results").glob("[!.]*")  # locks lie beside it
     return folder
 
 
