@@ -131,7 +131,7 @@ def _changes(one: Comparison) -> dict[str, Any] | None:
         "name": f"{names[0]} beside {names[1]}",
         "says": f"{len(ids)} questions: {int(other_text.sum())} answers have another text; {lost} are right by "
         f"{names[0]} alone, {won} by {names[1]} alone.",
-        "columns": ["question", "reference", names[0], "", names[1], ""],
+        "columns": ["question", "reference", names[0], "verdict", names[1], "verdict"],
         "rows": rows,
         "href": None,
     }
