@@ -59,6 +59,7 @@ def test_a_device_map_costs_seconds_and_memory(recorder: Recorder) -> None:
     assert one.ratio("peak_gpu_gb_3") is None  # there are two
     assert shown(compared(recorder, "device_map")) == [
         {
+            "speed-up": "0.22x",  # of the first: four small cards take 4.5 times as long
             "load s": "90 / 20 = 4.50x",
             "read s": "45 / 10 = 4.50x",
             "tokens/s": "80 / 400 = 0.20x",
