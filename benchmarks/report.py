@@ -3,8 +3,8 @@
     python benchmarks/report.py --cells 100 200 400 800 [--profile]
 
 Cells of 400 answers, recorded by the real writer: two models x three quantizations x four datasets, the rest
-seeds. Linear is as good as it gets; the last column is CPU seconds a cell, for
-machines that others use too.
+seeds. Linear is as good as it gets; CPU seconds are for machines that others use too, and the most memory is of the
+process so far: a number of cells alone gives its own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import cProfile
 import pstats
+import resource
 import shutil
 import sys
 import tempfile
@@ -74,8 +75,25 @@ def record_cells(folder: Path, count: int) -> None:
                         "score": score,
                     }
                 ),
+                "other_scores": pa.table(
+                    {
+                        "example_id": ids,
+                        "mean_nll": score + generator.normal(size=ANSWERS),
+                        "n_tokens": -score,
+                    }
+                ),
                 "answers": pa.table(
-                    {"example_id": ids, "prompt": prompts, "answer": prompts, "correct": right}
+                    {
+                        "example_id": ids,
+                        "question": prompts,
+                        "prompt": prompts,
+                        "answer": [f"answer {name}" for name in ids],
+                        "references": [
+                            [f"{'' if is_right else 'other '}answer {name}"]
+                            for name, is_right in zip(ids, right, strict=True)
+                        ],
+                        "correct": right,
+                    }
                 ),
             },
         )
@@ -85,7 +103,14 @@ def _metrics(right: np.ndarray, score: np.ndarray, *, read_s: float) -> dict[str
     from probegrid.evaluation.ranking import auroc
 
     area, accuracy = auroc(right, score), float(right.mean())
-    values = {"n": ANSWERS, "accuracy": accuracy, "auroc": area, "aurc": 0.2}
+    values = {
+        "n": ANSWERS,
+        "accuracy": accuracy,
+        "auroc": area,
+        "aurc": 0.2,
+        "mean_nll_auroc": area,
+        "n_tokens_auroc": area,
+    }
     ends = {
         f"{name}_ci_{end}": value for name, value in values.items() for end in ("low", "high") if name != "n"
     }
@@ -126,7 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             record_cells(place / "results", count)
             seconds, cpu = timed(place / "results", compare=given.compare, profile=given.profile)
-            print(f"{count:6}  {seconds:8.1f} s  {cpu:8.1f} s of CPU  {cpu / count:8.4f} a cell", flush=True)
+            peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+            print(
+                f"{count:6}  {seconds:8.1f} s  {cpu:8.1f} s of CPU  {cpu / count:8.4f} a cell  "
+                f"{peak_gb:5.2f} GB at most",
+                flush=True,
+            )
         finally:
             shutil.rmtree(place)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from probegrid.errors import ConfigError, PlanError, RunError, StoreError, TrackingError, UserError
 from probegrid.models.torchless import import_without_torch
 from probegrid.planning.plan import Plan
-from probegrid.schema import Action, CellSpec, TrackingBackend
+from probegrid.schema import Action, CellSpec, Config, TrackingBackend
 from probegrid.sweep.grid import ComposedCell, cell_names
 from probegrid.sweep.options import LauncherOptions, SlurmOptions
 from probegrid.tracking.sweep_folder import SweepFolder
@@ -121,7 +121,7 @@ def _verify(spec: CellSpec) -> None:
 def _status(spec: CellSpec) -> None:
     from probegrid.sweep.status import show_sweeps
 
-    show_sweeps(Path(spec.config.results_dir))
+    show_sweeps(Path(spec.config.results_dir), every=spec.config.status.every)
 
 
 def _cancel(spec: CellSpec) -> None:
@@ -168,7 +168,7 @@ def act_on_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> N
     elif action is Action.report:
         _report_grid(composed, specs[0])
     elif action in (Action.status, Action.cancel):
-        _look_or_cancel(action, composed, Path(specs[0].config.results_dir))
+        _look_or_cancel(action, composed, specs[0].config)
     elif action in _OF_ONE_CELL and isinstance(options, SlurmOptions):
         raise ConfigError(f"action={action.name} runs where it is typed; leave hydra/launcher out.")
     else:
@@ -235,8 +235,12 @@ def _was_submitted(composed: Sequence[ComposedCell], spec: CellSpec) -> bool:
     return SweepFolder(spec.config.results_dir, sweep_id(composed)).manifest_file.exists()
 
 
-def _look_or_cancel(action: Action, composed: Sequence[ComposedCell], results_dir: Path) -> None:
+def _look_or_cancel(action: Action, composed: Sequence[ComposedCell], config: Config) -> None:
     from probegrid.sweep.launch import sweep_id
     from probegrid.sweep.status import cancel_sweep, show_sweeps
 
-    (show_sweeps if action is Action.status else cancel_sweep)(results_dir, sweep_id(composed))
+    results_dir, sweep = Path(config.results_dir), sweep_id(composed)
+    if action is Action.status:
+        show_sweeps(results_dir, sweep, every=config.status.every)
+    else:
+        cancel_sweep(results_dir, sweep)

@@ -52,14 +52,15 @@ def test_files_and_columns_are_those_of_the_contract(mixed: Result) -> None:
         "scores.parquet",
         "other_scores.parquet",
         "answers.parquet",
+        "examples.html",
         "figures/roc.png",
         "figures/risk_coverage.png",
     }
     columns = {file.stem: pq.read_schema(file).names for file in mixed.folder.glob("*.parquet")}
     assert columns["scores"] == ["example_id", "group", "split", "label", "score"]
     assert columns["answers"] == [
-        *("example_id", "question", "prompt", "answer", "token_ids", "token_logprobs", "n_tokens", "ended"),
-        *("references", "em", "f1", "correct"),
+        *("example_id", "question", "prompt", "answer", "token_ids", "token_texts", "token_logprobs"),
+        *("n_tokens", "ended", "references", "em", "f1", "correct"),
     ]
 
 

@@ -87,7 +87,7 @@ def labelled(workdir: Path) -> tuple[str, ...]:
 
 
 def only_folder(workdir: Path) -> Path:
-    (folder,) = (workdir / "results").iterdir()
+    (folder,) = (workdir / "results").glob("[!.]*")  # locks lie beside it
     return folder
 
 
@@ -286,3 +286,24 @@ def test_a_damaged_probe_is_refused(
     status, said = score(f"probe.from={folder}", *bare)
     assert status == 1
     assert "probe.safetensors is damaged; run the cell of the saved probe again" in said
+
+
+def test_scores_are_sent_to_mlflow_and_where_they_are_not_the_status_says_so(
+    score: Invoke, folders: Folders, bare: tuple[str, ...], workdir: Path, migrated: Path
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow_server import free_port
+
+    shutil.copy(migrated, workdir / "mlflow.db")
+    here = (f"probe.from={folders.probe}", *bare, "tracking.backend=mlflow")
+    status, _ = score(*here, f"tracking.uri=sqlite:///{workdir}/mlflow.db")
+    assert status == 0
+    client = MlflowClient(f"sqlite:///{workdir}/mlflow.db")
+    experiment = client.get_experiment_by_name("probegrid")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.metrics["n"] == len(UNSEEN)
+    assert run.data.tags["probegrid.cell"] == only_folder(workdir).name
+    status, said = score(*here, f"tracking.uri=http://127.0.0.1:{free_port()}")
+    assert status == 1
+    assert "MLflow does not have them" in said

@@ -105,6 +105,7 @@ def test_truth_is_read_in_the_middle_of_the_model_and_nowhere_else(logistic: Res
 def test_files_and_columns_are_those_of_the_contract(logistic: Result) -> None:
     assert {path.relative_to(logistic.folder).as_posix() for path in logistic.folder.rglob("*.*")} == {
         *("config.yaml", "result.json", "scores.parquet", "probe.safetensors", "probe.json"),
+        *("examples.html", "layer_scores.parquet", "statements.parquet"),
         *("figures/auroc_by_layer.png", "figures/projection.png"),
         *("figures/reliability.png", "figures/roc.png", "figures/scores.png"),
     }

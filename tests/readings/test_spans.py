@@ -25,6 +25,7 @@ from probegrid.readings.spans import (
     answer_passages,
     statement_passages,
     token_span,
+    token_texts,
 )
 from probegrid.readings.templates import ChatTemplate
 
@@ -254,3 +255,20 @@ def test_the_end_of_a_statement_is_its_last_character_and_never_the_end_of_the_t
     for index, statement in enumerate(one.statements):
         assert statement.text.strip()[-1] in decoded(found, index)
         assert str(tokenizer().eos_token) not in decoded(found, index)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(st.characters(exclude_categories=("Cs",)), max_size=40))
+def test_what_tokens_say_is_the_text_together(text: str) -> None:
+    """Characters of several tokens stand whole, at the last of them."""
+    ids = tokenizer()(text, add_special_tokens=False)["input_ids"]
+    found = token_texts(ids, tokenizer())
+    assert len(found) == len(ids)
+    assert "".join(found) == tokenizer().decode(ids, clean_up_tokenization_spaces=False)
+
+
+def test_a_character_that_its_tokens_do_not_end_is_shown_as_far_as_it_goes() -> None:
+    ids = tokenizer()("a \N{SNOWMAN}", add_special_tokens=False)["input_ids"]
+    assert token_texts(ids, tokenizer())[-1] == "\N{SNOWMAN}"
+    assert token_texts(ids[:-1], tokenizer())[-1] == "\N{REPLACEMENT CHARACTER}"
+    assert token_texts([], tokenizer()) == []

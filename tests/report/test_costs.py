@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from recorder import Recorder
 
 from probegrid.cell.run import Result
 from probegrid.report.cells import RecordedCell, load_cells
+from probegrid.report.charts import Chart
 from probegrid.report.columns import label, varying
-from probegrid.report.cost_figures import cost_figures
+from probegrid.report.cost_figures import cost_charts
 from probegrid.report.cost_table import cell_costs_table, costs_table
 from probegrid.report.costs import CostContrasts, contrast_costs, costs_of
+from probegrid.report.drawing import draw
 from probegrid.report.panels import panels
 from probegrid.report.report import make_report
 from probegrid.report.tables import amount_text, latex_text, ratio_text
@@ -56,6 +59,7 @@ def test_a_device_map_costs_seconds_and_memory(recorder: Recorder) -> None:
     assert one.ratio("peak_gpu_gb_3") is None  # there are two
     assert shown(compared(recorder, "device_map")) == [
         {
+            "speed-up": "0.22x",  # of the first: four small cards take 4.5 times as long
             "load s": "90 / 20 = 4.50x",
             "read s": "45 / 10 = 4.50x",
             "tokens/s": "80 / 400 = 0.20x",
@@ -69,7 +73,7 @@ def test_a_device_map_costs_seconds_and_memory(recorder: Recorder) -> None:
 def test_every_form_of_a_report_has_the_costs(recorder: Recorder) -> None:
     place(recorder)
     report = make_report(recorder.cells, title="t", compare="device_map", seed=0, resamples=20)
-    files = {name: content.decode() for name, content in report.files.items() if not name.endswith("png")}
+    files = {name: content.decode() for name, content in report.files.items() if not name.endswith("pdf")}
     (raw,) = csv.DictReader(io.StringIO(files["costs.csv"]))
     assert (raw["first"], raw["second"]) == ("4x11gb", "2xh100")
     assert [float(raw[f"peak_gpu_gb_{card}_first"]) for card in range(4)] == [10, 9.5, 9, 8.5]
@@ -86,16 +90,46 @@ def test_every_form_of_a_report_has_the_costs(recorder: Recorder) -> None:
     assert {"comparisons", "costs", "cell_costs", "table"} == {*report.frames}
     assert "same text" in report.others[0].columns  # agreement is shown, though all answers agree
     assert report.others[0].rows[0][-3] == "100.0%"
-    assert {"seconds", "memory", "speed"} <= {*report.figures}
+    assert {"seconds", "memory", "speed"} <= {*report.images}
 
 
 def test_memory_is_drawn_by_device(recorder: Recorder) -> None:
     place(recorder)
-    (axes,) = cost_figures(recorder.cells)["memory"].axes
-    widths = [[bar.get_width() for bar in bars] for bars in axes.containers]
+    (panel,) = next(chart for chart in cost_charts(recorder.cells) if chart.name == "memory").panels
+    widths = [bar.values.tolist() for bar in panel.bars]
     assert widths == [[4, 64], [40, 10], [38, 9.5], [0, 9], [0, 8.5]]  # the process, then each GPU
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["2xh100", "4x11gb"]
-    assert [text.get_text() for text in axes.texts] == ["82", "101"]
+    assert panel.names == ["2xh100", "4x11gb"]
+    drawn = draw(Chart("memory", "GB", "", [panel]))["svg"].decode()
+    assert {">82<", ">101<", ">2xh100<"} <= set(re.findall(">[^<>]+<", drawn))  # the sums, and the names
+
+
+def test_like_stands_beside_like(recorder: Recorder) -> None:
+    """Bars of one panel read the same questions for the same probe; what was found in the store is hatched."""
+    for dataset in ("facts", "facts_rare"):
+        for method in ("none", "nf4"):
+            recorder(f"dataset={dataset}", f"quantization={method}", metrics=ON_TWO, gpus=[H100] * 2)
+    seconds = cost_charts(recorder.cells)[0]
+    assert [(panel.title, list(panel.names)) for panel in seconds.panels] == [
+        ("facts", ["none", "nf4"]),
+        ("facts_rare", ["none", "nf4"]),
+    ]
+
+
+def test_a_price_is_of_the_hours_that_gpus_were_held(recorder: Recorder) -> None:
+    place(recorder)
+    recorder("device_map=cpu", metrics=ON_TWO)
+    table = cell_costs_table(recorder.cells, price_per_gpu_hour=2.5)
+    assert table is not None
+    assert list(table.columns[-2:]) == ["GPU-hours", "price"]
+    for cell, row, record in zip(recorder.cells, table.rows, table.records, strict=True):
+        if not cell.gpus:
+            assert list(row[-2:]) == ["-", "-"]
+            assert record["price"] is None
+            continue
+        hours = (cell.record.metrics["load_s"] + cell.record.metrics["read_s"]) * cell.gpus / 3600
+        assert record["gpu_hours"] == pytest.approx(hours)
+        assert record["price"] == pytest.approx(2.5 * hours)
+    assert "2.5" in table.caption
 
 
 def test_a_model_that_was_in_memory_has_no_time_of_loading(recorder: Recorder) -> None:
@@ -107,8 +141,8 @@ def test_a_model_that_was_in_memory_has_no_time_of_loading(recorder: Recorder) -
     assert one.ratio("load_s") is None
     table = costs_table(compared(recorder, "quantization"))
     assert table is not None
-    assert table.rows[0][2:4] == ["- / 3", "5 / 8 = 0.62x"]
-    assert table.rows[0][5] == "4 / 4 = 1.00x"  # the pack's process had it in memory
+    assert table.rows[0][3:5] == ["- / 3", "5 / 8 = 0.62x"]
+    assert table.rows[0][6] == "4 / 4 = 1.00x"  # the pack's process had it in memory
     assert [note for note in table.notes if note.startswith("- the model was not loaded")]
     assert table.records[0]["load_s_first"] is None
     assert "inf" not in table.csv()
@@ -186,7 +220,7 @@ def test_what_reads_no_model_costs_nothing_to_compare(recorder: Recorder) -> Non
     found = compared(recorder, "quantization")
     assert [unpaired.reason for unpaired in found.not_made] == ["no model is read"]
     assert cell_costs_table(recorder.cells) is None
-    assert "seconds" not in cost_figures(recorder.cells)
+    assert not [chart.name for chart in cost_charts(recorder.cells) if chart.panels]
 
 
 def test_probes_are_not_compared_in_cost(recorder: Recorder) -> None:
@@ -237,8 +271,8 @@ def test_no_label_twice_where_the_device_map_alone_differs(recorder: Recorder) -
     assert [len(series.cells) for panel in panels(cells) for series in panel.series] == [1, 1, 1, 1]
     assert len({series.name for panel in panels(cells) for series in panel.series}) == 4
     assert len({cell.record.name for cell in cells}) == 4
-    for figure in cost_figures(cells).values():
-        assert len({text.get_text() for text in figure.axes[0].get_yticklabels()}) == 4
+    for chart in cost_charts(cells):
+        assert [len({*panel.names}) for panel in chart.panels] == [4]
 
 
 def test_mixed_versions_are_said(recorder: Recorder) -> None:

@@ -52,7 +52,7 @@ class Page(HTMLParser):
             self._section = str(values["id"])
         if tag == "img":
             kind, _, data = str(values["src"]).partition(",")
-            assert kind == "data:image/png;base64"
+            assert kind == "data:image/svg+xml;base64"
             self.images[self._section] = base64.b64decode(data)
         self.outside += [
             str(url) for name, url in attributes if name in ("src", "href") and "://" in str(url)
@@ -171,14 +171,17 @@ def test_companion_scores_have_a_table_of_their_own(report: Report, cells: Seque
 def test_the_page_has_every_table_and_every_figure_inside_it(report: Report) -> None:
     page = Page(report.files["index.html"].decode())
     assert page.outside == []
-    assert "<script" not in report.files["index.html"].decode()
-    assert page.images == dict(report.figures)
-    assert all(image.startswith(b"\x89PNG") for image in page.images.values())
+    assert page.images == {name: forms["svg"] for name, forms in report.images.items()}
+    for name, forms in report.images.items():
+        assert forms["svg"].startswith(b"<?xml")
+        assert forms["pdf"].startswith(b"%PDF")
+        assert report.files[f"figures/{name}.pdf"] == forms["pdf"]
     assert report.wide_table is not None
     assert report.cell_costs is not None
     for table in (report.wide_table, *report.others, report.cell_costs):
         assert page.cells[table.name] == [text for row in table.rows for text in row]
-    assert set(report.figures) == {
+    assert set(report.images) == {
+        "ranking",
         "accuracy_by_parameters",
         "auroc_by_parameters",
         "accuracy_by_device_hours",
@@ -235,9 +238,12 @@ def test_figures_that_could_not_be_read_are_left_out_and_said(cells: Sequence[Re
         for shots in range(200)
     ]
     report = make_report(many, title="t", compare=None, seed=0, resamples=20)
-    assert not {"roc", "risk_coverage", "seconds", "speed", "memory"} & {*report.figures}
-    (note,) = report.notes
-    assert note.startswith("Not drawn, for 200 cells would not be read: ROC: correct against wrong")
+    assert not {"roc", "risk_coverage", "seconds", "speed", "memory"} & {*report.images}
+    undetailed, note = report.notes
+    assert undetailed.startswith("Of 200 cells scores of one reading are not compared")
+    assert report.rules is report.compared_scores is None
+    assert note.startswith("Not drawn, for 200 cells would not be read: Scores ranked")
+    assert "ROC: correct against wrong" in note
     assert "Peak memory by device" in note
     assert "report.dataset" in note
     assert note in report.files["index.html"].decode()

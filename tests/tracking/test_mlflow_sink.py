@@ -107,7 +107,16 @@ def test_a_run_has_everything(
     experiment = client.get_experiment(run.info.experiment_id)
     assert "| brier |" in experiment.tags["mlflow.note.content"]
     artifacts = {item.path for item in client.list_artifacts(run_id)}
-    assert artifacts == {"config.yaml", "figures", "result.json", "scores.parquet"}
+    assert artifacts == {"config.yaml", "examples.json", "figures", "result.json", "scores.parquet"}
+    assert json.loads(tags["mlflow.loggedArtifacts"]) == [{"path": "examples.json", "type": "table"}]
+    table = Path(client.download_artifacts(run_id, "examples.json", str(tmp_path)))
+    assert json.loads(table.read_text()) == {
+        "columns": ["example_id", "score"],
+        "data": [["a", 0.5], ["b", -1.0]],
+    }
+    (read,) = run.inputs.dataset_inputs
+    assert (read.dataset.name, json.loads(read.dataset.source)) == ("facts", {"num_samples": 400})
+    assert (len(read.dataset.digest), json.loads(read.dataset.profile)) == (36, {"num_rows": 2})
     downloaded = client.download_artifacts(run_id, "figures/roc.png", str(tmp_path))
     assert Path(downloaded).read_bytes() == b"\x89PNG figure"
 
@@ -303,3 +312,22 @@ def test_a_folder_without_a_record_is_refused(sqlite: TrackingConfig, tmp_path: 
     (tmp_path / "results" / "cell").mkdir(parents=True)
     with pytest.raises(TrackingError, match="holds no recorded cell"):
         send(tmp_path / "results" / "cell", sqlite)
+
+
+def test_a_run_that_is_active_around_the_cell_is_its_parent(
+    sqlite: TrackingConfig, write_cell: Callable[..., Path]
+) -> None:
+    import mlflow
+
+    first = send(write_cell(), sqlite)
+    client = MlflowClient(tracking_uri=sqlite.uri)
+    assert "mlflow.parentRunId" not in client.get_run(first).data.tags
+    before = mlflow.get_tracking_uri()
+    try:
+        mlflow.set_tracking_uri(sqlite.uri)
+        with mlflow.start_run(experiment_id=client.get_run(first).info.experiment_id) as outer:
+            inside = send(write_cell(cell="fedcba9876543210"), sqlite)
+        assert client.get_run(inside).data.tags["mlflow.parentRunId"] == outer.info.run_id
+    finally:
+        mlflow.set_tracking_uri(before)
+        os.environ.pop("MLFLOW_TRACKING_URI", None)

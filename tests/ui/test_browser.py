@@ -170,13 +170,13 @@ def test_the_sweeps_own_run_has_the_table_and_the_report(sweep: Sweep, browser: 
 def test_the_report_has_its_tables_and_every_figure(sweep: Sweep, browser: Browser) -> None:
     program = Path(sys.executable).with_name("probegrid")
     command = [str(program), "action=report", "report.compare=probe"]
-    forked.run(command, cwd=sweep.folder, check=True, timeout=120, capture_output=True)
+    forked.run(command, cwd=sweep.folder, check=True, timeout=300, capture_output=True)
     browser.driver.get_log("browser")  # what earlier pages had to say
     browser.driver.get((sweep.folder / "report" / "index.html").as_uri())
     browser.see("Cells", "Paired comparisons", "Other scores")
     assert len(browser.all("//section[@id='table']//tbody/tr")) == len(NAMES)
     assert len(browser.all("//section[@id='comparisons']//tbody/tr")) == 4 * 6
-    figures = sorted(file.stem for file in (sweep.folder / "report" / "figures").glob("*.png"))
+    figures = sorted(file.stem for file in (sweep.folder / "report" / "figures").glob("*.svg"))
     assert {
         "auroc_by_device_hours",
         "roc",
@@ -194,3 +194,23 @@ def test_the_report_has_its_tables_and_every_figure(sweep: Sweep, browser: Brows
     assert all(width > 0 for width in widths.values()), widths
     browser.keep("report")
     assert browser.driver.get_log("browser") == []
+
+
+def test_a_cell_shows_its_data_and_its_examples(sweep: Sweep, browser: Browser) -> None:
+    """The dataset among the inputs of the run, by name and digest; the examples as a table."""
+    run_id = sweep.children["tiny-none-facts-gnll"]
+    (read,) = MlflowClient(sweep.uri).get_run(run_id).inputs.dataset_inputs
+    open_page(browser, sweep.page(f"runs/{run_id}?workflowType=machine_learning"))
+    browser.see(f"facts ({read.dataset.digest})")
+    browser.keep("mlflow_inputs")
+    open_page(browser, sweep.page(f"runs/{run_id}/artifacts/examples.json"))
+    browser.see("question", "references", "Which instrument does")
+    browser.keep("mlflow_examples")
+    same = {
+        run.inputs.dataset_inputs[0].dataset.digest
+        for name, run in (
+            (name, MlflowClient(sweep.uri).get_run(one)) for name, one in sweep.children.items()
+        )
+        if "-facts-" in name and "logistic" not in name
+    }
+    assert same == {read.dataset.digest}  # the same questions, whichever cell asked them

@@ -24,6 +24,7 @@ from probegrid.evaluation.summary import Summary, evaluate_answers, flat, mean_e
 from probegrid.probes import AnswerProbe, Of, Scores, Scoring
 from probegrid.probes.likelihood import logprobs, mean_logprob, perplexity, sum_logprob
 from probegrid.readings.answers import AnswerReading
+from probegrid.readings.spans import token_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,7 +139,7 @@ def _evaluated(
     return Outcome(
         metrics=metrics,
         notes=said,
-        tables={**table.to_tables(), **answer_tables(answers)},
+        tables={**table.to_tables(), **answer_tables(cell, answers, scores.clusters)},
         figures=_figures(held, summary, seed),
     )
 
@@ -151,9 +152,20 @@ def _of_all(table: ScoreTable, seed: int) -> dict[str, float]:
     }
 
 
-def answer_tables(answers: JudgedAnswers) -> dict[str, pa.Table]:
-    """``answers.parquet``, and ``samples.parquet`` where there are samples."""
-    table = _with_thoughts(answers_table(answers.reading, answers.verdicts), answers.reading.greedy)
+def answer_tables(
+    cell: Cell, answers: JudgedAnswers, clusters: Sequence[Sequence[int]] | None = None
+) -> dict[str, pa.Table]:
+    """``answers.parquet``, and ``samples.parquet`` where there are samples.
+
+    Args:
+        cell: its tokenizer shows what each token says.
+        answers: with their verdicts.
+        clusters: of the samples of each question; None where none are made.
+    """
+    assert cell.model is not None
+    pieces = [token_texts(answer.token_ids, cell.model.tokenizer) for answer in answers.reading.greedy]
+    table = answers_table(answers.reading, answers.verdicts, pieces)
+    table = _with_thoughts(table, answers.reading.greedy)
     if answers.extracted is not None:
         table = _with_extracted(table, answers.extracted)
     if answers.judged is not None:
@@ -163,7 +175,7 @@ def answer_tables(answers: JudgedAnswers) -> dict[str, pa.Table]:
         tables["options"] = answers.options.table()
     if len(answers.reading.generations[0]) > 1:
         samples = [sample for found in answers.reading.generations for sample in found[1:]]
-        tables["samples"] = _with_thoughts(samples_table(answers.reading), samples)
+        tables["samples"] = _with_thoughts(samples_table(answers.reading, clusters), samples)
     return tables
 
 
@@ -256,8 +268,16 @@ class ScoreTable:
         return tables | ({"other_scores": pa.table({"example_id": ids, **others})} if others else {})
 
 
-def answers_table(reading: AnswerReading, verdicts: Sequence[Judgement]) -> pa.Table:
-    """``answers.parquet``: a row a question, its greedy answer; ``token_logprobs`` as the scores have them."""
+def answers_table(
+    reading: AnswerReading, verdicts: Sequence[Judgement], pieces: Sequence[Sequence[str]]
+) -> pa.Table:
+    """``answers.parquet``: a row a question, its greedy answer; ``token_logprobs`` as the scores have them.
+
+    Args:
+        reading: the answers.
+        verdicts: on each of them.
+        pieces: what each token of each answer says.
+    """
     import pyarrow as pa
 
     asked, answers = [prompt.question for prompt in reading.prompts], reading.greedy
@@ -268,6 +288,7 @@ def answers_table(reading: AnswerReading, verdicts: Sequence[Judgement]) -> pa.T
             "prompt": pa.array([prompt.text for prompt in reading.prompts], pa.string()),
             "answer": pa.array([answer.text for answer in answers], pa.string()),
             "token_ids": pa.array([answer.token_ids for answer in answers], pa.list_(pa.int32())),
+            "token_texts": pa.array(pieces, pa.list_(pa.string())),
             "token_logprobs": pa.array([logprobs(answer) for answer in answers], pa.list_(pa.float32())),
             "n_tokens": pa.array([len(answer.token_ids) for answer in answers], pa.int32()),
             "ended": pa.array([answer.ended for answer in answers], pa.string()),
@@ -279,8 +300,8 @@ def answers_table(reading: AnswerReading, verdicts: Sequence[Judgement]) -> pa.T
     )
 
 
-def samples_table(reading: AnswerReading) -> pa.Table:
-    """``samples.parquet``: a row a sample, under ``decoding=sample``."""
+def samples_table(reading: AnswerReading, clusters: Sequence[Sequence[int]] | None = None) -> pa.Table:
+    """``samples.parquet``: a row a sample, with its cluster of meaning where the probe made clusters."""
     import pyarrow as pa
 
     rows = [
@@ -297,6 +318,11 @@ def samples_table(reading: AnswerReading) -> pa.Table:
             "token_logprobs": pa.array([logprobs(sample) for _, _, sample in rows], pa.list_(pa.float32())),
             "n_tokens": pa.array([len(sample.token_ids) for _, _, sample in rows], pa.int32()),
             "ended": pa.array([sample.ended for _, _, sample in rows], pa.string()),
+            **(
+                {"cluster": pa.array([one for found in clusters for one in found], pa.int32())}
+                if clusters is not None
+                else {}
+            ),
         }
     )
 

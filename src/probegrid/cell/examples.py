@@ -6,7 +6,7 @@ Knows statements, questions with answers, and divisions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from probegrid.evaluation.splits import Division, divide
 from probegrid.probes.training import Examples
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from probegrid.probes import TrainedProbe
     from probegrid.readings.answers import AnswerReading
 
@@ -36,6 +38,32 @@ def examples_of_statements(data: StatementSet) -> Examples:
         tuple(statement.source for _, statement in found),
         np.array([statement.label for _, statement in found]),
         tuple(talk.group for talk in data.conversations for _ in talk.statements),
+    )
+
+
+def statements_table(data: StatementSet) -> pa.Table:
+    """``statements.parquet``: a row a statement, in order, its text and where it stands in its conversation.
+
+    ``passage`` is the content of the message that holds it, of which ``char_start`` and ``char_end`` are places;
+    ``before`` are the messages before that one.
+    """
+    import pyarrow as pa
+
+    found = [(talk, one) for talk in data.conversations for one in talk.statements]
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    return pa.table(
+        {
+            "example_id": pa.array([one.id for _, one in found], pa.string()),
+            "conversation": pa.array([talk.id for talk, _ in found], pa.string()),
+            "text": pa.array([one.text for _, one in found], pa.string()),
+            "source": pa.array([one.source for _, one in found], pa.string()),
+            "char_start": pa.array([one.char_start for _, one in found], pa.int32()),
+            "char_end": pa.array([one.char_end for _, one in found], pa.int32()),
+            "passage": pa.array([talk.messages[-1].content for talk, _ in found], pa.string()),
+            "before": pa.array(
+                [[asdict(turn) for turn in talk.messages[:-1]] for talk, _ in found], pa.list_(message)
+            ),
+        }
     )
 
 

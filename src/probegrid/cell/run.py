@@ -20,19 +20,20 @@ from probegrid.cell.lookup import Lookup
 from probegrid.cell.pack import Pack
 from probegrid.cell.read_along import Jobs, ReadAlong
 from probegrid.cell.result import Result
-from probegrid.errors import PlanError, TrackingError, UserError
+from probegrid.cell.send import say_obstacle, send_recorded
+from probegrid.errors import PlanError, UserError
 from probegrid.hardware.machine import has_unmeasured_gpu
 from probegrid.hardware.threads import share_cores
 from probegrid.planning.describe import describe
 from probegrid.probes import TrainedProbe
 from probegrid.progress import Progress
+from probegrid.report.example_rows import CellTables
+from probegrid.report.examples_page import EXAMPLES_FILE, examples_page
 from probegrid.report.summary import ALL_METRICS, numbers
 from probegrid.schema import (
     CellSpec,
     DeviceMapConfig,
     PlacementStrategy,
-    TrackingBackend,
-    TrackingConfig,
     to_plain,
 )
 from probegrid.tracking import record
@@ -103,10 +104,12 @@ def share_cell(
         if recorded is not None and recorded.status is Status.done:
             progress.say(f"{cell.name} is done already, nothing is computed again")
             progress.say(summarize(recorded, folder))
-            unsent = _send(folder, config.tracking, progress)
+            unsent = send_recorded(folder, config.tracking, progress)
             return Result(folder.name, folder, recorded.metrics, recorded.notes, was_done=True, unsent=unsent)
         plan = pack.plan(cell)
         progress.say(introduce(cell, plan))
+        if sweep is None:  # whoever starts a sweep has asked already
+            say_obstacle(config.tracking, progress)
         if jobs is not None:
             started = datetime.fromtimestamp(jobs.began, UTC)
         with _failures_recorded(cell, plan, started, sweep, jobs):
@@ -116,16 +119,17 @@ def share_cell(
             return None
         outcome = replace(outcome, notes={**outcome.notes, **notes_of(cell.examples, cell.config.prompt)})
         written = CellRecord(**_identity(cell, plan, started, sweep), **_found(outcome), status=Status.done)
+        page = examples_page(CellTables(written, outcome.tables)).encode()
         record.write(
             folder.parent,
             written,
             to_plain(cell.config),
             tables=outcome.tables,
             figures=outcome.figures,
-            files=outcome.files,
+            files={**outcome.files, EXAMPLES_FILE: page},
         )
         progress.say(summarize(written, folder))
-        unsent = _send(folder, config.tracking, progress)
+        unsent = send_recorded(folder, config.tracking, progress)
         return Result(folder.name, folder, written.metrics, written.notes, was_done=False, unsent=unsent)
 
 
@@ -264,7 +268,7 @@ def _failures_recorded(
             failed = CellRecord(**_identity(cell, plan, started, sweep), status=Status.failed, error=failure)
             folder = record.write(Path(cell.config.results_dir), failed, to_plain(cell.config))
             with Progress() as progress:
-                _send(folder, cell.config.tracking, progress)
+                send_recorded(folder, cell.config.tracking, progress)
         raise
 
 
@@ -289,22 +293,6 @@ def _found(outcome: Outcome) -> dict[str, Any]:
         "steps": outcome.steps,
         "readers": outcome.readers,
     }
-
-
-def _send(folder: Path, tracking: TrackingConfig, progress: Progress) -> str | None:
-    """Send a recorded cell to MLflow; where that fails, the cell stands, and why is said and returned."""
-    if tracking.backend is TrackingBackend.none:
-        return None
-    from probegrid.tracking.mlflow_sink import send
-
-    try:
-        send(folder, tracking)
-    except TrackingError as error:
-        progress.say(
-            f"not sent to MLflow: {error} The result is in {folder}; `probegrid action=sync` sends it later."
-        )
-        return str(error)
-    return None
 
 
 def summarize(written: CellRecord, folder: Path) -> str:

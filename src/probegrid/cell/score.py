@@ -15,9 +15,10 @@ from probegrid.cell.cell import Cell, Model, Statements
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.plan import plan_cell
 from probegrid.cell.prepare import passages_of, probe_of
+from probegrid.cell.send import send_recorded
 from probegrid.cell.transfer import Scored, score_statements
 from probegrid.data.example import StatementSet
-from probegrid.errors import CheckpointError, ConfigError, StoreError, UnknownArchitecture
+from probegrid.errors import CheckpointError, ConfigError, StoreError, TrackingError, UnknownArchitecture
 from probegrid.models.pool import ModelPool
 from probegrid.probes import HiddenStates, Needs, Of
 from probegrid.probes.saved import DESCRIPTION_FILE, TENSORS_FILE, SavedProbe
@@ -26,6 +27,8 @@ from probegrid.readings.identity import anywhere, describe_model
 from probegrid.readings.session import ModelSession
 from probegrid.readings.spans import Position
 from probegrid.readings.store import key_of
+from probegrid.report.example_rows import CellTables
+from probegrid.report.examples_page import EXAMPLES_FILE, examples_page
 from probegrid.schema import (
     CellSpec,
     Config,
@@ -92,12 +95,22 @@ def score_cell(spec: CellSpec) -> Path:
             plan={} if plan is None else plan.as_dict(),
             versions=versions(),
         )
+        tables = scored.tables()
         target = record.write(
-            Path(cell.config.results_dir), written, to_plain(cell.config), tables=scored.tables()
+            Path(cell.config.results_dir),
+            written,
+            to_plain(cell.config),
+            tables=tables,
+            files={EXAMPLES_FILE: examples_page(CellTables(written, tables)).encode()},
         )
         for text, score, probability in _shown(scored):
             progress.say(f"  {score:9.3f}  {probability:5.3f}  {text}")
+        unsent = send_recorded(target, cell.config.tracking, progress)
         progress.say(f"scored {len(scored.scores)} statements (score, p(true), statement): {target}")
+    if unsent is not None:
+        raise TrackingError(
+            f"the scores are in {target}, but MLflow does not have them; `probegrid action=sync` sends them."
+        )
     return target
 
 

@@ -84,6 +84,8 @@ def trained_outcome(
     if probe.repeats > 1:
         found, table = of_repeats(probe, divided, read.layers, read.activations, tested)
         numbers, tables = numbers | found, tables | {"repeats": table}
+    if isinstance(probe, ActivationProbe) and read.layers:
+        tables["layer_scores"] = _layer_scores_table(divided, folds, read.layers)
     outcome = Outcome(
         metrics=numbers,
         notes=dict(summary.notes) | _leaks([*divided.division.notes, *leaks]),
@@ -129,6 +131,28 @@ def _scores_table(divided: Divided, folds: Sequence[Trained], tested: TestSet) -
             "score": pa.array(scores, pa.float64()),
         }
     )
+
+
+def _layer_scores_table(divided: Divided, folds: Sequence[Trained], layers: Sequence[int]) -> pa.Table:
+    """``layer_scores.parquet``: the log-odds of true of each example by each layer, ``layer_<number>``.
+
+    Of several folds the scores of an example are of the fold that tests it, beyond that fold's thresholds; null where
+    none does, and where a probe does not score layer by layer.
+    """
+    import pyarrow as pa
+
+    scores = np.full((len(divided.examples.ids), len(layers)), np.nan)
+    if folds[0].by_column.shape[1] == len(layers):
+        if len(folds) == 1:
+            scores = folds[0].by_column * np.asarray(folds[0].fitted.scales)
+        else:
+            for trained in folds:
+                scores[trained.test_rows] = trained.beyond_thresholds()
+    columns = {
+        f"layer_{layer}": pa.array(scores[:, place], pa.float64(), from_pandas=True)
+        for place, layer in enumerate(layers)
+    }
+    return pa.table({"example_id": pa.array(divided.examples.ids, pa.string()), **columns})
 
 
 def _on_layers(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from probegrid.cell.answer_probe import answer_tables, extraction_metrics, reading_metrics
-from probegrid.cell.examples import Divided, examples_of_answers
+from probegrid.cell.examples import Divided, examples_of_answers, statements_table
 from probegrid.cell.gather import Gathered
 from probegrid.cell.trained_outcome import Read, trained_outcome
 from probegrid.cell.transfer import with_transfer
@@ -55,8 +55,10 @@ def outcome_of_trained(
         outcome = replace(
             outcome,
             metrics={**of_answers, **outcome.metrics},
-            tables={**outcome.tables, **answer_tables(answers)},
+            tables={**outcome.tables, **answer_tables(cell, answers)},
         )
+    if isinstance(examples, StatementSet):
+        outcome = replace(outcome, tables={**outcome.tables, "statements": statements_table(examples)})
     if cell.transfer and session is not None:
         outcome = with_transfer(outcome, cell, session)
     return outcome

@@ -26,7 +26,6 @@ BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#666666"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Colors of overlaid series, as many as a panel can hold and be read."""
 _INCHES, _DPI = (6.4, 4.8), 100
-_PANELS_A_ROW = 3
 _BAND_COVERAGES = np.linspace(0.02, 1, 50)
 FIRST_COVERAGE_IN_VIEW = 0.05  # below it a handful of answers would set the scale
 
@@ -183,33 +182,12 @@ def new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=_INCHES, layout="constrained")
     axes = figure.add_subplot()
-    _dress(axes, title, x_label, y_label)
+    dress(axes, title, x_label, y_label)
     return figure, axes
 
 
-def new_panels(
-    titles: Sequence[str], x_label: str, y_label: str, *, height: float = 4.6
-) -> tuple[Figure, list[Axes]]:
-    """Make a figure of empty panels, at most three side by side, in the style of all the others.
-
-    Args:
-        titles: of the panels, at least one.
-        x_label: of every panel.
-        y_label: of every panel.
-        height: of a panel, in inches.
-    """
-    from matplotlib.figure import Figure
-
-    columns = min(_PANELS_A_ROW, len(titles))
-    rows = -(-len(titles) // columns)
-    figure = Figure(figsize=(max(_INCHES[0], 4.8 * columns), height * rows), layout="constrained")
-    panels = [figure.add_subplot(rows, columns, number) for number in range(1, len(titles) + 1)]
-    for axes, title in zip(panels, titles, strict=True):
-        _dress(axes, title, x_label, y_label)
-    return figure, panels
-
-
-def _dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+def dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
+    """Give axes the style of all figures: titles, a grid behind what is drawn, no frame."""
     axes.set_title(title, wrap=True)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.grid(visible=True, color="#DDDDDD", linewidth=0.8)

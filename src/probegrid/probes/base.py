@@ -80,6 +80,8 @@ class Scores:
     """Scores that the same readings give at no further cost, by name (``evaluation.metrics.OTHER_SCORES``)."""
     notes: Sequence[str] = ()
     """What the user should know of how the scores came about."""
+    clusters: Sequence[Sequence[int]] | None = None
+    """Cluster of meaning of each sample of each question, the greedy answer left out; None where none are made."""
 
 
 @dataclass

@@ -60,6 +60,7 @@ class SemanticEntropy(AnswerProbe):
                 "length_normalized_entropy": [-monte_carlo_entropy(row) for row in means],
                 "gnll": [sum_logprob(answer) for answer in scoring.reading.greedy],
             },
+            clusters=clusters,
         )
 
     def _clusters(self, scoring: Scoring, texts: Sequence[Sequence[str]]) -> list[list[int]]:

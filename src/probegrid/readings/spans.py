@@ -210,6 +210,29 @@ def _characters(statement: Statement, origin: int) -> tuple[int, int]:
     return origin + start, origin + statement.char_end - (len(said) - len(said.rstrip()))
 
 
+def token_texts(token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """What each token adds to the text, so that together they are the whole.
+
+    A character of several tokens stands at the last of them. Each is decoded with a few before it, for what it says
+    may depend on them (a space that begins a word, and none that begins a text).
+
+    Args:
+        token_ids: of one answer.
+        tokenizer: the model's.
+    """
+    ids, texts = list(token_ids), list[str]()
+    held = begin = 0  # tokens told already; where the window of decoding begins
+    for end in range(1, len(ids) + 1):
+        before, after = (
+            str(tokenizer.decode(ids[begin:to], clean_up_tokenization_spaces=False)) for to in (held, end)
+        )
+        is_whole = not after.endswith("\ufffd") or end == len(ids)
+        texts.append(after[len(before) :] if is_whole else "")
+        if is_whole:
+            begin, held = held, end
+    return texts
+
+
 def token_span(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
     """The tokens that hold characters ``start`` to ``end`` (exclusive): the first and one past the last.
 

@@ -61,14 +61,16 @@ def cells_table(cells: Sequence[RecordedCell], *, is_wide: bool = False) -> Tabl
     """
     together = over_seeds(cells)
     merged = [one.merged for one in together]
-    names = shown(merged)
+    names, of_all = shown(merged), shown(cells)
     metrics = _metric_columns(
         merged, (*MAIN_METRICS, *MORE_METRICS, *_transfers(merged)) if is_wide else MAIN_METRICS
     )
+    has_layers = is_wide and any(_layer(one) != MISSING for one in together)
     rows = [
         [
             *map(one.merged.value, names),
             f"{one.merged.record.metrics['n']:.0f}",
+            *([_layer(one)] if has_layers else []),
             *(_number(one, column) for column in metrics),
         ]
         for one in together
@@ -77,12 +79,19 @@ def cells_table(cells: Sequence[RecordedCell], *, is_wide: bool = False) -> Tabl
     return Table(
         name="table",
         caption=_caption(cells, names, is_over_seeds=len(merged) < len(cells)),
-        columns=[*names, "n", *titles],
+        columns=[*names, "n", *(["layer"] if has_layers else []), *titles],
         rows=rows,
         n_names=len(names),
-        records=[_record(cell, shown(cells)) for cell in cells],
+        records=[_record(cell, of_all) for cell in cells],
         notes=[*_leaks(cells), *_versions(cells)],
+        cells=[(one.cells[0].record.cell,) for one in together],
     )
+
+
+def _layer(one: OverSeeds) -> str:
+    """The layer that was chosen; of cells that differ in seeds, all that were."""
+    layers = sorted({cell.record.metrics["layer"] for cell in one.cells if "layer" in cell.record.metrics})
+    return ", ".join(f"{layer:.0f}" for layer in layers) or MISSING
 
 
 @dataclass(frozen=True)

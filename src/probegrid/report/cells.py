@@ -147,6 +147,31 @@ class RecordedCell:
         return pd.read_parquet(file, columns=["example_id", "answer", "correct"]).set_index("example_id")
 
     @cached_property
+    def texts(self) -> pd.DataFrame | None:
+        """What its examples say, by example_id; None where no table holds it.
+
+        Of answers ``question``, ``answer``, ``reference`` and ``correct``; of statements ``question``, the text alone.
+        """
+        import pandas as pd
+        import pyarrow.parquet
+
+        answers, statements = (self.folder / f"{name}.parquet" for name in ("answers", "statements"))
+        if answers.exists():
+            known = pyarrow.parquet.read_schema(answers).names
+            wanted = ("example_id", "question", "answer", "references", "correct")
+            found = pd.read_parquet(answers, columns=[name for name in wanted if name in known])
+            found = found.set_index("example_id")
+            if "question" not in known:  # in records from before it was kept
+                found["question"] = found.index
+            lists = found.pop("references") if "references" in known else [()] * len(found)
+            found["reference"] = [" | ".join(references) for references in lists]
+            return found
+        if statements.exists():
+            found = pd.read_parquet(statements, columns=["example_id", "text"]).set_index("example_id")
+            return found.rename(columns={"text": "question"})
+        return None
+
+    @cached_property
     def other_scores(self) -> tuple[str, ...]:
         """Names of the scores that stand beside the cell's own in ``other_scores.parquet``; none without the file."""
         import pyarrow.parquet
@@ -186,7 +211,10 @@ class RecordedCell:
     @cached_property
     def has_one_scale(self) -> bool:
         """Whether the scores can be held against each other: those of several folds are each on a scale of its own."""
-        recorded, found = self.record.metrics["auroc"], auroc(self.labels, self.values)
+        recorded = self.metric("auroc")
+        if recorded is None:  # a saved probe's scores of statements without labels
+            return False
+        found = auroc(self.labels, self.values)
         return math.isnan(found) if math.isnan(recorded) else abs(recorded - found) < _ROUNDING
 
     @property

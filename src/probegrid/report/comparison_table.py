@@ -39,6 +39,7 @@ def comparisons_table(comparisons: Comparisons) -> Table:
         n_names=len(context) + 2,
         records=[_record(one, context) for one in made],
         notes=not_compared(comparisons.not_made, [one.pair for one in made]),
+        cells=[(one.pair.first.record.cell, one.pair.second.record.cell) for one in made],
     )
 
 

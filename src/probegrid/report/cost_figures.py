@@ -1,54 +1,64 @@
 """Costs as bars, a bar a cell: seconds of loading and reading, tokens a second, peak memory by device.
 
-Knows costs.
+Knows costs. Like stands beside like: a panel is of one dataset and one probe, whose cells read the same.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
-from probegrid.evaluation.figures import BLUE, GRAY, ORANGE, PALETTE, new_panels
+from probegrid.evaluation.figures import BLUE, GRAY, ORANGE, PALETTE
 from probegrid.report.cells import RecordedCell
-from probegrid.report.columns import label, shown
-from probegrid.report.costs import GPU, RAM, costs_of
-from probegrid.report.tables import amount_text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from probegrid.report.charts import Bar, Chart, ChartPanel
+from probegrid.report.columns import label, varying
+from probegrid.report.costs import GPU, RAM, Costs, costs_of
 
 COST_FIGURES = ("seconds", "speed", "memory")
 """Their names."""
-_BAR_INCHES = 0.27
-_TICKS = 6
+READ_APART = ("dataset", "probe")
+"""Groups whose choices read other things."""
+HATCHED = (
+    "hatched: the reading, or part of it, was found in the store, and these are its seconds when it was made"
+)
+_TIMES = ("load_s", "read_s", "tokens_per_s")
 
 
-def cost_figures(cells: Sequence[RecordedCell]) -> dict[str, Figure]:
-    """The figures by name; none of a measurement that no cell has.
+@dataclass(frozen=True)
+class _Measured:
+    name: str
+    costs: Costs
+
+
+def cost_charts(cells: Sequence[RecordedCell]) -> list[Chart]:
+    """The figures; none of a measurement that no cell has.
 
     Args:
         cells: those that ended well, at least one.
     """
     costs = costs_of(cells)
-    columns = shown(cells)
-    names = {cell.record.cell: label(cell, columns) for cell in cells}
-    measured = [(names[cell.record.cell], costs[cell.record.cell].values) for cell in cells]
-    gpus = sorted(
-        {name for _, values in measured for name in values if _is_gpu(name) and values[name] > 0}, key=_index
-    )
-    drawn = {
-        "seconds": _bars(measured, "Seconds", {"load_s": ("loading", ORANGE), "read_s": ("reading", BLUE)}),
-        "speed": _bars(measured, "Tokens a second while reading", {"tokens_per_s": ("", BLUE)}),
-        "memory": _bars(
-            measured,
-            "Peak memory (GB)",
-            {RAM: ("the process", GRAY)}
-            | {name: (f"GPU {_index(name)}", PALETTE[_index(name) % len(PALETTE)]) for name in gpus},
-        ),
+    columns = varying(cells)
+    apart = [name for name in columns if name.startswith(READ_APART)]
+    within = [name for name in columns if name not in apart]
+    blocks: dict[str, list[_Measured]] = defaultdict(list)
+    for cell in cells:
+        name = label(cell, within) or cell.value("model")
+        blocks[label(cell, apart)].append(_Measured(name, costs[cell.record.cell]))
+    names = {
+        name for each in costs.values() for name, value in each.values.items() if _is_gpu(name) and value > 0
     }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    gpus = {
+        name: (f"GPU {_index(name)}", PALETTE[_index(name) % len(PALETTE)])
+        for name in sorted(names, key=_index)
+    }
+    return [
+        _chart("seconds", "Seconds", blocks, {"load_s": ("loading", ORANGE), "read_s": ("reading", BLUE)}),
+        _chart("speed", "Tokens a second while reading", blocks, {"tokens_per_s": ("", BLUE)}),
+        _chart("memory", "Peak memory (GB)", blocks, {RAM: ("the process", GRAY)} | gpus),
+    ]
 
 
 def _is_gpu(measure: str) -> bool:
@@ -59,27 +69,29 @@ def _index(measure: str) -> int:
     return int(measure.removeprefix(GPU))
 
 
-def _bars(
-    measured: Sequence[tuple[str, Mapping[str, float]]], x_label: str, parts: Mapping[str, tuple[str, str]]
-) -> Figure | None:
-    """A bar a cell that has any of the parts, made of them one after another, its sum written beside it."""
-    kept = [(name, values) for name, values in measured if any(part in values for part in parts)]
+def _chart(
+    name: str,
+    x_label: str,
+    blocks: Mapping[str, Sequence[_Measured]],
+    parts: Mapping[str, tuple[str, str]],
+) -> Chart:
+    """A bar a cell that has any of the parts, made of them one after another."""
+    found = [_panel(title, block, parts) for title, block in blocks.items()]
+    drawn = [panel for panel in found if panel is not None]
+    note = HATCHED if any(panel.hatched for panel in drawn) else ""
+    return Chart(name, x_label, "", drawn, note=note)
+
+
+def _panel(title: str, block: Sequence[_Measured], parts: Mapping[str, tuple[str, str]]) -> ChartPanel | None:
+    kept = [one for one in block if any(part in one.costs.values for part in parts)]
     if not kept:
         return None
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    figure, (axes,) = new_panels([""], x_label, "", height=1.4 + _BAR_INCHES * len(kept))
-    ends = np.zeros(len(kept))
-    for part, (title, color) in parts.items():
-        widths = np.array([values.get(part, 0.0) for _, values in kept])
-        bars = axes.barh(range(len(kept)), widths, left=ends, color=color, height=0.7, label=title)
-        ends = ends + widths
-    axes.bar_label(bars, [amount_text(end) for end in ends], padding=3)
-    axes.set_yticks(range(len(kept)), [name for name, _ in kept])
-    axes.set(xlim=(0, 1.15 * max(ends) or 1), ylim=(len(kept) - 0.5, -0.5))
-    axes.xaxis.set_major_locator(MaxNLocator(_TICKS))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.grid(visible=False, axis="y")
-    if len(parts) > 1:
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(len(parts), 5), frameon=False)
-    return figure
+    values = {part: np.array([one.costs.values.get(part, 0.0) for one in kept]) for part in parts}
+    present = [part for part in parts if values[part].any()] or list(parts)[:1]
+    bars = [Bar(parts[part][0] if len(parts) > 1 else "", values[part], parts[part][1]) for part in present]
+    hatched = [
+        place
+        for place, one in enumerate(kept)
+        if one.costs.elsewhere and any(part in _TIMES for part in parts)
+    ]
+    return ChartPanel(title, bars=bars, names=[one.name for one in kept], hatched=hatched)

@@ -32,8 +32,13 @@ _TIMES = ("load_s", "read_s", "tokens_per_s")
 _TITLES = {GPU_SUM: "peak GPU GB, sum", GPU_MOST: "peak GPU GB, most"}
 
 
-def costs_table(contrasts: CostContrasts) -> Table | None:
-    """A row a pair; pairs that did not read the same stand below, with the reason; None where there is no pair."""
+def costs_table(contrasts: CostContrasts, *, name: str = "costs") -> Table | None:
+    """A row a pair; pairs that did not read the same stand below, with the reason; None where there is no pair.
+
+    Args:
+        contrasts: the pairs.
+        name: of the table.
+    """
     made = contrasts.made
     if not made and not contrasts.not_made:
         return None
@@ -42,15 +47,16 @@ def costs_table(contrasts: CostContrasts) -> Table | None:
     sides = [costs for one in made for costs in (one.first, one.second)]
     shown = measures(sides)
     return Table(
-        name="costs",
+        name=name,
         caption=f"What {contrasts.compared} costs in time and memory, the same examples read: first / second = ratio. "
-        "One measurement each.",
-        columns=[*context, "first", "second", *(measure_title(name) for name in shown)],
+        "Speed-up: how many times as fast the first reads. One measurement each.",
+        columns=[*context, "first", "second", "speed-up", *(measure_title(name) for name in shown)],
         rows=[
             [
                 *context_values(one.pair, context),
                 one.pair.first_name,
                 one.pair.second_name,
+                _speed_up(one),
                 *(_both(one, name) for name in shown),
             ]
             for one in made
@@ -58,28 +64,45 @@ def costs_table(contrasts: CostContrasts) -> Table | None:
         n_names=len(context) + 2,
         records=[_record(one, context, sides) for one in made],
         notes=[*notes(sides), *_machines(made), *not_compared(contrasts.not_made, pairs)],
+        cells=[(one.pair.first.record.cell, one.pair.second.record.cell) for one in made],
     )
 
 
-def cell_costs_table(cells: Sequence[RecordedCell]) -> Table | None:
+def _speed_up(one: CostContrast) -> str:
+    """How many times as fast the first reads; marked where a reading was timed by another cell."""
+    ratio = one.ratio("read_s")
+    if not ratio:
+        return MISSING
+    return f"{ratio_text(1 / ratio)}{f' {ELSEWHERE}' if one.first.elsewhere or one.second.elsewhere else ''}"
+
+
+def cell_costs_table(
+    cells: Sequence[RecordedCell], *, price_per_gpu_hour: float | None = None
+) -> Table | None:
     """A row a cell that read a model; None where none did.
 
     Args:
         cells: those that ended well.
+        price_per_gpu_hour: in any currency; None: no price is shown.
     """
     costs = costs_of(cells)
     read = [cell for cell in cells if costs[cell.record.cell].values]
     if not read:
         return None
-    columns = list(shown(read))
+    columns, price = list(shown(read)), price_per_gpu_hour
     sides = [costs[cell.record.cell] for cell in read]
     measured = measures(sides)
     return Table(
         name="cell_costs",
-        caption="What each cell took to read its model. One measurement each.",
-        columns=[*columns, *map(measure_title, measured)],
+        caption="What each cell took to read its model. One measurement each."
+        + ("" if price is None else f" A GPU-hour is taken to cost {price:g}; a CPU's hours are not priced."),
+        columns=[*columns, *map(measure_title, measured), *([] if price is None else ["GPU-hours", "price"])],
         rows=[
-            [*map(cell.value, columns), *(measure_text(costs[cell.record.cell], name) for name in measured)]
+            [
+                *map(cell.value, columns),
+                *(measure_text(costs[cell.record.cell], name) for name in measured),
+                *([] if price is None else _priced(cell, costs[cell.record.cell], price)),
+            ]
             for cell in read
         ],
         n_names=len(columns),
@@ -87,10 +110,27 @@ def cell_costs_table(cells: Sequence[RecordedCell]) -> Table | None:
             identity(cell, columns)
             | dict(costs[cell.record.cell].values)
             | {"timed_elsewhere": costs[cell.record.cell].elsewhere, "machine": machine(cell)}
+            | ({} if price is None else {"gpu_hours": gpu_hours(cell), "price": _price(cell, price)})
             for cell in read
         ],
         notes=notes(sides),
     )
+
+
+def gpu_hours(cell: RecordedCell) -> float | None:
+    """Hours of loading and reading times the GPUs that were held; None on a CPU, or where nothing was read."""
+    return cell.device_hours if cell.gpus else None
+
+
+def _price(cell: RecordedCell, price: float) -> float | None:
+    hours = gpu_hours(cell)
+    return None if hours is None else hours * price
+
+
+def _priced(cell: RecordedCell, costs: Costs, price: float) -> list[str]:
+    """GPU-hours and their price; marked where the reading was paid for by another cell."""
+    hours, mark = gpu_hours(cell), f" {ELSEWHERE}" if costs.elsewhere else ""
+    return [MISSING] * 2 if hours is None else [f"{amount_text(one)}{mark}" for one in (hours, hours * price)]
 
 
 def measures(costs: Sequence[Costs]) -> list[str]:

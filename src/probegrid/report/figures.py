@@ -1,6 +1,6 @@
-"""The figures of a report, each over many cells.
+"""The figures of a report, each over many cells, as charts.
 
-Knows cells and evaluation's curves. A figure is made only where there is something to draw.
+Knows cells and evaluation's curves. A chart is made only where there is something to draw.
 """
 
 from __future__ import annotations
@@ -8,31 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from probegrid.evaluation.calibration import Calibration, ece
 from probegrid.evaluation.checks import FloatArray
-from probegrid.evaluation.figures import (
-    FIRST_COVERAGE_IN_VIEW,
-    GRAY,
-    interval_text,
-    new_panels,
-    png,
-)
+from probegrid.evaluation.figures import FIRST_COVERAGE_IN_VIEW, interval_text
 from probegrid.evaluation.ranking import risk_coverage_curve, roc_curve
 from probegrid.report.cells import RecordedCell
-from probegrid.report.cost_figures import COST_FIGURES, cost_figures
+from probegrid.report.charts import Chart, ChartPanel, Curve, Mark, thinned
+from probegrid.report.columns import label, shown
+from probegrid.report.cost_figures import COST_FIGURES, cost_charts
 from probegrid.report.panels import Panel, Series, only, panels
+from probegrid.report.ranking_figure import ranking_chart
 from probegrid.report.seeds import over_seeds
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    Draw = Callable[[Axes, Series], None]
 
 _TRADED: dict[str, tuple[str, str, Callable[[RecordedCell], bool]]] = {
     "accuracy": ("accuracy", "Accuracy of answers", lambda cell: not cell.is_trained),
@@ -51,22 +40,20 @@ MOST_BARS = 120
 
 @dataclass(frozen=True)
 class Figures:
-    """PNG images by name, and the names of those that would have too much on them to be read."""
+    """Charts in order, and the names of those that would have too much on them to be read."""
 
-    images: dict[str, bytes] = field(default_factory=dict)
+    charts: list[Chart] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
-    def draw(
-        self, name: str, divided: Sequence[Panel], figure_of: Callable[[Sequence[Panel]], Figure]
-    ) -> None:
-        """Add a figure of panels, if there are any and not too many."""
-        if len(divided) > MOST_PANELS:
-            self.left_out.append(name)
-        elif divided:
-            self.images[name] = png(figure_of(divided))
+    def add(self, chart: Chart) -> None:
+        """Add a chart, if it has panels and not too many."""
+        if len(chart.panels) > MOST_PANELS:
+            self.left_out.append(chart.name)
+        elif chart.panels:
+            self.charts.append(chart)
 
 
-def draw_figures(cells: Sequence[RecordedCell]) -> Figures:
+def make_figures(cells: Sequence[RecordedCell]) -> Figures:
     """Every figure that these cells give; of cells that differ in seeds alone, means, and the curves of the first.
 
     Args:
@@ -77,20 +64,42 @@ def draw_figures(cells: Sequence[RecordedCell]) -> Figures:
         return figures
     together = over_seeds(cells)
     merged = [one.merged for one in together]
-    _draw_by_size(figures, merged)
-    _draw_by_hours(figures, merged)
+    figures.add(ranking_chart(merged))
+    for chart in (*_by_size(merged), *_by_hours(merged)):
+        figures.add(chart)
     cells = [one.cells[0] for one in together]  # a curve is of one cell; means have none
     divided = panels(cells)
-    figures.draw("roc", only(divided, _has_roc), _roc)
-    figures.draw("risk_coverage", only(divided, _has_risk), _risk_coverage)
-    figures.draw("reliability", only(divided, lambda cell: probabilities(cell) is not None), _reliability)
-    by_layer = only(divided, lambda cell: "layer_auroc" in cell.record.steps)
-    figures.draw("auroc_by_layer", by_layer, _auroc_by_layer)
+    if len(divided) > MOST_PANELS:  # no curve need be computed to know that
+        figures.left_out.extend(_has_any(cells))
+    else:
+        for chart in (
+            _roc(divided),
+            _risk_coverage(divided),
+            _reliability(divided),
+            _auroc_by_layer(divided),
+        ):
+            figures.add(chart)
     if len(cells) <= MOST_BARS:
-        figures.images.update({name: png(figure) for name, figure in cost_figures(cells).items()})
+        for chart in cost_charts(cells):
+            figures.add(chart)
     else:
         figures.left_out.extend(COST_FIGURES)
     return figures
+
+
+def _has_any(cells: Sequence[RecordedCell]) -> list[str]:
+    """Names of the curves that any of these cells would give, as far as its record tells."""
+    has = {
+        "roc": lambda _: True,
+        "risk_coverage": lambda cell: not cell.is_trained,
+        "reliability": lambda cell: cell.metric("ece") is not None,
+        "auroc_by_layer": _has_layers,
+    }
+    return [name for name, of in has.items() if any(map(of, cells))]
+
+
+def _has_layers(cell: RecordedCell) -> bool:
+    return "layer_auroc" in cell.record.steps
 
 
 def _has_roc(cell: RecordedCell) -> bool:
@@ -128,166 +137,149 @@ def _from_log_odds(cell: RecordedCell) -> FloatArray:
     return np.asarray(expit(scale * cell.values), dtype=np.float64)
 
 
-def _draw_by_size(figures: Figures, cells: Sequence[RecordedCell]) -> None:
+def _by_size(cells: Sequence[RecordedCell]) -> list[Chart]:
     """Accuracy and AUROC against parameters, where models differ in size."""
     sized = [cell for cell in cells if cell.parameters]
-    _draw_traded(figures, sized, "parameters", "Parameters", lambda cell: cell.parameters)
+    return _traded(sized, "parameters", "Parameters", lambda cell: cell.parameters)
 
 
-def _draw_by_hours(figures: Figures, cells: Sequence[RecordedCell]) -> None:
+def _by_hours(cells: Sequence[RecordedCell]) -> list[Chart]:
     """Accuracy and AUROC against the measured hours of the devices (seconds where they are few)."""
     hours = {cell.record.cell: cell.reading_hours for cell in cells if cell.reading_hours}
     timed = [cell for cell in cells if cell.record.cell in hours]
     if not timed:
-        return
+        return []
     device, name = ("GPU", "gpu_hours") if all(cell.gpus for cell in timed) else ("Device", "device_hours")
     unit, factor = ("hours", 1) if max(hours.values()) > _FEW_HOURS else ("seconds", 3600)
-    x_label = f"{device}-{unit}, reading"
-    _draw_traded(figures, timed, name, x_label, lambda cell: factor * hours[cell.record.cell])
+    return _traded(timed, name, f"{device}-{unit}, reading", lambda cell: factor * hours[cell.record.cell])
 
 
-def _draw_traded(
-    figures: Figures,
-    cells: Sequence[RecordedCell],
-    name: str,
-    x_label: str,
-    x_of: Callable[[RecordedCell], float | None],
-) -> None:
-    """A figure a metric, over one and the same axis; none where all cells that have the metric stand at one place."""
+def _traded(
+    cells: Sequence[RecordedCell], name: str, x_label: str, x_of: Callable[[RecordedCell], float | None]
+) -> list[Chart]:
+    """A chart a metric, over one and the same axis; none where all cells that have the metric stand at one place."""
+    charts = []
     for figure, (metric, title, has) in _TRADED.items():
         kept = [cell for cell in cells if has(cell)]
         if len({x_of(cell) for cell in kept}) >= _FEWEST_POINTS:
-            drawn = partial(_scatter, metric=metric, title=title, x_label=x_label, x_of=x_of)
-            figures.draw(f"{figure}_by_{name}", panels(kept, along="model"), drawn)
+            drawn = [_scatter(panel, metric, title, x_of) for panel in panels(kept, along="model")]
+            charts.append(
+                Chart(
+                    f"{figure}_by_{name}",
+                    x_label,
+                    title,
+                    [panel for panel in drawn if panel.curves],
+                    is_log=True,
+                )
+            )
+    return charts
 
 
 def _scatter(
-    divided: Sequence[Panel],
-    *,
-    metric: str,
-    title: str,
-    x_label: str,
-    x_of: Callable[[RecordedCell], float | None],
-) -> Figure:
-    """Each cell with its interval over a logarithmic axis; the models of a series are joined by a line."""
-
-    def draw(axes: Axes, series: Series) -> None:
+    panel: Panel, metric: str, title: str, x_of: Callable[[RecordedCell], float | None]
+) -> ChartPanel:
+    """Each cell with its interval; the models of a series are joined by a line."""
+    curves = []
+    for series in panel.series:
         rising = sorted(series.cells, key=lambda cell: x_of(cell) or 0)
-        points = [(x_of(cell), cell.estimate(metric)) for cell in rising]
-        found = [(x, one) for x, one in points if x and one is not None and not np.isnan(one.value)]
-        if not found:
-            return
-        xs, values = [x for x, _ in found], np.array([one.value for _, one in found])
-        ends = np.array([[one.value - one.low, one.high - one.value] for _, one in found]).T
-        axes.errorbar(
-            xs, values, np.nan_to_num(ends), color=series.color, marker="o", markersize=5, capsize=3, linewidth=1.3,
-            label=series.name or title,
-        )  # fmt: skip
+        points = [(cell, x_of(cell), cell.estimate(metric)) for cell in rising]
+        found = [
+            (cell, x, one) for cell, x, one in points if x and one is not None and not np.isnan(one.value)
+        ]
+        if found:
+            columns = shown([cell for cell, _, _ in found])
+            curves.append(
+                Curve(
+                    series.name or title,
+                    np.array([x for _, x, _ in found]),
+                    np.array([one.value for _, _, one in found]),
+                    series.place,
+                    Mark.both if len(found) > 1 else Mark.points,
+                    np.array([one.low for _, _, one in found]),
+                    np.array([one.high for _, _, one in found]),
+                    says=[label(cell, columns) for cell, _, _ in found],
+                )
+            )
+    return ChartPanel(panel.title, curves)
 
-    figure = _overlaid(divided, x_label, title, draw, lambda _: None)
-    for axes in figure.axes:
-        axes.set_xscale("log")
-    return figure
 
-
-def _roc(divided: Sequence[Panel]) -> Figure:
-    def draw(axes: Axes, series: Series) -> None:
+def _roc(divided: Sequence[Panel]) -> Chart:
+    def curve(series: Series) -> Curve:
         (cell,) = series.cells
-        axes.plot(
-            *roc_curve(cell.labels, cell.values),
-            color=series.color,
-            linewidth=1.6,
-            label=_legend(series, "auroc"),
+        return Curve(
+            _legend(series, "auroc"), *thinned(*roc_curve(cell.labels, cell.values)), place=series.place
         )
 
-    def frame(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], "--", color=GRAY, linewidth=1)
-        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-
-    return _overlaid(divided, "False positive rate", "True positive rate", draw, frame)
-
-
-def _risk_coverage(divided: Sequence[Panel]) -> Figure:
-    def draw(axes: Axes, series: Series) -> None:
-        (cell,) = series.cells
-        coverage, risk = risk_coverage_curve(cell.labels, cell.values)
-        in_view = coverage >= FIRST_COVERAGE_IN_VIEW
-        axes.plot(
-            coverage[in_view], risk[in_view], color=series.color, linewidth=1.6, label=_legend(series, "aurc")
-        )
-
-    def frame(axes: Axes) -> None:
-        axes.set(xlim=(0, 1.01))
-
-    return _overlaid(
-        divided, "Coverage (share of answers kept)", "Risk (error rate among those kept)", draw, frame
+    return Chart(
+        "roc",
+        "False positive rate",
+        "True positive rate",
+        _overlaid(only(divided, _has_roc), curve),
+        square=True,
     )
 
 
-def _reliability(divided: Sequence[Panel]) -> Figure:
-    def draw(axes: Axes, series: Series) -> None:
+def _risk_coverage(divided: Sequence[Panel]) -> Chart:
+    def curve(series: Series) -> Curve:
+        (cell,) = series.cells
+        coverage, risk = risk_coverage_curve(cell.labels, cell.values)
+        in_view = coverage >= FIRST_COVERAGE_IN_VIEW
+        return Curve(_legend(series, "aurc"), *thinned(coverage[in_view], risk[in_view]), place=series.place)
+
+    return Chart(
+        "risk_coverage",
+        "Coverage (share of answers kept)",
+        "Risk (error rate among those kept)",
+        _overlaid(only(divided, _has_risk), curve),
+    )
+
+
+def _reliability(divided: Sequence[Panel]) -> Chart:
+    def curve(series: Series) -> Curve:
         (cell,) = series.cells
         stated = probabilities(cell)
         assert stated is not None
         points = Calibration(cell.labels, stated).reliability()
-        axes.plot(
+        return Curve(
+            _legend(series, "ece"),
             points.confidence,
             points.accuracy,
-            color=series.color,
-            linewidth=1.4,
-            label=_legend(series, "ece"),
-        )
-        axes.scatter(
-            points.confidence,
-            points.accuracy,
-            s=12 + 300 * points.weight,
-            color=series.color,
-            alpha=0.6,
-            linewidth=0,
+            series.place,
+            Mark.both,
+            sizes=12 + 300 * points.weight,
+            says=[f"{weight:.0%} of the examples" for weight in points.weight],
         )
 
-    def frame(axes: Axes) -> None:
-        axes.plot([0, 1], [0, 1], "--", color=GRAY, linewidth=1)
-        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+    return Chart(
+        "reliability",
+        "Mean probability in the bin",
+        "Share of positives in the bin",
+        _overlaid(only(divided, lambda cell: probabilities(cell) is not None), curve),
+        square=True,
+    )
 
-    return _overlaid(divided, "Mean probability in the bin", "Share of positives in the bin", draw, frame)
 
-
-def _auroc_by_layer(divided: Sequence[Panel]) -> Figure:
-    from matplotlib.ticker import MaxNLocator
-
-    def draw(axes: Axes, series: Series) -> None:
+def _auroc_by_layer(divided: Sequence[Panel]) -> Chart:
+    def curve(series: Series) -> Curve:
         (cell,) = series.cells
-        layers, areas = zip(*cell.record.steps["layer_auroc"], strict=True)
-        axes.plot(
-            layers,
-            areas,
-            color=series.color,
-            linewidth=1.6,
-            marker="o",
-            markersize=3.5,
-            label=_legend(series, "auroc"),
+        layers, areas = (
+            np.array(values, dtype=np.float64)
+            for values in zip(*cell.record.steps["layer_auroc"], strict=True)
         )
+        return Curve(_legend(series, "auroc"), layers, areas, series.place, Mark.both)
 
-    def frame(axes: Axes) -> None:
-        axes.axhline(0.5, linestyle="--", color=GRAY, linewidth=1)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return Chart(
+        "auroc_by_layer",
+        "Layer (blocks read; 0: embeddings)",
+        "Test AUROC",
+        _overlaid(only(divided, _has_layers), curve),
+        level=0.5,
+        whole_x=True,
+    )
 
-    return _overlaid(divided, "Layer (blocks read; 0: embeddings)", "Test AUROC", draw, frame)
 
-
-def _overlaid(
-    divided: Sequence[Panel], x_label: str, y_label: str, draw: Draw, frame: Callable[[Axes], None]
-) -> Figure:
-    """Draw every series of every panel, the legend below the panel."""
-    figure, every = new_panels([panel.title for panel in divided], x_label, y_label, height=5.2)
-    for axes, panel in zip(every, divided, strict=True):
-        frame(axes)
-        for series in panel.series:
-            draw(axes, series)
-        if axes.get_legend_handles_labels()[1]:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize="small", frameon=False)
-    return figure
+def _overlaid(divided: Sequence[Panel], curve: Callable[[Series], Curve]) -> list[ChartPanel]:
+    return [ChartPanel(panel.title, [curve(series) for series in panel.series]) for panel in divided]
 
 
 def _legend(series: Series, metric: str) -> str:

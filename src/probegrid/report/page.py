@@ -1,14 +1,21 @@
 """One HTML page of a report, with everything it needs inside it.
 
-Knows tables, images and the template.
+Knows tables, charts and the template.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from probegrid.evaluation.figures import PALETTE
+from probegrid.report.charts import Chart
+from probegrid.report.embedding import asset, data_block, policy, render, verbatim
 from probegrid.report.tables import Table
+
+FIRST_ROWS = 300
+"""Rows of a table that stand in the page's text; a browser takes long over many thousands."""
 
 _HEADINGS = {
     "table": "Cells",
@@ -18,10 +25,14 @@ _HEADINGS = {
     "other_scores": "Other scores",
     "compared_scores": "Scores of one reading compared",
     "rules": "Other rules of correctness",
+    "device_maps": "Device maps compared: time, memory, speed-up",
     "failed": "Failed cells",
     "examples": "Examples as they were read",
 }
+_FIRST = ("table", "comparisons", "costs", "device_maps", "failed")
+"""Tables that stand before the figures; the others, which are longer, after them."""
 _FIGURES = {
+    "ranking": "Scores ranked, those of the same answers in one panel",
     "accuracy_by_parameters": "Accuracy of answers against the model's size",
     "probe_accuracy_by_parameters": "Accuracy of the probe's calls against the model's size",
     "auroc_by_parameters": "AUROC against the model's size",
@@ -47,29 +58,68 @@ def figure_heading(name: str) -> str:
     return _FIGURES[name]
 
 
-def page(title: str, lines: Sequence[str], tables: Sequence[Table], figures: Mapping[str, bytes]) -> str:
-    """Render the page: tables first, then figures as data URIs; no script, nothing is fetched.
+def page(
+    title: str,
+    lines: Sequence[str],
+    tables: Sequence[Table],
+    charts: Sequence[Chart],
+    images: Mapping[str, bytes],
+    behind: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """Render the page, with its data, style, script and figures inside it; nothing is fetched.
+
+    Tables are whole in the page's own text up to `FIRST_ROWS`; further rows are data that its script shows. A figure
+    is an image, on which paper and a reader without scripts rely, and data that answers to the pointer.
 
     Args:
         title: of the page.
         lines: below it.
         tables: in order.
-        figures: PNG images by name, in order.
+        charts: the figures, in order.
+        images: SVG by name of the chart.
+        behind: ``examples`` by key of a cell and ``pairs`` by two keys, as `behind` has them.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("probegrid.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    images = [
-        {"name": name, "heading": _FIGURES[name], "data": base64.b64encode(image).decode()}
-        for name, image in figures.items()
-    ]
-    sections = [{"table": table, "heading": _HEADINGS[table.name]} for table in tables]
-    return environment.get_template("report.html.j2").render(
-        title=title, sections=sections, images=images, lines=lines
+    scripts = [asset("assets/report.js")]
+    if charts:
+        scripts += [asset("vendor/plotly-basic.min.js"), asset("assets/figures.js")]
+    data = {
+        "further": {
+            table.name: [list(row) for row in table.rows[FIRST_ROWS:]]
+            for table in tables
+            if len(table.rows) > FIRST_ROWS
+        },
+        "cells": {table.name: [list(keys) for keys in table.cells] for table in tables if table.cells},
+        "examples": behind["examples"],
+        "pairs": behind["pairs"],
+    }
+    drawn = {"figures": {chart.name: chart.plain() for chart in charts}, "colors": list(PALETTE)}
+    return render(
+        "report.html.j2",
+        {
+            "title": title,
+            "lines": lines,
+            "sections": [
+                {
+                    "table": table,
+                    "heading": _HEADINGS[table.name],
+                    "rows": table.rows[:FIRST_ROWS],
+                    "is_first": table.name in _FIRST,
+                }
+                for table in tables
+            ],
+            "images": [
+                {
+                    "name": chart.name,
+                    "heading": _FIGURES[chart.name],
+                    "note": chart.note,
+                    "data": base64.b64encode(images[chart.name]).decode(),
+                }
+                for chart in charts
+            ],
+            "policy": policy(scripts),
+            "style": verbatim(asset("assets/base.css") + asset("assets/report.css")),
+            "data": verbatim(data_block(data)),
+            "charts": verbatim(data_block(drawn)),
+            "scripts": [verbatim(script) for script in scripts],
+        },
     )

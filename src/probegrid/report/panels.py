@@ -18,11 +18,12 @@ _ALWAYS_APART = "dataset"  # curves of different questions do not belong on one 
 
 @dataclass(frozen=True)
 class Series:
-    """Cells that are drawn as one in one color: a curve of one cell, or points that belong together."""
+    """Cells that are drawn as one: a curve of one cell, or points that belong together."""
 
     name: str
     cells: Sequence[RecordedCell]
-    color: str
+    place: int
+    """Which of the colors, dashes and markers it has."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def only(divided: Sequence[Panel], kept: Callable[[RecordedCell], bool]) -> list
 def _series(cells: Sequence[RecordedCell], within: Sequence[str]) -> list[Series]:
     """Cells of one panel, named by what varies in it."""
     parts = _by(cells, [name for name in varying(cells) if name in within])
-    return [Series(*part, color) for part, color in zip(parts.items(), PALETTE, strict=False)]
+    return [Series(*part, place) for place, part in enumerate(parts.items())]
 
 
 def _by(cells: Sequence[RecordedCell], columns: Sequence[str]) -> dict[str, list[RecordedCell]]:

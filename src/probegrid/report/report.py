@@ -9,22 +9,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from probegrid.disk import remove_leftovers, write_folder
 from probegrid.errors import ConfigError, StoreError
+from probegrid.report.behind import examples_behind, pair_pages, pairs_behind
 from probegrid.report.cell_tables import cells_table, failed_table, other_scores_table
 from probegrid.report.cells import RecordedCell
+from probegrid.report.charts import Chart
 from probegrid.report.comparison_table import comparisons_table
-from probegrid.report.comparisons import compare_cells
+from probegrid.report.comparisons import Comparison, compare_cells
 from probegrid.report.cost_table import cell_costs_table, costs_table
 from probegrid.report.costs import contrast_costs, is_compared_in_cost
+from probegrid.report.drawing import draw
 from probegrid.report.examples_table import examples_table
-from probegrid.report.figures import draw_figures
-from probegrid.report.page import figure_heading, page
+from probegrid.report.figures import make_figures
+from probegrid.report.page import page
+from probegrid.report.remarks import first_seeds, no_details, not_drawn
 from probegrid.report.rules_table import rules_table
 from probegrid.report.score_table import compared_scores_table
-from probegrid.report.seeds import over_seeds
 from probegrid.report.select import select
 from probegrid.report.tables import Table
 from probegrid.schema import Family, ReportConfig
@@ -33,7 +36,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PAGE_FILE = "index.html"
+MOST_DETAILED = 150
+"""Cells whose scores are compared within each, and whose answers are judged by every rule: rows are for reading."""
+_DEVICE_MAP = "device_map"
 _ENDINGS = {".csv", ".md", ".tex", ".html"}
+_FOLDERS = {"figures", "pairs"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,10 @@ class Report:
         compared_scores: the scores of each cell against each other, likewise; None where no cell has several.
         rules: the answers of each cell under other rules of correctness, likewise; None where no cell has answers.
         others: comparisons, costs, other scores, failed cells; as far as there are any.
-        figures: PNG images by name.
+        charts: the figures as values, in order.
+        images: the same drawn, by chart and ending (``svg``, ``pdf``).
+        behind: what stands behind the rows of its tables, as `behind` has it.
+        pages: of compared cells side by side, by relative path.
         notes: what is not shown, and why.
         damaged: a sentence for each recorded cell that is left out because it is damaged or may not be read.
     """
@@ -63,7 +73,10 @@ class Report:
     compared_scores: Table | None
     rules: Table | None
     others: Sequence[Table]
-    figures: Mapping[str, bytes]
+    charts: Sequence[Chart]
+    images: Mapping[str, Mapping[str, bytes]]
+    behind: Mapping[str, Mapping[str, Any]]
+    pages: Mapping[str, bytes]
     notes: Sequence[str]
     damaged: Sequence[str] = ()
     examples: Table | None = None
@@ -93,11 +106,15 @@ class Report:
 
     @cached_property
     def files(self) -> dict[str, bytes]:
-        """Everything by relative path: three forms of each table, ``figures/*.png``, and ``index.html``."""
+        """Everything by relative path: three forms of each table, figures, pairs of cells, and ``index.html``."""
         files: dict[str, bytes] = {}
         for table in self._filed:
             files |= table.files()
-        files |= {f"figures/{name}.png": image for name, image in self.figures.items()}
+        files |= {
+            f"figures/{name}.{ending}": image
+            for name, forms in self.images.items()
+            for ending, image in forms.items()
+        }
         of_page = (
             self.wide_table,
             *self.others,
@@ -107,11 +124,15 @@ class Report:
             self.examples,
         )
         shown = [table for table in of_page if table is not None]
-        return files | {
-            PAGE_FILE: page(
-                self.title, [self.period, *self.notes, *self.damaged], shown, self.figures
-            ).encode()
-        }
+        written = page(
+            self.title,
+            [self.period, *self.notes, *self.damaged],
+            shown,
+            self.charts,
+            {name: forms["svg"] for name, forms in self.images.items()},
+            self.behind,
+        )
+        return files | dict(self.pages) | {PAGE_FILE: written.encode()}
 
 
 def make_report(
@@ -122,6 +143,8 @@ def make_report(
     seed: int,
     resamples: int,
     family: Sequence[RecordedCell] | None = None,
+    price_per_gpu_hour: float | None = None,
+    folder: Path | None = None,
 ) -> Report:
     """Put cells side by side; the same cells give the same files.
 
@@ -132,6 +155,8 @@ def make_report(
         seed: of the resampling behind the comparisons.
         resamples: flippings of signs drawn behind each p-value.
         family: cells whose comparisons are corrected for too; None: these alone.
+        price_per_gpu_hour: in any currency; None: nothing is priced.
+        folder: where the report is to be written, so that its page leads to those of the cells; None: to none.
 
     Raises:
         ConfigError: ``compare`` names no group or key, or one that does not vary.
@@ -140,47 +165,36 @@ def make_report(
     others = [failed_table([cell for cell in cells if not cell.is_done])]
     if done:
         others.insert(0, other_scores_table(done))
+    made: Sequence[Comparison] = ()
     if compare is not None:
         recorded = None if family is None else [cell for cell in family if cell.is_done]
-        compared = comparisons_table(
-            compare_cells(done, compare, seed=seed, resamples=resamples, family=recorded)
-        )
+        found = compare_cells(done, compare, seed=seed, resamples=resamples, family=recorded)
+        made, compared = found.made, comparisons_table(found)
         costs = costs_table(contrast_costs(done, compare)) if is_compared_in_cost(compare) else None
         others[:0] = [compared, costs]
-    figures = draw_figures(done)
+    if compare != _DEVICE_MAP and len({cell.value(_DEVICE_MAP) for cell in done}) > 1:
+        others.append(costs_table(contrast_costs(done, _DEVICE_MAP), name="device_maps"))
+    is_detailed = len(done) <= MOST_DETAILED
+    figures, pairs = make_figures(done), pairs_behind(made)
     return Report(
         title=title,
         period=_period(cells),
         table=cells_table(done) if done else None,
         wide_table=cells_table(done, is_wide=True) if done else None,
-        cell_costs=cell_costs_table(done),
-        compared_scores=compared_scores_table(done, seed=seed, flips=resamples),
-        rules=rules_table(done, seed=seed),
+        cell_costs=cell_costs_table(done, price_per_gpu_hour=price_per_gpu_hour),
+        compared_scores=compared_scores_table(done, seed=seed, flips=resamples) if is_detailed else None,
+        rules=rules_table(done, seed=seed) if is_detailed else None,
         others=[table for table in others if table is not None],
-        figures=figures.images,
+        charts=figures.charts,
+        images={chart.name: draw(chart) for chart in figures.charts},
+        behind={"examples": examples_behind(done, folder), "pairs": pairs},
+        pages=pair_pages(made, pairs),
         notes=[
-            *_first_seeds(done),
-            *([_not_drawn(len(done), figures.left_out)] if figures.left_out else []),
+            *first_seeds(done),
+            *([] if is_detailed else [no_details(len(done), MOST_DETAILED)]),
+            *([not_drawn(len(done), figures.left_out)] if figures.left_out else []),
         ],
         examples=examples_table(done),
-    )
-
-
-def _first_seeds(cells: Sequence[RecordedCell]) -> list[str]:
-    """What to know of curves where cells differ in seeds alone."""
-    together = over_seeds(cells)
-    if len(together) == len(cells):
-        return []
-    return [
-        f"{len(cells)} cells are {len(together)} but for their seeds: numbers and points are means, error bars a "
-        "standard deviation either way, curves those of the first seed."
-    ]
-
-
-def _not_drawn(count: int, figures: Sequence[str]) -> str:
-    return (
-        f"Not drawn, for {count} cells would not be read: {'; '.join(map(figure_heading, figures))}. report.model, "
-        "report.quantization, report.device_map, report.dataset, report.probe and report.sweep choose fewer."
     )
 
 
@@ -214,6 +228,8 @@ def report_on(results_dir: Path | str, config: ReportConfig) -> Report:
         seed=config.seed,
         resamples=config.resamples,
         family=selection.recorded if config.family is Family.all else None,
+        price_per_gpu_hour=config.price_per_gpu_hour,
+        folder=folder,
     )
     report = replace(report, damaged=damaged)
     write_report(folder, report)
@@ -228,7 +244,7 @@ def show_report(results_dir: Path, config: ReportConfig) -> None:
     """
     report = report_on(results_dir, config)
     _print(report)
-    print(f"{config.folder}: {PAGE_FILE}, {len(report.frames)} tables, {len(report.figures)} figures")
+    print(f"{config.folder}: {PAGE_FILE}, {len(report.frames)} tables, {len(report.charts)} figures")
     if report.damaged:
         raise StoreError(
             f"{len(report.damaged)} of the recorded cells are damaged and not in the report, see above; "
@@ -253,7 +269,7 @@ def _check_folder(folder: Path) -> None:
     strange = [
         path.name
         for path in (folder.iterdir() if folder.exists() else ())
-        if path.suffix not in _ENDINGS and path.name != "figures"
+        if path.suffix not in _ENDINGS and path.name not in _FOLDERS
     ]
     if strange or (folder.exists() and any(folder.iterdir()) and not (folder / PAGE_FILE).exists()):
         raise ConfigError(

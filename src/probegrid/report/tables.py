@@ -51,6 +51,7 @@ class Table:
         n_names: how many columns, from the left, name the row; the others hold numbers.
         records: a mapping a row from name to raw value; `None` and `nan` become an empty field of the CSV.
         notes: lines below the table.
+        cells: keys of the cells that each row is of, one or two that are compared; empty where rows lead nowhere.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Table:
     n_names: int
     records: Sequence[Mapping[str, object]]
     notes: Sequence[str] = ()
+    cells: Sequence[Sequence[str]] = ()
 
     def csv(self) -> str:
         """The records, numbers in full, a column a name."""

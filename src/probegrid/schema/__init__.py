@@ -443,9 +443,22 @@ class ReportConfig:
     """Seed of the drawing behind the comparisons' p-values."""
     resamples: int = number_field(2000, least=1, most=10**6, below="leaves nothing to resample")
     """Flippings of signs drawn behind each p-value."""
+    price_per_gpu_hour: float | None = number_field(None, least=0, below="is no price")
+    """What an hour of one GPU costs, in any currency: what cells cost is then in the report; null: it is not."""
 
     def __post_init__(self) -> None:
         check(self, "report")
+
+
+@dataclass
+class StatusConfig:
+    """How ``action=status`` looks at a sweep."""
+
+    every: float | None = number_field(None, least=0.5, most=86_400, unit="seconds")
+    """Seconds after which it looks again, until nothing is on its way; null: it looks once."""
+
+    def __post_init__(self) -> None:
+        check(self, "status")
 
 
 @dataclass
@@ -472,6 +485,8 @@ class Config:
     """Group ``tracking``."""
     report: ReportConfig = field(default_factory=ReportConfig)
     """What ``action=report`` shows and where it writes."""
+    status: StatusConfig = field(default_factory=StatusConfig)
+    """How ``action=status`` looks at a sweep."""
     experiment: Any = None
     """Name of the preset that was chosen, if any (group ``experiment``)."""
     seed: int = seed_field()
@@ -518,8 +533,8 @@ class Choices:
 
 
 def to_plain(config: Config) -> dict[str, Any]:
-    """What ``config.yaml`` holds of a cell: all but the report's keys, which are no part of it."""
-    return {name: value for name, value in plain_values(config).items() if name != "report"}
+    """What ``config.yaml`` holds of a cell: all but the keys of report and status, which are no part of it."""
+    return {name: value for name, value in plain_values(config).items() if name not in ("report", "status")}
 
 
 def typed(owner: type[Typed], values: Mapping[str, Any]) -> Typed:

@@ -154,7 +154,13 @@ def _write_report(folder: SweepFolder, config: ReportConfig) -> None:
     if not cells:
         return
     make = partial(
-        make_report, cells, title=f"Sweep {folder.id}", seed=config.seed, resamples=config.resamples
+        make_report,
+        cells,
+        title=f"Sweep {folder.id}",
+        seed=config.seed,
+        resamples=config.resamples,
+        price_per_gpu_hour=config.price_per_gpu_hour,
+        folder=folder.report_dir,
     )
     try:
         report = make(compare=config.compare)
@@ -166,7 +172,10 @@ def _write_report(folder: SweepFolder, config: ReportConfig) -> None:
 
 def _tables(folder: SweepFolder) -> list[str]:
     """The tables of the sweep's report as Markdown."""
-    files = (folder.report_dir / f"{name}.md" for name in ("table", "comparisons", "costs", "failed"))
+    files = (
+        folder.report_dir / f"{name}.md"
+        for name in ("table", "comparisons", "costs", "device_maps", "failed")
+    )
     return [file.read_text() for file in files if file.exists()]
 
 

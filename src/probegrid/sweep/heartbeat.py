@@ -11,11 +11,11 @@ BEAT_S = 1.0
 
 
 class Heartbeat(Progress):
-    """Counts like `Progress` and reports (step, done, total, seconds left or None)."""
+    """Counts like `Progress` and reports (step, done, total, seconds left or None, tokens a second or None)."""
 
     def __init__(
         self,
-        report: Callable[[str, int, int, float | None], None],
+        report: Callable[[str, int, int, float | None, float | None], None],
         has_read: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin with nothing to count.
@@ -27,14 +27,14 @@ class Heartbeat(Progress):
         super().__init__()
         self._report, self._has_read = report, has_read
         self._step, self._step_done, self._step_total = "", 0, 0
-        self._first, self._began = 0, time.monotonic()
+        self._first, self._began, self._read = 0, time.monotonic(), 0
         self._reported = 0.0
 
     def start(self, name: str, *, total: int, done: int = 0) -> None:
         """Begin to count, and report it at once."""
         super().start(name, total=total, done=done)
         self._step, self._step_done, self._step_total = name, done, total
-        self._first, self._began = done, time.monotonic()
+        self._first, self._began, self._read = done, time.monotonic(), 0
         self._beat()
 
     def advance(self, examples: int, *, tokens: int = 0) -> None:
@@ -43,12 +43,18 @@ class Heartbeat(Progress):
         if tokens:
             self._has_read()
         self._step_done += examples
+        self._read += tokens
         if time.monotonic() - self._reported > BEAT_S:
             self._beat()
 
     def _beat(self) -> None:
         self._reported = time.monotonic()
-        self._report(self._step, self._step_done, self._step_total, self._left_s())
+        self._report(self._step, self._step_done, self._step_total, self._left_s(), self._rate())
+
+    def _rate(self) -> float | None:
+        """Tokens a second since the step began."""
+        seconds = time.monotonic() - self._began
+        return self._read / seconds if self._read and seconds > 0 else None
 
     def _left_s(self) -> float | None:
         """What the step has left at the speed it had so far; what was there before it began has no speed."""

@@ -183,6 +183,8 @@ def _running(row: CellRow, job: JobState, state: CellState) -> CellRow:
     left_s = job.left_s if state.left_s is None else max(0.0, state.left_s - (now - state.beat))
     node = job.node or state.host
     said = [f"{state.step} {state.done}/{state.total}" if state.total else "starting", span(elapsed_s)]
+    if state.tokens_per_s is not None:
+        said.append(f"{state.tokens_per_s:.0f} tokens/s")
     if left_s is not None:
         said.append(
             f"about {span(left_s)} left" if state.left_s is not None else f"{span(left_s)} to its limit"

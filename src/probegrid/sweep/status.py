@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from probegrid.errors import ConfigError
 from probegrid.sweep.rows import observe
+from probegrid.sweep.status_page import STATUS_PAGE
 from probegrid.sweep.stop import stop_sweep
-from probegrid.sweep.table import counts, print_table
+from probegrid.sweep.table import LiveTable, counts, print_table
 from probegrid.tracking.sweep_folder import SweepFolder, list_sweeps
 
 
-def show_sweeps(results_dir: Path, sweep: str | None = None) -> None:
-    """Print the table of one sweep, by default the last, and a line for each other.
+def show_sweeps(results_dir: Path, sweep: str | None = None, *, every: float | None = None) -> None:
+    """Print the table of one sweep, by default the last, and a line for each other; write its page.
+
+    Args:
+        results_dir: folder of the recorded cells.
+        sweep: id of the sweep; None: the last.
+        every: seconds after which to look again, until nothing is on its way; None: once.
 
     Raises:
         ConfigError: there is no such sweep.
     """
     chosen = _find(results_dir, sweep)
+    if every is not None:
+        _watch(chosen, every)
     for folder in list_sweeps(results_dir):
         if folder.id != chosen.id:
             print(f"sweep {folder.id}: {counts(observe(folder))}")
     manifest = chosen.read_manifest()
     print(f"sweep {chosen.id}: {' '.join(manifest.argv)}")
     print_table(chosen, observe(chosen))
+    page = chosen.path / STATUS_PAGE
+    if page.exists():  # else it is somebody else's sweep, and its folder may not be written
+        print(f"as a page: {page}")
+
+
+def _watch(folder: SweepFolder, every: float) -> None:
+    """Show the sweep in place until nothing of it is on its way; Ctrl-C ends the looking, not the sweep."""
+    with LiveTable(folder) as table:
+        rows = observe(folder)
+        while any(row.is_live for row in rows):
+            table.show(rows)
+            time.sleep(every)
+            rows = observe(folder)
 
 
 def cancel_sweep(results_dir: Path, sweep: str | None = None) -> None:

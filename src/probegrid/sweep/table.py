@@ -18,6 +18,7 @@ from rich.text import Text
 from probegrid.errors import StoreError
 from probegrid.report.summary import numbers
 from probegrid.sweep.rows import CellRow, Stage
+from probegrid.sweep.status_page import StatusPage
 from probegrid.sweep.stop import ended_by
 from probegrid.tracking import record
 from probegrid.tracking.sweep_folder import SweepFolder
@@ -36,6 +37,9 @@ _COLORS = {
     Stage.running: "cyan",
     Stage.queued: "dim",
 }
+
+_PHONE = 76
+"""Columns below which there is no room for columns at all: a cell is a few lines one below the other."""
 
 Numbers = Mapping[int, Sequence[str]]
 """What done cells found, by the cell's number."""
@@ -69,6 +73,33 @@ def cell_table(
     return table
 
 
+def cell_list(rows: Sequence[CellRow], found: Numbers, *, hidden: int = 0, note: str = "") -> Table:
+    """The same for a narrow terminal: state and name on a line, what there is to say below it.
+
+    Args:
+        rows, found, hidden, note: as `cell_table` takes them.
+    """
+    captions = [f"and {hidden} more cells" if hidden else "", escape(note)]
+    table = Table(box=None, show_header=False, padding=0, caption="\n".join(filter(None, captions)) or None)
+    table.add_column(overflow="fold")
+    for row in rows:
+        said = [
+            *([row.detail] if row.detail else []),
+            *found.get(row.cell, ()),
+            *([] if row.traceback is None else [f"see {row.traceback}"]),
+        ]
+        head = Text.assemble((f"{row.stage} ", _COLORS.get(row.stage, "default")), row.name)
+        table.add_row(Text("\n").join([head, *(Text(f"  {line}") for line in said)]))
+    return table
+
+
+def _fit(width: int, rows: Sequence[CellRow], found: Numbers, *, hidden: int = 0, note: str = "") -> Table:
+    """The form that a terminal of so many columns has room for."""
+    if width < _PHONE:
+        return cell_list(rows, found, hidden=hidden, note=note)
+    return cell_table(rows, found, is_wide=width >= _WIDE, hidden=hidden, note=note)
+
+
 def counts(rows: Sequence[CellRow]) -> str:
     """How many cells are in each state: ``3 done, 1 running, 4 queued``."""
     found = Counter(row.stage for row in rows)
@@ -78,13 +109,17 @@ def counts(rows: Sequence[CellRow]) -> str:
 
 
 def print_table(folder: SweepFolder, rows: Sequence[CellRow]) -> None:
-    """Print the whole table, numbers included, with what ended the sweep in its caption, and the counts to stdout."""
+    """Print the whole table, numbers included, with what ended the sweep in its caption, and the counts to stdout.
+
+    The sweep's page is brought up to the same.
+    """
     console = Console()
     if not console.is_terminal:
         console = Console(width=_LOG_WIDTH)
     note, found = ended_by(folder, rows), numbers_of(folder, rows)
-    console.print(cell_table(rows, found, is_wide=console.width >= _WIDE, note=note))
+    console.print(_fit(console.width, rows, found, note=note))
     console.print(counts(rows), highlight=False)
+    StatusPage(folder).show(rows, found)
 
 
 def numbers_of(folder: SweepFolder, rows: Sequence[CellRow]) -> dict[int, list[str]]:
@@ -112,6 +147,7 @@ class LiveTable:
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._last, self._logged = "", 0.0
         self._found: dict[int, list[str]] = {}
+        self._page = StatusPage(folder)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -126,6 +162,7 @@ class LiveTable:
     def show(self, rows: Sequence[CellRow]) -> None:
         """Show the cells that are on their way or went wrong, as many as there is room for; log those newly done."""
         new = self._newly_done(rows)
+        self._page.show(rows, self._found)
         if self._console.is_terminal:
             self._live.update(self._fitting(rows), refresh=True)
             return
@@ -151,7 +188,11 @@ class LiveTable:
         order = (Stage.running, Stage.failed, Stage.lost, Stage.cancelled, Stage.queued)
         first = sorted(rows, key=lambda row: order.index(row.stage) if row.stage in order else len(order))
         room = max(_FEWEST_ROWS, self._console.height - 8)
-        table = cell_table(first[:room], self._found, hidden=max(0, len(rows) - room))
+        if self._console.width < _PHONE:
+            room = max(_FEWEST_ROWS, room // 3)  # a cell takes about so many lines
+            table = cell_list(first[:room], self._found, hidden=max(0, len(rows) - room))
+        else:
+            table = cell_table(first[:room], self._found, hidden=max(0, len(rows) - room))
         table.title = counts(rows)
         return table
 

@@ -192,8 +192,10 @@ def _run_as(job: _Job, cell: int, spec: CellSpec, jobs: CellJobs | None) -> _End
 
     write_running(state)
     heartbeat = Heartbeat(
-        lambda step, done, total, left_s: write_running(
-            replace(state, step=step, done=done, total=total, left_s=left_s, beat=time.time())
+        lambda step, done, total, left_s, rate: write_running(
+            replace(
+                state, step=step, done=done, total=total, left_s=left_s, tokens_per_s=rate, beat=time.time()
+            )
         ),
         *([] if jobs is None else [jobs.has_read]),
     )

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from probegrid.disk import atomic, files_in, locked
 from probegrid.errors import RunError, StoreError, TrackingError
 from probegrid.progress import say
 from probegrid.schema import TrackingConfig
 from probegrid.tracking import mlflow_content as content
+from probegrid.tracking import mlflow_tables as tables
 from probegrid.tracking.mlflow_session import (
     LOCK_TIMEOUT_S,
     OpenExperiment,
@@ -30,6 +31,7 @@ from probegrid.tracking.mlflow_session import (
 from probegrid.tracking.record import RESULT_FILE, CellRecord, Status, own_keys, read, read_config
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 MARKER_FILE = "mlflow.json"
@@ -119,6 +121,8 @@ def deliver(folder: Path, tracking: TrackingConfig, *, parent_run_id: str | None
         if run_id is None:
             if parent_run_id is None and record.sweep is not None:
                 parent_run_id = _sweep_run(experiment, folder.parent, record.sweep)
+            elif parent_run_id is None:
+                parent_run_id = _active_run(experiment)
             run_id = _make_run(experiment, folder, record, digest, parent_run_id)
         _write_marker(folder, Marker(experiment.uri, experiment.name, digest, run_id))
         return Delivery(run_id, is_new, experiment.is_refilled)
@@ -204,9 +208,37 @@ def _make_run(
         if path.name != MARKER_FILE:
             parent = path.parent.relative_to(folder).as_posix()
             client.log_artifact(run_id, str(path), None if parent == "." else parent)
+    _log_examples(client, run_id, folder, record, config)
     client.set_terminated(run_id, "FINISHED" if record.status is Status.done else "FAILED", end_ms)
     client.set_tag(run_id, COMPLETE_TAG, digest)
     return run_id
+
+
+def _log_examples(
+    client: MlflowClient, run_id: str, folder: Path, record: CellRecord, config: dict[str, Any]
+) -> None:
+    """What MLflow's own pages show: a table of examples, and the dataset among the inputs of the run."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    table = tables.examples_table(folder)
+    if table is not None:
+        client.log_text(run_id, table, tables.EXAMPLES_TABLE)
+        client.set_tag(run_id, tables.TABLES_TAG, tables.tables_tag([tables.EXAMPLES_TABLE]))
+    found = tables.dataset_of(folder, record, config)
+    if found is not None:
+        dataset = Dataset(found.name, found.digest, "probegrid", found.source, profile=found.profile)
+        client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "evaluation")])])
+
+
+def _active_run(experiment: OpenExperiment) -> str | None:
+    """The run that is active in whoever calls us from Python, if it is of the same experiment: ours belong under it."""
+    import mlflow
+
+    run = mlflow.active_run()
+    if run is None or run.info.experiment_id != experiment.id:
+        return None
+    same = mlflow.get_tracking_uri() == experiment.client.tracking_uri
+    return str(run.info.run_id) if same else None
 
 
 def _sweep_run(experiment: OpenExperiment, results_dir: Path, sweep: str) -> str:

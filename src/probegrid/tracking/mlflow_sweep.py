@@ -14,6 +14,7 @@ from probegrid.schema import TrackingConfig
 from probegrid.tracking.mlflow_content import NOTE_TAG
 from probegrid.tracking.mlflow_session import open_experiment
 from probegrid.tracking.mlflow_sink import COMPLETE_TAG, Delivery, sweep_run
+from probegrid.tracking.mlflow_tables import SWEEP_TABLES, TABLES_TAG, csv_table, tables_tag
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,15 @@ def deliver_sweep(run: SweepRun, tracking: TrackingConfig) -> Delivery:
             if file.stat().st_size:
                 parent = file.parent.relative_to(run.root).as_posix()
                 client.log_artifact(run_id, str(file), None if parent == "." else parent)
+        shown = {
+            f"{file.stem}.json": csv_table(file)
+            for file in run.files
+            if file.stem in SWEEP_TABLES and file.suffix == ".csv"
+        }
+        for name, table in shown.items():
+            if table is not None:
+                client.log_text(run_id, table, name)
+        client.set_tag(run_id, TABLES_TAG, tables_tag([name for name, table in shown.items() if table]))
         client.set_tag(run_id, NOTE_TAG, run.note)
         client.set_terminated(run_id, "FINISHED" if run.is_done else "FAILED")
         client.set_tag(run_id, COMPLETE_TAG, digest)

@@ -27,6 +27,7 @@ _WITHOUT_EFFECT = (
     "quantization.keep",
     "report",
     "results_dir",
+    "status",
     "store_dir",
     "tracking",
 )

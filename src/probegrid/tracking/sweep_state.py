@@ -43,6 +43,8 @@ class CellState:
     """When this was written."""
     left_s: float | None = None
     """Seconds that the step has left, by its speed so far; None: nothing was counted yet."""
+    tokens_per_s: float | None = None
+    """Speed of the step so far; None: no token was counted."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,76 @@
+"""Scores ranked by how well they tell right from wrong, like with like: those of the same answers in one panel.
+
+Knows cells.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from probegrid.evaluation.intervals import Estimate
+from probegrid.report.cells import RecordedCell
+from probegrid.report.charts import Chart, ChartPanel, Curve, Mark
+from probegrid.report.columns import label, varying
+
+_FEWEST = 2
+OWN, BESIDE = "the probe's own score", "scores of the same reading"
+
+
+def ranking_chart(cells: Sequence[RecordedCell]) -> Chart:
+    """AUROC of every score with its interval, the best on top; a panel of what shares model, data and everything else.
+
+    A score that several cells give is shown once. Panels of one score rank nothing and are left out.
+
+    Args:
+        cells: those that ended well, means over their seeds.
+    """
+    apart = [name for name in varying(cells) if name != "probe" and not name.startswith("probe.")]
+    blocks: dict[str, list[RecordedCell]] = defaultdict(list)
+    for cell in cells:
+        blocks[label(cell, apart)].append(cell)
+    found = [_panel(title, block) for title, block in blocks.items()]
+    return Chart(
+        "ranking",
+        "AUROC with its 95% interval",
+        "",
+        [panel for panel in found if len(panel.names) >= _FEWEST],
+        upright=0.5,
+    )
+
+
+def _panel(title: str, cells: Sequence[RecordedCell]) -> ChartPanel:
+    columns = [name for name in varying(cells) if name == "probe" or name.startswith("probe.")] or ["probe"]
+    own = {label(cell, columns): cell.estimate("auroc") for cell in cells}
+    beside = {
+        name.replace("_", " "): cell.estimate(f"{name}_auroc")
+        for cell in cells
+        for name in cell.other_scores
+        if name not in own
+    }
+    both = [(name, one, OWN) for name, one in own.items()] + [
+        (name, one, BESIDE) for name, one in beside.items()
+    ]
+    ranked = [(name, one, kind) for name, one, kind in both if one is not None and not np.isnan(one.value)]
+    ranked.sort(key=lambda each: -each[1].value)
+    curves = [
+        _curve(kind, place, [(row, one) for row, (_, one, of) in enumerate(ranked) if of == kind])
+        for place, kind in enumerate((OWN, BESIDE))
+    ]
+    return ChartPanel(
+        title, [curve for curve in curves if len(curve.x)], names=[name for name, _, _ in ranked]
+    )
+
+
+def _curve(name: str, place: int, points: Sequence[tuple[int, Estimate]]) -> Curve:
+    return Curve(
+        name,
+        np.array([one.value for _, one in points]),
+        np.array([row for row, _ in points], dtype=np.float64),
+        place,
+        Mark.points,
+        np.array([one.low for _, one in points]),
+        np.array([one.high for _, one in points]),
+    )
