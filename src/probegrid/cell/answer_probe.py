@@ -21,7 +21,7 @@ from probegrid.evaluation.extraction import Extracted
 from probegrid.evaluation.figures import png, reliability_figure, risk_coverage_figure, roc_figure
 from probegrid.evaluation.summary import Summary, evaluate_answers, flat, mean_estimate
 from probegrid.probes import AnswerProbe, Of, Scores, Scoring
-from probegrid.probes.likelihood import logprobs, mean_logprob, perplexity, sum_logprob
+from probegrid.judges.likelihood import logprobs, mean_logprob, perplexity, sum_logprob
 from probegrid.readings.answers import AnswerReading
 
 if TYPE_CHECKING:

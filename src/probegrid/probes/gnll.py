@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from probegrid.probes.base import AnswerProbe, Scores, Scoring
-from probegrid.probes.likelihood import mean_logprob, perplexity, sum_logprob
+from probegrid.judges.likelihood import mean_logprob, perplexity, sum_logprob
 
 
 @dataclass

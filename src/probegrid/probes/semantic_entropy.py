@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from probegrid.errors import ConfigError
 from probegrid.probes.base import AnswerProbe, Kind, Needs, Scores, Scoring
-from probegrid.probes.clustering import equal, mutual_entailment
-from probegrid.probes.entropies import discrete_semantic_entropy, monte_carlo_entropy, semantic_entropy
-from probegrid.probes.likelihood import mean_logprob, sum_logprob
+from probegrid.judges.clustering import equal, mutual_entailment
+from probegrid.judges.entropies import discrete_semantic_entropy, monte_carlo_entropy, semantic_entropy
+from probegrid.judges.likelihood import mean_logprob, sum_logprob
 from probegrid.schema.ranges import path_field
 
 EXACT = "exact"
