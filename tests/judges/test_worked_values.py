@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from probegrid.inference.generation import Generation
-from probegrid.judges import Evidence, TokenSteps, all_judges
+from probegrid.judges import Evidence, all_judges
 from probegrid.judges import entropies as found
 from probegrid.judges.asked import share_of_first
 from probegrid.judges.graphs import (
@@ -25,6 +25,7 @@ from probegrid.judges.relevance import sentence_relevance, token_relevance
 from probegrid.judges.samples import mean_rouge_l
 from probegrid.judges.states import mean_log_eigenvalue
 from probegrid.judges.tokens import claim_conditioned, recurrent
+from probegrid.readings.token_steps import TokenSteps
 
 JUDGES = all_judges()
 S4 = [[-0.1, -0.2], [-0.5], [-0.3, -0.3, -0.6], [-1, -0.4]]
@@ -58,7 +59,6 @@ def steps_of(rows: list[list[float]]) -> TokenSteps:
     return TokenSteps(
         entropies=-(p * np.log(p)).sum(1),
         divergences=-np.log(p).mean(1) - math.log(p.shape[1]),
-        margins=ordered[:, 0] - ordered[:, 1],
         top_ids=np.argsort(-p, axis=1),
         top_logprobs=np.log(ordered),
         layers=(),

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probegrid.cell.gather import Gathered, JudgedAnswers, entailments_of
+from probegrid.cell.evidence import Asked
+from probegrid.cell.gather import Gathered, JudgedAnswers, cross_encoder_of, entailments_of
+from probegrid.cell.others import Others, other_scores
 from probegrid.cell.outcome import Outcome
 from probegrid.data.example import Question
 from probegrid.evaluation.correctness import Judgement
@@ -42,6 +44,8 @@ class ScoredAnswers:
     notes: Sequence[str]
     read_s: float
     """Seconds of all readings, those of earlier runs included."""
+    others: Others
+    """What the judges say that the readings allow."""
 
 
 def score_answers(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: ModelSession) -> ScoredAnswers:
@@ -55,27 +59,33 @@ def score_answers(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: M
     """
     answers = gathered.answers
     assert answers is not None
-    with entailments_of(cell, session, answers) as entailments:
+    with (
+        entailments_of(cell, session, answers) as entailments,
+        cross_encoder_of(cell, session, answers) as similarities,
+    ):
         scores = probe.score(scoring_of(cell, gathered, entailments))
+        others = other_scores(cell, gathered, Asked(entailments, similarities))
     notes = [*scores.notes, *(note for replies in gathered.asked.values() for note in replies.notes)]
     read_s = gathered.read_s
-    if entailments is not None:
-        notes, read_s = [*notes, *entailments.notes], read_s + entailments.read_s
-    return ScoredAnswers(answers, scores, notes, read_s)
+    for asked in (entailments, similarities):
+        if asked is not None:
+            notes, read_s = [*notes, *asked.notes], read_s + asked.read_s
+    return ScoredAnswers(answers, scores, notes, read_s, others)
 
 
 def answer_outcome(cell: Cell, probe: AnswerProbe, scored: ScoredAnswers, session: ModelSession) -> Outcome:
     """Evaluate the scores."""
     for note in scored.notes:
         session.progress.say(note)
-    return _evaluated(cell, probe, scored.answers, scored.scores, scored.notes, scored.read_s)
+    return _evaluated(cell, probe, scored)
 
 
 def scoring_of(cell: Cell, gathered: Gathered, entails: Entails | None) -> Scoring:
     """What the probe of a cell is handed: everything that its needs named."""
     answers = gathered.answers
     assert answers is not None
-    return Scoring(answers.data, answers.reading, gathered.asked, _states(cell, gathered), entails)
+    steps = () if gathered.steps is None else gathered.steps.steps
+    return Scoring(answers.data, answers.reading, gathered.asked, _states(cell, gathered), entails, steps)
 
 
 def _states(cell: Cell, gathered: Gathered) -> Tensor | None:
@@ -88,15 +98,11 @@ def _states(cell: Cell, gathered: Gathered) -> Tensor | None:
     return stacked.reshape(len(reading.prompts), each, *stacked.shape[1:])
 
 
-def _evaluated(
-    cell: Cell,
-    probe: AnswerProbe,
-    answers: JudgedAnswers,
-    scores: Scores,
-    notes: Sequence[str],
-    read_s: float,
-) -> Outcome:
-    table = ScoreTable(answers.data.questions, answers.correct, scores.own, scores.others)
+def _evaluated(cell: Cell, probe: AnswerProbe, scored: ScoredAnswers) -> Outcome:
+    answers, scores, notes, read_s = scored.answers, scored.scores, scored.notes, scored.read_s
+    beside = {**scored.others.columns, **scores.others}
+    beside.pop(type(probe).declared_name(), None)  # the probe's own
+    table = ScoreTable(answers.data.questions, answers.correct, scores.own, beside)
     held, seed = table.scored(), cell.config.seed
     summary = evaluate_answers(
         held.labels,
@@ -104,10 +110,12 @@ def _evaluated(
         held.groups,
         seed=seed,
         probability=probe.is_probability,
-        others=held.others,
+        others={name: values for name, values in held.others.items() if not any(map(math.isnan, values))},
     )
     said = dict(summary.notes) | ({"scores": "; ".join(notes)} if notes else {})
     metrics = summary.metrics | reading_metrics(answers, seed) | {"read_s": read_s}
+    found, lacking = of_partial(held, seed)
+    metrics, said = metrics | found, said | lacking
     if len(held.labels) < len(table.labels):
         metrics |= _of_all(table, seed) | {"n_unscored": len(table.labels) - len(held.labels)}
     if missing := metrics.get("n_not_extracted"):
@@ -121,9 +129,24 @@ def _evaluated(
     return Outcome(
         metrics=metrics,
         notes=said,
-        tables={**table.to_tables(), **answer_tables(answers)},
+        tables={**table.to_tables(), **answer_tables(answers), "judges": scored.others.table()},
         figures=_figures(held, summary, seed),
     )
+
+
+def of_partial(table: ScoreTable, seed: int) -> tuple[dict[str, float], dict[str, str]]:
+    """AUROC with its interval of the other scores that some examples lack, on those that have one; and a note each."""
+    metrics: dict[str, float] = {}
+    notes: dict[str, str] = {}
+    for name, values in table.others.items():
+        rows = [row for row, value in enumerate(values) if not math.isnan(value)]
+        if len(rows) == len(values):
+            continue
+        held = [table.labels[row] for row in rows], [values[row] for row in rows]
+        summary = evaluate_answers(*held, [table.groups[row] for row in rows], seed=seed)
+        metrics |= {f"{name}_auroc{end}": summary.metrics[f"auroc{end}"] for end in ("", "_ci_low", "_ci_high")}
+        notes[f"{name}_auroc"] = f"of the {len(rows)} of {len(values)} answers that have such a score"
+    return metrics, notes
 
 
 def _of_all(table: ScoreTable, seed: int) -> dict[str, float]:
@@ -218,7 +241,10 @@ class ScoreTable:
             "label": pa.array(self.labels, pa.bool_()),
             "score": pa.array(np.asarray(self.scores, dtype=float), pa.float64(), from_pandas=True),
         }
-        others = {name: pa.array(values, pa.float64()) for name, values in self.others.items()}
+        others = {
+            name: pa.array(np.asarray(values, dtype=float), pa.float64(), from_pandas=True)
+            for name, values in self.others.items()
+        }
         tables = {"scores": pa.table(scores)}
         return tables | ({"other_scores": pa.table({"example_id": ids, **others})} if others else {})
 

@@ -17,7 +17,7 @@ from probegrid.cell.options import ScoredOptions
 from probegrid.data.example import Question, QuestionSet
 from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.extraction import Extracted
-from probegrid.probes import Of
+from probegrid.probes import ITSELF, Of
 from probegrid.readings.asks import Replies, put
 from probegrid.readings.spans import Passage, Position, answer_passages, sample_passages
 
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from probegrid.inference.generation import Generation
     from probegrid.readings.activations import ActivationReading
     from probegrid.readings.answers import AnswerReading
-    from probegrid.readings.entailment import Entailments
+    from probegrid.readings.entailment import Entailments, OwnEntailments
     from probegrid.readings.session import ModelSession
+    from probegrid.readings.similarity import Similarities
+    from probegrid.readings.token_steps import StepReading
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Gathered:
     """What the model said to the probe's own prompts, by name."""
     hidden: ActivationReading | None = None
     """None where no hidden state is needed."""
+    steps: StepReading | None = None
+    """The distributions of the greedy answers' tokens; None where they are not needed."""
 
     @property
     def read_s(self) -> float:
@@ -70,7 +74,8 @@ class Gathered:
         if self.answers is not None and self.answers.options is not None:
             answers += self.answers.options.reading.read_s
         hidden = 0.0 if self.hidden is None else self.hidden.read_s
-        return answers + hidden + sum(replies.read_s for replies in self.asked.values())
+        steps = 0.0 if self.steps is None else self.steps.read_s
+        return answers + hidden + steps + sum(replies.read_s for replies in self.asked.values())
 
 
 def gather(cell: Cell, session: ModelSession) -> Gathered:
@@ -83,17 +88,44 @@ def gather(cell: Cell, session: ModelSession) -> Gathered:
     if cell.statements is not None:
         return Gathered(hidden=session.activations(cell.statements.passages, cell.layers))
     answers = _answers(cell, session)
-    return Gathered(answers, _asked(cell, session, answers), _hidden(cell, session, answers))
+    asked, steps = _asked(cell, session, answers), _steps(cell, session, answers)
+    return Gathered(answers, asked, _hidden(cell, session, answers), steps)
 
 
 @contextmanager
-def entailments_of(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> Iterator[Entailments | None]:
-    """The second model that the needs name, let go at the end; None where they name none."""
+def entailments_of(
+    cell: Cell, session: ModelSession, answers: JudgedAnswers
+) -> Iterator[Entailments | OwnEntailments | None]:
+    """The second model that the needs name, let go at the end, or the model itself; None where they name none."""
+    if cell.needs.classifier == ITSELF:
+        yield session.own_entailments()
+        return
     if cell.classifier is None:
         yield None
         return
     with session.entailments(cell.classifier, answers.reading.key) as entailments:
         yield entailments
+
+
+@contextmanager
+def cross_encoder_of(
+    cell: Cell, session: ModelSession, answers: JudgedAnswers
+) -> Iterator[Similarities | None]:
+    """The model that says how alike texts are, let go at the end; None where the needs name none."""
+    if cell.cross_encoder is None:
+        yield None
+        return
+    with session.similarities(cell.cross_encoder, answers.reading.key) as similarities:
+        yield similarities
+
+
+def _steps(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> StepReading | None:
+    if not cell.needs.distributions:
+        return None
+    prompts, greedy = answers.reading.prompts, answers.reading.greedy
+    return session.distributions(
+        [prompt.token_ids for prompt in prompts], [answer.token_ids for answer in greedy]
+    )
 
 
 def _answers(cell: Cell, session: ModelSession) -> JudgedAnswers:

@@ -21,7 +21,7 @@ from probegrid.readings.store import key_of
 if TYPE_CHECKING:
     from probegrid.cell.cell import Cell, Statements
 
-RESULT_FORMAT = 5
+RESULT_FORMAT = 6
 """Raised whenever the same readings would give another result than before."""
 
 OURS = "probegrid."
@@ -39,6 +39,7 @@ def cell_key(cell: Cell) -> str:
             "probe": _probe(cell),
             "transfer": {name: _statements(statements) for name, statements in cell.transfer.items()},
             "classifier": None if cell.classifier is None else cell.classifier.fingerprint,
+            **({"cross_encoder": cell.cross_encoder.fingerprint} if cell.cross_encoder else {}),
             **({"judge": cell.judge.checkpoint.fingerprint} if cell.judge else {}),
             "seed": config.seed,
         }

@@ -4,7 +4,7 @@ Knows what readings hold of a question, as plain numbers and texts, and the form
 devices. A cell whose readings hold what a judge needs reports it beside its probe's own score.
 """
 
-from probegrid.judges.evidence import Evidence, Read, TokenSteps
+from probegrid.judges.evidence import Evidence, Read
 from probegrid.judges.registry import Judge, Rises, all_judges, judge
 
-__all__ = ["Evidence", "Judge", "Read", "Rises", "TokenSteps", "all_judges", "judge"]
+__all__ = ["Evidence", "Judge", "Read", "Rises", "all_judges", "judge"]

@@ -1,6 +1,6 @@
 """What judges have before them: all that the readings hold of one question.
 
-Knows generations, matrices between texts, and the statistics of a greedy answer's tokens.
+Knows generations, matrices between texts, and what was kept of the distributions of a greedy answer's tokens.
 
 Notation: m samples, T tokens of the greedy answer, k alternatives of a token.
 """
@@ -20,6 +20,7 @@ from probegrid.judges.likelihood import mean_logprob, sum_logprob
 
 if TYPE_CHECKING:
     from probegrid.inference.generation import Generation
+    from probegrid.readings.token_steps import TokenSteps
 
 Floats = NDArray[np.float64]
 
@@ -54,35 +55,6 @@ class Read(StrEnum):
 
 
 @dataclass(frozen=True)
-class TokenSteps:
-    """The distributions of the tokens of a greedy answer, reduced; of one without tokens, that of its stop.
-
-    Attributes:
-        entropies: float64[T], Shannon, nats, over the whole vocabulary at temperature 1.
-        divergences: float64[T], of the uniform distribution from it, nats.
-        margins: float64[T], probability of the likeliest less that of the next.
-        top_ids: int64[T, k], the likeliest tokens.
-        top_logprobs: float64[T, k], falling.
-        layers: whose attention was read; none where it is not at hand.
-        attention: float64[layers, T - 1]: of the head that looks there most, the attention of each step but the first
-            to the token before the one it writes.
-        middle_attention: float64[T - 1], mean over the middle layer's heads of the logarithm of the same; empty
-            without attention.
-        vocabulary: number of tokens there are.
-    """
-
-    entropies: Floats
-    divergences: Floats
-    margins: Floats
-    top_ids: NDArray[np.int64]
-    top_logprobs: Floats
-    layers: tuple[int, ...]
-    attention: Floats
-    middle_attention: Floats
-    vocabulary: int
-
-
-@dataclass(frozen=True)
 class Evidence:
     """All that the readings hold of one question; what was not read is None or empty."""
 
@@ -110,6 +82,8 @@ class Evidence:
     """Log-probability of each option."""
     asked: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Log-probabilities of the choices of each prompt that was put to the model, by the prompt's name."""
+    said: Mapping[str, str] = field(default_factory=dict)
+    """The model's reply to each prompt that asked for words, by the prompt's name."""
 
     @cached_property
     def log_sums(self) -> Floats:

@@ -6,12 +6,16 @@ Knows what was kept of the distributions (`TokenSteps`), and how alternatives re
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probegrid.judges.evidence import Evidence, Floats, Read, TokenSteps
+from probegrid.judges.evidence import Evidence, Floats, Read
 from probegrid.judges.likelihood import logprobs
 from probegrid.judges.registry import Rises, judge
+
+if TYPE_CHECKING:
+    from probegrid.readings.token_steps import TokenSteps
 
 CONTRADICTS, NEUTRAL, ENTAILS = range(3)
 """Columns of relations."""
@@ -46,7 +50,8 @@ def self_certainty(evidence: Evidence) -> float:
 @judge(Read.steps, rises=Rises.confidence)
 def probability_margin(evidence: Evidence) -> float:
     """The mean lead of the likeliest token over the next among the greedy answer's tokens."""
-    return float(_steps(evidence).margins.mean())
+    probabilities = np.exp(_steps(evidence).top_logprobs)
+    return float((probabilities[:, 0] - probabilities[:, 1]).mean())
 
 
 @judge(Read.steps, Read.alternatives)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from probegrid.errors import ConfigError, closest
 from probegrid.readings.identity import not_default
-from probegrid.readings.needs import Ask, HiddenStates, Kind, Needs, Of, resolve_layers
+from probegrid.readings.needs import ITSELF, Ask, HiddenStates, Kind, Needs, Of, Similarity, resolve_layers
 from probegrid.schema import ProbeConfig
 from probegrid.schema.ranges import number_field, seed_field
 
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from probegrid.probes.fitting.fitted import FittedProbe
     from probegrid.readings.answers import AnswerReading
     from probegrid.readings.asks import Replies
+    from probegrid.readings.token_steps import TokenSteps
 
 __all__ = [
+    "ITSELF",
     "POSITIONS",
     "ActivationProbe",
     "AnswerProbe",
@@ -39,6 +41,7 @@ __all__ = [
     "Probe",
     "Scores",
     "Scoring",
+    "Similarity",
     "TrainedProbe",
     "resolve_layers",
 ]
@@ -68,6 +71,8 @@ class Scoring:
     """Hidden states [n, generations, layers, d] bfloat16: of the samples, or (one generation) of the greedy answers."""
     entails: Entails | None = None
     """The second model of its needs; it answers many pairs at once, and each pair once a reading."""
+    steps: Sequence[TokenSteps] = ()
+    """What was kept of the distributions of each greedy answer's tokens, under ``Needs.distributions``."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ class Scores:
     own: Sequence[float]
     """The probe's score of each question, finite; not a number where it has none, which is counted and left out."""
     others: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Scores that the same readings give at no further cost, by name (``evaluation.metrics.OTHER_SCORES``)."""
+    """Scores of the probe's own that the same readings give, by name; those of every judge in `probegrid.judges` that
+    the readings allow stand beside them anyway."""
     notes: Sequence[str] = ()
     """What the user should know of how the scores came about."""
 

@@ -23,10 +23,12 @@ from probegrid.models.preflight import disk_needs, preflight, this_machine
 from probegrid.readings.activations import ActivationReading, read_activations
 from probegrid.readings.answers import AnswerReading, read_answers
 from probegrid.readings.choices import ChoiceReading, read_choices
-from probegrid.readings.entailment import Entailments
+from probegrid.readings.entailment import Entailments, OwnEntailments
 from probegrid.readings.identity import describe_model
 from probegrid.readings.options import Continuations, OptionReading, read_options
+from probegrid.readings.similarity import Similarities
 from probegrid.readings.templates import ChatTemplate
+from probegrid.readings.token_steps import StepReading, read_steps
 from probegrid.schema import QuantizationMethod
 
 if TYPE_CHECKING:
@@ -170,6 +172,26 @@ class ModelSession:
         self.found_s += reading.found_s
         return reading
 
+    def distributions(
+        self, prompts: Sequence[tuple[int, ...]], answers: Sequence[tuple[int, ...]]
+    ) -> StepReading:
+        """What the model thinks at each token of an answer to each prompt, see `readings.token_steps`."""
+        reading = read_steps(
+            prompts,
+            answers,
+            batch_size=self.config.decoding.batch_size,
+            description=self.described,
+            store_dir=self.config.store_dir,
+            tokenizer=self.tokenizer,
+            open_model=self.open,
+            progress=self.progress,
+            since=self._since,
+            readers=self._sharing.readers,
+            began=self._sharing.began,
+        )
+        self.found_s += reading.found_s
+        return reading
+
     def activations(self, passages: Sequence[Passage], layers: Sequence[int]) -> ActivationReading:
         """The residual stream at some layers of some passages, see `readings.activations`."""
         reading = read_activations(
@@ -205,6 +227,25 @@ class ModelSession:
         )
         self.found_s += found.found_s
         return found
+
+    def similarities(self, classifier: Checkpoint, asked_for: str) -> Similarities:
+        """How alike texts are, by a cross-encoder; as `entailments`."""
+        found = Similarities(
+            classifier,
+            lambda: self._load_classifier(classifier),
+            asked_for=asked_for,
+            store_dir=self.config.store_dir,
+            progress=self.progress,
+            since=self._since,
+            readers=self._sharing.readers,
+            began=self._sharing.began,
+        )
+        self.found_s += found.found_s
+        return found
+
+    def own_entailments(self) -> OwnEntailments:
+        """Which texts entail which, by what the model itself says."""
+        return OwnEntailments(self.options, self.template)
 
     def _load_classifier(self, classifier: Checkpoint) -> Classifier:
         self._sharing.call_others()
