@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probegrid.cell.evidence import Asked
-from probegrid.cell.gather import Gathered, JudgedAnswers, cross_encoder_of, entailments_of
+from probegrid.cell.gather import Gathered, JudgedAnswers, similarities_of, entailments_of
 from probegrid.cell.others import Others, other_scores
 from probegrid.cell.outcome import Outcome
 from probegrid.data.example import Question
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from probegrid.cell.cell import Cell
     from probegrid.probes.base import Entails
     from probegrid.readings.session import ModelSession
+
+
+_ENDS = ("", "_ci_low", "_ci_high")
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,14 @@ def score_answers(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: M
     assert answers is not None
     with (
         entailments_of(cell, session, answers) as entailments,
-        cross_encoder_of(cell, session, answers) as similarities,
+        similarities_of(cell, session, answers) as similarities,
     ):
         scores = probe.score(scoring_of(cell, gathered, entailments))
         others = other_scores(cell, gathered, Asked(entailments, similarities))
     notes = [*scores.notes, *(note for replies in gathered.asked.values() for note in replies.notes)]
     read_s = gathered.read_s
     for asked in (entailments, similarities):
-        if asked is not None:
+        if asked is not None and asked.read_s:
             notes, read_s = [*notes, *asked.notes], read_s + asked.read_s
     return ScoredAnswers(answers, scores, notes, read_s, others)
 
@@ -105,17 +108,12 @@ def _evaluated(cell: Cell, probe: AnswerProbe, scored: ScoredAnswers) -> Outcome
     table = ScoreTable(answers.data.questions, answers.correct, scores.own, beside)
     held, seed = table.scored(), cell.config.seed
     summary = evaluate_answers(
-        held.labels,
-        held.scores,
-        held.groups,
-        seed=seed,
-        probability=probe.is_probability,
-        others={name: values for name, values in held.others.items() if not any(map(math.isnan, values))},
+        held.labels, held.scores, held.groups, seed=seed, probability=probe.is_probability
     )
     said = dict(summary.notes) | ({"scores": "; ".join(notes)} if notes else {})
     metrics = summary.metrics | reading_metrics(answers, seed) | {"read_s": read_s}
-    found, lacking = of_partial(held, seed)
-    metrics, said = metrics | found, said | lacking
+    found, lacking = area_metrics(held, seed)
+    metrics, said = found | metrics, said | lacking
     if len(held.labels) < len(table.labels):
         metrics |= _of_all(table, seed) | {"n_unscored": len(table.labels) - len(held.labels)}
     if missing := metrics.get("n_not_extracted"):
@@ -134,17 +132,21 @@ def _evaluated(cell: Cell, probe: AnswerProbe, scored: ScoredAnswers) -> Outcome
     )
 
 
-def of_partial(table: ScoreTable, seed: int) -> tuple[dict[str, float], dict[str, str]]:
-    """AUROC with its interval of the other scores that some examples lack, on those that have one; and a note each."""
+def area_metrics(table: ScoreTable, seed: int) -> tuple[dict[str, float], dict[str, str]]:
+    """AUROC with its interval of each of the other scores, on the examples that have it; a note where some lack it."""
     metrics: dict[str, float] = {}
     notes: dict[str, str] = {}
-    for name, values in table.others.items():
+    whole = {name: values for name, values in table.others.items() if not any(map(math.isnan, values))}
+    found = evaluate_answers(table.labels, table.scores, table.groups, seed=seed, others=whole)
+    names = [f"{name}_auroc" for name in whole]
+    metrics |= {f"{name}{end}": found.metrics[f"{name}{end}"] for name in names for end in _ENDS}
+    notes |= {name: found.notes[name] for name in names if name in found.notes}
+    for name in table.others.keys() - whole.keys():
+        values = table.others[name]
         rows = [row for row, value in enumerate(values) if not math.isnan(value)]
-        if len(rows) == len(values):
-            continue
         held = [table.labels[row] for row in rows], [values[row] for row in rows]
-        summary = evaluate_answers(*held, [table.groups[row] for row in rows], seed=seed)
-        metrics |= {f"{name}_auroc{end}": summary.metrics[f"auroc{end}"] for end in ("", "_ci_low", "_ci_high")}
+        of_rows = evaluate_answers(*held, [table.groups[row] for row in rows], seed=seed).metrics
+        metrics |= {f"{name}_auroc{end}": of_rows[f"auroc{end}"] for end in _ENDS}
         notes[f"{name}_auroc"] = f"of the {len(rows)} of {len(values)} answers that have such a score"
     return metrics, notes
 
@@ -218,7 +220,10 @@ class ScoreTable:
 
     def scored(self) -> ScoreTable:
         """The examples that have a score."""
-        rows = [row for row, score in enumerate(self.scores) if not math.isnan(score)]
+        return self.only([row for row, score in enumerate(self.scores) if not math.isnan(score)])
+
+    def only(self, rows: Sequence[int]) -> ScoreTable:
+        """Some of the examples."""
         return ScoreTable(
             [self.questions[row] for row in rows],
             [self.labels[row] for row in rows],

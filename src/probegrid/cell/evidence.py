@@ -6,6 +6,7 @@ Knows what was gathered, and who is asked about pairs of texts: all pairs of all
 from __future__ import annotations
 
 import string
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -55,6 +56,23 @@ class Relates(Protocol):
         ...
 
 
+class SharedWords:
+    """Says how alike texts are by ROUGE-L."""
+
+    kind: ClassVar[str] = "rouge_l"
+
+    def __init__(self) -> None:
+        self.read_s = 0.0
+        self.notes: tuple[str, ...] = ()
+
+    def __call__(self, pairs: Sequence[Pair]) -> list[float]:
+        """ROUGE-L of the two texts of each pair."""
+        started = time.perf_counter()
+        found = [rouge_l(first, second) for first, second in pairs]
+        self.read_s += time.perf_counter() - started
+        return found
+
+
 class Compares(Protocol):
     """Who says how alike texts are."""
 
@@ -81,15 +99,13 @@ class Asked:
 
     relates: Relates | None = None
     """None: equal texts entail each other, and others contradict each other."""
-    cross_encoder: Compares | None = None
-    """Who says how alike two texts are, where a third model does."""
+    compares: Compares | None = None
+    """Who says how alike two texts are; None: who relates them (`Needs.similarity`)."""
 
-    def alike(self, similarity: Similarity) -> Alike:
+    def alike(self) -> Alike:
         """How alike texts are."""
-        if self.cross_encoder is not None:
-            return self.cross_encoder
-        if similarity is Similarity.rouge_l:
-            return lambda pairs: [rouge_l(first, second) for first, second in pairs]
+        if self.compares is not None:
+            return self.compares
         relates = self.relates
         if relates is None:
             return lambda pairs: [float(first == second) for first, second in pairs]
@@ -126,7 +142,7 @@ def evidence_of(cell: Cell, gathered: Gathered, asked: Asked) -> list[Evidence]:
     answers, reads = gathered.answers, reads_of(cell, gathered)
     assert answers is not None
     texts = _Texts.of(answers, with_samples=Read.samples in reads)
-    n, alike = len(texts.found), asked.alike(cell.needs.similarity)
+    n, alike = len(texts.found), asked.alike()
     nothing: list[None] = [None] * n
     relations = _relations(asked.relates, texts) if Read.relations in reads else nothing
     clusters = (

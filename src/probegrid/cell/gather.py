@@ -12,12 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from probegrid.cell.grade import Grader
+from probegrid.cell.evidence import SharedWords
 from probegrid.cell.judge import Judged, ask_judge
 from probegrid.cell.options import ScoredOptions
 from probegrid.data.example import Question, QuestionSet
 from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.extraction import Extracted
-from probegrid.probes import ITSELF, Of
+from probegrid.probes import ITSELF, Of, Similarity
 from probegrid.readings.asks import Replies, put
 from probegrid.readings.spans import Passage, Position, answer_passages, sample_passages
 
@@ -108,12 +109,12 @@ def entailments_of(
 
 
 @contextmanager
-def cross_encoder_of(
+def similarities_of(
     cell: Cell, session: ModelSession, answers: JudgedAnswers
-) -> Iterator[Similarities | None]:
-    """The model that says how alike texts are, let go at the end; None where the needs name none."""
+) -> Iterator[Similarities | SharedWords | None]:
+    """Who says how alike texts are, let go at the end; None where those do who say how they relate."""
     if cell.cross_encoder is None:
-        yield None
+        yield SharedWords() if cell.needs.similarity is Similarity.rouge_l else None
         return
     with session.similarities(cell.cross_encoder, answers.reading.key) as similarities:
         yield similarities

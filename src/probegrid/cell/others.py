@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from probegrid.cell.evidence import Asked, evidence_of, reads_of
 from probegrid.judges import Judge, Read, all_judges
-from probegrid.probes import Similarity
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +75,7 @@ def other_scores(cell: Cell, gathered: Gathered, asked: Asked) -> Others:
         asked: who is asked about texts; not let go yet.
     """
     reads, evidence = reads_of(cell, gathered), evidence_of(cell, gathered, asked)
-    seconds = _seconds(cell, gathered, asked)
+    seconds = _seconds(gathered, asked)
     columns: dict[str, list[float]] = {}
     took: list[Took] = []
     for name, one in all_judges().items():
@@ -100,7 +99,7 @@ _RELATED = (Read.clusters, Read.relations, Read.alternatives)
 _COMPARED = (Read.similarities, Read.relevance, Read.greedy_relevance)
 
 
-def _seconds(cell: Cell, gathered: Gathered, asked: Asked) -> dict[Read, dict[str, float]]:
+def _seconds(gathered: Gathered, asked: Asked) -> dict[Read, dict[str, float]]:
     """Seconds of the readings behind each need, by the reading's name."""
     answers = gathered.answers
     assert answers is not None
@@ -117,10 +116,9 @@ def _seconds(cell: Cell, gathered: Gathered, asked: Asked) -> dict[Read, dict[st
         found[Read.states] = {"activations": gathered.hidden.read_s}
     if answers.options is not None:
         found[Read.options] = {"options": answers.options.reading.read_s}
-    relates, compares = asked.relates, asked.cross_encoder
+    relates, compares = asked.relates, asked.compares
     if relates is not None:
-        is_compared = compares is None and cell.needs.similarity is Similarity.entailment
-        for read in (*_RELATED, *(_COMPARED if is_compared else ())):
+        for read in (*_RELATED, *(_COMPARED if compares is None else ())):
             found[read] = {relates.kind: relates.read_s}
     if compares is not None:
         found |= {read: {compares.kind: compares.read_s} for read in _COMPARED}

@@ -8,12 +8,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from probegrid.cell.answer_probe import answer_tables, extraction_metrics, reading_metrics
+from probegrid.cell.answer_probe import (
+    ScoreTable,
+    answer_tables,
+    area_metrics,
+    extraction_metrics,
+    reading_metrics,
+)
+from probegrid.cell.evidence import Asked, SharedWords
 from probegrid.cell.examples import Divided, examples_of_answers
 from probegrid.cell.gather import Gathered
+from probegrid.cell.others import other_scores
 from probegrid.cell.trained_outcome import Read, trained_outcome
 from probegrid.cell.transfer import with_transfer
 from probegrid.data.example import StatementSet
+from probegrid.evaluation.splits import TEST
 from probegrid.readings.identity import anywhere
 
 if TYPE_CHECKING:
@@ -57,9 +66,27 @@ def outcome_of_trained(
             metrics={**of_answers, **outcome.metrics},
             tables={**outcome.tables, **answer_tables(answers)},
         )
+        outcome = _with_judges(outcome, cell, gathered)
     if cell.transfer and session is not None:
         outcome = with_transfer(outcome, cell, session)
     return outcome
+
+
+def _with_judges(outcome: Outcome, cell: Cell, gathered: Gathered) -> Outcome:
+    """What the judges say of the same answers, that the readings allow: their AUROC on the probe's test examples."""
+    answers = gathered.answers
+    assert answers is not None
+    others = other_scores(cell, gathered, Asked(compares=SharedWords()))
+    table = ScoreTable(answers.data.questions, answers.correct, [0.0] * len(answers.correct), others.columns)
+    splits = outcome.tables["scores"]["split"].to_pylist()
+    metrics, notes = area_metrics(table.only([row for row, split in enumerate(splits) if split == TEST]), cell.config.seed)
+    beside = {"other_scores": table.to_tables()["other_scores"], "judges": others.table()}
+    return replace(
+        outcome,
+        metrics={**metrics, **outcome.metrics},
+        notes={**notes, **outcome.notes},
+        tables={**outcome.tables, **beside},
+    )
 
 
 def _read(cell: Cell, gathered: Gathered, session: ModelSession | None) -> Read:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from probegrid.errors import RunError
 from probegrid.hardware.devices import BYTES_PER_GB
 from probegrid.hardware.memory import free_bytes
 from probegrid.models.classifier import Classifier
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from probegrid.readings.prompts import Prompt
     from probegrid.readings.spans import Passage
     from probegrid.schema import Config, DecodingConfig
+
+
+class NotStored(RunError):
+    """The store lacks what is asked for."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class ModelSession:
         progress: Progress,
         since: float | None = None,
         sharing: Sharing = ALONE,
+        *,
+        may_open: bool = True,
     ) -> None:
         """Begin; nothing is loaded before it is needed.
 
@@ -89,7 +96,9 @@ class ModelSession:
             progress: told how far a reading is.
             since: what the store had before (seconds since the epoch) is read again; None: nothing is.
             sharing: who reads along.
+            may_open: whether a model may be loaded for what the store lacks.
         """
+        self._may_open = may_open
         self.config, self.checkpoint, self.tokenizer = config, checkpoint, tokenizer
         self.progress = progress
         self._plan, self._pool = plan, pool
@@ -247,7 +256,12 @@ class ModelSession:
         """Which texts entail which, by what the model itself says."""
         return OwnEntailments(self.options, self.template)
 
+    def _check_may_open(self) -> None:
+        if not self._may_open:
+            raise NotStored("the store does not hold all that is asked for, and no model may be loaded.")
+
     def _load_classifier(self, classifier: Checkpoint) -> Classifier:
+        self._check_may_open()
         self._sharing.call_others()
         return Classifier.load(classifier, self._make_room)
 
@@ -260,7 +274,9 @@ class ModelSession:
         Raises:
             PlanError: something that the plan needs is not here.
             CheckpointError: weights that are missing, incomplete, damaged, or not of this architecture.
+            NotStored: no model may be loaded.
         """
+        self._check_may_open()
         self._sharing.call_others()
         request = self._request if deepest_layer is None else self._request.without_head(deepest_layer)
         before = self._pool.loaded
