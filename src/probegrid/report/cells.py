@@ -158,12 +158,26 @@ class RecordedCell:
         return tuple(name for name in names if name != "example_id")
 
     @cached_property
+    def judges(self) -> pd.DataFrame | None:
+        """``judges.parquet`` by score: ``readings``, ``reading_s``, ``own_s``; None where the cell has none."""
+        import pandas as pd
+
+        file = self.folder / "judges.parquet"
+        return pd.read_parquet(file).set_index("score") if file.exists() else None
+
+    @cached_property
     def other_values(self) -> pd.DataFrame:
         """``other_scores.parquet`` by example_id, a column a score, of the examples in ``scores``."""
         import pandas as pd
 
         found = pd.read_parquet(self.folder / "other_scores.parquet").set_index("example_id")
         return found.loc[self.scores.index]
+
+    @property
+    def whole_scores(self) -> tuple[str, ...]:
+        """Those of ``other_scores`` that all examples in ``scores`` have."""
+        lacking = set(self.other_values.columns[self.other_values.isna().any()]) if self.other_scores else ()
+        return tuple(name for name in self.other_scores if name not in lacking)
 
     @cached_property
     def references(self) -> pd.DataFrame | None:

@@ -22,6 +22,7 @@ from probegrid.report.costs import contrast_costs, is_compared_in_cost
 from probegrid.report.examples_table import examples_table
 from probegrid.report.figures import draw_figures
 from probegrid.report.page import figure_heading, page
+from probegrid.report.ranking import ranking_figure, ranking_table, rankings
 from probegrid.report.rules_table import rules_table
 from probegrid.report.score_table import compared_scores_table
 from probegrid.report.seeds import over_seeds
@@ -78,7 +79,7 @@ class Report:
         """Every table's rows with their raw values by the table's name: ``frames["comparisons"]``.
 
         ``table``: the cells that ended well, every metric of each. ``comparisons`` and ``costs``: pairs, where
-        something was compared. ``cell_costs``, ``other_scores``, ``compared_scores``, ``rules``, ``failed``: where
+        something was compared. ``ranking``, ``cell_costs``, ``other_scores``, ``compared_scores``, ``rules``, ``failed``: where
         there are any.
         """
         return {table.name: table.frame() for table in self._filed}
@@ -147,7 +148,11 @@ def make_report(
         )
         costs = costs_table(contrast_costs(done, compare)) if is_compared_in_cost(compare) else None
         others[:0] = [compared, costs]
+    ranked = rankings(done, seed=seed, flips=resamples)
+    others.insert(0, ranking_table(ranked, done))
     figures = draw_figures(done)
+    if (image := ranking_figure(ranked)) is not None:
+        figures.images["ranking"] = image
     return Report(
         title=title,
         period=_period(cells),
