@@ -17,12 +17,14 @@ from probegrid.cell.answer_probe import (
 )
 from probegrid.cell.evidence import Asked, SharedWords
 from probegrid.cell.examples import Divided, examples_of_answers
-from probegrid.cell.gather import Gathered
+from probegrid.cell.gather import Gathered, JudgedAnswers, entailments_of
 from probegrid.cell.others import other_scores
 from probegrid.cell.trained_outcome import Read, trained_outcome
 from probegrid.cell.transfer import with_transfer
 from probegrid.data.example import StatementSet
 from probegrid.evaluation.splits import TEST
+from probegrid.judges.clustering import clusters_of
+from probegrid.judges.entropies import discrete_semantic_entropy
 from probegrid.readings.identity import anywhere
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ def outcome_of_trained(
     answers, examples = gathered.answers, cell.examples
     divided = cell.divided
     if answers is not None:
-        divided = Divided.of(examples_of_answers(answers.reading, answers.correct), probe)
+        entropies = _entropies(cell, answers, session)
+        divided = Divided.of(examples_of_answers(answers.reading, answers.correct, entropies), probe)
     assert divided is not None
     leaks = examples.leaks if isinstance(examples, StatementSet) else ()
     outcome = trained_outcome(probe, divided, _read(cell, gathered, session), leaks, seed=cell.config.seed)
@@ -70,6 +73,18 @@ def outcome_of_trained(
     if cell.transfer and session is not None:
         outcome = with_transfer(outcome, cell, session)
     return outcome
+
+
+def _entropies(cell: Cell, answers: JudgedAnswers, session: ModelSession | None) -> list[float] | None:
+    """The discrete semantic entropy of each question's samples, where the probe learns from them."""
+    if cell.needs.samples < _FEWEST_COMPARED or session is None:
+        return None
+    samples = [[one.text for one in found[1:]] for found in answers.reading.generations]
+    with entailments_of(cell, session, answers) as relates:
+        return [discrete_semantic_entropy(row) for row in clusters_of(answers.data, samples, relates)]
+
+
+_FEWEST_COMPARED = 2
 
 
 def _with_judges(outcome: Outcome, cell: Cell, gathered: Gathered) -> Outcome:

@@ -138,6 +138,9 @@ METRICS: dict[str, MetricInfo] = {
     "text_chars_auroc": MetricInfo(
         "AUROC of a baseline of the texts' characters on the same split", "1", None
     ),
+    "target_auroc": MetricInfo(
+        "AUROC of the probe against what it learned in place of the labels: low semantic entropy", "1", True
+    ),
     "control_auroc": MetricInfo("AUROC of the same probe on random labels, one a text", "1", None),
     "selectivity": MetricInfo("AUROC of the probe minus that of its control", "1", True),
     "ece_platt": MetricInfo("ECE of probabilities calibrated on validation by Platt's sigmoid", "1", False),

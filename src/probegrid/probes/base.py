@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from probegrid.data.example import QuestionSet
-    from probegrid.evaluation.checks import FloatArray
+    from probegrid.evaluation.checks import BoolArray, FloatArray
     from probegrid.probes.fitting.features import Features
-    from probegrid.probes.fitting.fitted import FittedProbe
+    from probegrid.probes.fitting.fitted import FittedByLayer
     from probegrid.readings.answers import AnswerReading
     from probegrid.readings.asks import Replies
     from probegrid.readings.token_steps import TokenSteps
@@ -46,7 +46,15 @@ __all__ = [
     "resolve_layers",
 ]
 
-POSITIONS = ("statement_end", "statement_mean", "next_token", "answer_first", "answer_last", "last")
+POSITIONS = (
+    "statement_end",
+    "statement_mean",
+    "next_token",
+    "prompt_last",
+    "answer_first",
+    "answer_last",
+    "last",
+)
 """Where in a conversation an activation is read."""
 
 _NOT_ITS_OWN = ("from_cell", "test_on")
@@ -169,6 +177,10 @@ class TrainedProbe(Probe, ABC):
                 f"probe.folds={self.folds} with probe.split=leave_one_source_out, whose folds are sources; drop one."
             )
 
+    def target(self, features: Features) -> BoolArray | None:
+        """What it learns of each example in place of its label, bool[n]; None: the label."""
+        return None
+
     @abstractmethod
     def fit(self, features: Features) -> Fitted:
         """Fit on the train split; what is chosen, is chosen on the validation split. The test split must not matter."""
@@ -176,15 +188,15 @@ class TrainedProbe(Probe, ABC):
 
 @dataclass
 class ActivationProbe(TrainedProbe, ABC):
-    """Learns a direction in the residual stream, one a layer."""
+    """Learns to score the residual stream, one layer at a time."""
 
     layers: Any = "all"
     """Layers that are read: a list (``[22]``, ``[0,16,22]``), or ``all``. Layer L is the residual stream after L
     blocks; 0 is the embeddings."""
     positions: str = "statement_end"
     """Where an activation is read: ``statement_end`` (last token of the statement; of a question, of the model's own
-    answer, as ``answer_last``), ``statement_mean``, ``next_token`` (the one after it), ``answer_first``,
-    ``answer_last``, ``last`` (of the whole conversation)."""
+    answer, as ``answer_last``), ``statement_mean``, ``next_token`` (the one after it), ``prompt_last`` (before the
+    answer), ``answer_first``, ``answer_last``, ``last`` (of the whole conversation)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -209,8 +221,8 @@ class ActivationProbe(TrainedProbe, ABC):
         return not_default(self, without=(*_NOT_ITS_OWN, "layers", "positions"))
 
     @abstractmethod
-    def fit(self, features: Features) -> FittedProbe:
-        """Fit a direction for every layer on the train split; what is chosen, is chosen on the validation split.
+    def fit(self, features: Features) -> FittedByLayer:
+        """Fit one for every layer on the train split; what is chosen, is chosen on the validation split.
 
         The test split must not matter.
         """
