@@ -52,11 +52,15 @@ def find_cross_encoder(path: str) -> Checkpoint:
 
 
 def _labels(checkpoint: Checkpoint) -> dict[str, int]:
-    """The number of each class by its name in lower case."""
+    """The number of each class by its name."""
     labels: dict[str, Any] = checkpoint.config.get("label2id") or {
         name: number for number, name in checkpoint.config.get("id2label", {}).items()
     }
-    return {name.lower(): int(number) for name, number in labels.items()}
+    return {name: int(number) for name, number in labels.items()}
+
+
+def _lower(labels: dict[str, int]) -> dict[str, int]:
+    return {name.lower(): number for name, number in labels.items()}
 
 
 def entailment_label(checkpoint: Checkpoint) -> int:
@@ -66,8 +70,8 @@ def entailment_label(checkpoint: Checkpoint) -> int:
         CheckpointError: there is none.
     """
     labels = _labels(checkpoint)
-    if "entailment" in labels:
-        return labels["entailment"]
+    if "entailment" in _lower(labels):
+        return _lower(labels)["entailment"]
     raise CheckpointError(
         f"probe.entailment={checkpoint.name} has no label 'entailment' (labels: {', '.join(labels) or 'none'}); give a "
         "classifier for natural language inference such as microsoft/deberta-v2-xlarge-mnli."
@@ -116,7 +120,7 @@ class Classifier:
         refuse_missing(checkpoint, info)
         limits = [tokenizer.model_max_length, checkpoint.context]
         known = [limit for limit in limits if limit is not None and limit < 10**9]  # none: a huge number
-        return cls(model.eval().to(device), tokenizer, _labels(checkpoint), min(known, default=None))
+        return cls(model.eval().to(device), tokenizer, _lower(_labels(checkpoint)), min(known, default=None))
 
     def lengths(self, pairs: Sequence[Pair]) -> list[int]:
         """Tokens of each pair, before it is cut to ``longest``."""
