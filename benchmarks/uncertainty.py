@@ -110,9 +110,7 @@ def main() -> None:
         if arguments.polygraph_python:
             (folder / "read.json").write_text(json.dumps(runs["ours"][0]))
             read = folder / "read.json"
-            compare(
-                runs["ours"][0], run("polygraph_values", arguments.polygraph_python, folder, read, 0)
-            )
+            compare(runs["ours"][0], run("polygraph_values", arguments.polygraph_python, folder, read, 0))
 
 
 def write_models(folder: Path) -> None:
@@ -178,12 +176,18 @@ def report(runs: dict[str, list[dict[str, Any]]], questions: int) -> None:
             METHODS[name], str(measured[0]["judges"]), f"{cpu:.1f}", f"{seconds:.1f}", f"{cpu / best:.1f}"
         )
     console.print(table)
-    console.print("ours includes loading both classifiers and writing the store; p(true) has 20 worked examples")
+    console.print(
+        "ours includes loading both classifiers and writing the store; p(true) has 20 worked examples"
+    )
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in runs["ours"][0]["readings"].items())
-    console.print(f"ours, seconds by reading: {parts}; all formulas {sum(runs['ours'][0]['formulas'].values()):.2f}")
+    console.print(
+        f"ours, seconds by reading: {parts}; all formulas {sum(runs['ours'][0]['formulas'].values()):.2f}"
+    )
     if "polygraph" in runs:
         slow = sorted(runs["polygraph"][0]["times"].items(), key=lambda pair: -pair[1])[:8]
-        console.print(f"LM-Polygraph, CPU seconds: {', '.join(f'{name} {seconds:.1f}' for name, seconds in slow)}")
+        console.print(
+            f"LM-Polygraph, CPU seconds: {', '.join(f'{name} {seconds:.1f}' for name, seconds in slow)}"
+        )
 
 
 def compare(mine: dict[str, Any], theirs: dict[str, Any]) -> None:

@@ -30,9 +30,23 @@ def evidence(text: str = "x") -> Evidence:
 def test_the_judges_that_people_ask_for_are_there() -> None:
     names = all_judges().keys()
     assert len(names) >= 45
-    assert {"gnll", "perplexity", "mean_token_entropy", "semantic_entropy", "discrete_semantic_entropy"} <= names
+    assert {
+        "gnll",
+        "perplexity",
+        "mean_token_entropy",
+        "semantic_entropy",
+        "discrete_semantic_entropy",
+    } <= names
     assert {"predictive_entropy", "length_normalized_entropy", "p_true", "lexical_similarity", "sar"} <= names
-    assert {"num_semantic_sets", "deg_mat", "eig_val_laplacian", "agreement", "verbalized", "ccp", "rauq"} <= names
+    assert {
+        "num_semantic_sets",
+        "deg_mat",
+        "eig_val_laplacian",
+        "agreement",
+        "verbalized",
+        "ccp",
+        "rauq",
+    } <= names
 
 
 @pytest.mark.parametrize("name", all_judges())
@@ -94,7 +108,9 @@ def test_an_infinite_score_is_refused_and_none_is_passed_on() -> None:
 
 
 def test_a_judge_without_a_docstring_is_refused() -> None:
-    with pytest.raises(ConfigError, match="needs a name of lower-case letters, digits and underscores, and a docstr"):
+    with pytest.raises(
+        ConfigError, match="needs a name of lower-case letters, digits and underscores, and a docstr"
+    ):
         judge(Read.greedy)(lambda evidence: 0.0)
 
 

@@ -212,9 +212,7 @@ def test_a17_and_a19_reach_their_judges() -> None:
     g[1:, 1:] = [[1, 0.9, 0.2], [0.9, 1, 0.3], [0.2, 0.3, 1]]
     relevance = [1 - np.array([0.9, 0.3, 0.8]), *[np.ones(1)] * 3]
     samples = tuple(answer([logprob]) for logprob in (-0.6, -0.5, -1.1))
-    evidence = Evidence(
-        "q?", answer([-0.2, -1.5, -0.4]), samples, similarities=g, relevance=relevance
-    )
+    evidence = Evidence("q?", answer([-0.2, -1.5, -0.4]), samples, similarities=g, relevance=relevance)
     assert JUDGES["token_sar"](evidence) == near(1.15)
     assert JUDGES["sar"](evidence) == near(-6.160952)
     assert JUDGES["sentence_sar"](evidence) == near(-6.160952)

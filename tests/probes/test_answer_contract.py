@@ -14,10 +14,11 @@ from rich.console import Console
 
 import probegrid.probes
 from probegrid.cell.answer_probe import scoring_of
-from probegrid.cell.evidence import Asked, SharedWords
+from probegrid.cell.evidence import Asked
 from probegrid.cell.gather import entailments_of, gather
 from probegrid.cell.others import Others, other_scores
 from probegrid.cell.prepare import prepare
+from probegrid.cell.shared_words import SharedWords
 from probegrid.compose import compose_cell
 from probegrid.evaluation.metrics import metric_info
 from probegrid.evaluation.ranking import auroc

@@ -52,7 +52,9 @@ def test_a_cell_reads_the_middle_layer_at_the_last_token_of_each_sample(
                 found = model(torch.tensor([[*prompt, *sample.token_ids]]), output_hidden_states=True)
             states.append(found.hidden_states[middle][0, -1])
         stored = torch.stack(states).bfloat16()  # as the store keeps them
-        assert scores[row.example_id] == pytest.approx(-mean_log_eigenvalue(stored.double().numpy(), 1e-3), abs=0.02)
+        assert scores[row.example_id] == pytest.approx(
+            -mean_log_eigenvalue(stored.double().numpy(), 1e-3), abs=0.02
+        )
 
 
 @pytest.mark.parametrize("alpha", ["0", "-1", "nan", "inf"])

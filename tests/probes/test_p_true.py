@@ -58,7 +58,9 @@ def asked_of(result: Result) -> dict[str, str]:
     return dict(zip(answers.example_id, texts, strict=True))
 
 
-def written_out(question: str, answers: list[str], *, is_shot: bool = False, greedy_first: bool = False) -> str:
+def written_out(
+    question: str, answers: list[str], *, is_shot: bool = False, greedy_first: bool = False
+) -> str:
     """semantic_uncertainty's: in a shot the greedy answer first and lines end in a space, else it is last."""
     ordered = answers if is_shot or greedy_first else [*answers[1:], answers[0]]
     end = " \n" if is_shot and not greedy_first else "\n"
@@ -116,7 +118,9 @@ def test_a_score_is_the_models_probability_of_true(
 def test_the_greedy_answer_may_stand_first_and_results_say_so(
     cells: Cells, checkpoint: Callable[[str], Path]
 ) -> None:
-    nature, first = (cells("llama", "probe.num_few_shot=0", f"probe.order={name}") for name in ("nature", "greedy_first"))
+    nature, first = (
+        cells("llama", "probe.num_few_shot=0", f"probe.order={name}") for name in ("nature", "greedy_first")
+    )
     assert nature.key != first.key
     answers, samples = first.tables["answers"].set_index("example_id").answer, first.tables["samples"]
     prompts = {

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import probegrid
 from probegrid.data.example import Question
 from probegrid.inference.generation import Generation
-from probegrid.probes import Kind
 from probegrid.judges.asked import VERBALIZED, stated_probability
+from probegrid.probes import Kind
 from probegrid.probes.verbalized import Verbalized, question_of
 
 

@@ -54,7 +54,9 @@ def test_similarities_are_those_of_stock_code(tmp_path: Path) -> None:
 
 
 def test_a_model_of_several_classes_is_no_cross_encoder(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"probe\.similarity=.* has 3 classes, and one number is wanted"):
+    with pytest.raises(
+        CheckpointError, match=r"probe\.similarity=.* has 3 classes, and one number is wanted"
+    ):
         find_cross_encoder(str(save_classifier(tmp_path / "nli")))
 
 

@@ -84,7 +84,9 @@ def test_they_are_those_of_a_plain_forward_pass(
         assert found.layers == watched_layers(len(layers)) == (0, 1)
         places = list(range(start, start + length - 1))
         own = layers[:, :, places, places].numpy()  # what writes a token reads the one before it
-        chosen = np.stack([of[of.mean(-1).argmax()] if length > 1 else of[0] for of in own[list(found.layers)]])
+        chosen = np.stack(
+            [of[of.mean(-1).argmax()] if length > 1 else of[0] for of in own[list(found.layers)]]
+        )
         assert found.attention == pytest.approx(chosen, abs=1e-5)
         assert found.middle_attention == pytest.approx(np.log(own[1] + 1e-12).mean(0), abs=1e-3)
 
@@ -103,7 +105,10 @@ def test_what_is_stored_is_not_read_again(checkpoint: Callable[[str], Path], tmp
     again = reader.read()
     assert reader.opened == 2
     for one, other in zip(whole.steps, again.steps, strict=True):
-        assert all(np.array_equal(mine, theirs) for mine, theirs in zip(vars(one).values(), vars(other).values()))
+        assert all(
+            np.array_equal(mine, theirs)
+            for mine, theirs in zip(vars(one).values(), vars(other).values(), strict=True)
+        )
     assert np.array_equal(few.steps[2].attention, whole.steps[2].attention)
     assert whole.read_s > few.read_s > 0
     assert again.found_s == pytest.approx(again.read_s)

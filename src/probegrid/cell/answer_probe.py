@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from probegrid.cell.evidence import Asked
-from probegrid.cell.gather import Gathered, JudgedAnswers, similarities_of, entailments_of
+from probegrid.cell.gather import Gathered, JudgedAnswers, entailments_of, similarities_of
 from probegrid.cell.others import Others, other_scores
 from probegrid.cell.outcome import Outcome
 from probegrid.data.example import Question
@@ -22,8 +22,8 @@ from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.extraction import Extracted
 from probegrid.evaluation.figures import png, reliability_figure, risk_coverage_figure, roc_figure
 from probegrid.evaluation.summary import Summary, evaluate_answers, flat, mean_estimate
-from probegrid.probes import AnswerProbe, Of, Scores, Scoring
 from probegrid.judges.likelihood import logprobs, mean_logprob, perplexity, sum_logprob
+from probegrid.probes import AnswerProbe, Of, Scores, Scoring
 from probegrid.readings.answers import AnswerReading
 
 if TYPE_CHECKING:

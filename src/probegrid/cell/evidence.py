@@ -6,7 +6,6 @@ Knows what was gathered, and who is asked about pairs of texts: all pairs of all
 from __future__ import annotations
 
 import string
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import numpy as np
 
 from probegrid.cell.grade import rule_of
-from probegrid.evaluation.rules import rouge_l
 from probegrid.judges import Evidence, Read
 from probegrid.judges.clustering import clusters_of
 from probegrid.probes import Of, Similarity
@@ -54,23 +52,6 @@ class Relates(Protocol):
     def relations(self, pairs: Sequence[Pair]) -> Sequence[Relation]:
         """How it relates to it."""
         ...
-
-
-class SharedWords:
-    """Says how alike texts are by ROUGE-L."""
-
-    kind: ClassVar[str] = "rouge_l"
-
-    def __init__(self) -> None:
-        self.read_s = 0.0
-        self.notes: tuple[str, ...] = ()
-
-    def __call__(self, pairs: Sequence[Pair]) -> list[float]:
-        """ROUGE-L of the two texts of each pair."""
-        started = time.perf_counter()
-        found = [rouge_l(first, second) for first, second in pairs]
-        self.read_s += time.perf_counter() - started
-        return found
 
 
 class Compares(Protocol):
@@ -305,7 +286,9 @@ def _alternatives(
     words = {token: text.strip(string.punctuation + " \n") for token, text in zip(ids, decoded, strict=True)}
     named = [[[words[int(token)] for token in row] for row in each.top_ids] for each in read]
     if relates is None:
-        return [np.array([[(_by_equality_of(row[0], word),) * 2 for word in row] for row in one]) for one in named]
+        return [
+            np.array([[(_by_equality_of(row[0], word),) * 2 for word in row] for row in one]) for one in named
+        ]
     pairs = dict.fromkeys(
         pair
         for one in named

@@ -12,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from probegrid.cell.grade import Grader
-from probegrid.cell.evidence import SharedWords
 from probegrid.cell.judge import Judged, ask_judge
 from probegrid.cell.options import ScoredOptions
+from probegrid.cell.shared_words import SharedWords
 from probegrid.data.example import Question, QuestionSet
 from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.extraction import Extracted

@@ -193,9 +193,13 @@ def _of_target(
     if any(target is None for target in targets):
         return {}
     tested = TestSet.of(folds)
-    truth = np.concatenate([
-        target[trained.test_rows] for target, trained in zip(targets, folds, strict=True) if target is not None
-    ])
+    truth = np.concatenate(
+        [
+            target[trained.test_rows]
+            for target, trained in zip(targets, folds, strict=True)
+            if target is not None
+        ]
+    )
     groups = divided.groups_of(tested.rows)
     return {"target_auroc": layer_aurocs(truth, tested.scores[:, np.newaxis], groups, seed=seed)[0]}
 

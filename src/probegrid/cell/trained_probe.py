@@ -15,10 +15,11 @@ from probegrid.cell.answer_probe import (
     extraction_metrics,
     reading_metrics,
 )
-from probegrid.cell.evidence import Asked, SharedWords
+from probegrid.cell.evidence import Asked
 from probegrid.cell.examples import Divided, examples_of_answers
 from probegrid.cell.gather import Gathered, JudgedAnswers, entailments_of
 from probegrid.cell.others import other_scores
+from probegrid.cell.shared_words import SharedWords
 from probegrid.cell.trained_outcome import Read, trained_outcome
 from probegrid.cell.transfer import with_transfer
 from probegrid.data.example import StatementSet
@@ -94,7 +95,9 @@ def _with_judges(outcome: Outcome, cell: Cell, gathered: Gathered) -> Outcome:
     others = other_scores(cell, gathered, Asked(compares=SharedWords()))
     table = ScoreTable(answers.data.questions, answers.correct, [0.0] * len(answers.correct), others.columns)
     splits = outcome.tables["scores"]["split"].to_pylist()
-    metrics, notes = area_metrics(table.only([row for row, split in enumerate(splits) if split == TEST]), cell.config.seed)
+    metrics, notes = area_metrics(
+        table.only([row for row, split in enumerate(splits) if split == TEST]), cell.config.seed
+    )
     beside = {"other_scores": table.to_tables()["other_scores"], "judges": others.table()}
     return replace(
         outcome,

@@ -125,7 +125,9 @@ def distributions(
     lengths = [max(1, len(answer)) for answer in answers]
     longest = max(lengths)
     # one that has ended goes on with its last token, of which nothing is kept
-    given = torch.tensor([[one[min(step, len(one) - 1)] if one else 0 for step in range(longest)] for one in answers])
+    given = torch.tensor(
+        [[one[min(step, len(one) - 1)] if one else 0 for step in range(longest)] for one in answers]
+    )
     logits = decoder.prefill(suffixes, room=longest)
     steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for step in range(longest):

@@ -1,8 +1,8 @@
 """Doors for parts from outside: probes, datasets, rules of correctness and judges of one's own.
 
 A part is found through an entry point of its group (``probegrid.probes``, ``probegrid.datasets``, ``probegrid.rules``,
-``probegrid.judges``) that names its class, or the judge or its module, or in one of the modules that the environment variable ``PROBEGRID_PLUGINS`` names, separated by
-commas. Knows how classes are found, not what they are.
+``probegrid.judges``) that names its class, or the judge or its module; or in one of the modules that the environment
+variable ``PROBEGRID_PLUGINS`` names, separated by commas. Knows how parts are found, not what they are.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def are_any_outside() -> bool:
     if os.environ.get(VARIABLE):
         return True
     declared = entry_points()
-    return any(declared.select(group=f"probegrid.{door}") for door in ("probes", "datasets", "rules", "judges"))
+    return any(
+        declared.select(group=f"probegrid.{door}") for door in ("probes", "datasets", "rules", "judges")
+    )
 
 
 def from_outside(door: str, base: type[T]) -> list[type[T]]:

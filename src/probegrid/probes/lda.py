@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class LDA(ActivationProbe):
-    """``w = S^-1 (mean of the true - mean of the false)``, the bias from the classes' shares; scikit-learn's ``lsqr``."""
+    """``S^-1 (mean of the true - mean of the false)``, the bias from the classes' shares; scikit-learn's ``lsqr``."""
 
     shrink: bool = True
     """Shrink the covariance by Ledoit & Wolf (2004), without which it is singular where there are more features than

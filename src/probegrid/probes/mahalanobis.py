@@ -39,7 +39,9 @@ class Mahalanobis(ActivationProbe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.ridge is not None and not 0 <= self.ridge < float("inf"):
-            raise ConfigError(f"probe.ridge={self.ridge} is not a number from 0 up; give null or, say, 0.001.")
+            raise ConfigError(
+                f"probe.ridge={self.ridge} is not a number from 0 up; give null or, say, 0.001."
+            )
 
     def fit(self, features: Features) -> FittedGaussian:
         """Fit on the train split; nothing is chosen."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from probegrid.evaluation.checks import FloatArray
-    from probegrid.probes.fitting.fitted import FittedProbe
+    from probegrid.probes.fitting.fitted import FittedByLayer
 
 TENSORS_FILE, DESCRIPTION_FILE = "probe.safetensors", "probe.json"
 _FORMAT = 1

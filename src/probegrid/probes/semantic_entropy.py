@@ -55,7 +55,9 @@ class SemanticEntropy(AnswerProbe):
     def score(self, scoring: Scoring) -> Scores:
         """Cluster the samples of each question, the greedy answer left out, and take the entropy."""
         samples = [found[1:] for found in scoring.reading.generations]
-        clusters = clusters_of(scoring.data, [[one.text for one in found] for found in samples], scoring.entails)
+        clusters = clusters_of(
+            scoring.data, [[one.text for one in found] for found in samples], scoring.entails
+        )
         weigh = sum_logprob if self.estimator is Estimator.polygraph else mean_logprob
         entropy = _ENTROPIES[self.estimator]
         return Scores(

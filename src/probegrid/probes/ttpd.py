@@ -45,9 +45,7 @@ class TTPD(ActivationProbe):
         return FittedProbe.of_weights(features.layers, weights, biases)
 
 
-def _layer(
-    x: Tensor, labels: Tensor, negated: Tensor | None, sources: list[str]
-) -> tuple[Tensor, Tensor]:
+def _layer(x: Tensor, labels: Tensor, negated: Tensor | None, sources: list[str]) -> tuple[Tensor, Tensor]:
     """Weights float64[d] and bias float64 of one layer of activations float32[n, d]."""
     import torch
 

@@ -106,9 +106,7 @@ class OwnEntailments:
         return before, words
 
 
-_PROMPT = (
-    "Text 1: {}\nText 2: {}\nDoes text 1 entail text 2? Reply with contradiction, neutral or entailment.\nReply:"
-)
+_PROMPT = "Text 1: {}\nText 2: {}\nDoes text 1 entail text 2? Reply with contradiction, neutral or entailment.\nReply:"
 
 
 def _shares(logprobs: Sequence[float]) -> Relation:

@@ -98,7 +98,7 @@ class Needs:
     relations: bool = False
     """Whether every two answers to a question are held against each other, and not only those that clusters take."""
     distributions: bool = False
-    """Whether the greedy answers are read again for the distributions of their tokens and the attention between them."""
+    """Whether the greedy answers are read again for their tokens' distributions and the attention between them."""
     similarity: Similarity = Similarity.rouge_l
     """What says how alike two answers are."""
     cross_encoder: str | None = None

@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Raised whenever the same description would give other numbers than before."""
 
-_KEPT = ("entropies", "divergences", "top_ids", "top_logprobs", "vocabulary", "layers", "attention", "middle_attention")
+_KEPT = (
+    "entropies",
+    "divergences",
+    "top_ids",
+    "top_logprobs",
+    "vocabulary",
+    "layers",
+    "attention",
+    "middle_attention",
+)
 _COLUMNS = ("prompt", *_KEPT, "seconds", "read_at")
 
 Floats = NDArray[np.float64]

@@ -6,6 +6,7 @@ Knows the files of a cell's folder.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -158,12 +159,16 @@ class RecordedCell:
         return tuple(name for name in names if name != "example_id")
 
     @cached_property
-    def judges(self) -> pd.DataFrame | None:
-        """``judges.parquet`` by score: ``readings``, ``reading_s``, ``own_s``; None where the cell has none."""
-        import pandas as pd
+    def judges(self) -> dict[str, tuple[tuple[str, ...], float]]:
+        """By ``judges.parquet``, of each score the readings that it takes and their seconds with its own; {} without."""
+        import pyarrow.parquet
 
         file = self.folder / "judges.parquet"
-        return pd.read_parquet(file).set_index("score") if file.exists() else None
+        rows = pyarrow.parquet.read_table(file).to_pylist() if file.exists() else []
+        return {
+            row["score"]: (tuple(json.loads(row["readings"])), row["reading_s"] + row["own_s"])
+            for row in rows
+        }
 
     @cached_property
     def other_values(self) -> pd.DataFrame:

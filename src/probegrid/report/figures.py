@@ -5,6 +5,7 @@ Knows cells and evaluation's curves. A figure is made only where there is someth
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ def _from_log_odds(cell: RecordedCell) -> FloatArray:
 
     file, scale = cell.folder / "probe.safetensors", 1.0
     if file.exists():
-        layers = [layer for layer, _ in cell.record.steps["layer_auroc"]]
+        layers = json.loads((cell.folder / "probe.json").read_text())["layers"]
         scale = float(load_file(file)["scale"][layers.index(int(cell.record.metrics["layer"]))])
     return np.asarray(expit(scale * cell.values), dtype=np.float64)
 

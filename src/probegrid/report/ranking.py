@@ -5,7 +5,6 @@ Knows cells that asked one model the same prompts, their scores and the judges' 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,15 +145,12 @@ def _scores(cell: RecordedCell, block: Sequence[RecordedCell]) -> list[Score]:
         name = own if len(alike) == 1 else f"{own} {label(cell, varying(alike))}"
         reads = ("answers", "activations") if "layer" in cell.record.metrics else ()
         found.append(Score(name, cell, area, cell.scores, reads, cell.metric("read_s")))
-    took = cell.judges
     for name in cell.other_scores:
         area = cell.estimate(f"{name}_auroc")
         if area is None:
             continue
         values = cell.scores[["group", "label"]].assign(score=cell.other_values[name])
-        row = None if took is None or name not in took.index else took.loc[name]
-        reads = () if row is None else tuple(json.loads(row["readings"]))
-        seconds = None if row is None else float(row["reading_s"] + row["own_s"])
+        reads, seconds = cell.judges.get(name, ((), None))
         found.append(Score(name, cell, area, values[values["score"].notna()], reads, seconds))
     return found
 

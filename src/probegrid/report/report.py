@@ -79,8 +79,8 @@ class Report:
         """Every table's rows with their raw values by the table's name: ``frames["comparisons"]``.
 
         ``table``: the cells that ended well, every metric of each. ``comparisons`` and ``costs``: pairs, where
-        something was compared. ``ranking``, ``cell_costs``, ``other_scores``, ``compared_scores``, ``rules``, ``failed``: where
-        there are any.
+        something was compared. ``ranking``, ``cell_costs``, ``other_scores``, ``compared_scores``, ``rules``,
+        ``failed``: where there are any.
         """
         return {table.name: table.frame() for table in self._filed}
 

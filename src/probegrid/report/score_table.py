@@ -56,7 +56,9 @@ def compared_scores_table(cells: Sequence[RecordedCell], *, seed: int, flips: in
     if not with_others:
         return None
     names = [
-        *dict.fromkeys(name for cell in with_others for name in _names(cell) if _is_column(name, _names(cell)))
+        *dict.fromkeys(
+            name for cell in with_others for name in _names(cell) if _is_column(name, _names(cell))
+        )
     ]
     columns = shown(cells)
     tests = sorted({len(found) for found in compared.values()})

@@ -1,4 +1,4 @@
-"""Contracts for one's own parts: what any probe, dataset, rule of correctness or judge must hold to, as a test calls it.
+"""Contracts for one's own parts: what any probe, dataset, rule or judge must hold to, as a test calls it.
 
 >>> from probegrid.testing import check_rule
 >>> from probegrid.evaluation.rules import find_rule

@@ -71,7 +71,9 @@ def make_evidence(seed: int) -> Evidence:
         alternatives=generator.dirichlet(np.ones(3), size=(length, LIKELIEST, 2)),
         states=generator.normal(size=(SAMPLES, 8)),
         options=tuple(np.log(generator.dirichlet(np.ones(4)))),
-        asked={name: tuple(np.log(generator.dirichlet(np.ones(3))[:2])) for name in ("p_true", "p_true_zero")},
+        asked={
+            name: tuple(np.log(generator.dirichlet(np.ones(3))[:2])) for name in ("p_true", "p_true_zero")
+        },
         said={"verbalized": f"{generator.random():.2f}" if seed else "surely"},
     )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sklearn.decomposition
 import torch
 from scipy.spatial.distance import mahalanobis
-from sklearn.decomposition import PCA as SklearnPCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -63,7 +63,7 @@ def test_c5_first_component_is_scikit_learns() -> None:
     assert float(((X - X.mean(0)) @ direction).var()) == near(2.094427)
     wide = torch.randn(8, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.arange(8) % 2 == 0
-    reference = SklearnPCA(1).fit(wide.numpy()).components_[0]
+    reference = sklearn.decomposition.PCA(1).fit(wide.numpy()).components_[0]
     assert abs(float(first_component(wide, labels) @ torch.from_numpy(reference))) == near(1)
 
 
@@ -147,11 +147,15 @@ def test_a_network_is_scikit_learns_where_it_is_given_its_weights() -> None:
     right = ((logits(x, own_weights, own_biases) > 0).numpy() == features.labels).mean()
     assert right == pytest.approx(few.score(x.numpy(), features.labels), abs=0.05)
     kept = FittedNetwork((0,), torch.ones(1), (tuple(own_weights),), (tuple(own_biases),))
-    assert kept.scores_at(0, x) == pytest.approx(logits(x, own_weights, own_biases).numpy(), rel=1e-4, abs=1e-4)
+    assert kept.scores_at(0, x) == pytest.approx(
+        logits(x, own_weights, own_biases).numpy(), rel=1e-4, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize(
-    "probe", [KNN(k=5), KNN(labelled=False), Mahalanobis(), Mahalanobis(away=Away.nothing), LDA(), TTPD()], ids=repr
+    "probe",
+    [KNN(k=5), KNN(labelled=False), Mahalanobis(), Mahalanobis(away=Away.nothing), LDA(), TTPD()],
+    ids=repr,
 )
 def test_what_is_saved_scores_the_same(probe: KNN) -> None:
     features = make_features(separation=1.0)

@@ -54,10 +54,13 @@ def precision_of(centred: Tensor, ridge: float | None, *, ddof: int) -> Tensor:
         covariance = covariance.to(centred.device)
     else:
         covariance = centred.T @ centred / (len(centred) - ddof)
-        covariance = covariance + ridge * torch.eye(len(covariance), dtype=covariance.dtype, device=centred.device)
+        covariance = covariance + ridge * torch.eye(
+            len(covariance), dtype=covariance.dtype, device=centred.device
+        )
     factor, failed = torch.linalg.cholesky_ex(covariance)
     if int(failed):
-        return torch.linalg.pinv(covariance, hermitian=True)
+        inverse: Tensor = torch.linalg.pinv(covariance, hermitian=True)
+        return inverse
     return torch.cholesky_inverse(factor)
 
 
@@ -98,7 +101,10 @@ class FittedGaussian(FittedByLayer):
         found = {"shift": self.shifts[row : row + 1].contiguous(), "factor": torch.tensor([self.factor])}
         for name, each in (("near", self.near), ("away", self.away)):
             if each:
-                found |= {f"{name}_mean": each[row].mean.cpu(), f"{name}_precision": each[row].precision.cpu()}
+                found |= {
+                    f"{name}_mean": each[row].mean.cpu(),
+                    f"{name}_precision": each[row].precision.cpu(),
+                }
         return found
 
     @classmethod
@@ -107,7 +113,5 @@ class FittedGaussian(FittedByLayer):
     ) -> FittedGaussian:
         """As `FittedByLayer`."""
         near = Gaussian(tensors["near_mean"], tensors["near_precision"])
-        away = (
-            (Gaussian(tensors["away_mean"], tensors["away_precision"]),) if "away_mean" in tensors else ()
-        )
+        away = (Gaussian(tensors["away_mean"], tensors["away_precision"]),) if "away_mean" in tensors else ()
         return cls(layers, scales, (near,), away, tensors["shift"], float(tensors["factor"]))

@@ -66,7 +66,12 @@ class FittedNeighbours(FittedByLayer):
         row = self.layers.index(layer)
         flags = torch.tensor([self.k, int(self.is_labelled), int(self.is_normalized)])
         shift = self.shifts[row : row + 1].contiguous()
-        return {"known": self.known[row].cpu(), "labels": self.labels.cpu(), "settings": flags, "shift": shift}
+        return {
+            "known": self.known[row].cpu(),
+            "labels": self.labels.cpu(),
+            "settings": flags,
+            "shift": shift,
+        }
 
     @classmethod
     def of_tensors(

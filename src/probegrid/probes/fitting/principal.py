@@ -24,7 +24,8 @@ def first_component(x: Tensor, labels: Tensor) -> Tensor:
     norm = direction.norm()
     direction = direction / norm if norm > 0 else direction
     difference = (centred[labels].mean(0) - centred[~labels].mean(0)) @ direction
-    return direction if difference >= 0 else -direction
+    turned: Tensor = direction if difference >= 0 else -direction
+    return turned
 
 
 def truth_directions(
