@@ -160,7 +160,7 @@ class RecordedCell:
 
     @cached_property
     def judges(self) -> dict[str, tuple[tuple[str, ...], float]]:
-        """By ``judges.parquet``, of each score the readings that it takes and their seconds with its own; {} without."""
+        """By ``judges.parquet``: of each score the readings that it takes, and their seconds with its own."""
         import pyarrow.parquet
 
         file = self.folder / "judges.parquet"
