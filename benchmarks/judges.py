@@ -42,7 +42,13 @@ def main() -> None:
         folder = Path(temporary)
         result = probegrid.run(
             [
-                *(*model, *data, "probe=judges", f"dataset.num_samples={arguments.questions}", "tracking=none"),
+                *(
+                    *model,
+                    *data,
+                    "probe=judges",
+                    f"dataset.num_samples={arguments.questions}",
+                    "tracking=none",
+                ),
                 *(f"probe.entailment={arguments.entailment}", f"probe.similarity={arguments.similarity}"),
                 *(f"store_dir={folder / 'store'}", f"results_dir={folder / 'results'}"),
             ]
@@ -53,7 +59,9 @@ def main() -> None:
 
 def report(took: pd.DataFrame, metrics: dict[str, float]) -> None:
     """Print seconds by reading, then every judge, best first."""
-    place = torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
+    place = (
+        torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
+    )
     seconds: dict[str, float] = {}
     for readings in took["readings"].map(json.loads):
         for name, each in readings.items():

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from probegrid.errors import ConfigError
 from probegrid.probes.base import ActivationProbe
+from probegrid.schema.ranges import number_field
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,15 +33,8 @@ class Mahalanobis(ActivationProbe):
 
     away: Away = Away.everything
     """What it is held against: ``everything`` (relative Mahalanobis), ``nothing`` or ``false``."""
-    ridge: float | None = None
+    ridge: float | None = number_field(None, least=0, most=1e6, hint="give null or, say, 0.001")
     """Added to the covariance's diagonal; null: it is shrunk by Ledoit & Wolf (2004)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ridge is not None and not 0 <= self.ridge < float("inf"):
-            raise ConfigError(
-                f"probe.ridge={self.ridge} is not a number from 0 up; give null or, say, 0.001."
-            )
 
     def fit(self, features: Features) -> FittedGaussian:
         """Fit on the train split; nothing is chosen."""
