@@ -143,7 +143,7 @@ def _scores(cell: RecordedCell, block: Sequence[RecordedCell]) -> list[Score]:
     if own != ALL_OF_THEM and cell.has_one_scale and area is not None:
         alike = [each for each in block if each.value("probe") == own]
         name = own if len(alike) == 1 else f"{own} {label(cell, varying(alike))}"
-        reads = ("answers", "activations") if "layer" in cell.record.metrics else ()
+        reads: tuple[str, ...] = ("answers", "activations") if "layer" in cell.record.metrics else ()
         found.append(Score(name, cell, area, cell.scores, reads, cell.metric("read_s")))
     for name in cell.other_scores:
         area = cell.estimate(f"{name}_auroc")

@@ -102,8 +102,8 @@ def _only(evidence: Evidence, judge: Judge) -> Evidence:
         alternatives=evidence.alternatives if Read.alternatives in reads else None,
         states=evidence.states if Read.states in reads else None,
         options=evidence.options if Read.options in reads else (),
-        asked={judge.asks: evidence.asked[judge.asks]} if judge.asks in evidence.asked else {},
-        said={judge.asks: evidence.said[judge.asks]} if judge.asks in evidence.said else {},
+        asked={name: found for name, found in evidence.asked.items() if name == judge.asks},
+        said={name: found for name, found in evidence.said.items() if name == judge.asks},
     )
     if kept.steps is not None and Read.attention not in reads:
         nothing = np.empty((0, kept.steps.attention.shape[1]))
