@@ -102,7 +102,7 @@ def share_cell(
         recorded = None if config.force else _recorded(folder, progress)
         if recorded is not None and recorded.status is Status.done:
             recorded = _with_new_judges(cell, recorded, folder, pack, progress)
-            progress.say(f"{cell.name} is done already, nothing is read again")
+            progress.say(f"{cell.name} is done already, nothing is computed again")
             progress.say(summarize(recorded, folder))
             unsent = _send(folder, config.tracking, progress)
             return Result(folder.name, folder, recorded.metrics, recorded.notes, was_done=True, unsent=unsent)
