@@ -70,7 +70,8 @@ def outcome_of_trained(
             metrics={**of_answers, **outcome.metrics},
             tables={**outcome.tables, **answer_tables(answers)},
         )
-        outcome = _with_judges(outcome, cell, gathered)
+        if session is not None:
+            outcome = _with_judges(outcome, cell, gathered, session)
     if cell.transfer and session is not None:
         outcome = with_transfer(outcome, cell, session)
     return outcome
@@ -88,11 +89,12 @@ def _entropies(cell: Cell, answers: JudgedAnswers, session: ModelSession | None)
 _FEWEST_COMPARED = 2
 
 
-def _with_judges(outcome: Outcome, cell: Cell, gathered: Gathered) -> Outcome:
+def _with_judges(outcome: Outcome, cell: Cell, gathered: Gathered, session: ModelSession) -> Outcome:
     """What the judges say of the same answers, that the readings allow: their AUROC on the probe's test examples."""
     answers = gathered.answers
     assert answers is not None
-    others = other_scores(cell, gathered, Asked(compares=SharedWords()))
+    with entailments_of(cell, session, answers) as relates:
+        others = other_scores(cell, gathered, Asked(relates, SharedWords()))
     table = ScoreTable(answers.data.questions, answers.correct, [0.0] * len(answers.correct), others.columns)
     splits = outcome.tables["scores"]["split"].to_pylist()
     metrics, notes = area_metrics(
