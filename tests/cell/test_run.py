@@ -145,9 +145,8 @@ def test_a_new_judge_scores_what_is_done_from_the_store(
     assert "is scored by letters too" in " ".join(capfd.readouterr().err.split())
     letters = again.tables["other_scores"].letters.tolist()
     assert letters == [-len(text) for text in again.tables["answers"].answer]
-    assert {name: again.metrics[name] for name in ("auroc", "load_s", "read_s")} == {
-        name: before.metrics[name] for name in ("auroc", "load_s", "read_s")
-    }
+    for name in ("auroc", "load_s", "read_s"):
+        assert again.metrics[name] == pytest.approx(before.metrics[name], abs=0.01), name
     assert "letters_auroc" in again.metrics
     probegrid.run(command)
     assert "is scored by" not in capfd.readouterr().err
