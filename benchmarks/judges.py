@@ -1,6 +1,6 @@
 """Every judge of a model's answers in one cell: seconds by reading, and by judge.
 
-    python benchmarks/judges.py --model /tmp/smol --squad dev-v1.1.json                   400 questions
+    python benchmarks/judges.py --model FOLDER --squad dev-v1.1.json                      400 questions
     python benchmarks/judges.py --questions 20                                            rehearsal: the embedded model
 
 ``--entailment`` and ``--similarity`` name a classifier and a cross-encoder; without them texts are compared. Nothing is
