@@ -43,7 +43,8 @@ def save_classifier(folder: Path, family: str = "deberta", labels: dict[int, str
     )
     torch.manual_seed(3)
     model = transformers.AutoModelForSequenceClassification.from_config(config).eval()
-    _balance(model, vocabulary)
+    if len(names) == len(LABELS):
+        _balance(model, vocabulary)
     model.save_pretrained(folder)
     tokenizer.save(vocabulary, folder)
     return folder

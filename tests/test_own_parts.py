@@ -49,6 +49,7 @@ def test_the_commands_of_the_page(outside: Program, tmp_path: Path) -> None:
     assert {each["status"] for each in found} == {"done"}
     assert len(found) == 5  # one of them under a rule of its own
     assert all(each["metrics"]["n"] == 20 for each in found)
+    assert all("worst_half_auroc" in each["metrics"] for each in found)
 
 
 def test_the_contracts_of_the_page(outside: Program) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def test_files_and_columns_are_those_of_the_contract(mixed: Result) -> None:
         "result.json",
         "scores.parquet",
         "other_scores.parquet",
+        "judges.parquet",
         "answers.parquet",
         "examples.html",
         "figures/roc.png",
@@ -101,10 +103,13 @@ def test_other_scores_of_the_reading_stand_beside(mixed: Result) -> None:
     others, answers = mixed.tables["other_scores"], mixed.tables["answers"]
     assert others.columns.tolist() == [
         "example_id",
+        "sequence_probability",
         "mean_nll",
         "perplexity",
+        "max_token_nll",
         "n_tokens",
         "first_token_entropy",
+        "token_sar",
     ]
     assert others.example_id.tolist() == answers.example_id.tolist()
     assert (answers.n_tokens == 0).any()
@@ -120,6 +125,41 @@ def test_other_scores_of_the_reading_stand_beside(mixed: Result) -> None:
     assert mixed.metrics["mean_nll_mean"] == pytest.approx(-np.mean(means))
     assert mixed.metrics["perplexity_mean"] == pytest.approx(np.mean(np.exp(-np.array(means))))
     assert mixed.metrics["n_tokens_mean"] == pytest.approx(answers.n_tokens.mean())
+
+
+def test_a_new_judge_scores_what_is_done_from_the_store(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is read again; where the readings are gone, that is said, and the numbers stand."""
+    (workdir / "late_judge_module.py").write_text(
+        "from probegrid.judges import Evidence, Read, judge\n\n\n@judge(Read.greedy)\n"
+        "def letters(evidence: Evidence) -> float:\n"
+        '    """The number of letters of the greedy answer."""\n'
+        "    return len(evidence.greedy.text)\n"
+    )
+    command = ["dataset.num_samples=12", "prompt.num_few_shot=2", "tracking=none"]
+    before = probegrid.run(command)
+    monkeypatch.syspath_prepend(workdir)
+    monkeypatch.setenv("PROBEGRID_PLUGINS", "late_judge_module")
+    again = probegrid.run(command)
+    assert again.was_done
+    assert "is scored by letters too" in " ".join(capfd.readouterr().err.split())
+    letters = again.tables["other_scores"].letters.tolist()
+    assert letters == [-len(text) for text in again.tables["answers"].answer]
+    for name in ("auroc", "load_s", "read_s"):
+        assert again.metrics[name] == pytest.approx(before.metrics[name], abs=0.01), name
+    assert "letters_auroc" in again.metrics
+    probegrid.run(command)
+    assert "is scored by" not in capfd.readouterr().err
+    source = (workdir / "late_judge_module.py").read_text()
+    (workdir / "later_judge_module.py").write_text(source.replace("letters", "characters"))
+    shutil.rmtree(workdir / "store")
+    monkeypatch.setenv("PROBEGRID_PLUGINS", "late_judge_module,later_judge_module")
+    kept = probegrid.run(command)
+    assert "its readings are not in the store any more; force=true" in " ".join(
+        capfd.readouterr().err.split()
+    )
+    assert kept.metrics == again.metrics
 
 
 def test_the_first_tokens_entropy_is_that_of_stock_logits(

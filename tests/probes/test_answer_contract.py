@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +14,15 @@ from rich.console import Console
 
 import probegrid.probes
 from probegrid.cell.answer_probe import scoring_of
+from probegrid.cell.evidence import Asked
 from probegrid.cell.gather import entailments_of, gather
+from probegrid.cell.others import Others, other_scores
 from probegrid.cell.prepare import prepare
+from probegrid.cell.shared_words import SharedWords
 from probegrid.compose import compose_cell
-from probegrid.evaluation.metrics import OTHER_SCORES, metric_info
+from probegrid.evaluation.metrics import metric_info
 from probegrid.evaluation.ranking import auroc
+from probegrid.judges import all_judges
 from probegrid.models.pool import ModelPool
 from probegrid.plugins import config_classes
 from probegrid.probes import AnswerProbe, Probe, Scores
@@ -41,8 +47,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")
 
 
-def scored(choice: str, store: Path) -> tuple[Scores, list[bool]]:
-    """Scores of a composed cell, and whether each answer is correct."""
+def scored(choice: str, store: Path) -> tuple[Scores, Others, list[bool]]:
+    """Scores of a composed cell, its own and the judges', and whether each answer is correct."""
     cell = prepare(compose_cell([f"probe={choice}", f"dataset.num_samples={N}", f"store_dir={store}"]))
     assert cell.model is not None
     assert isinstance(cell.probe, AnswerProbe)
@@ -53,12 +59,14 @@ def scored(choice: str, store: Path) -> tuple[Scores, list[bool]]:
         assert gathered.answers is not None
         with entailments_of(cell, session, gathered.answers) as entails:
             scores = cell.probe.score(scoring_of(cell, gathered, entails))
-    return scores, gathered.answers.correct
+            others = other_scores(cell, gathered, Asked(entails, SharedWords()))
+    return scores, others, gathered.answers.correct
 
 
 def test_the_probes_that_there_are() -> None:
-    assert {"gnll", "semantic_entropy", "p_true", "verbalized", "eigenscore"} == set(ANSWERS)
-    assert {"logistic", "mass_mean", "control", "text_baseline"} == OURS.keys() - set(ANSWERS)
+    assert {"gnll", "semantic_entropy", "p_true", "verbalized", "eigenscore", "judges"} == set(ANSWERS)
+    trained = {"logistic", "p_ik", "sep", "mass_mean", "lda", "pca", "ttpd", "saplma", "mahalanobis", "knn"}
+    assert trained | {"control", "text_baseline"} == OURS.keys() - set(ANSWERS)
 
 
 @pytest.mark.parametrize("choice", OURS)
@@ -69,18 +77,27 @@ def test_contract_holds(choice: str) -> None:
     check_probe(probe)
 
 
-@pytest.mark.parametrize("choice", ANSWERS)
-def test_other_scores_are_known_by_their_names(choice: str, store: Path) -> None:
-    scores, _ = scored(choice, store)
-    assert scores.others.keys() <= OTHER_SCORES.keys()
-    assert all(metric_info(f"{name}_auroc_ci_low").description for name in scores.others)
+def test_every_judge_is_reported_by_the_probe_that_reads_all_of_it(store: Path) -> None:
+    _, others, _ = scored("judges", store)
+    assert others.columns.keys() == all_judges().keys() - {"option_confidence"}
+    for name, values in others.columns.items():
+        assert len(values) == N
+        assert name == "verbalized" or all(map(math.isfinite, values)), name
+        assert metric_info(f"{name}_auroc_ci_low").description
+    table = others.table().to_pandas().set_index("score")
+    assert (table.description.str.len() > 10).all()
+    assert set(json.loads(table.readings["eigenscore"])) == {"answers", "activations"}
+    assert set(json.loads(table.readings["rauq"])) == {"answers", "distributions"}
+    assert set(json.loads(table.readings["sar"])) == {"answers", "rouge_l"}
+    assert table.reading_s["gnll"] < table.reading_s["semantic_entropy"] < table.reading_s["p_true"]
 
 
 @pytest.mark.parametrize("choice", ["gnll", "semantic_entropy", "eigenscore"])
 def test_larger_scores_are_of_answers_that_are_more_often_correct(choice: str, store: Path) -> None:
-    scores, correct = scored(choice, store)
+    scores, others, correct = scored(choice, store)
     assert len(set(scores.own)) > N / 4
-    for name, column in {"own": scores.own, **scores.others}.items():
+    assert len(others.columns) > (5 if choice == "gnll" else 25)
+    for name, column in {"own": scores.own, **others.columns}.items():
         if name != "n_tokens":  # of one-word answers says nothing
             assert auroc(correct, column) > 0.6, name
 

@@ -1,4 +1,4 @@
-"""EigenScore against its worked values, and a cell of it against the hidden states of a plain forward pass."""
+"""EigenScore against the determinant, and a cell of it against the hidden states of a plain forward pass."""
 
 from __future__ import annotations
 
@@ -13,14 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import probegrid
 from probegrid.compose import compose_cell
 from probegrid.errors import ConfigError
-from probegrid.probes.eigenscore import eigenscore
-
-Z = torch.tensor([[1, 0, 2, 1], [1.2, 0.1, 1.8, 0.9], [0, 1, 0.5, 2]])
-
-
-def test_the_worked_values() -> None:
-    assert eigenscore(Z, 1e-3) == pytest.approx(-0.831019, abs=1e-6)
-    assert eigenscore(Z[:1].repeat(3, 1), 1e-3) == pytest.approx(-4.007861, abs=1e-6)
+from probegrid.judges.states import mean_log_eigenvalue
 
 
 def test_against_the_determinant() -> None:
@@ -28,7 +21,7 @@ def test_against_the_determinant() -> None:
     states = torch.randn(7, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     centred = states.numpy() - states.numpy().mean(axis=1, keepdims=True)
     _, logdet = np.linalg.slogdet(centred @ centred.T + 0.01 * np.eye(7))
-    assert eigenscore(states, 0.01) == pytest.approx(logdet / 7)
+    assert mean_log_eigenvalue(states.numpy(), 0.01) == pytest.approx(logdet / 7)
 
 
 def test_a_cell_reads_the_middle_layer_at_the_last_token_of_each_sample(
@@ -59,7 +52,9 @@ def test_a_cell_reads_the_middle_layer_at_the_last_token_of_each_sample(
                 found = model(torch.tensor([[*prompt, *sample.token_ids]]), output_hidden_states=True)
             states.append(found.hidden_states[middle][0, -1])
         stored = torch.stack(states).bfloat16()  # as the store keeps them
-        assert scores[row.example_id] == pytest.approx(-eigenscore(stored, 1e-3), abs=0.02)
+        assert scores[row.example_id] == pytest.approx(
+            -mean_log_eigenvalue(stored.double().numpy(), 1e-3), abs=0.02
+        )
 
 
 @pytest.mark.parametrize("alpha", ["0", "-1", "nan", "inf"])

@@ -19,8 +19,9 @@ from probegrid.data import facts
 from probegrid.data.example import Question, QuestionSet
 from probegrid.errors import ConfigError
 from probegrid.evaluation.correctness import Rule, judge
+from probegrid.judges.asked import P_TRUE
 from probegrid.probes import Kind
-from probegrid.probes.p_true import NAME, PTrue
+from probegrid.probes.p_true import PTrue
 from probegrid.readings.asks import draw_worked
 from probegrid.readings.prompts import build_prompts, choose_shots
 from probegrid.readings.templates import ChatTemplate
@@ -38,8 +39,8 @@ Cells = Callable[..., Result]
 
 
 def draw_shots(data: QuestionSet, prompt: PromptConfig, count: int, seed: int) -> tuple[Question, ...]:
-    ask = PTrue(num_few_shot=count, seed=seed).needs(Kind.questions).asks[NAME]
-    return draw_worked(NAME, ask, data, choose_shots(data, prompt))
+    ask = PTrue(num_few_shot=count, seed=seed).needs(Kind.questions).asks[P_TRUE]
+    return draw_worked(P_TRUE, ask, data, choose_shots(data, prompt))
 
 
 @pytest.fixture
@@ -57,10 +58,16 @@ def asked_of(result: Result) -> dict[str, str]:
     return dict(zip(answers.example_id, texts, strict=True))
 
 
-def written_out(question: str, answers: list[str]) -> str:
-    lines = [f"Question: {question}", f"Brainstormed Answers: {answers[0]}", *answers[1:]]
-    lines += [f"Possible answer: {answers[0]}", "Is the possible answer:", "A) True", "B) False"]
-    return "\n".join([*lines, "The possible answer is:"])
+def written_out(
+    question: str, answers: list[str], *, is_shot: bool = False, greedy_first: bool = False
+) -> str:
+    """semantic_uncertainty's: in a shot the greedy answer first and lines end in a space, else it is last."""
+    ordered = answers if is_shot or greedy_first else [*answers[1:], answers[0]]
+    end = " \n" if is_shot and not greedy_first else "\n"
+    ideas = "".join(f"{answer}{end}" for answer in ordered)
+    lines = [f"Possible answer: {answers[0]}", "Is the possible answer:", "A) True", "B) False"]
+    asked = "\n".join([*lines, "The possible answer is:"])
+    return f"Question: {question}\nBrainstormed Answers: {ideas}{asked}"
 
 
 def blocks(result: Result) -> dict[str, str]:
@@ -108,6 +115,25 @@ def test_a_score_is_the_models_probability_of_true(
     assert (result.folder / "figures" / "reliability.png").exists()
 
 
+def test_the_greedy_answer_may_stand_first_and_results_say_so(
+    cells: Cells, checkpoint: Callable[[str], Path]
+) -> None:
+    nature, first = (
+        cells("llama", "probe.num_few_shot=0", f"probe.order={name}") for name in ("nature", "greedy_first")
+    )
+    assert nature.key != first.key
+    answers, samples = first.tables["answers"].set_index("example_id").answer, first.tables["samples"]
+    prompts = {
+        example: written_out(
+            question,
+            [answers[example], *samples[samples.example_id == example].sort_values("sample").answer],
+            greedy_first=True,
+        )
+        for example, question in asked_of(first).items()
+    }
+    check(first, choice_logprobs(checkpoint("llama"), prompts))
+
+
 def stored_answers(store: Path, questions: Sequence[Question], folder: Path) -> list[list[str]]:
     """Greedy answer and samples of each question, by the tokens of the prompt that it was asked with."""
     data, config = facts.load(facts.FactsConfig(num_samples=N)), PromptConfig(num_few_shot=2)
@@ -127,7 +153,7 @@ def test_worked_examples_are_the_models_own_answers_with_their_verdicts(
         shots, stored_answers(workdir / "store", shots, checkpoint("llama")), strict=True
     ):
         right = judge(answers[0], shot.references, Rule.SQUAD).correct
-        lead += written_out(shot.text, answers) + (" A\n" if right else " B\n")
+        lead += written_out(shot.text, answers, is_shot=True) + (" A\n" if right else " B\n")
     prompts = {example: lead + block for example, block in blocks(result).items()}
     check(result, choice_logprobs(checkpoint("llama"), prompts))
     other = cells("llama", "probe.num_few_shot=5", "probe.seed=4")

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import probegrid
 from probegrid.data.example import Question
 from probegrid.inference.generation import Generation
+from probegrid.judges.asked import VERBALIZED, stated_probability
 from probegrid.probes import Kind
-from probegrid.probes.verbalized import NAME, Verbalized, question_of, stated_probability
+from probegrid.probes.verbalized import Verbalized, question_of
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_replies_are_those_of_a_plain_greedy_generation(
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = result.tables["answers"].merge(result.tables["scores"], on="example_id")
-    ask = Verbalized().needs(Kind.questions).asks[NAME]
+    ask = Verbalized().needs(Kind.questions).asks[VERBALIZED]
     for row in rows.itertuples():
         said = Generation((), (), row.answer, 0, 0.0, 0.0, row.ended)
         prompt = question_of(Question("q", row.question, ()), [said])

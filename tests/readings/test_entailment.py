@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from probegrid.embedded import world
 from probegrid.errors import CheckpointError, RunError
-from probegrid.models.classifier import Classifier, Pair, entailment_label, find_classifier
+from probegrid.models.classifier import Classifier, Pair, Relation, entailment_label, find_classifier
 from probegrid.progress import Progress
-from probegrid.readings import entailment
+from probegrid.readings import pairs as pair_reading
 from probegrid.readings.entailment import Entailments
 
 TEXTS = ["", "oboe", "a pale-green oboe", "Who plays the tuba? " * 3, "Rome is in Italy.", "Bees make honey"]
@@ -65,7 +65,7 @@ def classifiers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def asker(classifiers: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asker:
-    monkeypatch.setitem(entailment.BATCH_TOKENS, "cpu", 100)
+    monkeypatch.setitem(pair_reading.BATCH_TOKENS, "cpu", 100)
     return Asker(classifiers["deberta"], tmp_path)
 
 
@@ -95,16 +95,16 @@ def test_an_interrupted_reading_goes_on_and_gives_the_same(
     asker: Asker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = asker.ask(store="whole")
-    entails: Callable[..., list[bool]] = Classifier.entails
+    relations: Callable[..., list[Relation]] = Classifier.relations
     asked: list[int] = []
 
-    def stopping(self: Classifier, pairs: Sequence[Pair]) -> list[bool]:
+    def stopping(self: Classifier, pairs: Sequence[Pair]) -> list[Relation]:
         asked.append(len(pairs))
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return entails(self, pairs)
+        return relations(self, pairs)
 
-    monkeypatch.setattr(Classifier, "entails", stopping)
+    monkeypatch.setattr(Classifier, "relations", stopping)
     with pytest.raises(KeyboardInterrupt):
         asker.ask()
     done = sum(asked[:2])
@@ -116,23 +116,23 @@ def test_an_interrupted_reading_goes_on_and_gives_the_same(
 
 def test_a_batch_that_does_not_fit_is_halved(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = asker.ask(store="roomy")
-    entails: Callable[..., list[bool]] = Classifier.entails
+    relations: Callable[..., list[Relation]] = Classifier.relations
 
-    def small(self: Classifier, pairs: Sequence[Pair]) -> list[bool]:
+    def small(self: Classifier, pairs: Sequence[Pair]) -> list[Relation]:
         if len(pairs) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return entails(self, pairs)
+        return relations(self, pairs)
 
-    monkeypatch.setattr(Classifier, "entails", small)
+    monkeypatch.setattr(Classifier, "relations", small)
     assert asker.ask() == wanted
 
 
 def test_a_pair_that_does_not_fit_alone_is_said(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Classifier, pairs: Sequence[Pair]) -> list[bool]:
+    def full(self: Classifier, pairs: Sequence[Pair]) -> list[Relation]:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(Classifier, "entails", full)
-    with pytest.raises(RunError, match="alone does not fit in memory beside the entailment model"):
+    monkeypatch.setattr(Classifier, "relations", full)
+    with pytest.raises(RunError, match="alone does not fit in memory beside the model"):
         asker.ask()
 
 

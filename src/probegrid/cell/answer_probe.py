@@ -8,21 +8,23 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from probegrid.cell.answer_notes import notes_on_answers, thought_metrics
-from probegrid.cell.gather import Gathered, JudgedAnswers, entailments_of
+from probegrid.cell.evidence import Asked
+from probegrid.cell.gather import Gathered, JudgedAnswers, entailments_of, similarities_of
+from probegrid.cell.others import Others, other_scores
 from probegrid.cell.outcome import Outcome
 from probegrid.data.example import Question
 from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.extraction import Extracted
 from probegrid.evaluation.figures import png, reliability_figure, risk_coverage_figure, roc_figure
 from probegrid.evaluation.summary import Summary, evaluate_answers, flat, mean_estimate
+from probegrid.judges.likelihood import logprobs, mean_logprob, perplexity, sum_logprob
 from probegrid.probes import AnswerProbe, Of, Scores, Scoring
-from probegrid.probes.likelihood import logprobs, mean_logprob, perplexity, sum_logprob
 from probegrid.readings.answers import AnswerReading
 from probegrid.readings.spans import token_texts
 
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from probegrid.readings.session import ModelSession
 
 
+_ENDS = ("", "_ci_low", "_ci_high")
+
+
 @dataclass(frozen=True)
 class ScoredAnswers:
     """The answers of a cell with their scores: all that is read is read."""
@@ -45,6 +50,8 @@ class ScoredAnswers:
     notes: Sequence[str]
     read_s: float
     """Seconds of all readings, those of earlier runs included."""
+    others: Others
+    """What the judges say that the readings allow."""
 
 
 def score_answers(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: ModelSession) -> ScoredAnswers:
@@ -58,14 +65,20 @@ def score_answers(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: M
     """
     answers = gathered.answers
     assert answers is not None
-    with entailments_of(cell, session, answers) as entailments:
+    with (
+        entailments_of(cell, session, answers) as entailments,
+        similarities_of(cell, session, answers) as similarities,
+    ):
         scores = probe.score(scoring_of(cell, gathered, entailments))
-    scores = replace(scores, own=_of_given(scores.own, answers.reading, samples=cell.needs.samples > 0))
+        others = other_scores(cell, gathered, Asked(entailments, similarities))
     notes = [*scores.notes, *(note for replies in gathered.asked.values() for note in replies.notes)]
     read_s = gathered.read_s
-    if entailments is not None:
-        notes, read_s = [*notes, *entailments.notes], read_s + entailments.read_s
-    return ScoredAnswers(answers, scores, notes, read_s)
+    for asked in (entailments, similarities):
+        if asked is not None and asked.read_s:
+            notes, read_s = [*notes, *asked.notes], read_s + asked.read_s
+    scores = replace(scores, own=_of_given(scores.own, answers.reading, samples=cell.needs.samples > 0))
+    others = others.of_given(answers.reading)
+    return ScoredAnswers(answers, scores, notes, read_s, others)
 
 
 def _of_given(scores: Sequence[float], reading: AnswerReading, *, samples: bool) -> list[float]:
@@ -87,14 +100,15 @@ def answer_outcome(cell: Cell, probe: AnswerProbe, scored: ScoredAnswers, sessio
     about = notes_on_answers(scored.answers.reading.greedy, scored.answers.verdicts).get("answers")
     for note in (*scored.notes, *([about] if about else [])):
         session.progress.say(note)
-    return _evaluated(cell, probe, scored.answers, scored.scores, scored.notes, scored.read_s)
+    return _evaluated(cell, probe, scored)
 
 
 def scoring_of(cell: Cell, gathered: Gathered, entails: Entails | None) -> Scoring:
     """What the probe of a cell is handed: everything that its needs named."""
     answers = gathered.answers
     assert answers is not None
-    return Scoring(answers.data, answers.reading, gathered.asked, _states(cell, gathered), entails)
+    steps = () if gathered.steps is None else gathered.steps.steps
+    return Scoring(answers.data, answers.reading, gathered.asked, _states(cell, gathered), entails, steps)
 
 
 def _states(cell: Cell, gathered: Gathered) -> Tensor | None:
@@ -107,16 +121,12 @@ def _states(cell: Cell, gathered: Gathered) -> Tensor | None:
     return stacked.reshape(len(reading.prompts), each, *stacked.shape[1:])
 
 
-def _evaluated(
-    cell: Cell,
-    probe: AnswerProbe,
-    answers: JudgedAnswers,
-    scores: Scores,
-    notes: Sequence[str],
-    read_s: float,
-) -> Outcome:
+def _evaluated(cell: Cell, probe: AnswerProbe, scored: ScoredAnswers) -> Outcome:
+    answers, scores, notes, read_s = scored.answers, scored.scores, scored.notes, scored.read_s
+    beside = {**scored.others.columns, **scores.others}
+    beside.pop(type(probe).declared_name(), None)  # the probe's own
     grades = {"f1": [verdict.f1 for verdict in answers.verdicts]}
-    table = ScoreTable(answers.data.questions, answers.correct, scores.own, scores.others, grades)
+    table = ScoreTable(answers.data.questions, answers.correct, scores.own, beside, grades)
     held, seed = table.scored(), cell.config.seed
     summary = evaluate_answers(
         held.labels,
@@ -124,11 +134,12 @@ def _evaluated(
         held.groups,
         seed=seed,
         probability=probe.is_probability,
-        others=held.others,
         grades=held.grades,
     )
     said = dict(summary.notes) | ({"scores": "; ".join(notes)} if notes else {})
     metrics = summary.metrics | reading_metrics(answers, seed) | {"read_s": read_s}
+    found, lacking = area_metrics(held, seed)
+    metrics, said = found | metrics, said | lacking
     if len(held.labels) < len(table.labels):
         metrics |= _of_all(table, seed) | {"n_unscored": len(table.labels) - len(held.labels)}
     if missing := metrics.get("n_not_extracted"):
@@ -139,9 +150,32 @@ def _evaluated(
     return Outcome(
         metrics=metrics,
         notes=said,
-        tables={**table.to_tables(), **answer_tables(cell, answers, scores.clusters)},
+        tables={
+            **table.to_tables(),
+            **answer_tables(cell, answers, scores.clusters),
+            "judges": scored.others.table(),
+        },
         figures=_figures(held, summary, seed),
     )
+
+
+def area_metrics(table: ScoreTable, seed: int) -> tuple[dict[str, float], dict[str, str]]:
+    """AUROC with its interval of each of the other scores, on the examples that have it; a note where some lack it."""
+    metrics: dict[str, float] = {}
+    notes: dict[str, str] = {}
+    whole = {name: values for name, values in table.others.items() if not any(map(math.isnan, values))}
+    found = evaluate_answers(table.labels, table.scores, table.groups, seed=seed, others=whole)
+    names = [f"{name}_auroc" for name in whole]
+    metrics |= {f"{name}{end}": found.metrics[f"{name}{end}"] for name in names for end in _ENDS}
+    notes |= {name: found.notes[name] for name in names if name in found.notes}
+    for name in table.others.keys() - whole.keys():
+        values = table.others[name]
+        rows = [row for row, value in enumerate(values) if not math.isnan(value)]
+        held = [table.labels[row] for row in rows], [values[row] for row in rows]
+        of_rows = evaluate_answers(*held, [table.groups[row] for row in rows], seed=seed).metrics
+        metrics |= {f"{name}_auroc{end}": of_rows[f"auroc{end}"] for end in _ENDS}
+        notes[f"{name}_auroc"] = f"of the {len(rows)} of {len(values)} answers that have such a score"
+    return metrics, notes
 
 
 def _of_all(table: ScoreTable, seed: int) -> dict[str, float]:
@@ -228,7 +262,7 @@ class ScoreTable:
     labels: Sequence[bool]
     scores: Sequence[float]
     others: Mapping[str, Sequence[float]]
-    grades: Mapping[str, Sequence[float]]
+    grades: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def groups(self) -> list[str]:
@@ -237,7 +271,10 @@ class ScoreTable:
 
     def scored(self) -> ScoreTable:
         """The examples that have a score."""
-        rows = [row for row, score in enumerate(self.scores) if not math.isnan(score)]
+        return self.only([row for row, score in enumerate(self.scores) if not math.isnan(score)])
+
+    def only(self, rows: Sequence[int]) -> ScoreTable:
+        """Some of the examples."""
         return ScoreTable(
             [self.questions[row] for row in rows],
             [self.labels[row] for row in rows],
@@ -263,7 +300,10 @@ class ScoreTable:
             "label": pa.array(self.labels, pa.bool_()),
             "score": pa.array(np.asarray(self.scores, dtype=float), pa.float64(), from_pandas=True),
         }
-        others = {name: pa.array(values, pa.float64()) for name, values in self.others.items()}
+        others = {
+            name: pa.array(np.asarray(values, dtype=float), pa.float64(), from_pandas=True)
+            for name, values in self.others.items()
+        }
         tables = {"scores": pa.table(scores)}
         return tables | ({"other_scores": pa.table({"example_id": ids, **others})} if others else {})
 

@@ -59,6 +59,8 @@ class Cell:
     """Layers of the residual stream that are read."""
     classifier: Checkpoint | None = None
     """The second model."""
+    cross_encoder: Checkpoint | None = None
+    """The model that says how alike texts are."""
     judge: Model | None = None
     """The second model that says whether answers are correct, under ``dataset.rule=judge``."""
     divided: Divided | None = None

@@ -87,8 +87,16 @@ def check_both_classes(data: StatementSet) -> None:
     )
 
 
-def examples_of_answers(reading: AnswerReading, correct: Sequence[bool]) -> Examples:
-    """Every question with the model's greedy answer; the label is whether it is correct."""
+def examples_of_answers(
+    reading: AnswerReading, correct: Sequence[bool], entropies: Sequence[float] | None = None
+) -> Examples:
+    """Every question with the model's greedy answer; the label is whether it is correct.
+
+    Args:
+        reading: the answers.
+        correct: whether each greedy one is.
+        entropies: of the samples of each question.
+    """
     questions = [prompt.question for prompt in reading.prompts]
     return Examples(
         tuple(question.id for question in questions),
@@ -100,6 +108,7 @@ def examples_of_answers(reading: AnswerReading, correct: Sequence[bool]) -> Exam
         ("",) * len(questions),
         np.array(correct),
         are_statements=False,
+        entropies=None if entropies is None else np.array(entropies, dtype=np.float64),
     )
 
 

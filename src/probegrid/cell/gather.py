@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from probegrid.cell.grade import Grader
 from probegrid.cell.judge import Judged, ask_judge
 from probegrid.cell.options import ScoredOptions
+from probegrid.cell.shared_words import SharedWords
 from probegrid.data.example import Question, QuestionSet
 from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.extraction import Extracted
-from probegrid.probes import Of
+from probegrid.probes import ITSELF, Of, Similarity
 from probegrid.readings.asks import Replies, put
 from probegrid.readings.options import without_thoughts
 from probegrid.readings.spans import Passage, Position, answer_passages, sample_passages
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from probegrid.inference.generation import Generation
     from probegrid.readings.activations import ActivationReading
     from probegrid.readings.answers import AnswerReading
-    from probegrid.readings.entailment import Entailments
+    from probegrid.readings.entailment import Entailments, OwnEntailments
     from probegrid.readings.session import ModelSession
+    from probegrid.readings.similarity import Similarities
+    from probegrid.readings.token_steps import StepReading
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Gathered:
     """What the model said to the probe's own prompts, by name."""
     hidden: ActivationReading | None = None
     """None where no hidden state is needed."""
+    steps: StepReading | None = None
+    """The distributions of the greedy answers' tokens; None where they are not needed."""
 
     @property
     def read_s(self) -> float:
@@ -71,7 +76,8 @@ class Gathered:
         if self.answers is not None and self.answers.options is not None:
             answers += self.answers.options.reading.read_s
         hidden = 0.0 if self.hidden is None else self.hidden.read_s
-        return answers + hidden + sum(replies.read_s for replies in self.asked.values())
+        steps = 0.0 if self.steps is None else self.steps.read_s
+        return answers + hidden + steps + sum(replies.read_s for replies in self.asked.values())
 
 
 def gather(cell: Cell, session: ModelSession) -> Gathered:
@@ -84,17 +90,44 @@ def gather(cell: Cell, session: ModelSession) -> Gathered:
     if cell.statements is not None:
         return Gathered(hidden=session.activations(cell.statements.passages, cell.layers))
     answers = _answers(cell, session)
-    return Gathered(answers, _asked(cell, session, answers), _hidden(cell, session, answers))
+    asked, steps = _asked(cell, session, answers), _steps(cell, session, answers)
+    return Gathered(answers, asked, _hidden(cell, session, answers), steps)
 
 
 @contextmanager
-def entailments_of(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> Iterator[Entailments | None]:
-    """The second model that the needs name, let go at the end; None where they name none."""
+def entailments_of(
+    cell: Cell, session: ModelSession, answers: JudgedAnswers
+) -> Iterator[Entailments | OwnEntailments | None]:
+    """The second model that the needs name, let go at the end, or the model itself; None where they name none."""
+    if cell.needs.classifier == ITSELF:
+        yield session.own_entailments()
+        return
     if cell.classifier is None:
         yield None
         return
     with session.entailments(cell.classifier, answers.reading.key) as entailments:
         yield entailments
+
+
+@contextmanager
+def similarities_of(
+    cell: Cell, session: ModelSession, answers: JudgedAnswers
+) -> Iterator[Similarities | SharedWords | None]:
+    """Who says how alike texts are, let go at the end; None where those do who say how they relate."""
+    if cell.cross_encoder is None:
+        yield SharedWords() if cell.needs.similarity is Similarity.rouge_l else None
+        return
+    with session.similarities(cell.cross_encoder, answers.reading.key) as similarities:
+        yield similarities
+
+
+def _steps(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> StepReading | None:
+    if not cell.needs.distributions:
+        return None
+    prompts, greedy = answers.reading.prompts, answers.reading.greedy
+    return session.distributions(
+        [prompt.token_ids for prompt in prompts], [answer.token_ids for answer in greedy]
+    )
 
 
 def _answers(cell: Cell, session: ModelSession) -> JudgedAnswers:

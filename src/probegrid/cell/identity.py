@@ -40,6 +40,7 @@ def cell_key(cell: Cell) -> str:
             "probe": _probe(cell),
             "transfer": {name: _statements(statements) for name, statements in cell.transfer.items()},
             "classifier": None if cell.classifier is None else cell.classifier.fingerprint,
+            **({"cross_encoder": cell.cross_encoder.fingerprint} if cell.cross_encoder else {}),
             **({"judge": cell.judge.checkpoint.fingerprint} if cell.judge else {}),
             "seed": config.seed,
         }

@@ -15,7 +15,7 @@ from probegrid.data.source import PathNotGiven, is_local
 from probegrid.errors import NotAtHand, UserError
 from probegrid.hardware.machine import visible_gpus
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.models.classifier import find_classifier
+from probegrid.models.classifier import find_classifier, find_cross_encoder
 from probegrid.schema import DatasetConfig, ModelConfig, Resources, ThinkingConfig
 
 if TYPE_CHECKING:
@@ -89,6 +89,14 @@ class Lookup:
             CheckpointError: it is missing, or no entailment model.
         """
         return self._once(f"classifier {path}", lambda: find_classifier(path))
+
+    def cross_encoder(self, path: str) -> Checkpoint:
+        """The checkpoint of a model that says how alike texts are.
+
+        Raises:
+            CheckpointError: it is missing, or says something else.
+        """
+        return self._once(f"cross-encoder {path}", lambda: find_cross_encoder(path))
 
     def examples(self, dataset: DatasetConfig) -> QuestionSet | StatementSet:
         """The examples of a dataset.

@@ -23,7 +23,7 @@ from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.data.source import PathNotGiven
 from probegrid.errors import ConfigError, DataError
 from probegrid.models.checkpoint import Checkpoint
-from probegrid.probes import Kind, Needs, Probe, TrainedProbe, resolve_layers
+from probegrid.probes import ITSELF, Kind, Needs, Probe, TrainedProbe, resolve_layers
 from probegrid.readings.asks import check_choices, draw_worked
 from probegrid.readings.prompts import Prompt, build_prompts, check_lengths, choose_shots
 from probegrid.readings.rendering import notes_on
@@ -126,7 +126,8 @@ def _of_questions(spec: CellSpec, probe: Probe, needs: Needs, data: QuestionSet,
         worked=worked,
         transfer=_transfer(spec, probe, needs, data, model, lookup),
         layers=layers,
-        classifier=None if needs.classifier is None else lookup.classifier(needs.classifier),
+        classifier=None if needs.classifier in (None, ITSELF) else lookup.classifier(needs.classifier),
+        cross_encoder=None if needs.cross_encoder is None else lookup.cross_encoder(needs.cross_encoder),
         judge=judge_of(data, config, lookup),
     )
 

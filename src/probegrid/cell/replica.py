@@ -86,8 +86,8 @@ def _read(cell: Cell, order: Order, pack: Pack, answers: IO[str]) -> None:
     )
     progress.tell_of(session, order.cell, answers)
     gathered = gather(cell, session)
-    if cell.classifier is not None and isinstance(cell.probe, AnswerProbe):
-        score_answers(cell, cell.probe, gathered, session)  # for the entailments it asks
+    if isinstance(cell.probe, AnswerProbe) and (cell.needs.classifier or cell.cross_encoder):
+        score_answers(cell, cell.probe, gathered, session)  # for the pairs of texts it asks about
 
 
 class _Telling(Progress):

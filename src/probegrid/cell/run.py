@@ -102,6 +102,7 @@ def share_cell(
         folder = Path(config.results_dir) / cell.key
         recorded = None if config.force else _recorded(folder, progress)
         if recorded is not None and recorded.status is Status.done:
+            recorded = _with_new_judges(cell, recorded, folder, pack, progress)
             progress.say(f"{cell.name} is done already, nothing is computed again")
             progress.say(summarize(recorded, folder))
             unsent = send_recorded(folder, config.tracking, progress)
@@ -131,6 +132,47 @@ def share_cell(
         progress.say(summarize(written, folder))
         unsent = send_recorded(folder, config.tracking, progress)
         return Result(folder.name, folder, written.metrics, written.notes, was_done=False, unsent=unsent)
+
+
+def _with_new_judges(
+    cell: Cell, recorded: CellRecord, folder: Path, pack: Pack, progress: Progress
+) -> CellRecord:
+    """The record of a done cell, scored anew from the store where there are judges that it knows nothing of."""
+    from probegrid.cell.others import new_judges
+
+    new = new_judges(folder)
+    if not new:
+        return recorded
+    from probegrid.readings.session import NotStored
+
+    try:
+        outcome = _compute(
+            cell, pack.plan(cell), pack, ReadAlong(cell, None, pack, None, None), progress, may_open=False
+        )
+    except NotStored:
+        progress.say(
+            f"{cell.name} has no scores by {', '.join(new)}: its readings are not in the store any more; force=true "
+            "makes them again"
+        )
+        return recorded
+    assert outcome is not None
+    took = {name: value for name, value in recorded.metrics.items() if name.startswith(("load_s", "peak_"))}
+    written = replace(
+        recorded,
+        metrics={**outcome.metrics, **took},
+        notes={**recorded.notes, **outcome.notes},
+        steps={**outcome.steps, **recorded.steps},
+    )
+    record.write(
+        folder.parent,
+        written,
+        to_plain(cell.config),
+        tables=outcome.tables,
+        figures=outcome.figures,
+        files=outcome.files,
+    )
+    progress.say(f"{cell.name} is scored by {', '.join(new)} too")
+    return written
 
 
 def _check_submitted(cell: Cell, spec: CellSpec, key: str | None) -> None:
@@ -191,9 +233,13 @@ def introduce(cell: Cell, plan: Plan | None) -> str:
 
 
 def _compute(
-    cell: Cell, plan: Plan | None, pack: Pack, along: ReadAlong, progress: Progress
+    cell: Cell, plan: Plan | None, pack: Pack, along: ReadAlong, progress: Progress, *, may_open: bool = True
 ) -> Outcome | None:
     """Read, score and evaluate, model and machine metered; torch is imported here and not before.
+
+    Args:
+        cell, plan, pack, along, progress: of the cell.
+        may_open: whether a model may be loaded for what the store lacks.
 
     Returns:
         None where another job evaluates it.
@@ -214,8 +260,9 @@ def _compute(
     from probegrid.readings.session import ModelSession
 
     checkpoint, tokenizer = cell.model.checkpoint, cell.model.tokenizer
+    sharing = along.sharing(progress)
     session = ModelSession(
-        cell.config, checkpoint, tokenizer, plan, pack.pool, progress, along.since, along.sharing(progress)
+        cell.config, checkpoint, tokenizer, plan, pack.pool, progress, along.since, sharing, may_open=may_open
     )
     with Telemetry(progress.show_usage) as telemetry:
         gathered = gather(cell, session)

@@ -16,7 +16,7 @@ from probegrid.cell.beside import baselines
 from probegrid.cell.examples import Divided
 from probegrid.cell.outcome import Outcome
 from probegrid.cell.resplit import calibrated_numbers, of_folds, of_repeats
-from probegrid.evaluation.classification import evaluate_classification
+from probegrid.evaluation.classification import evaluate_classification, layer_aurocs
 from probegrid.evaluation.figures import png, reliability_figure, roc_figure, score_histogram_figure
 from probegrid.evaluation.probe_figures import (
     auroc_by_layer_figure,
@@ -25,7 +25,7 @@ from probegrid.evaluation.probe_figures import (
 )
 from probegrid.evaluation.summary import Summary, flat
 from probegrid.probes import ActivationProbe, TrainedProbe
-from probegrid.probes.fitting.fitted import FittedProbe
+from probegrid.probes.fitting.fitted import FittedByLayer, FittedProbe
 from probegrid.probes.saved import SavedProbe
 from probegrid.probes.training import (
     TestSet,
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.figure import Figure
     from torch import Tensor
+
+    from probegrid.evaluation.intervals import Estimate
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def _on_layers(
     best = max(folds, key=lambda trained: validation_auroc(trained, examples.labels))
     layer = read.layers[best.column]
     metrics = {**outcome.metrics, **flat(beside), "layer": layer, "threshold": tested.threshold}
+    metrics |= flat(_of_target(probe, divided, read, folds, seed=seed))
     figures = {
         "projection": projection_figure(
             examples.labels[tested.rows],
@@ -204,11 +207,33 @@ def _on_layers(
     )
 
 
+def _of_target(
+    probe: ActivationProbe, divided: Divided, read: Read, folds: Sequence[Trained], *, seed: int
+) -> dict[str, Estimate]:
+    """How well a probe that learns something else than the labels tells that, on the test examples."""
+    targets = [
+        probe.target(features_of(divided.examples, trained.fold, read.layers, read.activations))
+        for trained in folds
+    ]
+    if any(target is None for target in targets):
+        return {}
+    tested = TestSet.of(folds)
+    truth = np.concatenate(
+        [
+            target[trained.test_rows]
+            for target, trained in zip(targets, folds, strict=True)
+            if target is not None
+        ]
+    )
+    groups = divided.groups_of(tested.rows)
+    return {"target_auroc": layer_aurocs(truth, tested.scores[:, np.newaxis], groups, seed=seed)[0]}
+
+
 def _saved(
     probe: ActivationProbe, best: Trained, layer: int, read: Read, metrics: Mapping[str, float]
 ) -> dict[str, bytes]:
-    """The files of a probe that scores new text: of one that is a direction a layer."""
-    if not isinstance(best.fitted, FittedProbe):
+    """The files of a probe that scores new text, where it is one that can be saved."""
+    if not isinstance(best.fitted, FittedByLayer):
         return {}
     saved = SavedProbe(
         probe=type(probe).declared_name(),

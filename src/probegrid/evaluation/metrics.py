@@ -23,20 +23,6 @@ class MetricInfo:
     higher_is_better: bool | None
 
 
-OTHER_SCORES = {
-    "gnll": "the log-likelihood of the greedy answer",
-    "mean_nll": "the mean log-likelihood a token of the greedy answer",
-    "perplexity": "the perplexity of the greedy answer, negated",
-    "n_tokens": "the number of tokens of the greedy answer, negated",
-    "first_token_entropy": "the entropy of the distribution of the answer's first token, negated",
-    "discrete_semantic_entropy": "the entropy of the shares of the samples in each cluster of meaning, negated",
-    "predictive_entropy": "the mean negative log-likelihood of the samples, negated",
-    "length_normalized_entropy": "the mean over samples of their mean negative log-likelihood a token, negated",
-    "log_p_true": "the log-probability of ' A' (True) after the question whether the answer is true",
-}
-"""Scores that stand beside a probe's own in `other_scores.parquet`, by column: what each is. All are larger where
-correct is more likely, and each has a metric `<name>_auroc`."""
-
 METRICS: dict[str, MetricInfo] = {
     "accuracy": MetricInfo(
         "share of answers that are correct; of a trained probe, of test examples that it calls rightly",
@@ -162,6 +148,9 @@ METRICS: dict[str, MetricInfo] = {
     "text_chars_auroc": MetricInfo(
         "AUROC of a baseline of the texts' characters on the same split", "1", None
     ),
+    "target_auroc": MetricInfo(
+        "AUROC of the probe against what it learned in place of the labels: low semantic entropy", "1", True
+    ),
     "control_auroc": MetricInfo("AUROC of the same probe on random labels, one a text", "1", None),
     "selectivity": MetricInfo("AUROC of the probe minus that of its control", "1", True),
     "ece_platt": MetricInfo("ECE of probabilities calibrated on validation by Platt's sigmoid", "1", False),
@@ -196,7 +185,6 @@ METRICS: dict[str, MetricInfo] = {
     ),
     "perplexity_mean": MetricInfo("mean perplexity of the answers", "1", False),
     "n_tokens_mean": MetricInfo("mean number of tokens of the answers", "tokens", None),
-    **{f"{name}_auroc": MetricInfo(f"AUROC by {what}", "1", True) for name, what in OTHER_SCORES.items()},
     "tokens_per_s": MetricInfo("tokens generated a second while reading", "tokens/s", True),
     "examples_per_s": MetricInfo("examples read a second", "examples/s", True),
     "load_s": MetricInfo("time to load the model", "s", False),
@@ -246,7 +234,7 @@ _INTERVAL_ENDS = {"_ci_low": "lower", "_ci_high": "upper"}
 
 
 def metric_info(name: str) -> MetricInfo:
-    """Look a metric up; `peak_gpu_gb_<i>`, `<metric>_ci_low` and `<metric>_ci_high` are understood.
+    """Look a metric up; `peak_gpu_gb_<i>`, `<judge>_auroc`, `<metric>_ci_low` and `<metric>_ci_high` are understood.
 
     Raises:
         KeyError: no such metric; the message names the closest ones.
@@ -259,6 +247,8 @@ def metric_info(name: str) -> MetricInfo:
         prefix, rest = filter(None, prefixed.groups())
         info = METRICS[prefix]
         return replace(info, description=f"{info.description} {rest}")
+    if name not in METRICS and (beside := re.fullmatch(r"([a-z][a-z0-9_]*)_auroc", name)):
+        return MetricInfo(f"AUROC by the judge {beside[1]}, which judges.parquet describes", "1", True)
     if name not in METRICS or name.endswith("_"):
         close = get_close_matches(name, METRICS) or list(METRICS)
         raise KeyError(f"no metric is called {name!r}; close: {', '.join(close)}")

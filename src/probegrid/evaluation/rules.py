@@ -240,16 +240,17 @@ class RougeL(CorrectnessRule):
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """``f1`` is ROUGE-L, the best over the references."""
         assert self.threshold is not None
-        given, wanted = self._words(answer), [words for one in references if (words := self._words(one))]
+        given, wanted = self.words(answer), [words for one in references if (words := self.words(one))]
         best = max((_rouge_l(given, words) for words in wanted), default=float(not references and not given))
         em = float(given in wanted) if wanted else best
         return Judgement(em=em, f1=best, correct=best > self.threshold or best == 1.0)
 
     def normalize(self, text: str) -> str:
         """The words."""
-        return " ".join(self._words(text))
+        return " ".join(self.words(text))
 
-    def _words(self, text: str) -> list[str]:
+    def words(self, text: str) -> list[str]:
+        """The words of a text."""
         if self.language is not None:
             return languages.normalize(text, self.language).split()
         return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).lower())
@@ -281,6 +282,12 @@ def _pattern(reference: str) -> re.Pattern[str]:
             f"the reference {reference[:60]!r} is no regular expression ({error}), which dataset.rule=regex takes; "
             "escape it, or choose another rule."
         ) from error
+
+
+def rouge_l(first: str, second: str) -> float:
+    """ROUGE-L of two texts, in [0, 1]; 0 where either has no words."""
+    rule = RougeL()
+    return _rouge_l(rule.words(first), rule.words(second))
 
 
 def _rouge_l(given: Sequence[str], wanted: Sequence[str]) -> float:

@@ -140,9 +140,11 @@ def evaluate_answers(
         ValueError: as `answer_metrics` and `resampled`.
     """
     truth = as_labels(labels)
-    metrics = answer_metrics(truth, scores, probability=probability, others=others, grades=grades)
-    drawn = resampled(metrics, len(truth), groups, seed=seed, resamples=resamples)
     standing = Standing.of(truth, groups) if len(truth) else Standing(0, 0, 0, 0, 1.0)
+    is_closed = not standing.is_clustered and 0 < standing.positives < standing.n
+    drawn_others = None if is_closed else others  # of examples that stand alone no resample is looked at
+    metrics = answer_metrics(truth, scores, probability=probability, others=drawn_others, grades=grades)
+    drawn = resampled(metrics, len(truth), groups, seed=seed, resamples=resamples)
     of_grades = {f"prr_{name}": _above_mean(values, groups) for name, values in (grades or {}).items()}
     of_areas = {"auroc": scores} | {f"{name}_auroc": values for name, values in (others or {}).items()}
 
@@ -154,6 +156,12 @@ def evaluate_answers(
         return _ends(name, drawn, of_grades.get(name, standing))
 
     estimates = {name: drawn.estimate(name, ends(name)) for name in drawn.values}
+    if is_closed:
+        counted = estimates["auroc"].n_resamples_valid
+        estimates |= {
+            f"{name}_auroc": _alone(truth, values, standing, counted)
+            for name, values in (others or {}).items()
+        }
     estimates |= risk_estimates(estimates)
     plain = {"coverage_at_risk_10": coverage_at_risk(truth, scores, RISK)} if len(truth) else {}
     if probability:
@@ -184,6 +192,12 @@ def area_interval(
     if np.isnan(drawn.values[name]) or standing.is_clustered:
         return area_ends(drawn.values[name], drawn.variance(name), standing)
     return area_ends(drawn.values[name], Placements.of(truth, scores).variance(), standing)
+
+
+def _alone(truth: ArrayLike, scores: ArrayLike, standing: Standing, counted: int) -> Estimate:
+    """An AUROC of examples that stand alone, both classes among them, by DeLong's variance."""
+    placements = Placements.of(truth, scores)
+    return Estimate(placements.area, *area_ends(placements.area, placements.variance(), standing), counted)
 
 
 def mean_estimate(

@@ -18,6 +18,7 @@ from probegrid.inference.overflow import refuse_overflow
 from probegrid.inference.padded import PaddedDecoder
 from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
 from probegrid.inference.stopping import StopRule
+from probegrid.inference.token_steps import Distributions, Watcher, distributions
 from probegrid.models.blocks import decoder_blocks, execution_device
 from probegrid.models.fusing import fuse
 from probegrid.models.kv_budget import KVBudget
@@ -154,6 +155,21 @@ class Engine:
         )
         self._decoder.reset()
         refuse_overflow((value for each in found or () for value in each), self._dtype)
+        return found
+
+    def distributions(
+        self, suffixes: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    ) -> list[Distributions] | None:
+        """What the model thinks at each token of an answer a prompt; None if memory ran out, which is freed.
+
+        Attention is at hand where the prefix is shared (``obstacle`` is None).
+        """
+        watcher = None
+        if isinstance(self._decoder, SharedPrefixDecoder):
+            watcher = self._decoder.watcher = Watcher(len(decoder_blocks(self._decoder.model)))
+        found = or_none_if_out_of_memory(lambda: distributions(self._decoder, suffixes, answers, watcher))
+        self._decoder.reset()
+        refuse_overflow((float(value) for each in found or () for value in each.entropies), self._dtype)
         return found
 
     def continuations(

@@ -22,6 +22,7 @@ from probegrid.inference.graphs import StepGraph, can_be_recorded
 from probegrid.inference.layout import Growth, Layout
 from probegrid.inference.linear import fast_linear
 from probegrid.inference.packed import obstacle, packed, take_attention
+from probegrid.inference.token_steps import Watcher
 from probegrid.models.border import cross, to_device
 from probegrid.models.dispatch import placement_of
 from probegrid.models.load import embedding_device
@@ -62,6 +63,8 @@ class SharedPrefixDecoder:
         self.chunk_tokens = chunk_tokens
         self.prefix_length = 0
         self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
+        self.watcher: Watcher | None = None
+        """Is shown the attention of every step."""
         self._unread: Sequence[int] = ()
         """The prefix as long as no pass has read it: a pass of its own is too short to keep a GPU busy."""
         self._ran_out = False
@@ -221,7 +224,10 @@ class SharedPrefixDecoder:
             return attended
         if isinstance(self._now, Growth):
             caches = self._rows.questions[layer], self._rows.own(layer, key)
-            return attend_step(query, own, self._now, *caches, before, scale)
+            attended = attend_step(query, own, self._now, *caches, before, scale)
+            if self.watcher is not None:
+                self.watcher.see(layer, query, key, self._now, *caches, before, scale)
+            return attended
         layout, questions = self._now.to(query.device), self._rows.of_questions(layer, query, key)
         if not (ahead := len(self._unread)):
             return attend_rows(query, own, layout, questions, before, scale)

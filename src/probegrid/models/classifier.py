@@ -1,4 +1,4 @@
-"""Sequence classifiers for natural language inference: which of two texts entails the other.
+"""Sequence classifiers of two texts: natural language inference, or how alike they are.
 
 Knows transformers' sequence classification and devices.
 """
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     import torch
 
 Pair = tuple[str, str]
+Relation = tuple[float, float, float]
+"""Probabilities that the first text contradicts the second, is neutral to it, entails it."""
 WORKING_BYTES = 2 * 10**9
 """Memory that classifying a batch takes beside the weights, at most about this."""
 
 
 def find_classifier(path: str) -> Checkpoint:
-    """Resolve the hub id or folder of a classifier.
+    """Resolve the hub id or folder of an entailment model.
 
     Raises:
         CheckpointError: it is missing, or none of its labels is called entailment.
@@ -33,18 +35,43 @@ def find_classifier(path: str) -> Checkpoint:
     return checkpoint
 
 
+def find_cross_encoder(path: str) -> Checkpoint:
+    """Resolve the hub id or folder of a model that says how alike two texts are.
+
+    Raises:
+        CheckpointError: it is missing, or it has several classes.
+    """
+    checkpoint = find_checkpoint(ModelConfig(path=path, use_safetensors=False), key="probe.similarity")
+    labels = _labels(checkpoint)
+    if len(labels) != 1:
+        raise CheckpointError(
+            f"probe.similarity={checkpoint.name} has {len(labels)} classes, and one number is wanted; give rouge_l, "
+            "entailment, or a cross-encoder such as cross-encoder/stsb-roberta-large."
+        )
+    return checkpoint
+
+
+def _labels(checkpoint: Checkpoint) -> dict[str, int]:
+    """The number of each class by its name."""
+    labels: dict[str, Any] = checkpoint.config.get("label2id") or {
+        name: number for number, name in checkpoint.config.get("id2label", {}).items()
+    }
+    return {name: int(number) for name, number in labels.items()}
+
+
+def _lower(labels: dict[str, int]) -> dict[str, int]:
+    return {name.lower(): number for name, number in labels.items()}
+
+
 def entailment_label(checkpoint: Checkpoint) -> int:
     """The class whose name is entailment, in any case (2 for ``microsoft/deberta-v2-xlarge-mnli``).
 
     Raises:
         CheckpointError: there is none.
     """
-    labels: dict[str, Any] = checkpoint.config.get("label2id") or {
-        name: number for number, name in checkpoint.config.get("id2label", {}).items()
-    }
-    for name, number in labels.items():
-        if name.lower() == "entailment":
-            return int(number)
+    labels = _labels(checkpoint)
+    if "entailment" in _lower(labels):
+        return _lower(labels)["entailment"]
     raise CheckpointError(
         f"probe.entailment={checkpoint.name} has no label 'entailment' (labels: {', '.join(labels) or 'none'}); give a "
         "classifier for natural language inference such as microsoft/deberta-v2-xlarge-mnli."
@@ -53,12 +80,12 @@ def entailment_label(checkpoint: Checkpoint) -> int:
 
 @dataclass
 class Classifier:
-    """An entailment model in memory, in float32, on the first GPU if there is one."""
+    """A classifier in memory, in float32, on the first GPU if there is one."""
 
     model: Any
     tokenizer: Any
-    label: int
-    """The class that means entailment."""
+    labels: dict[str, int]
+    """The number of each class by its name in lower case."""
     longest: int | None
     """Most tokens of a pair; None is no limit."""
 
@@ -93,15 +120,30 @@ class Classifier:
         refuse_missing(checkpoint, info)
         limits = [tokenizer.model_max_length, checkpoint.context]
         known = [limit for limit in limits if limit is not None and limit < 10**9]  # none: a huge number
-        return cls(model.eval().to(device), tokenizer, entailment_label(checkpoint), min(known, default=None))
+        return cls(model.eval().to(device), tokenizer, _lower(_labels(checkpoint)), min(known, default=None))
 
     def lengths(self, pairs: Sequence[Pair]) -> list[int]:
         """Tokens of each pair, before it is cut to ``longest``."""
         ids = self.tokenizer(*self._columns(pairs), verbose=False)["input_ids"]
         return [len(row) for row in ids]
 
-    def entails(self, pairs: Sequence[Pair]) -> list[bool]:
-        """Whether, in each pair of a batch, the first text entails the second: entailment is the likeliest class."""
+    def relations(self, pairs: Sequence[Pair]) -> list[Relation]:
+        """How the first text of each pair of a batch relates to the second; all other classes count as neutral."""
+        shares = self._logits(pairs).double().softmax(-1)
+        entails = shares[:, self.labels["entailment"]]
+        against = self.labels.get("contradiction")
+        contradicts = entails.new_zeros(len(entails)) if against is None else shares[:, against]
+        neutral = (1 - entails - contradicts).clamp(min=0)
+        found = zip(contradicts.tolist(), neutral.tolist(), entails.tolist(), strict=True)
+        return list(found)
+
+    def similarities(self, pairs: Sequence[Pair]) -> list[float]:
+        """How alike the texts of each pair of a batch are, in [0, 1]: the logistic function of the only output."""
+        found: list[float] = self._logits(pairs).double().sigmoid()[:, 0].tolist()
+        return found
+
+    def _logits(self, pairs: Sequence[Pair]) -> torch.Tensor:
+        """[n, classes] float32."""
         import torch
 
         batch = self.tokenizer(
@@ -112,8 +154,8 @@ class Classifier:
             return_tensors="pt",
         ).to(self.model.device)
         with torch.inference_mode():
-            found: list[bool] = (self.model(**batch).logits.argmax(-1) == self.label).tolist()
-        return found
+            logits: torch.Tensor = self.model(**batch).logits
+        return logits
 
     def release(self) -> None:
         """Free its memory; it is of no use afterwards."""

@@ -1,8 +1,8 @@
-"""Doors for parts from outside: probes, datasets and rules of correctness of one's own.
+"""Doors for parts from outside: probes, datasets, rules of correctness and judges of one's own.
 
-A part is found through an entry point of its group (``probegrid.probes``, ``probegrid.datasets``, ``probegrid.rules``)
-that names its class, or in one of the modules that the environment variable ``PROBEGRID_PLUGINS`` names, separated by
-commas. Knows how classes are found, not what they are.
+A part is found through an entry point of its group (``probegrid.probes``, ``probegrid.datasets``, ``probegrid.rules``,
+``probegrid.judges``) that names its class, or the judge or its module; or in one of the modules that the environment
+variable ``PROBEGRID_PLUGINS`` names, separated by commas. Knows how parts are found, not what they are.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def are_any_outside() -> bool:
     if os.environ.get(VARIABLE):
         return True
     declared = entry_points()
-    return any(declared.select(group=f"probegrid.{door}") for door in ("probes", "datasets", "rules"))
+    return any(
+        declared.select(group=f"probegrid.{door}") for door in ("probes", "datasets", "rules", "judges")
+    )
 
 
 def from_outside(door: str, base: type[T]) -> list[type[T]]:
@@ -76,6 +78,32 @@ def from_outside(door: str, base: type[T]) -> list[type[T]]:
         *(part for module in _named_modules() for part in _parts_of(module, base)),
     ]
     return list(dict.fromkeys(found))
+
+
+def instances_from_outside(door: str, base: type[T]) -> list[T]:
+    """The objects from outside that are a ``base``, each once, by the order in which they are found.
+
+    Args:
+        door: ``judges``.
+        base: what they are; what a module only imports from ours is passed over.
+
+    Raises:
+        ConfigError: a module cannot be imported, or an entry point names no such object.
+    """
+    found: list[T] = []
+    for point in entry_points(group=f"probegrid.{door}"):
+        part = _load(point)
+        if isinstance(part, base):
+            found.append(part)
+        elif isinstance(part, ModuleType):
+            found.extend(value for value in vars(part).values() if isinstance(value, base))
+        else:
+            raise ConfigError(
+                f"the entry point {point.name} of the group probegrid.{door} names {point.value}, which is no "
+                f"{base.__name__}; mend or uninstall {_owner(point)}."
+            )
+    named = [value for module in _named_modules() for value in vars(module).values()]
+    return list(dict.fromkeys([*found, *(value for value in named if isinstance(value, base))]))
 
 
 def _installed(door: str, base: type[T]) -> Iterator[type[T]]:

@@ -7,6 +7,7 @@ imports no torch.
 """
 
 from probegrid.probes.base import (
+    ITSELF,
     POSITIONS,
     ActivationProbe,
     AnswerProbe,
@@ -19,11 +20,13 @@ from probegrid.probes.base import (
     Probe,
     Scores,
     Scoring,
+    Similarity,
     TrainedProbe,
     resolve_layers,
 )
 
 __all__ = [
+    "ITSELF",
     "POSITIONS",
     "ActivationProbe",
     "AnswerProbe",
@@ -36,6 +39,7 @@ __all__ = [
     "Probe",
     "Scores",
     "Scoring",
+    "Similarity",
     "TrainedProbe",
     "resolve_layers",
 ]

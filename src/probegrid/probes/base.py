@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from probegrid.errors import ConfigError, closest
 from probegrid.readings.identity import not_default
-from probegrid.readings.needs import Ask, HiddenStates, Kind, Needs, Of, resolve_layers
+from probegrid.readings.needs import ITSELF, Ask, HiddenStates, Kind, Needs, Of, Similarity, resolve_layers
 from probegrid.schema import ProbeConfig
 from probegrid.schema.ranges import number_field, seed_field
 
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from probegrid.data.example import QuestionSet
-    from probegrid.evaluation.checks import FloatArray
+    from probegrid.evaluation.checks import BoolArray, FloatArray
     from probegrid.probes.fitting.features import Features
-    from probegrid.probes.fitting.fitted import FittedProbe
+    from probegrid.probes.fitting.fitted import FittedByLayer
     from probegrid.readings.answers import AnswerReading
     from probegrid.readings.asks import Replies
+    from probegrid.readings.token_steps import TokenSteps
 
 __all__ = [
+    "ITSELF",
     "POSITIONS",
     "ActivationProbe",
     "AnswerProbe",
@@ -39,11 +41,20 @@ __all__ = [
     "Probe",
     "Scores",
     "Scoring",
+    "Similarity",
     "TrainedProbe",
     "resolve_layers",
 ]
 
-POSITIONS = ("statement_end", "statement_mean", "next_token", "answer_first", "answer_last", "last")
+POSITIONS = (
+    "statement_end",
+    "statement_mean",
+    "next_token",
+    "prompt_last",
+    "answer_first",
+    "answer_last",
+    "last",
+)
 """Where in a conversation an activation is read."""
 
 _NOT_ITS_OWN = ("from_cell", "test_on")
@@ -68,6 +79,8 @@ class Scoring:
     """Hidden states [n, generations, layers, d] bfloat16: of the samples, or (one generation) of the greedy answers."""
     entails: Entails | None = None
     """The second model of its needs; it answers many pairs at once, and each pair once a reading."""
+    steps: Sequence[TokenSteps] = ()
+    """What was kept of the distributions of each greedy answer's tokens, under ``Needs.distributions``."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,8 @@ class Scores:
     own: Sequence[float]
     """The probe's score of each question, finite; not a number where it has none, which is counted and left out."""
     others: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Scores that the same readings give at no further cost, by name (``evaluation.metrics.OTHER_SCORES``)."""
+    """Scores of the probe's own that the same readings give, by name; those of every judge in `probegrid.judges` that
+    the readings allow stand beside them anyway."""
     notes: Sequence[str] = ()
     """What the user should know of how the scores came about."""
     clusters: Sequence[Sequence[int]] | None = None
@@ -165,6 +179,10 @@ class TrainedProbe(Probe, ABC):
                 f"probe.folds={self.folds} with probe.split=leave_one_source_out, whose folds are sources; drop one."
             )
 
+    def target(self, features: Features) -> BoolArray | None:
+        """What it learns of each example in place of its label, bool[n]; None: the label."""
+        return None
+
     @abstractmethod
     def fit(self, features: Features) -> Fitted:
         """Fit on the train split; what is chosen, is chosen on the validation split. The test split must not matter."""
@@ -172,15 +190,15 @@ class TrainedProbe(Probe, ABC):
 
 @dataclass
 class ActivationProbe(TrainedProbe, ABC):
-    """Learns a direction in the residual stream, one a layer."""
+    """Learns to score the residual stream, one layer at a time."""
 
     layers: Any = "all"
     """Layers that are read: a list (``[22]``, ``[0,16,22]``), or ``all``. Layer L is the residual stream after L
     blocks; 0 is the embeddings."""
     positions: str = "statement_end"
     """Where an activation is read: ``statement_end`` (last token of the statement; of a question, of the model's own
-    answer, as ``answer_last``), ``statement_mean``, ``next_token`` (the one after it), ``answer_first``,
-    ``answer_last``, ``last`` (of the whole conversation)."""
+    answer, as ``answer_last``), ``statement_mean``, ``next_token`` (the one after it), ``prompt_last`` (before the
+    answer), ``answer_first``, ``answer_last``, ``last`` (of the whole conversation)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -205,8 +223,8 @@ class ActivationProbe(TrainedProbe, ABC):
         return not_default(self, without=(*_NOT_ITS_OWN, "layers", "positions"))
 
     @abstractmethod
-    def fit(self, features: Features) -> FittedProbe:
-        """Fit a direction for every layer on the train split; what is chosen, is chosen on the validation split.
+    def fit(self, features: Features) -> FittedByLayer:
+        """Fit one for every layer on the train split; what is chosen, is chosen on the validation split.
 
         The test split must not matter.
         """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from probegrid.judges.likelihood import sum_logprob
 from probegrid.probes.base import AnswerProbe, Scores, Scoring
-from probegrid.probes.likelihood import mean_logprob, perplexity, sum_logprob
 
 
 @dataclass
@@ -13,18 +13,5 @@ class GNLL(AnswerProbe):
     """Scores an answer by its log-likelihood, minus its G-NLL: in nats, at most 0, not divided by its length."""
 
     def score(self, scoring: Scoring) -> Scores:
-        """Sum the log-probabilities of each greedy answer's tokens; one without tokens by its stop's own.
-
-        Beside it, each negated so that larger means correct is more likely: the mean negative log-likelihood a token
-        (nats), the perplexity, the number of tokens, and the entropy of the first token's distribution (nats).
-        """
-        greedy = scoring.reading.greedy
-        return Scores(
-            [sum_logprob(answer) for answer in greedy],
-            {
-                "mean_nll": [mean_logprob(answer) for answer in greedy],
-                "perplexity": [-perplexity(answer) for answer in greedy],
-                "n_tokens": [-float(len(answer.token_ids)) for answer in greedy],
-                "first_token_entropy": [-answer.first_entropy for answer in greedy],
-            },
-        )
+        """Sum the log-probabilities of each greedy answer's tokens; one without tokens by its stop's own."""
+        return Scores([sum_logprob(answer) for answer in scoring.reading.greedy])

@@ -5,11 +5,12 @@ Knows the prompt, which is semantic_uncertainty's (Farquhar et al. 2024), and ho
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
+from probegrid.judges.asked import P_TRUE, share_of_first
 from probegrid.probes.base import AnswerProbe, Ask, Kind, Needs, Scores, Scoring
 from probegrid.schema.ranges import number_field, seed_field
 
@@ -17,9 +18,18 @@ if TYPE_CHECKING:
     from probegrid.data.example import Question
     from probegrid.inference.generation import Generation
 
-NAME = "p_true"
 TRUE, FALSE = " A", " B"
 """How the model says that the possible answer is true, or false."""
+
+
+class Order(Enum):
+    """Where the greedy answer stands among the brainstormed ones."""
+
+    nature = "nature"
+    """As in semantic_uncertainty: last where the model is asked, first in the worked examples, whose lines end in a
+    space."""
+    greedy_first = "greedy_first"
+    """First in both."""
 
 
 @dataclass
@@ -32,6 +42,8 @@ class PTrue(AnswerProbe):
 
     is_probability: ClassVar[bool] = True
     fewest_samples: ClassVar[int] = 1
+    order: Order = Order.nature
+    """Where the greedy answer stands among the brainstormed ones: ``nature`` or ``greedy_first``."""
     num_few_shot: int = number_field(20, least=0, most=100_000)
     """Worked examples (20 is semantic_uncertainty's default); fewer where the pool or the context has no more."""
     seed: int = seed_field()
@@ -39,33 +51,47 @@ class PTrue(AnswerProbe):
 
     def needs(self, kind: Kind) -> Needs:
         """Samples, and the question whether the greedy answer among them is true."""
-        ask = Ask(
-            write=lambda question, found: block(question.text, [answer.text for answer in found]),
-            choices=(TRUE, FALSE),
-            show=worked_example,
-            worked_examples=self.num_few_shot,
-            seed=self.seed,
-        )
-        return Needs(samples=self.fewest_samples, asks={NAME: ask})
+        ask = p_true_prompt(self.order, self.num_few_shot, self.seed)
+        return Needs(samples=self.fewest_samples, asks={P_TRUE: ask})
 
     def score(self, scoring: Scoring) -> Scores:
-        """By what it said of each greedy answer; ``log_p_true`` beside it is log p(A), in nats, as in the original."""
-        logprobs = scoring.asked[NAME].logprobs
-        return Scores(
-            [1 / (1 + math.exp(false - true)) for true, false in logprobs],
-            {"log_p_true": [true for true, _ in logprobs]},
-        )
+        """By what it said of each greedy answer."""
+        return Scores([share_of_first(*row) for row in scoring.asked[P_TRUE].logprobs])
 
 
-def block(question: str, answers: Sequence[str]) -> str:
-    """Ask whether the first of some answers to a question is true."""
-    brainstormed = "".join(f"{answer}\n" for answer in answers)
-    return (
-        f"Question: {question}\nBrainstormed Answers: {brainstormed}Possible answer: {answers[0]}\n"
-        "Is the possible answer:\nA) True\nB) False\nThe possible answer is:"
+def p_true_prompt(order: Order, num_few_shot: int, seed: int) -> Ask:
+    """The question whether the greedy answer among its samples is true, behind worked examples."""
+    return Ask(
+        write=lambda question, found: question_of(question, found, order),
+        choices=(TRUE, FALSE),
+        show=lambda question, found, is_correct: worked_example(question, found, is_correct, order),
+        worked_examples=num_few_shot,
+        seed=seed,
     )
 
 
-def worked_example(question: Question, found: Sequence[Generation], is_correct: bool) -> str:
+def p_true_zero_prompt() -> Ask:
+    """The same question with the greedy answer alone, and without worked examples."""
+    return Ask(write=lambda question, found: _block(question.text, [], found[0].text), choices=(TRUE, FALSE))
+
+
+def question_of(question: Question, found: Sequence[Generation], order: Order) -> str:
+    """Ask whether the first of some answers to a question is true."""
+    greedy, *samples = [answer.text for answer in found]
+    texts = [*samples, greedy] if order is Order.nature else [greedy, *samples]
+    return _block(question.text, [f"{text}\n" for text in texts], greedy)
+
+
+def worked_example(question: Question, found: Sequence[Generation], is_correct: bool, order: Order) -> str:
     """A block with what the model should have said of its own greedy answer, and the line break after it."""
-    return f"{block(question.text, [answer.text for answer in found])}{TRUE if is_correct else FALSE}\n"
+    end = " \n" if order is Order.nature else "\n"
+    block = _block(question.text, [f"{answer.text}{end}" for answer in found], found[0].text)
+    return f"{block}{TRUE if is_correct else FALSE}\n"
+
+
+def _block(question: str, brainstormed: Sequence[str], possible: str) -> str:
+    ideas = f"Brainstormed Answers: {''.join(brainstormed)}" if brainstormed else ""
+    return (
+        f"Question: {question}\n{ideas}Possible answer: {possible}\n"
+        "Is the possible answer:\nA) True\nB) False\nThe possible answer is:"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from probegrid.errors import StoreError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from probegrid.evaluation.checks import FloatArray
-    from probegrid.probes.fitting.fitted import FittedProbe
+    from probegrid.probes.fitting.fitted import FittedByLayer
 
 TENSORS_FILE, DESCRIPTION_FILE = "probe.safetensors", "probe.json"
 _FORMAT = 1
@@ -29,7 +29,7 @@ class SavedProbe:
 
     Attributes:
         probe: name of its class, for the reader.
-        fitted: directions, biases and scales, a row a layer, on raw activations.
+        fitted: scores raw activations, a layer at a time.
         layer: the chosen layer.
         threshold: a score at the chosen layer above it is called true.
         positions: where in a conversation the activations were read.
@@ -38,7 +38,7 @@ class SavedProbe:
     """
 
     probe: str
-    fitted: FittedProbe
+    fitted: FittedByLayer
     layer: int
     threshold: float
     positions: str
@@ -56,23 +56,26 @@ class SavedProbe:
     def to_files(self) -> dict[str, bytes]:
         """Return the content of both files by name.
 
-        The tensors are ``weights`` float32[layers, d] (unit norm), ``bias`` and ``scale`` float64[layers]. A metric
-        that is not a number is ``null``.
+        The tensors of a linear probe are ``weights`` float32[layers, d] (unit norm), ``bias`` and ``scale``
+        float64[layers]; any other has those of the chosen layer alone. A metric that is not a number is ``null``.
         """
         from safetensors.torch import save
 
-        tensors = {
-            "weights": self.fitted.directions.contiguous(),
-            "bias": self.fitted.biases.contiguous(),
-            "scale": self.fitted.scales.contiguous(),
-        }
+        from probegrid.probes.fitting.fitted import FittedProbe
+
+        fitted = self.fitted
+        is_linear = isinstance(fitted, FittedProbe)
+        rows = list(range(len(fitted.layers))) if is_linear else [fitted.layers.index(self.layer)]
+        tensors = {**fitted.to_tensors(self.layer), "scale": fitted.scales[rows]}
+        tensors = {name: each.contiguous() for name, each in tensors.items()}
         description = {
             "format": _FORMAT,
             "probe": self.probe,
-            "layers": list(self.fitted.layers),
+            "kind": fitted.kind,
+            "layers": [fitted.layers[row] for row in rows],
             "layer": self.layer,
             "threshold": self.threshold,
-            "penalties": list(self.fitted.penalties),
+            "penalties": list(fitted.penalties) if isinstance(fitted, FittedProbe) else [None],
             "positions": self.positions,
             "model": dict(self.model),
             "metrics": {name: None if math.isnan(value) else value for name, value in self.metrics.items()},
@@ -100,13 +103,10 @@ class SavedProbe:
                 raise StoreError(
                     f"the saved probe has format {description['format']}, this probegrid reads {_FORMAT}; upgrade it."
                 )
-            fitted = FittedProbe(
-                layers=tuple(description["layers"]),
-                directions=tensors["weights"],
-                biases=tensors["bias"],
-                scales=tensors["scale"],
-                penalties=tuple(description["penalties"]),
-            )
+            kind = _kinds()[description.get("kind", FittedProbe.kind)]
+            fitted = kind.of_tensors(tuple(description["layers"]), tensors["scale"], tensors)
+            if isinstance(fitted, FittedProbe):
+                fitted = replace(fitted, penalties=tuple(description["penalties"]))
             metrics = {
                 name: math.nan if value is None else value for name, value in description["metrics"].items()
             }
@@ -116,3 +116,14 @@ class SavedProbe:
             raise StoreError(
                 f"the saved probe cannot be read ({TENSORS_FILE}, {DESCRIPTION_FILE}): {error}; run its cell again."
             ) from error
+
+
+def _kinds() -> dict[str, type[FittedByLayer]]:
+    """What can be read again, by what it is called in the file."""
+    from probegrid.probes.fitting.fitted import FittedProbe
+    from probegrid.probes.fitting.gaussian import FittedGaussian
+    from probegrid.probes.fitting.neighbours import FittedNeighbours
+    from probegrid.probes.fitting.network import FittedNetwork
+
+    ours: tuple[type[FittedByLayer], ...] = (FittedProbe, FittedGaussian, FittedNeighbours, FittedNetwork)
+    return {one.kind: one for one in ours}

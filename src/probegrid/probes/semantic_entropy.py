@@ -5,18 +5,30 @@ Knows samples, their clusters and their entropies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar
 
 from probegrid.errors import ConfigError
+from probegrid.judges.clustering import clusters_of
+from probegrid.judges.entropies import kuhn_semantic_entropy, polygraph_semantic_entropy, semantic_entropy
+from probegrid.judges.likelihood import mean_logprob, sum_logprob
 from probegrid.probes.base import AnswerProbe, Kind, Needs, Scores, Scoring
-from probegrid.probes.clustering import equal, mutual_entailment
-from probegrid.probes.entropies import discrete_semantic_entropy, monte_carlo_entropy, semantic_entropy
-from probegrid.probes.likelihood import mean_logprob, sum_logprob
 from probegrid.schema.ranges import path_field
 
 EXACT = "exact"
+
+
+class Estimator(Enum):
+    """Which of the entropies of that name is taken."""
+
+    nature = "nature"
+    """Farquhar et al. 2024: of clusters whose probabilities sum to 1, by length-normalized likelihoods."""
+    kuhn = "kuhn"
+    """Kuhn et al. 2023: a mean over clusters of the logarithm of their length-normalized likelihoods; for parity."""
+    polygraph = "polygraph"
+    """LM-Polygraph: a mean over samples of the logarithm of their cluster's whole likelihoods; for parity."""
 
 
 @dataclass
@@ -25,53 +37,58 @@ class SemanticEntropy(AnswerProbe):
 
     fewest_samples: ClassVar[int] = 2
     entailment: str = path_field(EXACT)
-    """What makes two samples mean the same: ``exact`` (equal after the dataset's normalization; no second model), or
-    the hub id or folder of a sequence classifier for natural language inference (Farquhar et al. use
-    ``microsoft/deberta-v2-xlarge-mnli``), by which each must entail the other."""
+    """What makes two samples mean the same: ``exact`` (equal after the dataset's normalization; no second model), the
+    hub id or folder of a sequence classifier for natural language inference (Farquhar et al. use
+    ``microsoft/deberta-v2-xlarge-mnli``), by which each must entail the other, or ``model``: the model itself is
+    asked."""
+    estimator: Estimator = Estimator.nature
+    """``nature``; ``kuhn`` and ``polygraph`` are other quantities of that name, for parity runs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.entailment:
-            raise ConfigError(
-                "probe.entailment is empty; give exact, or an entailment model such as "
-                "microsoft/deberta-v2-xlarge-mnli."
-            )
+        check_entailment(self.entailment)
 
     def needs(self, kind: Kind) -> Needs:
         """Samples, and the entailment model if there is one."""
-        classifier = None if self.entailment == EXACT else self.entailment
-        return Needs(samples=self.fewest_samples, classifier=classifier)
+        return Needs(samples=self.fewest_samples, classifier=classifier_of(self.entailment))
 
     def score(self, scoring: Scoring) -> Scores:
-        """Cluster the samples of each question, the greedy answer left out, and take the entropy.
-
-        Beside it, negated too: the discrete semantic entropy, the predictive entropy and its length-normalized
-        counterpart, all of the same samples; and the log-likelihood of the greedy answer, minus its G-NLL.
-        """
+        """Cluster the samples of each question, the greedy answer left out, and take the entropy."""
         samples = [found[1:] for found in scoring.reading.generations]
-        clusters = self._clusters(scoring, [[sample.text for sample in found] for found in samples])
-        sums = [[sum_logprob(sample) for sample in found] for found in samples]
-        means = [[mean_logprob(sample) for sample in found] for found in samples]
+        clusters = clusters_of(
+            scoring.data, [[one.text for one in found] for found in samples], scoring.entails
+        )
+        weigh = sum_logprob if self.estimator is Estimator.polygraph else mean_logprob
+        entropy = _ENTROPIES[self.estimator]
         return Scores(
-            [-semantic_entropy(*row) for row in zip(means, clusters, strict=True)],
-            {
-                "discrete_semantic_entropy": [-discrete_semantic_entropy(row) for row in clusters],
-                "predictive_entropy": [-monte_carlo_entropy(row) for row in sums],
-                "length_normalized_entropy": [-monte_carlo_entropy(row) for row in means],
-                "gnll": [sum_logprob(answer) for answer in scoring.reading.greedy],
-            },
+            [
+                -entropy([weigh(sample) for sample in found], row)
+                for found, row in zip(samples, clusters, strict=True)
+            ],
             clusters=clusters,
         )
 
-    def _clusters(self, scoring: Scoring, texts: Sequence[Sequence[str]]) -> list[list[int]]:
-        """Cluster of each sample."""
-        if scoring.entails is None:
-            from probegrid.evaluation.rules import find_rule
 
-            rule = find_rule(scoring.data.rule, **scoring.data.rule_settings)
-            return [equal([rule.normalize(text) for text in found]) for found in texts]
-        stated = [
-            [f"{question.text} {text}" for text in found]
-            for question, found in zip(scoring.data.questions, texts, strict=True)
-        ]
-        return mutual_entailment(stated, scoring.entails)
+_ENTROPIES: dict[Estimator, Callable[[Sequence[float], Sequence[int]], float]] = {
+    Estimator.nature: semantic_entropy,
+    Estimator.kuhn: kuhn_semantic_entropy,
+    Estimator.polygraph: polygraph_semantic_entropy,
+}
+
+
+def check_entailment(entailment: str) -> None:
+    """Refuse an empty name.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if not entailment:
+        raise ConfigError(
+            "probe.entailment is empty; give exact, model, or an entailment model such as "
+            "microsoft/deberta-v2-xlarge-mnli."
+        )
+
+
+def classifier_of(entailment: str) -> str | None:
+    """What needs name for it: None where texts are compared."""
+    return None if entailment == EXACT else entailment

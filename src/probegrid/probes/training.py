@@ -35,6 +35,7 @@ class Examples:
         labels: bool[n].
         groups: a string each, of the data's own groups; empty where it names none.
         are_statements: whether a text is a statement, which is about something, and not a question with its answer.
+        entropies: float64[n], the discrete semantic entropy of the samples of each question; None where there are none.
     """
 
     ids: tuple[str, ...]
@@ -44,6 +45,7 @@ class Examples:
     labels: BoolArray
     groups: tuple[str, ...] = ()
     are_statements: bool = True
+    entropies: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def train(probe: TrainedProbe, features: Features, fold: Fold) -> Trained:
     by_column, scales = fitted.score(features), np.asarray(fitted.scales)
     validation = fold.parts == VALIDATION
     truth = features.labels[validation]
-    column = best_column(truth, (by_column * scales)[validation])
+    chosen = getattr(fitted, "column", None)
+    column = best_column(truth, (by_column * scales)[validation]) if chosen is None else int(chosen)
     threshold = fitted.threshold
     if threshold is None:
         threshold = best_threshold(truth, by_column[validation, column])
@@ -140,7 +143,9 @@ def features_of(
     from probegrid.probes.fitting.features import Features
 
     held = torch.empty(len(examples.ids), 0, 0) if activations is None else activations
-    return Features(held, layers, examples.labels, fold.parts, examples.texts)
+    return Features(
+        held, layers, examples.labels, fold.parts, examples.texts, examples.sources, examples.entropies
+    )
 
 
 def control_auroc(

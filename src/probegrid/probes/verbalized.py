@@ -7,19 +7,16 @@ stated probability is read.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from probegrid.judges.asked import VERBALIZED, stated_probability
 from probegrid.probes.base import AnswerProbe, Ask, Kind, Needs, Scores, Scoring
 
 if TYPE_CHECKING:
     from probegrid.data.example import Question
     from probegrid.inference.generation import Generation
-
-NAME = "verbalized"
-_NUMBER = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>%|/\s*(?P<of>\d+(?:\.\d+)?))?")
 
 
 @dataclass
@@ -30,16 +27,21 @@ class Verbalized(AnswerProbe):
 
     def needs(self, kind: Kind) -> Needs:
         """A reply to the question how likely the greedy answer is correct."""
-        return Needs(asks={NAME: Ask(write=question_of, max_new_tokens=16, stop=("\n",))})
+        return Needs(asks={VERBALIZED: verbalized_prompt()})
 
     def score(self, scoring: Scoring) -> Scores:
         """The stated probability; a reply that states none gives no score."""
-        stated = [stated_probability(text) for text in scoring.asked[NAME].texts]
+        stated = [stated_probability(text) for text in scoring.asked[VERBALIZED].texts]
         missing = sum(math.isnan(value) for value in stated)
         notes = (
             [f"{missing} of {len(stated)} replies state no probability and are left out"] if missing else []
         )
         return Scores(stated, notes=notes)
+
+
+def verbalized_prompt() -> Ask:
+    """The second turn, whose reply is a line."""
+    return Ask(write=question_of, max_new_tokens=16, stop=("\n",))
 
 
 def question_of(question: Question, found: Sequence[Generation]) -> str:
@@ -49,20 +51,3 @@ def question_of(question: Question, found: Sequence[Generation]) -> str:
         "How likely is it that the proposed answer is correct? Reply with a probability between 0.0 and 1.0, nothing "
         "else.\nProbability:"
     )
-
-
-def stated_probability(reply: str) -> float:
-    """Read a probability: ``0.9``, ``.9``, ``90%``, ``90/100``, ``1``; the last one where there are several.
-
-    Returns:
-        In [0, 1]; not a number where none is stated. A number above 1 without a unit is a percentage, clipped to 1.
-    """
-    found = list(_NUMBER.finditer(reply))
-    if not found:
-        return math.nan
-    value = float(found[-1]["number"])
-    if (of := found[-1]["of"]) is not None:
-        value = value / float(of) if float(of) else math.nan
-    elif found[-1]["unit"] == "%" or value > 1:
-        value /= 100
-    return min(value, 1.0) if not math.isnan(value) else value

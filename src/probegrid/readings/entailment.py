@@ -1,185 +1,116 @@
-"""The reading *entailments*: which texts entail which, each pair asked once and kept.
+"""The reading *entailments*: how surely one text entails or contradicts another, each pair asked once.
 
-Knows pairs of texts, batches and the store.
+Knows pairs of texts and the two who can be asked: a classifier, and the language model itself.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import ClassVar
 
-from probegrid.hardware.memory import or_none_if_out_of_memory
-from probegrid.models.classifier import Classifier, Pair
-from probegrid.readings.batches import batch_of, evened_out, halving, lay_out, work_through
-from probegrid.readings.store import Entry
+from probegrid.errors import ConfigError
+from probegrid.models.classifier import Classifier, Pair, Relation
+from probegrid.readings.options import Continuations, OptionReading
+from probegrid.readings.pairs import PairReading
+from probegrid.readings.templates import ChatTemplate
 
-if TYPE_CHECKING:
-    from probegrid.models.checkpoint import Checkpoint
-    from probegrid.progress import Progress
-
-FORMAT = 2
-"""Raised whenever the same description would give other answers than before."""
-
-_COLUMNS = ("first", "second", "entails", "seconds", "cut", "read_at")
-
-BATCH_TOKENS = {"cuda": 8192, "cpu": 2048}
-"""Most tokens of a batch, padding included: enough to fill the device, few enough to bound its memory. A batch is also
-what a killed run has to do again."""
+WORDS = ("contradiction", "neutral", "entailment")
+"""What a language model may say of two texts, in the order of a `Relation`."""
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What is known of a pair."""
-
-    entails: bool
-    seconds: float
-    """Its share of what its batch took."""
-    is_cut: bool
-    """Whether it is longer than the classifier takes."""
-    read_at: float
+def entails(relation: Sequence[float]) -> bool:
+    """Whether entailment is the likeliest of the three; not where another is as likely."""
+    contradicts, neutral, entailed = relation
+    return entailed > max(contradicts, neutral)
 
 
-class Entailments:
-    """Answers whether the first text of a pair entails the second; the classifier is loaded when it is first needed."""
+class Entailments(PairReading):
+    """What a classifier for natural language inference says."""
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        load: Callable[[], Classifier],
-        *,
-        asked_for: str,
-        store_dir: str,
-        progress: Progress,
-        since: float | None = None,
-        readers: int = 1,
-        began: float | None = None,
-    ) -> None:
-        """Open the store's entry.
-
-        Args:
-            checkpoint: of the classifier.
-            load: loads it.
-            asked_for: what the texts are of, by the key of the store's entry: its pairs are one entry here.
-            store_dir: the store's folder.
-            progress: told how many pairs are done.
-            since: what was answered before (seconds since the epoch) is asked again; None: nothing is.
-            readers: processes that share the reading: the batches are laid out for so many.
-            began: when those who share it began (seconds since the epoch): what is older was spent before. None: now.
-
-        Raises:
-            StoreError: a damaged entry.
-        """
-        description = {"format": FORMAT, "classifier": checkpoint.fingerprint, "reading": asked_for}
-        self._entry = Entry(store_dir, "entailments", description)
-        self._load, self._progress = load, progress
-        self._since, self._readers, self._began = since, readers, began or time.time()
-        self._classifier: Classifier | None = None
-        self._known: dict[Pair, _Known] = {}
-        self._seen: set[str] = set()
-        self._look()
-
-    @property
-    def read_s(self) -> float:
-        """Seconds of classification, those of earlier runs included."""
-        return math.fsum(known.seconds for known in self._known.values())
-
-    @property
-    def found_s(self) -> float:
-        """The seconds of it that were spent before."""
-        return math.fsum(known.seconds for known in self._known.values() if known.read_at < self._began)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._classifier is not None:
-            self._classifier.release()
-            self._classifier = None
-            self._entry.merge(_COLUMNS)
-
-    @property
-    def notes(self) -> list[str]:
-        """What the user should know of the answers."""
-        n_cut = sum(known.is_cut for known in self._known.values())
-        if not n_cut:
-            return []
-        return [
-            f"{n_cut} of {len(self._known)} pairs are longer than the entailment model takes and were cut"
-        ]
+    kind: ClassVar[str] = "entailments"
 
     def __call__(self, pairs: Sequence[Pair]) -> list[bool]:
-        """Answer pairs, those the store does not hold by the classifier.
+        """Whether the first text of each pair entails the second: entailment is the likeliest class.
 
         Raises:
             StoreError: a full disk.
             RunError: one pair alone does not fit in memory.
         """
-        asked = list(dict.fromkeys(pairs))
-        if any(pair not in self._known for pair in asked):
-            self._classifier = self._classifier or self._load()
-            self._ask(asked, self._classifier)
-        return [self._known[pair].entails for pair in pairs]
+        return [entails(said) for said in self.said(pairs)]
 
-    def _look(self) -> None:
-        """Learn what parts of the store say that were not looked at yet."""
-        for row in self._entry.look(_COLUMNS, self._seen):
-            pair, read_at = (row["first"], row["second"]), float(row["read_at"])
-            is_newer = pair not in self._known or self._known[pair].read_at < read_at
-            if is_newer and (self._since is None or read_at >= self._since):
-                self._known[pair] = _Known(row["entails"], row["seconds"], row["cut"], read_at)
+    def relations(self, pairs: Sequence[Pair]) -> list[Relation]:
+        """Probabilities that the first text contradicts the second, is neutral to it, entails it; raises likewise."""
+        return [(said[0], said[1], said[2]) for said in self.said(pairs)]
 
-    def _ask(self, pairs: Sequence[Pair], classifier: Classifier) -> None:
-        """Answer what is missing of some pairs; all of them make the batches, so that all who ask have the same."""
-        lengths = classifier.lengths(pairs)
-        most = BATCH_TOKENS[classifier.model.device.type]
-        names = [f"{first}\0{second}" for first, second in pairs]
-        missing = {index for index, pair in enumerate(pairs) if pair not in self._known}
-        laid_out = evened_out(lay_out(lengths, most), self._readers)
-        batches = [found for each in laid_out if (found := batch_of(names, each, missing)).indices]
-        self._progress.start("entailments", total=len(missing))
+    def say(self, classifier: Classifier, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
+        """As `PairReading`."""
+        return list(classifier.relations(pairs))
 
-        def attempt(part: Sequence[int]) -> tuple[list[bool], float] | None:
-            started = time.perf_counter()
-            found = or_none_if_out_of_memory(lambda: classifier.entails([pairs[index] for index in part]))
-            return None if found is None else (found, time.perf_counter() - started)
 
-        def do(batch: Sequence[int]) -> None:
-            for part, (entails, seconds) in halving([batch], attempt, lambda index: _too_large(pairs[index])):
-                cut = [lengths[index] > (classifier.longest or lengths[index]) for index in part]
-                self._keep([pairs[index] for index in part], entails, seconds, cut)
-                self._progress.advance(len(part), tokens=sum(lengths[index] for index in part))
+class OwnEntailments:
+    """What the language model itself says, by the probabilities of three words after a prompt (wording ours)."""
 
-        def look() -> set[int]:
-            self._look()
-            return {index for index in missing if pairs[index] in self._known}
+    kind: ClassVar[str] = "entailments"
 
-        work_through(self._entry, batches, do, look, self._progress)
-        self._look()
-
-    def _keep(
-        self, pairs: Sequence[Pair], entails: Sequence[bool], seconds: float, cut: Sequence[bool]
+    def __init__(
+        self,
+        read: Callable[[Sequence[tuple[int, ...]], Sequence[Continuations]], OptionReading],
+        template: ChatTemplate,
     ) -> None:
-        import pyarrow as pa
+        """Begin.
 
-        columns = {
-            "first": pa.array([first for first, _ in pairs], pa.string()),
-            "second": pa.array([second for _, second in pairs], pa.string()),
-            "entails": pa.array(entails, pa.bool_()),
-            "seconds": pa.array([seconds / len(pairs)] * len(pairs), pa.float64()),
-            "cut": pa.array(cut, pa.bool_()),
-            "read_at": pa.array([time.time()] * len(pairs), pa.float64()),
-        }
-        self._entry.write_part(pa.table(columns))
+        Args:
+            read: reads the continuations of prompts (`ModelSession.options`).
+            template: how a prompt is wrapped for the model.
+        """
+        self._read, self._template = read, template
+        self._known: dict[Pair, Relation] = {}
+        self.read_s = 0.0
+        self.notes: list[str] = []
+
+    def __call__(self, pairs: Sequence[Pair]) -> list[bool]:
+        """As `Entailments`."""
+        return [entails(said) for said in self.relations(pairs)]
+
+    def relations(self, pairs: Sequence[Pair]) -> list[Relation]:
+        """As `Entailments`: the words' probabilities, normalized over the three."""
+        asked = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+        if asked:
+            token_ids, words = self._tokenized([_PROMPT.format(*pair) for pair in asked])
+            reading = self._read(token_ids, words)
+            self.read_s += reading.read_s
+            for pair, found in zip(asked, reading.logprobs, strict=True):
+                self._known[pair] = _shares([math.fsum(tokens) for tokens in found])
+        return [self._known[pair] for pair in pairs]
+
+    def _tokenized(self, texts: Sequence[str]) -> tuple[list[tuple[int, ...]], list[Continuations]]:
+        """The tokens of some prompts, and of the three words behind each.
+
+        Raises:
+            ConfigError: the tokenizer joins a word with its prompt.
+        """
+        prompts = [self._template(text) for text in texts]
+        space = "" if self._template.source else " "
+        before = [tuple(ids) for ids in self._template.tokenize(prompts)]
+        behind = self._template.tokenize([f"{prompt}{space}{word}" for prompt in prompts for word in WORDS])
+        words: list[Continuations] = []
+        for row, ids in enumerate(before):
+            found = [tuple(each) for each in behind[len(WORDS) * row : len(WORDS) * (row + 1)]]
+            if any(each[: len(ids)] != ids or len(each) == len(ids) for each in found):
+                raise ConfigError(
+                    "the tokenizer joins the prompt about two texts with its reply, so that the model cannot be asked "
+                    "which entails which; set probe.entailment=exact or name a classifier."
+                )
+            words.append(tuple(each[len(ids) :] for each in found))
+        return before, words
 
 
-def _too_large(pair: Pair) -> str:
-    return (
-        f"the pair of texts beginning {pair[0][:60]!r} alone does not fit in memory beside the entailment model; use "
-        "probe.entailment=exact or a smaller classifier."
-    )
+_PROMPT = "Text 1: {}\nText 2: {}\nDoes text 1 entail text 2? Reply with contradiction, neutral or entailment.\nReply:"
+
+
+def _shares(logprobs: Sequence[float]) -> Relation:
+    most = max(logprobs)
+    masses = [math.exp(each - most) for each in logprobs]
+    first, second, third = (mass / math.fsum(masses) for mass in masses)
+    return first, second, third

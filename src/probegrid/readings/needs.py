@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from probegrid.data.example import Question
     from probegrid.inference.generation import Generation
 
+ITSELF = "model"
+"""In place of a second model's name: the language model is asked itself."""
 Layers = str | list[int]
 """``all``, ``middle``, or a list; layer L is the residual stream after L blocks."""
 
@@ -37,6 +39,17 @@ class Of(StrEnum):
     """The greedy answer to each question, behind its prompt."""
     samples = "samples"
     """Each sample of each question, behind its prompt."""
+
+
+class Similarity(StrEnum):
+    """What says how alike two answers are."""
+
+    rouge_l = "rouge_l"
+    """The words they share in order; no model."""
+    entailment = "entailment"
+    """The mean of how surely each entails the other."""
+    cross_encoder = "cross_encoder"
+    """A third model."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +94,15 @@ class Needs:
     asks: Mapping[str, Ask] = field(default_factory=dict)
     """Prompts of its own, by name."""
     classifier: str | None = None
-    """Hub id or folder of a second model, which tells whether one text entails another."""
+    """Hub id or folder of a second model, which tells whether one text entails another; or `ITSELF`."""
+    relations: bool = False
+    """Whether every two answers to a question are held against each other, and not only those that clusters take."""
+    distributions: bool = False
+    """Whether the greedy answers are read again for their tokens' distributions and the attention between them."""
+    similarity: Similarity = Similarity.rouge_l
+    """What says how alike two answers are."""
+    cross_encoder: str | None = None
+    """Hub id or folder of the model that says it, under ``Similarity.cross_encoder``."""
 
 
 def resolve_layers(layers: Layers, blocks: int) -> tuple[int, ...]:

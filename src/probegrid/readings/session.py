@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from probegrid.errors import RunError
 from probegrid.hardware.devices import BYTES_PER_GB
 from probegrid.hardware.memory import free_bytes
 from probegrid.models.classifier import Classifier
@@ -23,11 +24,13 @@ from probegrid.models.preflight import disk_needs, preflight, this_machine
 from probegrid.readings.activations import ActivationReading, read_activations
 from probegrid.readings.answers import AnswerReading, Stops, read_answers
 from probegrid.readings.choices import ChoiceReading, read_choices
-from probegrid.readings.entailment import Entailments
+from probegrid.readings.entailment import Entailments, OwnEntailments
 from probegrid.readings.identity import describe_model
 from probegrid.readings.options import Continuations, OptionReading, read_options
+from probegrid.readings.similarity import Similarities
 from probegrid.readings.templates import OWN, ChatTemplate
 from probegrid.readings.thoughts import ThinkingReader
+from probegrid.readings.token_steps import StepReading, read_steps
 from probegrid.schema import QuantizationMethod
 
 if TYPE_CHECKING:
@@ -40,6 +43,10 @@ if TYPE_CHECKING:
     from probegrid.readings.prompts import Prompt
     from probegrid.readings.spans import Passage
     from probegrid.schema import Config, DecodingConfig
+
+
+class NotStored(RunError):
+    """The store lacks what is asked for."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ class ModelSession:
         progress: Progress,
         since: float | None = None,
         sharing: Sharing = ALONE,
+        *,
+        may_open: bool = True,
     ) -> None:
         """Begin; nothing is loaded before it is needed.
 
@@ -88,7 +97,9 @@ class ModelSession:
             progress: told how far a reading is.
             since: what the store had before (seconds since the epoch) is read again; None: nothing is.
             sharing: who reads along.
+            may_open: whether a model may be loaded for what the store lacks.
         """
+        self._may_open = may_open
         self.config, self.checkpoint, self.tokenizer = config, checkpoint, tokenizer
         self.progress = progress
         self._plan, self._pool = plan, pool
@@ -188,6 +199,26 @@ class ModelSession:
         self.found_s += reading.found_s
         return reading
 
+    def distributions(
+        self, prompts: Sequence[tuple[int, ...]], answers: Sequence[tuple[int, ...]]
+    ) -> StepReading:
+        """What the model thinks at each token of an answer to each prompt, see `readings.token_steps`."""
+        reading = read_steps(
+            prompts,
+            answers,
+            batch_size=self.config.decoding.batch_size,
+            description=self.described,
+            store_dir=self.config.store_dir,
+            tokenizer=self.tokenizer,
+            open_model=self.open,
+            progress=self.progress,
+            since=self._since,
+            readers=self._sharing.readers,
+            began=self._sharing.began,
+        )
+        self.found_s += reading.found_s
+        return reading
+
     def activations(self, passages: Sequence[Passage], layers: Sequence[int]) -> ActivationReading:
         """The residual stream at some layers of some passages, see `readings.activations`."""
         reading = read_activations(
@@ -224,7 +255,31 @@ class ModelSession:
         self.found_s += found.found_s
         return found
 
+    def similarities(self, classifier: Checkpoint, asked_for: str) -> Similarities:
+        """How alike texts are, by a cross-encoder; as `entailments`."""
+        found = Similarities(
+            classifier,
+            lambda: self._load_classifier(classifier),
+            asked_for=asked_for,
+            store_dir=self.config.store_dir,
+            progress=self.progress,
+            since=self._since,
+            readers=self._sharing.readers,
+            began=self._sharing.began,
+        )
+        self.found_s += found.found_s
+        return found
+
+    def own_entailments(self) -> OwnEntailments:
+        """Which texts entail which, by what the model itself says."""
+        return OwnEntailments(self.options, self.template)
+
+    def _check_may_open(self) -> None:
+        if not self._may_open:
+            raise NotStored("the store does not hold all that is asked for, and no model may be loaded.")
+
     def _load_classifier(self, classifier: Checkpoint) -> Classifier:
+        self._check_may_open()
         self._sharing.call_others()
         return Classifier.load(classifier, self._make_room)
 
@@ -237,7 +292,9 @@ class ModelSession:
         Raises:
             PlanError: something that the plan needs is not here.
             CheckpointError: weights that are missing, incomplete, damaged, or not of this architecture.
+            NotStored: no model may be loaded.
         """
+        self._check_may_open()
         self._sharing.call_others()
         request = self._request if deepest_layer is None else self._request.without_head(deepest_layer)
         before = self._pool.loaded

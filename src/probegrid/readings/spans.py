@@ -41,12 +41,14 @@ class Position(Enum):
     """The first token of the model's own answer; of an empty answer, the last of the prompt or of the thought."""
     answer_last = "answer_last"
     """The last token of the model's own answer; of an empty answer, the last of the prompt or of the thought."""
+    prompt_last = "prompt_last"
+    """The last token of the prompt, before the model answers."""
     last = "last"
     """The last token of the sequence."""
 
 
 STATEMENT_POSITIONS = (Position.statement_end, Position.statement_mean, Position.next_token, Position.last)
-ANSWER_POSITIONS = (Position.answer_first, Position.answer_last, Position.last)
+ANSWER_POSITIONS = (Position.prompt_last, Position.answer_first, Position.answer_last, Position.last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,8 @@ def _answer_passage(
     before = (*prompt.token_ids, *answer.thinking_ids)
     first, end = len(before), len(before) + len(answer.token_ids)
     token = first if position is Position.answer_first and first < end else end - 1
+    if position is Position.prompt_last:
+        token = first - 1
     example = Example(name, question.group or question.id, f"{question.text} {answer.text}", label)
     return _passage(name, (*before, *answer.token_ids), (example,), ((token, token + 1),), context)
 

@@ -6,6 +6,7 @@ Knows the files of a cell's folder.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -183,12 +184,30 @@ class RecordedCell:
         return tuple(name for name in names if name != "example_id")
 
     @cached_property
+    def judges(self) -> dict[str, tuple[tuple[str, ...], float]]:
+        """By ``judges.parquet``: of each score the readings that it takes, and their seconds with its own."""
+        import pyarrow.parquet
+
+        file = self.folder / "judges.parquet"
+        rows = pyarrow.parquet.read_table(file).to_pylist() if file.exists() else []
+        return {
+            row["score"]: (tuple(json.loads(row["readings"])), row["reading_s"] + row["own_s"])
+            for row in rows
+        }
+
+    @cached_property
     def other_values(self) -> pd.DataFrame:
         """``other_scores.parquet`` by example_id, a column a score, of the examples in ``scores``."""
         import pandas as pd
 
         found = pd.read_parquet(self.folder / "other_scores.parquet").set_index("example_id")
         return found.loc[self.scores.index]
+
+    @property
+    def whole_scores(self) -> tuple[str, ...]:
+        """Those of ``other_scores`` that all examples in ``scores`` have."""
+        lacking = set(self.other_values.columns[self.other_values.isna().any()]) if self.other_scores else ()
+        return tuple(name for name in self.other_scores if name not in lacking)
 
     @cached_property
     def references(self) -> pd.DataFrame | None:

@@ -5,6 +5,7 @@ Knows cells and evaluation's curves. A chart is made only where there is somethi
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,10 @@ class Figures:
             self.left_out.append(chart.name)
         elif chart.panels:
             self.charts.append(chart)
+
+    def replace(self, chart: Chart) -> None:
+        """Put a chart in the place of another of its name, which tells less."""
+        self.charts[:] = [chart, *(each for each in self.charts if each.name != chart.name)]
 
 
 def make_figures(cells: Sequence[RecordedCell]) -> Figures:
@@ -132,7 +137,7 @@ def _from_log_odds(cell: RecordedCell) -> FloatArray:
 
     file, scale = cell.folder / "probe.safetensors", 1.0
     if file.exists():
-        layers = [layer for layer, _ in cell.record.steps["layer_auroc"]]
+        layers = json.loads((cell.folder / "probe.json").read_text())["layers"]
         scale = float(load_file(file)["scale"][layers.index(int(cell.record.metrics["layer"]))])
     return np.asarray(expit(scale * cell.values), dtype=np.float64)
 

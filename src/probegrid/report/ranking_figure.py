@@ -14,6 +14,7 @@ from probegrid.evaluation.intervals import Estimate
 from probegrid.report.cells import RecordedCell
 from probegrid.report.charts import Chart, ChartPanel, Curve, Mark
 from probegrid.report.columns import label, varying
+from probegrid.report.ranking import Ranking
 
 _FEWEST = 2
 OWN, BESIDE = "the probe's own score", "scores of the same reading"
@@ -39,6 +40,30 @@ def ranking_chart(cells: Sequence[RecordedCell]) -> Chart:
         [panel for panel in found if len(panel.names) >= _FEWEST],
         upright=0.5,
     )
+
+
+def compared_ranking_chart(found: Sequence[Ranking]) -> Chart:
+    """AUROC of every score with its interval, told apart by whether it differs from G-NLL after Holm.
+
+    Args:
+        found: a panel each, at least one.
+    """
+    return Chart("ranking", "AUROC with its 95% interval", "", [_compared(one) for one in found], upright=0.5)
+
+
+def _compared(ranking: Ranking) -> ChartPanel:
+    rows = [row for row in ranking.rows if not np.isnan(row.score.area.value)]
+    kinds = {
+        "G-NLL": [not row.is_alike and not row.differs for row in rows],
+        "differs from G-NLL": [row.differs for row in rows],
+        "as G-NLL, after Holm": [row.is_alike for row in rows],
+    }
+    curves = [
+        _curve(kind, place, [(row, one.score.area) for row, one in enumerate(rows) if chosen[row]])
+        for place, (kind, chosen) in enumerate(kinds.items())
+    ]
+    names = [row.score.name.replace("_", " ") for row in rows]
+    return ChartPanel(ranking.title, [curve for curve in curves if len(curve.x)], names=names)
 
 
 def _panel(title: str, cells: Sequence[RecordedCell]) -> ChartPanel:

@@ -25,6 +25,8 @@ from probegrid.report.drawing import draw
 from probegrid.report.examples_table import examples_table
 from probegrid.report.figures import make_figures
 from probegrid.report.page import page
+from probegrid.report.ranking import ranking_table, rankings
+from probegrid.report.ranking_figure import compared_ranking_chart
 from probegrid.report.remarks import first_seeds, no_details, not_drawn
 from probegrid.report.rules_table import rules_table
 from probegrid.report.score_table import compared_scores_table
@@ -91,8 +93,8 @@ class Report:
         """Every table's rows with their raw values by the table's name: ``frames["comparisons"]``.
 
         ``table``: the cells that ended well, every metric of each. ``comparisons`` and ``costs``: pairs, where
-        something was compared. ``cell_costs``, ``other_scores``, ``compared_scores``, ``rules``, ``failed``: where
-        there are any.
+        something was compared. ``ranking``, ``cell_costs``, ``other_scores``, ``compared_scores``, ``rules``,
+        ``failed``: where there are any.
         """
         return {table.name: table.frame() for table in self._filed}
 
@@ -176,6 +178,9 @@ def make_report(
         others.append(costs_table(contrast_costs(done, _DEVICE_MAP), name="device_maps"))
     is_detailed = len(done) <= MOST_DETAILED
     figures, pairs = make_figures(done), pairs_behind(made)
+    if ranked := rankings(done, seed=seed, flips=resamples) if is_detailed else []:
+        others.insert(0, ranking_table(ranked, done))
+        figures.replace(compared_ranking_chart(ranked))
     return Report(
         title=title,
         period=_period(cells),

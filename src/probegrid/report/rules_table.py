@@ -82,7 +82,7 @@ def _rows(cell: RecordedCell, seed: int) -> Iterator[_Row]:
         language=language if language in LANGUAGES else None,
     )
     groups = cell.scores["group"].tolist()
-    others = {name: cell.other_values[name].to_numpy(dtype=np.float64) for name in cell.other_scores}
+    others = {name: cell.other_values[name].to_numpy(dtype=np.float64) for name in cell.whole_scores}
     metrics = {cell.value("probe"): "auroc"} | {name: f"{name}_auroc" for name in others}
     for rule, right in verdicts.items():
         found = evaluate_answers(

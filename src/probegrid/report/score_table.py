@@ -17,6 +17,10 @@ from probegrid.report.columns import shown
 from probegrid.report.tables import MISSING, Table, difference_text, p_text
 
 _SAME = "same order"
+MOST_IN_MATRIX = 12
+"""Scores that are each compared with each; more are compared with the probe's own and with `BASELINE` alone."""
+BASELINE = "gnll"
+"""The score that every other is compared with."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,11 @@ def compared_scores_table(cells: Sequence[RecordedCell], *, seed: int, flips: in
     with_others = [cell for cell in with_others if cell.record.cell in compared]
     if not with_others:
         return None
-    names = [*dict.fromkeys(name for cell in with_others for name in _names(cell))]
+    names = [
+        *dict.fromkeys(
+            name for cell in with_others for name in _names(cell) if _is_column(name, _names(cell))
+        )
+    ]
     columns = shown(cells)
     tests = sorted({len(found) for found in compared.values()})
     return Table(
@@ -78,9 +86,14 @@ def compared_scores_table(cells: Sequence[RecordedCell], *, seed: int, flips: in
 
 
 def _names(cell: RecordedCell) -> list[str]:
-    """The scores of a cell, its probe's own first."""
+    """The scores of a cell that all its examples have, its probe's own first."""
     own = cell.value("probe")
-    return [own, *(name for name in cell.other_scores if name != own)]
+    return [own, *(name for name in cell.whole_scores if name != own)]
+
+
+def _is_column(name: str, names: Sequence[str]) -> bool:
+    """Whether the others are compared with a score."""
+    return len(names) <= MOST_IN_MATRIX or name in (names[0], BASELINE)
 
 
 def _compared(cell: RecordedCell, *, seed: int, flips: int) -> dict[tuple[str, str], _Compared]:
@@ -94,6 +107,7 @@ def _compared(cell: RecordedCell, *, seed: int, flips: int) -> dict[tuple[str, s
             (labels, values[first]), (labels, values[second]), alone, seed=seed, flips=flips
         )
         for first, second in combinations(values, 2)
+        if _is_column(first, [*values]) or _is_column(second, [*values])
     }
     if any(math.isnan(one.value) for one in pairs.values()):
         return {}

@@ -1,4 +1,4 @@
-"""Contracts for one's own parts: what any probe, dataset or rule of correctness must hold to, as a test calls it.
+"""Contracts for one's own parts: what any probe, dataset, rule or judge must hold to, as a test calls it.
 
 >>> from probegrid.testing import check_rule
 >>> from probegrid.evaluation.rules import find_rule
@@ -8,7 +8,8 @@ Each raises an AssertionError that says what is not as it should be.
 """
 
 from probegrid.testing.datasets import check_dataset
+from probegrid.testing.judges import check_judge
 from probegrid.testing.probes import check_probe
 from probegrid.testing.rules import check_rule
 
-__all__ = ["check_dataset", "check_probe", "check_rule"]
+__all__ = ["check_dataset", "check_judge", "check_probe", "check_rule"]

@@ -132,7 +132,10 @@ def _check_ignores_test_rows(probe: TrainedProbe, features: Features) -> None:
     activations = features.activations.clone()
     activations[torch.from_numpy(test)] = -777.0
     texts = tuple("nothing" if hidden else text for text, hidden in zip(features.texts, test, strict=True))
-    other = replace(features, activations=activations, labels=features.labels ^ test, texts=texts)
+    entropies = None if features.entropies is None else np.where(test, 9.0, features.entropies)
+    other = replace(
+        features, activations=activations, labels=features.labels ^ test, texts=texts, entropies=entropies
+    )
     expected, found = probe.fit(features).score(features), probe.fit(other).score(features)
     assert np.array_equal(expected, found), "the test split matters in the fit"
 
@@ -173,4 +176,8 @@ def make_features(separation: float, *, n: int = 300, width: int = WIDTH, seed: 
     scales = torch.logspace(-0.5, 0.5, width)
     parts = np.array([TRAIN, TRAIN, TRAIN, VALIDATION, TEST])[np.arange(n) // 2 % 5]
     texts = tuple(f"thing {row % 17} is {row % 5}" for row in range(n))
-    return Features(activations * scales + 20 * scales, LAYERS, labels.numpy(), parts, texts)
+    sources = tuple("neg_things" if row % 3 else "things" for row in range(n))
+    entropies = (~labels).double().numpy()
+    return Features(
+        activations * scales + 20 * scales, LAYERS, labels.numpy(), parts, texts, sources, entropies
+    )

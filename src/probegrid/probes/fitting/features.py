@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from probegrid.errors import DataError
-from probegrid.evaluation.checks import BoolArray, IntArray
+from probegrid.evaluation.checks import BoolArray, FloatArray, IntArray
 from probegrid.evaluation.splits import TEST, TRAIN, UNUSED, VALIDATION, StrArray
 from probegrid.evaluation.subjects import normalized
 
@@ -25,6 +25,8 @@ class Features:
         labels: bool[n].
         parts: `str[n]`, the split of each example, as in `evaluation.splits.Fold`.
         texts: n strings: the statements, or each question with the answer given; empty where they do not matter.
+        sources: n strings: the list each statement was taken from; empty where they are not known.
+        entropies: float64[n], the semantic entropy of each question's samples; None where there are none.
 
     Raises:
         DataError: an activation is not finite.
@@ -36,6 +38,8 @@ class Features:
     labels: BoolArray
     parts: StrArray
     texts: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    entropies: FloatArray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.labels)
@@ -75,7 +79,7 @@ class Features:
         A text is its words without case, outer white space and final punctuation; without texts each example has its
         own. The texts of a split share out its labels, so that it keeps its counts as nearly as whole texts allow;
         those that an earlier split has too (training before validation before test) have their label from it, so that
-        nothing of the test split matters in a fit.
+        nothing of the test split matters in a fit. Entropies follow the labels.
 
         Args:
             seed: of the chance alone, at least 0.
@@ -92,7 +96,9 @@ class Features:
                 left = int(self.labels[rows].sum()) - int(label_of[type_of[rows & dealt[type_of]]].sum())
                 label_of[new] = _dealt(new, left, generator)
                 dealt[new] = True
-        return replace(self, labels=label_of[type_of])
+        shuffled = label_of[type_of]
+        entropies = None if self.entropies is None else (~shuffled).astype(np.float64)
+        return replace(self, labels=shuffled, entropies=entropies)
 
 
 def _dealt(type_of: IntArray, positives: int, generator: np.random.Generator) -> BoolArray:

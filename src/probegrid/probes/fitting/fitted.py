@@ -1,10 +1,11 @@
-"""A fitted probe: a direction a layer, on raw activations."""
+"""A fitted probe: one a layer, on raw activations; a direction, or whatever scores a vector."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -28,8 +29,69 @@ class TrainingHistory:
     val_loss: FloatArray
 
 
+class FittedByLayer(ABC):
+    """Scores raw activations by each of some layers; ``p(true) = sigmoid(scale * score)``.
+
+    Attributes:
+        layers: the l layers.
+        scales: float64[l], positive.
+        column: which of them is to be used, where the probe has chosen itself; None: by its AUROC on validation.
+    """
+
+    kind: ClassVar[str]
+    """What it is called where it is saved."""
+    threshold: ClassVar[float | None] = None  # chosen on validation
+    layers: tuple[int, ...]
+    scales: Tensor
+    column: int | None = None
+
+    @abstractmethod
+    def values(self, row: int, activations: Tensor) -> Tensor:
+        """Score activations float64[n, d] by the layer of this row: float64[n], on their device."""
+
+    @abstractmethod
+    def to_tensors(self, layer: int) -> dict[str, Tensor]:
+        """What one that scores this layer is made of, besides its scale."""
+
+    @classmethod
+    @abstractmethod
+    def of_tensors(cls, layers: tuple[int, ...], scales: Tensor, tensors: Mapping[str, Tensor]) -> Self:
+        """What `to_tensors` returned, as a probe again.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+
+    def score(self, features: Features) -> FloatArray:
+        """Score the n examples by every layer: float64[n, l]."""
+        return self.scores(features.activations)
+
+    def scores(self, activations: Tensor) -> FloatArray:
+        """Score raw activations float[n, l, d]: float64[n, l], larger where true is more likely.
+
+        Computed in float64, so that a score does not depend on the examples it is computed with.
+        """
+        columns = (self.scores_at(layer, activations[:, row]) for row, layer in enumerate(self.layers))
+        return np.stack(list(columns), axis=1)
+
+    def scores_at(self, layer: int, activations: Tensor) -> FloatArray:
+        """Score raw activations float[n, d] of one of the layers: float64[n]."""
+        found: FloatArray = self.values(self.layers.index(layer), activations.double()).cpu().numpy()
+        return found
+
+    def probabilities(self, scores: FloatArray) -> FloatArray:
+        """Probability of true for scores float64[n, l]: float64[n, l]."""
+        probabilities: FloatArray = expit(scores * self.scales.numpy())
+        return probabilities
+
+    def probabilities_at(self, layer: int, scores: FloatArray) -> FloatArray:
+        """Probability of true for scores float64[n] of one of the layers: float64[n]."""
+        probabilities: FloatArray = expit(scores * self.scales[self.layers.index(layer)].item())
+        return probabilities
+
+
 @dataclass(frozen=True)
-class FittedProbe:
+class FittedProbe(FittedByLayer):
     """A linear probe of every layer: ``score = x @ direction + bias``, ``p(true) = sigmoid(scale * score)``.
 
     Attributes:
@@ -41,13 +103,14 @@ class FittedProbe:
         history: of a training by gradient descent; `None` where there was none.
     """
 
-    threshold: ClassVar[float | None] = None  # chosen on validation
+    kind: ClassVar[str] = "linear"
     layers: tuple[int, ...]
     directions: Tensor
     biases: Tensor
     scales: Tensor
     penalties: tuple[float | None, ...]
     history: TrainingHistory | None = None
+    column: int | None = None
 
     @classmethod
     def of_weights(
@@ -73,30 +136,18 @@ class FittedProbe:
         chosen = tuple(penalties) if penalties is not None else (None,) * len(layers)
         return cls(layers, directions, (biases / scales).cpu(), scales.cpu(), chosen, history)
 
-    def score(self, features: Features) -> FloatArray:
-        """Score the n examples by every layer: float64[n, l]."""
-        return self.scores(features.activations)
-
-    def scores(self, activations: Tensor) -> FloatArray:
-        """Score raw activations float[n, l, d]: float64[n, l], larger where true is more likely.
-
-        Computed in float64, so that a score does not depend on the examples it is computed with.
-        """
-        columns = (self.scores_at(layer, activations[:, row]) for row, layer in enumerate(self.layers))
-        return np.stack(list(columns), axis=1)
-
-    def scores_at(self, layer: int, activations: Tensor) -> FloatArray:
-        """Score raw activations float[n, d] of one of the layers: float64[n]."""
-        row = self.layers.index(layer)
+    def values(self, row: int, activations: Tensor) -> Tensor:
+        """As `FittedByLayer`."""
         direction = self.directions[row].to(activations.device, torch.float64)
-        return (activations.double() @ direction).cpu().add(self.biases[row]).numpy()
+        return activations @ direction + self.biases[row].to(activations.device)
 
-    def probabilities(self, scores: FloatArray) -> FloatArray:
-        """Probability of true for scores float64[n, l]: float64[n, l]."""
-        probabilities: FloatArray = expit(scores * self.scales.numpy())
-        return probabilities
+    def to_tensors(self, layer: int) -> dict[str, Tensor]:
+        """Those of all layers: ``weights`` float32[layers, d] (unit norm), ``bias`` float64[layers]."""
+        return {"weights": self.directions.contiguous(), "bias": self.biases.contiguous()}
 
-    def probabilities_at(self, layer: int, scores: FloatArray) -> FloatArray:
-        """Probability of true for scores float64[n] of one of the layers: float64[n]."""
-        probabilities: FloatArray = expit(scores * self.scales[self.layers.index(layer)].item())
-        return probabilities
+    @classmethod
+    def of_tensors(
+        cls, layers: tuple[int, ...], scales: Tensor, tensors: Mapping[str, Tensor]
+    ) -> FittedProbe:
+        """As `FittedByLayer`; the penalties are not known."""
+        return cls(layers, tensors["weights"], tensors["bias"], scales, (None,) * len(layers))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probegrid.probes.clustering import Pair, equal, mutual_entailment
+from probegrid.judges.clustering import Pair, equal, mutual_entailment
 
 WORDS = "abcdef"
 RELATIONS = st.sets(st.tuples(st.sampled_from(WORDS), st.sampled_from(WORDS)))

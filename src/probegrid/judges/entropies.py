@@ -49,3 +49,44 @@ def _entropy(weights: Iterable[float]) -> float:
     positive = [weight for weight in weights if weight > 0]
     total = math.fsum(positive)
     return abs(math.fsum(weight / total * math.log(total / weight) for weight in positive))
+
+
+def polygraph_semantic_entropy(logprobs: Sequence[float], clusters: Sequence[int]) -> float:
+    """``-1/m sum_i L_c(i)`` with ``L_c`` the logarithm of the summed likelihoods of cluster c, not normalized.
+
+    LM-Polygraph's ``SemanticEntropy``, for parity: repeats are added up, so that it can be negative.
+
+    Args:
+        logprobs: ``l_i`` of the m samples.
+        clusters: number of each sample's cluster.
+    """
+    masses = _log_masses(logprobs, clusters)
+    return -math.fsum(masses[cluster] for cluster in clusters) / len(clusters)
+
+
+def kuhn_semantic_entropy(mean_logprobs: Sequence[float], clusters: Sequence[int]) -> float:
+    """``-1/K sum_c L_c`` over the K clusters, of mean log-probabilities; Kuhn et al. 2023 without their shift of 5.
+
+    Args:
+        mean_logprobs: ``a_i`` of the m samples.
+        clusters: number of each sample's cluster.
+    """
+    masses = _log_masses(mean_logprobs, clusters)
+    return -math.fsum(masses.values()) / len(masses)
+
+
+def semantic_negentropy(clusters: Sequence[int]) -> float:
+    """``1 - H / log n`` of the shares of n answers in each cluster, in [0, 1]: uqlm's, the judged answer among them."""
+    return 1 - discrete_semantic_entropy(clusters) / math.log(len(clusters))
+
+
+def _log_masses(logprobs: Sequence[float], clusters: Sequence[int]) -> dict[int, float]:
+    """Logarithm of the summed exponentials in each cluster."""
+    members: defaultdict[int, list[float]] = defaultdict(list)
+    for cluster, logprob in zip(clusters, logprobs, strict=True):
+        members[cluster].append(logprob)
+    highest = {cluster: max(found) for cluster, found in members.items()}
+    return {
+        cluster: highest[cluster] + math.log(math.fsum(math.exp(each - highest[cluster]) for each in found))
+        for cluster, found in members.items()
+    }

@@ -6,6 +6,12 @@ Knows texts and an equivalence that is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from probegrid.evaluation.rules import find_rule
+
+if TYPE_CHECKING:
+    from probegrid.data.example import QuestionSet
 
 Pair = tuple[str, str]
 Entails = Callable[[Sequence[Pair]], Sequence[bool]]
@@ -51,6 +57,26 @@ def mutual_entailment(samples: Sequence[Sequence[str]], entails: Entails) -> lis
         ]
         number += 1
     return [[placed[text] for text in texts] for texts, placed in zip(samples, cluster_of, strict=True)]
+
+
+def clusters_of(
+    data: QuestionSet, samples: Sequence[Sequence[str]], entails: Entails | None
+) -> list[list[int]]:
+    """Cluster of each sample of each question.
+
+    Args:
+        data: the questions, and the rule that normalizes their answers.
+        samples: texts of each question's samples.
+        entails: answers many pairs at once, each text behind its question; None: equal texts mean the same.
+    """
+    if entails is None:
+        rule = find_rule(data.rule, **data.rule_settings)
+        return [equal([rule.normalize(text) for text in found]) for found in samples]
+    stated = [
+        [f"{question.text} {text}" for text in found]
+        for question, found in zip(data.questions, samples, strict=True)
+    ]
+    return mutual_entailment(stated, entails)
 
 
 def _forward(first: str, text: str) -> Pair:

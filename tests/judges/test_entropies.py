@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 from scipy.stats import entropy
 
-from probegrid.probes.entropies import discrete_semantic_entropy, monte_carlo_entropy, semantic_entropy
+from probegrid.judges.entropies import discrete_semantic_entropy, monte_carlo_entropy, semantic_entropy
 
 LOGPROBS = st.floats(-200, 0)
 SAMPLES = st.lists(st.tuples(LOGPROBS, st.integers(0, 3)), min_size=1, max_size=12)

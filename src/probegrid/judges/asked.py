@@ -1,0 +1,68 @@
+"""Judges of what the model says when it is asked about its own answer.
+
+Knows log-probabilities of the choices it was given, and how a stated probability is read.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from probegrid.judges.evidence import Evidence
+from probegrid.judges.registry import Rises, judge
+
+P_TRUE, P_TRUE_ZERO, VERBALIZED = "p_true", "p_true_zero", "verbalized"
+"""The prompts, by name: with worked examples and samples, the bare one, and the one that wants a number."""
+_NUMBER = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>%|/\s*(?P<of>\d+(?:\.\d+)?))?")
+
+
+@judge(rises=Rises.confidence, asks=P_TRUE)
+def p_true(evidence: Evidence) -> float:
+    """The probability the model gives to its answer being true, among true and false.
+
+    Kadavath et al. 2022 (arXiv 2207.05221): ``p(A) / (p(A) + p(B))``.
+    """
+    return share_of_first(*evidence.asked[P_TRUE])
+
+
+@judge(rises=Rises.confidence, asks=P_TRUE)
+def log_p_true(evidence: Evidence) -> float:
+    """The log-probability of ' A' (True) after the question whether the answer is true, as in the original."""
+    return evidence.asked[P_TRUE][0]
+
+
+@judge(rises=Rises.confidence, asks=P_TRUE_ZERO)
+def p_true_zero(evidence: Evidence) -> float:
+    """The same probability without samples and without worked examples."""
+    return share_of_first(*evidence.asked[P_TRUE_ZERO])
+
+
+def share_of_first(true: float, false: float) -> float:
+    """``p(A) / (p(A) + p(B))`` from their log-probabilities."""
+    return 1 / (1 + math.exp(false - true))
+
+
+@judge(rises=Rises.confidence, asks=VERBALIZED)
+def verbalized(evidence: Evidence) -> float:
+    """The probability that the model states in words for its own answer.
+
+    Tian et al. 2023 (arXiv 2305.14975), in a second turn; not a number where it states none.
+    """
+    return stated_probability(evidence.said[VERBALIZED])
+
+
+def stated_probability(reply: str) -> float:
+    """Read a probability: ``0.9``, ``.9``, ``90%``, ``90/100``, ``1``; the last one where there are several.
+
+    Returns:
+        In [0, 1]; not a number where none is stated. A number above 1 without a unit is a percentage, clipped to 1.
+    """
+    found = list(_NUMBER.finditer(reply))
+    if not found:
+        return math.nan
+    value = float(found[-1]["number"])
+    if (of := found[-1]["of"]) is not None:
+        value = value / float(of) if float(of) else math.nan
+    elif found[-1]["unit"] == "%" or value > 1:
+        value /= 100
+    return min(value, 1.0) if not math.isnan(value) else value
