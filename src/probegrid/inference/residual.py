@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,15 +38,29 @@ Pick = Callable[[int, Tensor], None]
 """Called with each layer and its hidden states [B, T, d], in the order of the layers."""
 
 
+class Rows(StrEnum):
+    """How the rows of a batch are read together; the value is its name for people."""
+
+    packed = "packed rows"
+    padded = "padded batches"
+    alone = "one by one"
+
+
+def ways(model: PreTrainedModel) -> list[Rows]:
+    """How rows may be read together, the fastest first."""
+    return [*([Rows.packed] if can_be_packed(model) else []), Rows.padded, Rows.alone]
+
+
 class ResidualReader:
     """Reads some layers of a decoder."""
 
-    def __init__(self, model: PreTrainedModel, layers: Sequence[int]) -> None:
+    def __init__(self, model: PreTrainedModel, layers: Sequence[int], rows: Rows | None = None) -> None:
         """Find the layers.
 
         Args:
             model: a causal model, or its bare decoder; whole, or truncated behind ``max(layers)`` or later.
             layers: layers to read, each once.
+            rows: how the rows of a batch are read together; None: the fastest way that nothing is known against.
 
         Raises:
             ConfigError: the model has fewer blocks.
@@ -61,6 +76,7 @@ class ResidualReader:
             )
         fuse(model)
         self._causal = model
+        self._rows = rows or ways(model)[0]
 
     def read(
         self,
@@ -78,7 +94,10 @@ class ResidualReader:
         Returns:
             For each layer [n, d] on the CPU, row by row and span by span.
         """
-        packed = can_be_packed(self._causal)
+        if self._rows is Rows.alone and len(token_ids) > 1:
+            each = [self.read([row], [of_row], dtype) for row, of_row in zip(token_ids, spans, strict=True)]
+            return {layer: torch.cat([found[layer] for found in each]) for layer in self.layers}
+        packed = self._rows is Rows.packed
         batch = packed_batch(self._causal, token_ids) if packed else _padded_batch(self._causal, token_ids)
         picked: dict[int, Tensor] = {}
         selection = _Selection(spans, [len(row) for row in token_ids] if packed else None, dtype)

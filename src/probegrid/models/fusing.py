@@ -33,10 +33,15 @@ def fuse(model: PreTrainedModel) -> bool:
         Whether it does now.
     """
     if getattr(model, _FUSED, None) is None:
-        on_gpus = all(execution_device(block).type == "cuda" for block in decoder_blocks(model))
-        setattr(model, _FUSED, on_gpus and _fuse(model))
+        setattr(model, _FUSED, may_fuse(model) and _fuse(model))
     fused: bool = getattr(model, _FUSED)
     return fused
+
+
+def may_fuse(model: PreTrainedModel) -> bool:
+    """Whether `fuse` would change the model now: it was not asked before, and all of the model is on GPUs."""
+    asked = getattr(model, _FUSED, None) is not None
+    return not asked and all(execution_device(block).type == "cuda" for block in decoder_blocks(model))
 
 
 def _fuse(model: PreTrainedModel) -> bool:
