@@ -20,7 +20,7 @@ from probegrid.inference.padded import PaddedDecoder
 from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
 from probegrid.inference.stopping import StopRule
 from probegrid.inference.trial import Outcome, Report, Trial, tried
-from probegrid.models.blocks import decoder_blocks, execution_device
+from probegrid.models.blocks import computing_devices
 from probegrid.models.fusing import fuse, may_fuse
 from probegrid.models.kv_budget import KVBudget
 from probegrid.planning.workload import PASS_TOKENS, QUESTIONS, ROWS
@@ -70,7 +70,7 @@ class Engine:
         self._sampling = Sampling(
             decoding.num_generations if decoding.do_sample else 0, decoding.temperature, decoding.seed
         )
-        device_type, limits = execution_device(decoder_blocks(model)[0]).type, loaded.limits
+        device_type, limits = computing_devices(model)[0].type, loaded.limits
         pass_tokens = limits.pass_tokens if limits else PASS_TOKENS[device_type]
         trial = Trial(model, prefix, suffixes, StopRule(tokenizer, (), ()))
         self._decoder, self.report = self._choose(_ways(model, prefix, pass_tokens, trial), trial)

@@ -83,7 +83,10 @@ class OneByOneDecoder:
         ids = torch.tensor([list(token_ids)], device=embedding_device(self.model))
         with torch.inference_mode(), fast_linear(self.model):
             output = self.model(
-                input_ids=ids, **cache, use_cache=self._cached, **keeping(self.model, 1)
+                input_ids=ids,
+                **(cache or {"attention_mask": torch.ones_like(ids)}),
+                use_cache=self._cached,
+                **keeping(self.model, 1),
             )
         made = {}
         if self._cached:

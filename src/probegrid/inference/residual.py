@@ -100,7 +100,8 @@ class ResidualReader:
         packed = self._rows is Rows.packed
         batch = packed_batch(self._causal, token_ids) if packed else _padded_batch(self._causal, token_ids)
         picked: dict[int, Tensor] = {}
-        selection = _Selection(spans, [len(row) for row in token_ids] if packed else None, dtype)
+        lengths = [len(row) for row in token_ids] if packed else None
+        selection = _Selection(spans, lengths, dtype, batch.tensors["input_ids"].shape)
 
         def pick(layer: int, hidden: Tensor) -> None:
             picked[layer] = selection(hidden)
@@ -151,7 +152,7 @@ class _Selection:
     """Picks the spans of a batch out of hidden states, on their own device."""
 
     def __init__(
-        self, spans: Sequence[Sequence[Span]], packed: Sequence[int] | None, dtype: torch.dtype
+        self, spans: Sequence[Sequence[Span]], packed: Sequence[int] | None, dtype: torch.dtype, shape: torch.Size
     ) -> None:
         """Begin.
 
@@ -159,6 +160,7 @@ class _Selection:
             spans: of each row.
             packed: tokens of each row where all of them are one sequence; None: each row is one.
             dtype: of the result.
+            shape: [B, T] of the batch.
         """
         begins = None if packed is None else list(itertools.accumulate(packed, initial=0))
         cells = [
@@ -169,10 +171,12 @@ class _Selection:
         ]
         self._cells = torch.tensor(cells).T
         self._lengths = torch.tensor([end - start for of_row in spans for start, end in of_row])
-        self._dtype = dtype
+        self._dtype, self._shape = dtype, shape
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """From [B, T, d] to [n, d]."""
+        """From [B, T, d] to [n, d]; several streams a token, side by side or one behind the other, are one wide one."""
+        if hidden.dim() == 4:
+            hidden = (hidden if hidden.shape[:2] == self._shape else hidden.permute(1, 2, 0, 3)).flatten(2)
         rows, tokens = to_device(self._cells, hidden.device)
         chosen = hidden[rows, tokens]
         if len(self._lengths) < len(rows):

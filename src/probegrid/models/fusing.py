@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from probegrid.models.blocks import decoder_blocks, execution_device
+from probegrid.models.blocks import computing_devices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,7 +41,7 @@ def fuse(model: PreTrainedModel) -> bool:
 def may_fuse(model: PreTrainedModel) -> bool:
     """Whether `fuse` would change the model now: it was not asked before, and all of the model is on GPUs."""
     asked = getattr(model, _FUSED, None) is not None
-    return not asked and all(execution_device(block).type == "cuda" for block in decoder_blocks(model))
+    return not asked and all(device.type == "cuda" for device in computing_devices(model))
 
 
 def _fuse(model: PreTrainedModel) -> bool:
