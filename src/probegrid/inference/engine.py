@@ -90,30 +90,43 @@ class Engine:
             RunError: none does.
         """
         passed_over: dict[str, str] = {}
+        known = trial.known()
         for name, make in ways.items():
+            if known is not None and name in known.passed_over:
+                passed_over[name] = known.passed_over[name]
+                continue
             made: list[Decoder] = []
-
-            def attempt(make: Callable[[], Decoder | str] = make, made: list[Decoder] = made) -> Outcome | str | None:
-                decoder = make()
-                if isinstance(decoder, str):
-                    return decoder
-                made.append(decoder)
-                steps = self._decoding.max_new_tokens
-                return trial.of(decoder, steps=steps, sampling=self._sampling) if trial.suffixes else None
-
-            found = tried(attempt)
+            found = tried(lambda make=make, made=made: self._try(make, made, trial, known))  # type: ignore[misc]
+            if isinstance(found, Report):
+                return made[0], found
             if made and found is None:
+                made[0].reset()
                 return made[0], Report(name, passed_over=passed_over)
             if isinstance(found, Outcome) and found.agrees:
-                tried_on = len(trial.suffixes)
-                return made[0], Report(
-                    name, tried_on, found.distance, found.allowed, passed_over=passed_over
+                report = Report(
+                    name, len(trial.suffixes), found.distance, found.allowed, passed_over=passed_over
                 )
+                trial.remember(report)
+                return made[0], report
             passed_over[name] = found.why_not() if isinstance(found, Outcome) else str(found)
         raise RunError(
             "the model's log-probabilities change with the tokens that follow: it is no causal language model, or its code "
             f"does not work here ({'; '.join(f'{name}: {why}' for name, why in passed_over.items())})."
         )
+
+    def _try(
+        self, make: Callable[[], Decoder | str], made: list[Decoder], trial: Trial, known: Report | None
+    ) -> Outcome | Report | str | None:
+        """What comes of a way: what is known of it, the outcome of a trial, or why there is none."""
+        decoder = make()
+        if isinstance(decoder, str):
+            return decoder
+        made.append(decoder)
+        if known is not None:
+            return known
+        if not trial.suffixes:
+            return None
+        return trial.of(decoder, steps=self._decoding.max_new_tokens, sampling=self._sampling)
 
     def take_setup_seconds(self) -> float:
         """Seconds that reading the prefix took; 0 when asked again."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ from probegrid.models.load import embedding_device
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+T = TypeVar("T")
+
 STEPS = 6
 """Tokens that are generated behind each prompt: enough that steps are recorded, where they can be."""
 PROMPTS = 2
@@ -34,6 +36,7 @@ ROUNDING = {torch.float32: 5e-5, torch.float16: 0.02, torch.bfloat16: 0.06}
 """Nats that are rounding in each type whatever the model."""
 _TIMES = 8
 """A decoder's distance from the plain pass may be so many times that of the plain pass from itself, computed otherwise."""
+_TRIED = "_probegrid_tried"
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 """What a model's code raises where a decoder calls it as it was not meant to be."""
 
@@ -116,6 +119,19 @@ class Trial:
         self.suffixes = [list(suffixes[index]) for index in chosen]
         self._model, self._prefix, self._rule = model, list(prefix), rule
         self._first: list[Tensor] | None = None
+
+    @property
+    def _longest(self) -> int:
+        return len(self._prefix) + max(map(len, self.suffixes), default=0)
+
+    def known(self) -> Report | None:
+        """What a trial of the same model said, with prompts as long as these: an earlier reading's, or None."""
+        longest, report = getattr(self._model, _TRIED, (0, None))
+        return report if self._longest <= longest else None
+
+    def remember(self, report: Report) -> None:
+        """Keep what was found with the model, as long as it is in memory."""
+        setattr(self._model, _TRIED, (self._longest, report))
 
     def look_before_fusing(self) -> None:
         """Keep what the model's own code gives behind each prompt, before kernels of others take its place."""
@@ -215,7 +231,7 @@ def _distance(plain: Tensor, generation: Generation, *, greedy: bool) -> float:
     return math.inf if math.isnan(distance) else distance
 
 
-def tried(attempt: Callable[[], Outcome | None]) -> Outcome | str | None:
+def tried(attempt: Callable[[], T]) -> T | str | None:
     """What came of a trial; the reason where the model's code cannot be called that way; None where memory ran out."""
     try:
         return or_none_if_out_of_memory(attempt)
