@@ -90,7 +90,8 @@ class Engine:
             RunError: none does.
         """
         passed_over: dict[str, str] = {}
-        known = trial.known()
+        asked = (self._decoding.max_new_tokens, self._sampling)
+        known = trial.known(*asked)
         for name, make in ways.items():
             if known is not None and name in known.passed_over:
                 passed_over[name] = known.passed_over[name]
@@ -106,7 +107,7 @@ class Engine:
                 report = Report(
                     name, len(trial.suffixes), found.distance, found.allowed, passed_over=passed_over
                 )
-                trial.remember(report)
+                trial.remember(report, *asked)
                 return made[0], report
             passed_over[name] = found.why_not() if isinstance(found, Outcome) else str(found)
         raise RunError(

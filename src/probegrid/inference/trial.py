@@ -124,14 +124,15 @@ class Trial:
     def _longest(self) -> int:
         return len(self._prefix) + max(map(len, self.suffixes), default=0)
 
-    def known(self) -> Report | None:
-        """What a trial of the same model said, with prompts as long as these: an earlier reading's, or None."""
-        longest, report = getattr(self._model, _TRIED, (0, None))
-        return report if self._longest <= longest else None
+    def known(self, steps: int, sampling: Sampling) -> Report | None:
+        """What a trial of the same model said, of prompts as long as these and as many steps; None where none did."""
+        done, report = getattr(self._model, _TRIED, ((), None))
+        wanted = (self._longest, min(STEPS, steps), min(1, sampling.count))
+        return report if done and all(one <= other for one, other in zip(wanted, done, strict=True)) else None
 
-    def remember(self, report: Report) -> None:
+    def remember(self, report: Report, steps: int, sampling: Sampling) -> None:
         """Keep what was found with the model, as long as it is in memory."""
-        setattr(self._model, _TRIED, (self._longest, report))
+        setattr(self._model, _TRIED, ((self._longest, min(STEPS, steps), min(1, sampling.count)), report))
 
     def look_before_fusing(self) -> None:
         """Keep what the model's own code gives behind each prompt, before kernels of others take its place."""
