@@ -115,7 +115,10 @@ def test_activations_are_the_hidden_states_of_the_full_model(family: str) -> Non
     found = ResidualReader(ours, layers, way).read(rows, spans, torch.float32)
     wanted: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for row, of_row in zip(rows, spans, strict=True):
-        states = [one_wide(state) for state in forward(stock.base_model, row, output_hidden_states=True).hidden_states]
+        states = [
+            one_wide(state)
+            for state in forward(stock.base_model, row, output_hidden_states=True).hidden_states
+        ]
         for layer in layers:
             place = layer - 1 if family in AFTER_EACH_BLOCK else layer
             wanted[layer] += [states[place][start:end].mean(0) for start, end in of_row]

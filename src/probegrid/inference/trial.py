@@ -37,7 +37,16 @@ ROUNDING = {torch.float32: 5e-5, torch.float16: 0.02, torch.bfloat16: 0.06}
 _TIMES = 8
 """A decoder's distance from the plain pass may be so many times that of the plain pass from itself, computed otherwise."""
 _TRIED = "_probegrid_tried"
-FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What a model's code raises where a decoder calls it as it was not meant to be."""
 
 
@@ -149,7 +158,12 @@ class Trial:
         sampling = Sampling(min(1, sampling.count), sampling.temperature, sampling.seed)
         keys = [f"trial {index}" for index in range(len(self.suffixes))]
         found = generate(
-            decoder, self.suffixes, keys, self._rule, max_new_tokens=max(1, min(STEPS, steps)), sampling=sampling
+            decoder,
+            self.suffixes,
+            keys,
+            self._rule,
+            max_new_tokens=max(1, min(STEPS, steps)),
+            sampling=sampling,
         )
         decoder.reset()
         return or_none_if_out_of_memory(lambda: self._compare(found))
@@ -164,14 +178,20 @@ class Trial:
                 for sample, generation in enumerate(each)
             ]
             plain = [self._logprobs(place, generation) for place, _, generation in rows]
-            if not all(bool(each.isfinite().any(-1).all()) and not bool(each.isnan().any()) for each in plain):
-                return Outcome(0.0, math.inf)  # the model's own pass overflows, which the reading itself refuses
+            if not all(
+                bool(each.isfinite().any(-1).all()) and not bool(each.isnan().any()) for each in plain
+            ):
+                return Outcome(
+                    0.0, math.inf
+                )  # the model's own pass overflows, which the reading itself refuses
             distance = max(
                 _distance(each, generation, greedy=greedy)
                 for each, (_, greedy, generation) in zip(plain, rows, strict=True)
             )
             if self._first is not None:
-                distance = max(distance, *(self._from_first(place, generation) for place, _, generation in rows))
+                distance = max(
+                    distance, *(self._from_first(place, generation) for place, _, generation in rows)
+                )
             allowed = ROUNDING[self._model.dtype]
             if allowed < distance < math.inf:
                 allowed = max(allowed, _TIMES * self._own_distance(rows, plain))
