@@ -25,10 +25,10 @@ from probegrid.schema import DecodingConfig
 torch.set_num_threads(1)
 
 SHARED = (
-    "cohere2", "deepseek_v2", "deepseek_v3", "falcon_h1", "gemma", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text",
-    "glm4", "glm4_moe", "gpt2", "gpt_neox", "gpt_oss", "granite", "granitemoehybrid", "kimi_linear", "lfm2", "llama",
-    "mistral", "mixtral", "nemotron_h", "olmo2", "olmo3", "opt", "phi", "phi3", "qwen2", "qwen3", "qwen3_5_text",
-    "qwen3_moe", "qwen3_next", "smollm3", "stablelm", "starcoder2",
+    "cohere2", "deepseek_v2", "deepseek_v3", "falcon_h1", "gemma", "gemma2", "gemma3_text", "gemma3n_text",
+    "gemma4_text", "glm4", "glm4_moe", "gpt2", "gpt_neox", "gpt_oss", "granite", "granitemoehybrid", "kimi_linear",
+    "lfm2", "llama", "mistral", "mixtral", "nemotron_h", "olmo2", "olmo3", "opt", "phi", "phi3", "qwen2", "qwen3",
+    "qwen3_5_text", "qwen3_moe", "qwen3_next", "smollm3", "stablelm", "starcoder2",
 )  # fmt: skip
 """Families that people run, which must share the prefix: no slower way will do."""
 AFTER_EACH_BLOCK = {"falcon_mamba", "mamba", "mamba2", "rwkv"}

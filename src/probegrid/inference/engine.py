@@ -19,7 +19,7 @@ from probegrid.inference.overflow import refuse_overflow
 from probegrid.inference.padded import PaddedDecoder
 from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
 from probegrid.inference.stopping import StopRule
-from probegrid.inference.trial import Outcome, Report, Trial, tried
+from probegrid.inference.trial import CAUSAL, Outcome, Report, Trial, tried
 from probegrid.models.blocks import computing_devices
 from probegrid.models.fusing import fuse, may_fuse
 from probegrid.models.kv_budget import KVBudget
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 FEWEST_PASS_TOKENS = 256
 """Shortest passes that are tried where memory is short."""
+
+
+_PLAINEST = "one by one without a cache"
 
 
 class Engine:
@@ -105,6 +108,10 @@ class Engine:
             if made and found is None:
                 made[0].reset()
                 return made[0], Report(name, passed_over=passed_over)
+            if isinstance(found, Outcome) and name == _PLAINEST:
+                found = Outcome(
+                    found.distance, max(found.allowed, CAUSAL)
+                )  # the plain pass itself, row by row
             if isinstance(found, Outcome) and found.agrees:
                 report = Report(
                     name, len(trial.suffixes), found.distance, found.allowed, passed_over=passed_over
@@ -113,8 +120,8 @@ class Engine:
                 return made[0], report
             passed_over[name] = found.why_not() if isinstance(found, Outcome) else str(found)
         raise RunError(
-            "the model's log-probabilities change with the tokens that follow: it is no causal language model, or its code "
-            f"does not work here ({'; '.join(f'{name}: {why}' for name, why in passed_over.items())})."
+            "the model's log-probabilities change with the tokens that follow: it is no causal language model, or its "
+            f"code does not work here ({'; '.join(f'{name}: {why}' for name, why in passed_over.items())})."
         )
 
     def _try(
@@ -228,7 +235,7 @@ def _ways(
         "shared prefix": shared,
         "padded batches": lambda: PaddedDecoder(model, prefix),
         "one by one": lambda: OneByOneDecoder(model, prefix, cached=True),
-        "one by one without a cache": lambda: OneByOneDecoder(model, prefix, cached=False),
+        _PLAINEST: lambda: OneByOneDecoder(model, prefix, cached=False),
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -37,23 +38,22 @@ _WRAPPED = "_probegrid_mixes"
 
 def mixers(model: PreTrainedModel) -> list[nn.Module]:
     """The layers of a model that carry states and do nothing else between tokens."""
-    return [module for module in model.modules() if hasattr(module, "layer_idx") and _carries(type(module))]
+    return [module for module in model.modules() if hasattr(module, "layer_idx") and _is_mixer(module)]
+
+
+def asks_for_attention(module: nn.Module) -> bool:
+    """Whether a module asks transformers' table for the attention function to use."""
+    return _ATTENDS in _code(type(module))
+
+
+def _is_mixer(module: nn.Module) -> bool:
+    code = _code(type(module))
+    carries = any(call in code for call in _CALLS) and _ATTENDS not in code
+    return carries and _cache_name(type(module)) is not None
 
 
 @cache
-def _carries(kind: type[nn.Module]) -> bool:
-    code = _code(kind)
-    return any(call in code for call in _CALLS) and _ATTENDS not in code and _cache_name(kind) is not None
-
-
-@cache
-def asks_for_attention(kind: type[nn.Module]) -> bool:
-    """Whether modules of a class ask transformers' table for the attention function to use."""
-    return _ATTENDS in _code(kind)
-
-
-@cache
-def _code(kind: type[nn.Module]) -> str:
+def _code(kind: Any) -> str:
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):
@@ -70,8 +70,10 @@ def wrap(module: nn.Module, mixing: Callable[[], Any]) -> None:
     if getattr(module, _WRAPPED, False):
         return
     setattr(module, _WRAPPED, True)
+    cached = _cache_name(type(module))
+    assert cached is not None
     first = next(name for name in inspect.signature(type(module).forward).parameters if name != "self")
-    module.forward = partial(_forward, module, module.forward, first, _cache_name(type(module)), mixing)
+    module.forward = partial(_forward, module, module.forward, first, cached, mixing)
 
 
 def _forward(
@@ -123,7 +125,7 @@ class MixerStates:
         """Read new rows: hidden states [1, N, d] of the layout's tokens."""
         starts = layout.row_starts.tolist()
         of_length: dict[int, list[int]] = {}
-        for row, (start, end) in enumerate(zip(starts, starts[1:], strict=False)):
+        for row, (start, end) in enumerate(itertools.pairwise(starts)):
             of_length.setdefault(end - start, []).append(row)
         found: Tensor | None = None
         for length, rows in of_length.items():

@@ -54,7 +54,7 @@ def attending(attends: Attends | None) -> Iterator[None]:
 
 
 def mixing() -> Any:
-    """Who is asked how rows lie in a pass, by layers that carry states; None: nobody, they lie as the layer has them."""
+    """Who is asked how rows lie in a pass, by layers that carry states; None: nobody, each is a row of its batch."""
     return _ATTENDS.get(None)
 
 
@@ -72,7 +72,7 @@ def obstacle(model: PreTrainedModel) -> str | None:
     """Why rows cannot be packed for this model, or None if nothing is known against it."""
     if (
         getattr(model, "_supports_attention_backend", False)
-        or any(asks_for_attention(type(module)) for module in model.modules())
+        or any(asks_for_attention(module) for module in model.modules())
         or mixers(model)
     ):
         return None

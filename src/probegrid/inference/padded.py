@@ -57,7 +57,7 @@ class PaddedDecoder:
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row named several times is copied."""
         chosen = torch.tensor(rows)
-        self._cache.reorder_cache(chosen)
+        self._cache.reorder_cache(chosen)  # type: ignore[arg-type]  # int64, as it asks
         self._mask = self._mask[chosen]
         self._positions = [self._positions[row] for row in rows]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,7 +46,7 @@ def rows_that_agree(
         if rows is Rows.alone or not chosen:
             return Report(rows.value, unit=_UNIT, passed_over=passed_over), rows
         try:
-            distance = or_none_if_out_of_memory(lambda rows=rows: _distance(model, layers, rows, chosen))  # type: ignore[misc]
+            distance = or_none_if_out_of_memory(partial(_distance, model, layers, rows, chosen))
         except FAILURES as error:
             passed_over[rows.value] = f"{type(error).__name__} in its code: {str(error).strip()[:120]}"
             continue
@@ -63,7 +64,7 @@ def rows_that_agree(
 def _distance(
     model: PreTrainedModel, layers: Sequence[int], rows: Rows, passages: Sequence[Passage]
 ) -> float:
-    """The largest, over layers and passages, of the mean over vectors of their difference, as a part of their length."""
+    """The largest, over layers and passages, of the mean over vectors of how far they are apart."""
     token_ids, spans = zip(*passages, strict=True)
     together = ResidualReader(model, layers, rows).read(token_ids, spans, torch.float32)
     alone = ResidualReader(model, layers, Rows.alone)
@@ -80,6 +81,7 @@ def _distance(
 
 
 def _apart(found: Tensor, wanted: Tensor) -> float:
+    """Mean over vectors [n, d] of the length of their difference, as a part of their own."""
     lengths = wanted.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
     apart = float(((found - wanted).norm(dim=-1) / lengths).mean())
     return (

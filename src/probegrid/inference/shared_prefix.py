@@ -2,8 +2,8 @@
 
 The tokens of all rows are packed into one sequence, so that no arithmetic is spent on padding. The answers to a
 question share the question's keys and values too. Attention is over up to three parts (``attention.py``), registered
-through transformers' ``AttentionInterface``; layers that carry states instead are in ``mixers.py``; the model's own code
-does all the rest. Calls of attention are told apart by their order in a pass: a block may attend more than once.
+through transformers' ``AttentionInterface``; layers that carry states instead are in ``mixers.py``; the model's own
+code does all the rest. Calls of attention are told apart by their order in a pass: a block may attend more than once.
 
 Knows a transformers causal language model and token ids.
 """
@@ -221,7 +221,7 @@ class SharedPrefixDecoder:
         return logits[0]
 
     def mix(self, layer: int, run: Run, hidden: Tensor) -> Tensor:
-        """What a layer that carries states makes of this forward pass's tokens [1, N, d]; called from inside the model."""
+        """What a layer that carries states makes of a pass's tokens [1, N, d]; called from inside the model."""
         assert self._states is not None
         if self._now is None:
             return self._states.read_prefix(layer, run, hidden)

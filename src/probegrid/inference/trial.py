@@ -1,7 +1,7 @@
 """A few prompts through a decoder and through the model's own forward pass, one row at a time: are they the same?
 
 What a decoder makes of a model is believed where the log-probabilities of what it generates are those that the plain
-pass gives the same tokens, up to rounding, which is measured on the model itself where its type is narrow. So no list of
+pass gives the same tokens, up to rounding, which is measured on the model itself where it is large. So no list of
 families decides what is right. Knows decoders, and the plain forward pass.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -35,12 +35,10 @@ PROMPTS = 2
 ROUNDING = {torch.float32: 5e-5, torch.float16: 0.02, torch.bfloat16: 0.06}
 """Nats that are rounding in each type whatever the model."""
 _TIMES = 8
-"""A decoder's distance from the plain pass may be so many times that of the plain pass from itself with its attention
-written out,"""
-_TIMES_SHORTER = 3
-"""or so many times that from itself on rows that end earlier, which other kernels read: up to ``_MOST_SHORTER`` nats, for
-a model whose log-probabilities hang on what follows is far from itself too."""
-_MOST_SHORTER = 0.005
+"""A decoder's distance from the plain pass may be so many times that of the plain pass from itself, its attention
+written out."""
+CAUSAL = 0.005
+"""Nats by which the plain pass may differ from itself on rows that end earlier, which other kernels may read."""
 _TRIED = "_probegrid_tried"
 FAILURES = (
     ArithmeticError,
@@ -199,8 +197,7 @@ class Trial:
                 )
             allowed = ROUNDING[self._model.dtype]
             if allowed < distance < math.inf:
-                written_out, shorter = self._own_distances(rows, plain)
-                allowed = max(allowed, _TIMES * written_out, _TIMES_SHORTER * min(shorter, _MOST_SHORTER))
+                allowed = max(allowed, _TIMES * self._own_distance(rows, plain))
             return Outcome(distance, allowed)
         finally:
             self._model.set_attn_implementation(own)
@@ -218,30 +215,18 @@ class Trial:
         """Log-probabilities behind each of the last tokens of one row: [last, V] float32 on the CPU."""
         return plain_logits(self._model, row, last).log_softmax(-1).cpu()
 
-    def _own_distances(
-        self, rows: Sequence[tuple[int, bool, Generation]], plain: Sequence[Tensor]
-    ) -> tuple[float, float]:
-        """How far the plain pass is from itself with its attention written out, and on rows that end earlier."""
-        shorter = written_out = 0.0
-        for (place, _, generation), wanted in zip(rows, plain, strict=True):
-            for count in {1, (1 + len(generation.token_ids)) // 2}:
-                part = replace(generation, token_ids=generation.token_ids[:count])
-                shorter = max(shorter, _apart(self._logprobs(place, part), wanted[:count], part))
+    def _own_distance(self, rows: Sequence[tuple[int, bool, Generation]], plain: Sequence[Tensor]) -> float:
+        """How far the plain pass is from itself when its attention is written out."""
         self._model.set_attn_implementation("eager")
         try:
-            for (place, _, generation), wanted in zip(rows, plain, strict=True):
-                written_out = max(
-                    written_out, _apart(self._logprobs(place, generation), wanted, generation)
-                )
+            again = [self._logprobs(place, generation) for place, _, generation in rows]
         except FAILURES:
-            pass
-        return written_out, shorter
-
-
-def _apart(found: Tensor, wanted: Tensor, generation: Generation) -> float:
-    """Mean over an answer's tokens of the distance of their log-probabilities [T, V]."""
-    tokens = torch.tensor(generation.token_ids).unsqueeze(-1)
-    return float((found.gather(-1, tokens) - wanted.gather(-1, tokens)).abs().mean())
+            return 0.0
+        tokens = [torch.tensor(generation.token_ids).unsqueeze(-1) for _, _, generation in rows]
+        return max(
+            float((one.gather(-1, each) - other.gather(-1, each)).abs().mean())
+            for one, other, each in zip(plain, again, tokens, strict=True)
+        )
 
 
 def plain_logits(model: PreTrainedModel, row: Sequence[int], last: int) -> Tensor:

@@ -37,8 +37,8 @@ def only_decoders(checkpoint: Checkpoint, key: str = "model.path") -> Checkpoint
         return checkpoint
     named = ", ".join(checkpoint.config.get("architectures") or []) or checkpoint.config["model_type"]
     raise CheckpointError(
-        f"{key}={checkpoint.name} is {kind} ({named}), which does not answer in words one after the other; give a causal "
-        "language model, whose config.json names a class that ends in ForCausalLM or wraps one."
+        f"{key}={checkpoint.name} is {kind} ({named}), which does not answer in words one after the other; give a "
+        "causal language model, whose config.json names a class that ends in ForCausalLM or wraps one."
     )
 
 
