@@ -21,7 +21,7 @@ from probegrid.readings.store import key_of
 if TYPE_CHECKING:
     from probegrid.cell.cell import Cell, Statements
 
-RESULT_FORMAT = 5
+RESULT_FORMAT = 6
 """Raised whenever the same readings would give another result than before."""
 
 OURS = "probegrid."
