@@ -195,5 +195,5 @@ def test_the_result_says_how_the_model_was_read_and_what_that_was_tried_on(run: 
     assert first["prompts"] == 2
     assert 0 <= first["distance"] < first["allowed"]
     assert first["passed_over"] == {}
-    again = run(*few, "probe=likelihood")  # nothing is read now
+    again = run(*few, "results_dir=others")  # nothing is read now
     assert json.loads((again.folder / "result.json").read_text())["engine"]["answers"] == first
