@@ -89,8 +89,8 @@ def page(rows: list[Row]) -> str:
         "What becomes of a small random checkpoint of each family that transformers builds as a causal language",
         "model, in float32 on a CPU. *Answers* names the fastest way to read it that gave what the model's own",
         "forward pass of one row gives; each cell finds it out anew, with its own prompts, and says so in `engine` of",
-        "`result.json`. NF4 and int8 are the same under these quantizations; *truncation* is whether a probe at layer 2",
-        "loads two blocks; *activations* how the rows of a batch are read.",
+        "`result.json`. NF4 and int8 are the same under these quantizations; *truncation* is whether a probe at layer",
+        "2 loads two blocks; *activations* how the rows of a batch are read.",
         "",
         f"Made by `pytest -m zoo tests/test_zoo_page.py` on {datetime.date.today().isoformat()} with probegrid "
         f"{probegrid.__version__}, transformers {transformers.__version__}, torch {torch.__version__}, Python "
