@@ -227,3 +227,14 @@ def test_an_architecture_that_cannot_share_a_prefix_works_too(
         "dataset.num_samples=3",
     )
     assert result.metrics["n"] == 3
+
+
+def test_the_result_says_how_the_model_was_read_and_what_that_was_tried_on(run: Run) -> None:
+    few = ("dataset.num_samples=4", *SHORT)
+    first = json.loads((run(*few).folder / "result.json").read_text())["engine"]["answers"]
+    assert first["used"] == "shared prefix"
+    assert first["prompts"] == 2
+    assert 0 <= first["distance"] < first["allowed"]
+    assert first["passed_over"] == {}
+    again = run(*few, "results_dir=others")  # nothing is read now
+    assert json.loads((again.folder / "result.json").read_text())["engine"]["answers"] == first

@@ -48,7 +48,7 @@ def test_the_folder_holds_what_it_should(write_cell: Callable[..., Path]) -> Non
     result = json.loads((folder / "result.json").read_text())
     assert list(result) == [
         "cell", "name", "status", "choices", "provenance", "metrics", "notes", "steps", "plan", "versions",
-        "error", "sweep", "readers", "checksums",
+        "error", "sweep", "readers", "engine", "checksums",
     ]  # fmt: skip
     assert set(result["checksums"]) == names
     assert result["status"] == "done"

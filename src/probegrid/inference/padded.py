@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from probegrid.inference.linear import fast_linear
+from probegrid.inference.packed import give_back_attention
 from probegrid.models.load import embedding_device
 
 
@@ -21,6 +22,7 @@ class PaddedDecoder:
     can_be_recorded = False
 
     def __init__(self, model: PreTrainedModel, prefix: Sequence[int]) -> None:
+        give_back_attention(model)
         self.model = model
         self.prefix = list(prefix)
         self._cache = DynamicCache(config=model.config)
@@ -55,7 +57,7 @@ class PaddedDecoder:
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row named several times is copied."""
         chosen = torch.tensor(rows)
-        self._cache.batch_select_indices(chosen)
+        self._cache.reorder_cache(chosen)  # type: ignore[arg-type]  # int64, as it asks
         self._mask = self._mask[chosen]
         self._positions = [self._positions[row] for row in rows]
 

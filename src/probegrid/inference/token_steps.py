@@ -19,7 +19,7 @@ from probegrid.inference.attention import Part, attend_all
 from probegrid.models.border import to_device
 
 if TYPE_CHECKING:
-    from probegrid.inference.attention import RowCache
+    from probegrid.inference.attention import RowCache, Softmax
     from probegrid.inference.generation import Decoder
     from probegrid.inference.layout import Growth
 
@@ -67,6 +67,10 @@ class Watcher:
     layers: tuple[int, ...] = field(init=False)
     weights: dict[int, list[Tensor]] = field(default_factory=dict)
     """By layer, of each step [R, H] float32 on the CPU."""
+    is_known: bool = True
+    """Whether all that was seen is plain attention, whose weights are known."""
+    deepest: int = -1
+    """Of the layers that were shown: blocks that attend twice, or not at all, make others of them."""
 
     def __post_init__(self) -> None:
         self.layers = watched_layers(self.blocks)
@@ -80,20 +84,30 @@ class Watcher:
         questions: RowCache,
         own: RowCache,
         prefix: tuple[Tensor, Tensor] | None,
-        scale: float,
+        how: Softmax,
+        *,
+        is_plain: bool,
     ) -> None:
         """Note a step's attention to its own token: query [R, H, d], key [R, K, d], kept in ``own`` already."""
-        if layer not in self.layers:
+        self.deepest = max(self.deepest, layer)
+        self.is_known &= is_plain
+        if layer not in self.layers or not is_plain:
             return
-        parts: list[Part] = [] if prefix is None else [attend_all(query, *prefix, scale)]
-        parts += [questions.attend_question(query, growth, scale), own.attend_grown(query, growth, scale)]
+        parts: list[Part] = [] if prefix is None else [attend_all(query, *prefix, how.scale)]
+        parts += [questions.attend_question(query, growth, how), own.attend_grown(query, growth, how)]
         total = torch.stack([lse for _, lse in parts]).logsumexp(0)
         grouped = query.unflatten(1, (key.shape[1], -1)).float()
-        to_itself = (grouped * key.float().unsqueeze(2)).sum(-1) * scale
+        to_itself = (grouped * key.float().unsqueeze(2)).sum(-1) * how.scale
         self.weights.setdefault(layer, []).append((to_itself - total).exp().flatten(1).cpu())
 
-    def take(self, lengths: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Of each row of so many tokens, `Distributions.attention` and ``middle_attention``; forgets the steps."""
+    def take(self, lengths: Sequence[int]) -> list[tuple[Tensor, Tensor]] | None:
+        """Of each row of so many tokens, `Distributions.attention` and ``middle_attention``; forgets the steps.
+
+        None where the attention is not that of one plain softmax a block.
+        """
+        if max(lengths) > 1 and not (self.is_known and self.deepest == self.blocks - 1):
+            self.weights = {}
+            return None
         found = []
         stacked = {layer: torch.stack(steps) for layer, steps in self.weights.items()}  # [steps, R, H]
         for row, length in enumerate(lengths):

@@ -25,8 +25,8 @@ def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
     base: Any = model.base_model
     decoder = base.get_decoder()
     count = model.config.get_text_config().num_hidden_layers
-    if isinstance(layers := getattr(decoder, "layers", None), nn.ModuleList) and len(layers) == count:
-        return layers
+    if isinstance(layers := getattr(decoder, "layers", None), nn.ModuleList):
+        return layers  # some count a block twice whose attention calls twice
     lists = [
         module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module) == count
     ]
@@ -52,3 +52,12 @@ def execution_device(module: torch.nn.Module) -> torch.device:
     if device is not None:
         return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
     return next(module.parameters()).device
+
+
+def computing_devices(model: PreTrainedModel) -> list[torch.device]:
+    """Where each block computes; where the weights lie, once each, of a model whose blocks cannot be told."""
+    try:
+        blocks = decoder_blocks(model)
+    except CheckpointError:
+        return list(dict.fromkeys(parameter.device for parameter in model.parameters()))
+    return [execution_device(block) for block in blocks]

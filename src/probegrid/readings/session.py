@@ -7,7 +7,7 @@ by a pool, which the cells of a pack share.
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,7 @@ class ModelSession:
 
     Attributes:
         found_s: of the seconds of all readings so far, those that were spent before, on what the store held.
+        ways: of each kind of reading so far, how the model was read and what that was tried on (`inference.trial`).
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class ModelSession:
         self._plan, self._pool = plan, pool
         self._since, self._sharing = since, sharing
         self._load_s = self.found_s = 0.0
+        self.ways: dict[str, Mapping[str, Any]] = {}
         for device in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(device)
 
@@ -160,6 +162,7 @@ class ModelSession:
             readers=self._sharing.readers,
             began=self._sharing.began,
         )
+        self._note("answers", reading.way)
         self.found_s += reading.found_s
         return reading
 
@@ -178,6 +181,7 @@ class ModelSession:
             readers=self._sharing.readers,
             began=self._sharing.began,
         )
+        self._note("choices", reading.way)
         self.found_s += reading.found_s
         return reading
 
@@ -196,6 +200,7 @@ class ModelSession:
             readers=self._sharing.readers,
             began=self._sharing.began,
         )
+        self._note("options", reading.way)
         self.found_s += reading.found_s
         return reading
 
@@ -232,6 +237,7 @@ class ModelSession:
             readers=self._sharing.readers,
             began=self._sharing.began,
         )
+        self._note("activations", reading.way)
         self.found_s += reading.found_s
         return reading
 
@@ -277,6 +283,10 @@ class ModelSession:
     def _check_may_open(self) -> None:
         if not self._may_open:
             raise NotStored("the store does not hold all that is asked for, and no model may be loaded.")
+
+    def _note(self, kind: str, way: Mapping[str, Any]) -> None:
+        if way:
+            self.ways[kind] = way
 
     def _load_classifier(self, classifier: Checkpoint) -> Classifier:
         self._check_may_open()

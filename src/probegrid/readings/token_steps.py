@@ -206,8 +206,8 @@ def _read_missing(
     answers = [answer for _, answer in asked.values()]
     length = shared_prefix(prompts)
     decoding = DecodingConfig(max_new_tokens=max(1, *map(len, answers)), batch_size=batch_size)
-    engine = Engine(loaded, tokenizer, prompts[0][:length], decoding, (), longest=max(map(len, prompts)))
     suffixes = [prompt[length:] for prompt in prompts]
+    engine = Engine(loaded, tokenizer, prompts[0][:length], decoding, (), suffixes=suffixes)
     index_of = {digest: index for index, digest in enumerate(digests)}
     batches = lay_out_once(
         entry,

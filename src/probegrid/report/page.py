@@ -43,7 +43,6 @@ _FIGURES = {
     "accuracy_by_device_hours": "Accuracy of answers against device time",
     "probe_accuracy_by_device_hours": "Accuracy of the probe's calls against device time",
     "auroc_by_device_hours": "AUROC against device time",
-    "ranking": "Scores ranked: AUROC, and which differ from G-NLL",
     "roc": "ROC: correct against wrong, true against false",
     "risk_coverage": "Risk and coverage",
     "reliability": "Reliability of scores that are probabilities",
