@@ -75,4 +75,4 @@ class ModelPool:
 
 def _same_weights(first: ModelRequest, second: ModelRequest) -> bool:
     """Whether two requests differ at most in where the weights lie."""
-    return replace(second, device_map=first.device_map, placement=first.placement) == first
+    return replace(second, placement=first.placement) == first

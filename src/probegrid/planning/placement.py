@@ -74,6 +74,11 @@ class Placement:
     """None where no head is loaded."""
 
     @property
+    def entrance(self) -> Device:
+        """The device of the first block, where what stands beside the embedding lies."""
+        return self.blocks[0] if self.blocks else self.embedding
+
+    @property
     def final_norm(self) -> Device:
         """The device of the last block; the module is there even where its weight is not used."""
         return self.blocks[-1] if self.blocks else self.embedding

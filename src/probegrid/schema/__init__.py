@@ -55,9 +55,16 @@ class Dtype(Enum):
 class QuantizationMethod(Enum):
     """How the linear layers of the blocks are stored."""
 
+    auto = "auto"
+    """As the checkpoint is stored: not quantized, or as bitsandbytes, GPTQ, AWQ, FP8, ... left it."""
     none = "none"
     int8 = "int8"
     nf4 = "nf4"
+
+    @property
+    def packs(self) -> bool:
+        """Whether it quantizes what is not quantized yet."""
+        return self in (QuantizationMethod.int8, QuantizationMethod.nf4)
 
 
 class PlacementStrategy(Enum):
@@ -187,9 +194,10 @@ class ModelConfig:
 
 @dataclass
 class QuantizationConfig:
-    """How the linear layers are stored: ``none`` (the model's dtype), ``int8``, ``nf4`` (double quantization)."""
+    """How the linear layers are stored: ``auto`` (as the checkpoint is), ``none`` (the model's dtype), ``int8``, ``nf4``
+    (double quantization)."""
 
-    method: QuantizationMethod = QuantizationMethod.none
+    method: QuantizationMethod = QuantizationMethod.auto
     """Storage format of the linear layers of the blocks."""
     keep: bool = True
     """Keep the quantized copy of an unquantized checkpoint in the store, where the disk has room, and read it later."""
