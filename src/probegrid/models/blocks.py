@@ -41,8 +41,8 @@ def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
     base: Any = model.base_model
     decoder = base.get_decoder()
     count = model.config.get_text_config().num_hidden_layers
-    if isinstance(layers := getattr(decoder, "layers", None), nn.ModuleList) and len(layers) == count:
-        return layers
+    if isinstance(layers := getattr(decoder, "layers", None), nn.ModuleList):
+        return layers  # some count a block twice whose attention calls twice
     lists = [
         module for module in decoder.modules() if isinstance(module, nn.ModuleList) and len(module) == count
     ]

@@ -17,6 +17,7 @@ from typing import Any
 from probegrid.embedded import checkpoint_dir
 from probegrid.errors import CheckpointError, NotAtHand
 from probegrid.models.fingerprint import fingerprint
+from probegrid.planning.families import blocks_of, context_of
 from probegrid.schema import ModelConfig
 
 EMBEDDED = "embedded:tiny"
@@ -38,9 +39,7 @@ class Checkpoint:
     @property
     def context(self) -> int | None:
         """Most positions the model takes, in tokens; None where its config sets no limit."""
-        text = self.config.get("text_config", self.config)
-        limit = text.get("max_position_embeddings", text.get("n_positions"))
-        return None if limit is None else int(limit)
+        return context_of(self.config)
 
     @property
     def blocks(self) -> int:
@@ -49,11 +48,10 @@ class Checkpoint:
         Raises:
             CheckpointError: its config does not say.
         """
-        text = self.config.get("text_config", self.config)
-        count = text.get("num_hidden_layers", text.get("n_layer"))
+        count = blocks_of(self.config)
         if count is None:
             raise CheckpointError(f"the config.json of {self.name} does not say how many layers there are.")
-        return int(count)
+        return count
 
 
 def find_checkpoint(

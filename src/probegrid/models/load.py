@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint, hub_errors
+from probegrid.models.facts import loaded_by_transformers
 from probegrid.planning.placement import Placement
 from probegrid.schema import ModelConfig, QuantizationMethod
 
@@ -74,6 +75,11 @@ def load_tokenizer(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedTok
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             checkpoint.name, revision=checkpoint.commit, trust_remote_code=config.trust_remote_code
         )
+    if not tokenizer.encode("A question", add_special_tokens=False):  # made of nothing, where files are missing
+        raise CheckpointError(
+            f"{checkpoint.name} has no tokenizer: its tokenizer.json is missing or empty; copy the tokenizer's files "
+            "beside the weights."
+        )
     return tokenizer
 
 
@@ -83,7 +89,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
     Raises:
         CheckpointError: weights that are missing, incomplete, damaged, or not of this architecture.
     """
-    from probegrid.models.load_by_parts import load_placed, obstacle
+    from probegrid.models.load_by_parts import load_placed
     from probegrid.models.load_whole import load_whole
     from probegrid.models.storage import storage_note
 
@@ -91,7 +97,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
     placement = request.placement or _on_the_cpu(request.checkpoint)
     unplaced: list[str] = []
     with loading_errors(request.checkpoint):
-        if placement is not None and obstacle(request.checkpoint, request.config) is None:
+        if placement is not None and loaded_by_transformers(request.checkpoint, request.config) is None:
             placed = load_placed(
                 request.checkpoint, request.config, request.quantization, placement, keep_in=request.keep_in
             )

@@ -21,7 +21,6 @@ from probegrid.models.quantized_store import QuantizedStore
 from probegrid.models.skeleton import skeleton
 from probegrid.models.weights import Weights
 from probegrid.planning.placement import Placement
-from probegrid.planning.stored import stored_form
 from probegrid.schema import ModelConfig, QuantizationMethod
 
 if TYPE_CHECKING:
@@ -39,16 +38,6 @@ class Placed:
     """Names in the files that the model has no place for; empty where it was cut."""
 
 
-def obstacle(checkpoint: Checkpoint, config: ModelConfig) -> str | None:
-    """Why a checkpoint must be loaded by transformers itself, whole and without streamed blocks; None if it need not."""
-    if config.trust_remote_code and "auto_map" in checkpoint.config:
-        return f"{checkpoint.name} brings its own code"
-    form = stored_form(checkpoint.config)
-    if form is not None and not form.is_bitsandbytes:
-        return f"{checkpoint.name} is stored as {form.name}"
-    return None
-
-
 def load_placed(
     checkpoint: Checkpoint,
     config: ModelConfig,
@@ -57,7 +46,7 @@ def load_placed(
     *,
     keep_in: str | Path | None,
 ) -> Placed:
-    """Load a checkpoint for which ``obstacle`` is None.
+    """Load a checkpoint for which ``loaded_by_transformers`` is None.
 
     Args:
         checkpoint: whole, quantized or not, or the first blocks of one.

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from probegrid.errors import ConfigError
 from probegrid.hardware.devices import BYTES_PER_GB
+from probegrid.models.facts import loaded_by_transformers
 from probegrid.models.load import LoadedModel, ModelRequest, loading_errors
-from probegrid.models.load_by_parts import load_placed, obstacle
+from probegrid.models.load_by_parts import load_placed
 from probegrid.models.storage import storage_note
 from probegrid.planning.placement import Placement
 
@@ -54,7 +55,7 @@ def load_truncated(request: ModelRequest, deepest_layer: int) -> TruncatedModel:
     """
     checkpoint = request.checkpoint
     _check_depth(request, deepest_layer)
-    reason = obstacle(checkpoint, request.config)
+    reason = loaded_by_transformers(checkpoint, request.config)
     if reason is not None:
         return _load_whole(request, deepest_layer, reason)
     started = time.perf_counter()

@@ -5,6 +5,8 @@ Knows bitsandbytes' settings.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint
+from probegrid.planning.headers import ROUTER
 from probegrid.planning.stored import StoredForm, stored_form
 from probegrid.schema import Dtype, QuantizationMethod
 
@@ -84,10 +87,6 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 Entries = dict[str, Tensor]
 """Tensors by their names in a model; a quantized matrix has its constants beside it."""
 
-_ROUTERS = frozenset({"gate", "router", "shared_expert_gate", "wg", "classifier"})
-"""Last words of the names of what chooses experts: never quantized."""
-
-
 def is_matrix(model: nn.Module, name: str) -> bool:
     """Whether a tensor of a block is a matrix that quantization packs: of a linear layer, or of experts.
 
@@ -97,20 +96,45 @@ def is_matrix(model: nn.Module, name: str) -> bool:
     """
     owner_name, _, attribute = name.rpartition(".")
     owner = model.get_submodule(owner_name)
-    words = owner_name.split(".")
-    if words[-1] in _ROUTERS:
+    if ROUTER.search(name):
         return False
     weight = getattr(owner, attribute)
     if attribute == "weight" and is_linear(owner):
         return weight.dim() == 2
     if isinstance(owner, nn.Conv1d | nn.Embedding) or "bias" in attribute or not weight.is_floating_point():
         return False
-    return weight.dim() == 3 or (weight.dim() == 2 and any("experts" in word for word in words))
+    return weight.dim() == 3 or (weight.dim() == 2 and "experts" in owner_name.split("."))
 
 
 def is_linear(module: nn.Module) -> bool:
     """Whether a module multiplies by its weight: torch's own layer or GPT-2's, whose weight is transposed."""
     return isinstance(module, nn.Linear) or is_transposed(module)
+
+
+def becomes_layer(model: nn.Module, name: str) -> bool:
+    """Whether the module of a packed matrix becomes one of bitsandbytes' layers.
+
+    Experts do not, nor a layer that multiplies otherwise, nor one whose weight its parent's code reads: those unpack when
+    they are read.
+    """
+    owner_name, _, attribute = name.rpartition(".")
+    owner = model.get_submodule(owner_name)
+    if attribute != "weight" or not (type(owner) is nn.Linear or type(owner).__name__ in _PLAIN_PRODUCTS):
+        return False
+    parent_name, _, child = owner_name.rpartition(".")
+    return f".{child}.weight" not in _code_of(type(model.get_submodule(parent_name)))
+
+
+_PLAIN_PRODUCTS = ("Conv1D", "FalconLinear")
+"""transformers' layers that are torch's linear layer written otherwise."""
+
+
+@functools.cache
+def _code_of(owner: type) -> str:
+    try:
+        return inspect.getsource(owner)
+    except (OSError, TypeError):  # made at run time
+        return ""
 
 
 def is_transposed(module: nn.Module) -> bool:
@@ -138,15 +162,15 @@ def pack(model: nn.Module, name: str, weight: Tensor, method: QuantizationMethod
     import bitsandbytes.functional as bnb
 
     module_name = name.rpartition(".")[0]
-    module = model.get_submodule(module_name)
-    if is_transposed(module):
+    is_layer = becomes_layer(model, name)
+    if is_layer and is_transposed(model.get_submodule(module_name)):
         weight = weight.t().contiguous()
     if method is QuantizationMethod.nf4:
         packed, state = bnb.quantize_4bit(weight, compress_statistics=True, quant_type="nf4")
         constants = {f"{name}.{key}": value for key, value in state.as_dict(packed=True).items()}
         return {name: packed, **constants}
     rows, scales, _ = bnb.int8_vectorwise_quant(weight.to(torch.float16).flatten(0, -2))
-    if not is_linear(module):
+    if not is_layer:
         return {name: rows.view(weight.shape), f"{name}.SCB": scales}
     row_major = torch.tensor(0, dtype=torch.uint8)
     return {name: rows, f"{module_name}.SCB": scales, f"{module_name}.weight_format": row_major}
@@ -191,7 +215,7 @@ def fill(
             _fill_nf4(model, owner_name, attribute, weight.to(device), constants, dtype_of(name), device)
         elif "SCB" in constants:
             _fill_int8(owner, attribute, weight.to(device), constants["SCB"].to(device), dtype_of(name))
-        elif scales in entries and is_linear(owner) and attribute == "weight":
+        elif scales in entries and attribute == "weight":
             made = _int8_linear(owner, weight.to(device), entries[scales].to(device))
             model.set_submodule(owner_name, made)
         elif attribute in owner._parameters:
@@ -227,9 +251,11 @@ class Int8Rows(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[..., rows, columns] of int8 to the same in ``dtype``, one matrix at a time."""
-        unpacked = torch.empty(rows.shape, dtype=self._dtype, device=rows.device)
         scales: Any = self.scales
         of_a_row = (scales / 127).view(*rows.shape[:-1], 1)
+        if rows.dim() == 2:
+            return (rows * of_a_row).to(self._dtype)
+        unpacked = torch.empty(rows.shape, dtype=self._dtype, device=rows.device)
         for index in range(len(rows)):
             unpacked[index] = rows[index] * of_a_row[index]
         return unpacked
@@ -283,7 +309,7 @@ def _fill_nf4(
     from bitsandbytes.nn.parametrize import replace_parameter_4bit_prequantized
 
     owner: Any = model.get_submodule(owner_name)
-    if not (is_linear(owner) and attribute == "weight"):
+    if not becomes_layer(model, f"{owner_name}.{attribute}"):
         setattr(owner, attribute, nn.Parameter(packed, requires_grad=False))
         replace_parameter_4bit_prequantized(owner, attribute, constants, device)
         owner.parametrizations[attribute][0].quant_state.dtype = dtype  # they are unpacked to it

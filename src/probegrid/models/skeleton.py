@@ -51,8 +51,9 @@ def without_head(model: PreTrainedModel) -> PreTrainedModel:
     """The bare decoder of a causal model, its final norm the identity."""
     bare: Any = model.base_model
     blocks = decoder_blocks(model)
-    for name, _ in list(modules_at(bare, Place.tail)):
-        bare.set_submodule(name, nn.Identity())
+    for name, module in list(modules_at(bare, Place.tail)):
+        if module.state_dict():  # a norm without weights may be used before the blocks too
+            bare.set_submodule(name, nn.Identity())
     keep_blocks(bare, len(blocks))
     found: PreTrainedModel = bare
     return found
