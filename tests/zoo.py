@@ -72,6 +72,11 @@ _BY_KEY = {key: value for keys, value in RULES.items() for key in keys}
 
 MROPE = [2, 1, 1]
 """Angles of a head that time, height and width turn."""
+TURNED_BY_PLACE = (
+    "glm46v_text", "glm4v_text", "glm_ocr_text", "paddleocr_vl_text", "qwen2_5_vl_text",
+    "qwen2_vl_text",
+)  # fmt: skip
+"""Parts whose default says nothing of it."""
 SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 _SLIDING = ["sliding_attention", "full_attention"] * 2
@@ -90,7 +95,10 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 2, "first_k_dense_replace": 1},
     "dots3_note_text": {
         "layer_types": ["indexed_attention", "sliding_attention"] * 2,
-        "per_layer_config": {"1": {"num_attention_heads": 2, "num_key_value_heads": 2, "qk_nope_head_dim": 12}},
+        "per_layer_config": {
+            layer: {"num_attention_heads": 2, "num_key_value_heads": 2, "qk_nope_head_dim": 12, "head_dim": 20}
+            for layer in ("1", "3")
+        },
     },
     "dots1": {
         "n_routed_experts": 8,
@@ -127,7 +135,8 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
         "split_ngram_parts": 2,
         "ple_embed_dim": 32,
     },
-    "xlstm": {"chunk_size": 8, "num_heads": 2, "qk_dim_factor": 0.5, "v_dim_factor": 0.5},
+    "step3p5": {"layer_types": _SLIDING, "rope_parameters": _BY_KIND, "sliding_window": WINDOW, "share_expert_dim": 16},
+    "xlstm": {"chunk_size": 8, "hidden_size": 128, "embedding_dim": 128},
     "zamba": {
         "layers_block_type": ["linear_attention", "hybrid"] * 2,
         "attention_hidden_size": 64,
@@ -180,6 +189,31 @@ NOT_WRAPPERS: Mapping[str, str] = {
 }
 """What the table of image-text models names besides wrappers of a decoder, and what each is."""
 
+_TIMM = "its tower needs timm to be made"
+_TOWER = "its tower does not become small by a rule"
+UNMADE: Mapping[str, str] = {
+    "deepseek_ocr2": _TOWER,
+    "dots3_note": _TOWER,
+    "emu3": "tokens of images need a table of words",
+    "fast_vlm": _TIMM,
+    "gemma3n": _TIMM,
+    "glm4v_moe": "its defaults do not agree",
+    "glm5_next": "its defaults do not agree",
+    "granite4_vision": _TOWER,
+    "hunyuan_vl": "its defaults do not agree",
+    "janus": _TOWER,
+    "kosmos-2": _TOWER,
+    "kosmos-2.5": _TOWER,
+    "molmo2": _TOWER,
+    "muse_glimmer": _TOWER,
+    "muse_spark": _TOWER,
+    "nemotron_h_omni": _TOWER,
+    "perception_lm": _TIMM,
+    "qwen2_5_omni_thinker": _TOWER,
+    "qwen3_omni_moe_thinker": _TOWER,
+}
+"""Wrappers that are not in the catalogue, and why."""
+
 VISION: Mapping[str, object] = {
     "num_hidden_layers": 1,
     "num_layers": 1,
@@ -191,6 +225,15 @@ VISION: Mapping[str, object] = {
     "embed_dim": 32,
     "out_hidden_size": 32,
     "projection_dim": 32,
+    "vision_output_dim": 32,
+    "projector_input_dim": 32,
+    "projector_output_dim": 32,
+    "text_hidden_size": 32,
+    "output_dim": 32,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "max_source_positions": 32,
 }
 """Rules of the towers, which are never run."""
 
@@ -204,6 +247,7 @@ def text_families() -> list[str]:
         *tables.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
         *wrappers(),
         *NOT_DECODERS,
+        *UNMADE,
     }
     return sorted(set(tables.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - others)
 
@@ -218,7 +262,7 @@ def wrappers() -> tuple[str, ...]:
 
 
 def _has_decoder(name: str) -> bool:
-    if name in NOT_WRAPPERS:
+    if name in NOT_WRAPPERS or name in UNMADE:
         return False
     with _quiet():
         return "text_config" in _kind(name).sub_configs or hasattr(_kind(name)(), "text_config")
@@ -259,8 +303,8 @@ def _small(default: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
             if key in rules:
                 found[key] = rules[key]
     rope = values.get("rope_parameters") or {}
-    if "mrope_section" in rope:
-        found["rope_parameters"] = {**rope, "mrope_section": MROPE}
+    if "mrope_section" in rope or default.model_type in TURNED_BY_PLACE:
+        found["rope_parameters"] = {**_ROPE, **rope, "mrope_section": MROPE}
     if values.get("kv_lora_rank"):
         found["num_key_value_heads"] = found["num_attention_heads"]
     found |= {key: value for key, value in SPECIAL.items() if key in values}

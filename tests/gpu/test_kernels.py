@@ -36,7 +36,7 @@ def assert_near(found: Tensor, wanted: Tensor) -> None:
 def test_tokens_attend_to_the_prefix_and_to_their_rows(
     heads: int, kv_heads: int, width: int, prefix: int
 ) -> None:
-    from probegrid.inference.attention import RowCache, attend_rows
+    from probegrid.inference.attention import RowCache, Softmax, attend_rows
     from probegrid.inference.layout import Layout
 
     torch.manual_seed(heads + prefix)
@@ -48,7 +48,7 @@ def test_tokens_attend_to_the_prefix_and_to_their_rows(
     shared = (draw(prefix, kv_heads, width), draw(prefix, kv_heads, width)) if prefix else None
     layout = Layout.of(counts, [0] * len(counts), first_row=2).to(query.device)
     cache = RowCache(7, 131, keys)
-    found = attend_rows(query, (keys, values), layout, cache, shared, SCALE)
+    found = attend_rows(query, (keys, values), layout, cache, shared, Softmax(SCALE), is_plain=True)
     start, wanted = 0, []
     for row, count in enumerate(counts):
         assert torch.equal(cache.keys[2 + row, :count], keys[start : start + count])
@@ -68,7 +68,7 @@ def test_tokens_attend_to_the_prefix_and_to_their_rows(
 def test_new_tokens_attend_to_prefix_question_and_answer(
     heads: int, kv_heads: int, width: int, prefix: int, longest_run: int
 ) -> None:
-    from probegrid.inference.attention import RowCache, attend_step
+    from probegrid.inference.attention import RowCache, Softmax, attend_step
     from probegrid.inference.layout import Growth
 
     torch.manual_seed(heads + prefix)
@@ -79,7 +79,7 @@ def test_new_tokens_attend_to_prefix_question_and_answer(
     shared = (draw(prefix, kv_heads, width), draw(prefix, kv_heads, width)) if prefix else None
     query, new = draw(7, heads, width), (draw(7, kv_heads, width), draw(7, kv_heads, width))
     growth = Growth(rows, lengths, slots, grown, longest_run)
-    found = attend_step(query, new, growth, questions, own, shared, SCALE)
+    found = attend_step(query, new, growth, questions, own, shared, Softmax(SCALE), is_plain=True)
     wanted = []
     for row, question in enumerate(rows):
         assert torch.equal(own.keys[row, grown], new[0][row])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from probegrid.inference.attention import RowCache, attend_all, attend_causal, attend_step, merge
+from probegrid.inference.attention import RowCache, Softmax, attend_all, attend_causal, attend_step, merge
 from probegrid.inference.layout import Growth, Layout
 
 SMALL = st.integers(1, 5)
@@ -95,7 +95,7 @@ def test_each_row_attends_to_its_own_tokens_alone(
                 seed + step + first, (n, kv_heads * groups, width), (n, kv_heads, width), (n, kv_heads, width)
             )
             cache.append(keys, values, layout)
-            found, lse = cache.attend(query, layout, SCALE)
+            found, lse = cache.attend(query, layout, Softmax(SCALE))
             assert lse.shape == found.shape[:3]
             found = found.flatten(1, 2)
             for token, row in enumerate(row for row, count in enumerate(counts) for _ in range(count)):
@@ -129,7 +129,7 @@ def test_a_step_attends_to_prefix_question_and_answer(
         *[(prefix, kv_heads, width)] * 2,
     )
     growth = Growth(questions, lengths, 6, grown, longest_run)
-    found = attend_step(query, (key, value), growth, asked, own, tuple(shared) if prefix else None, SCALE)
+    found = attend_step(query, (key, value), growth, asked, own, tuple(shared) if prefix else None, Softmax(SCALE), is_plain=True)
     for row, question in enumerate(questions):
         parts = [
             tuple(shared),

@@ -7,7 +7,8 @@ Softmax attention over a concatenation of keys equals the attention over each pa
 parts' log-sum-exps (Hydragen, Juravsky et al. 2024, arXiv 2402.05099, eq. 4). So a prefix that all rows share is one
 dense product of all queries with one copy of its keys; the answers to a question read the question's keys where they
 lie, once for all of them; and each row attends to its own few tokens beside them. On CUDA in half precision the parts
-are taken into one softmax (``kernels.py``); everywhere else they are dense products, merged here.
+are taken into one softmax (``kernels.py``); everywhere else they are dense products, merged here. A window that is
+passed, capped scores and sinks (`Softmax`) are dense products with masks on every device.
 
 Knows tensors.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -31,18 +33,48 @@ Part = tuple[Tensor, Tensor]
 """Attention over some of the keys: output [N, K, G, d], log-sum-exp [N, K, G] in float32; views of any strides."""
 
 
-def attend_prefix(query: Tensor, own: Pair, before: Pair | None, scale: float) -> Tensor:
+_SCORES = 1 << 26
+"""Scores that a masked product holds at once."""
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """How scores become weights, as a layer asks for it."""
+
+    scale: float
+    """Factor on the dot products."""
+    window: int | None = None
+    """Keys that a query sees at most, its own the last; None: all up to its own."""
+    cap: float | None = None
+    """c of ``c tanh(score / c)``; None: scores are what they are."""
+    sinks: Tensor | None = None
+    """[H]: for each head a score without a value, which takes its share of the weight; None: there is none."""
+
+    def is_plain(self, longest: int) -> bool:
+        """Whether rows of up to so many tokens need nothing but the scale."""
+        return self.cap is None and self.sinks is None and (self.window is None or longest <= self.window)
+
+
+def attend_prefix(query: Tensor, own: Pair, before: Pair | None, how: Softmax) -> Tensor:
     """Attention of the prefix's next tokens to the prefix so far and to themselves.
 
     Args:
         query: [N, H, d].
         own: their keys and values [N, K, d].
         before: the prefix's so far [P, K, d]; None: they are its first.
-        scale: factor on the dot products.
+        how: of the layer.
 
     Returns:
         [N, H, d].
     """
+    start, scale = 0 if before is None else len(before[0]), how.scale
+    if not how.is_plain(start + len(query)):
+        keys, values = own
+        begin = start if before is None else _first_seen(start, how)
+        if before is not None:
+            keys, values = torch.cat([before[0][begin:], keys]), torch.cat([before[1][begin:], values])
+        place = torch.arange(start - begin, start - begin + len(query), device=query.device)
+        return merge([_attend_masked(query, keys, values, place, how)], how.sinks)
     if has_kernels(query):
         from probegrid.inference.kernels import attend_packed
 
@@ -54,7 +86,14 @@ def attend_prefix(query: Tensor, own: Pair, before: Pair | None, scale: float) -
 
 
 def attend_rows(
-    query: Tensor, own: Pair, layout: Layout, cache: RowCache, prefix: Pair | None, scale: float
+    query: Tensor,
+    own: Pair,
+    layout: Layout,
+    cache: RowCache,
+    prefix: Pair | None,
+    how: Softmax,
+    *,
+    is_plain: bool,
 ) -> Tensor:
     """Attention of new rows' tokens to the prefix and to their rows up to themselves; keeps their keys and values.
 
@@ -64,19 +103,24 @@ def attend_rows(
         layout: of the tokens, whose rows have no earlier ones.
         cache: of the rows.
         prefix: keys and values [P, K, d]; None: there is none.
-        scale: factor on the dot products.
+        how: of the layer.
+        is_plain: whether the rows, however long they may grow, need nothing of it but the scale.
 
     Returns:
         [N, H, d].
     """
     cache.append(*own, layout)
+    scale = how.scale
+    if not is_plain:
+        parts = [] if prefix is None else [_attend_end_of(prefix, query, layout.slot, how)]
+        return merge([*parts, cache.attend(query, layout, how, masked=True)], how.sinks)
     if has_kernels(query):
         from probegrid.inference.kernels import attend_packed
 
         attended: Tensor = attend_packed(query, prefix, own, layout.row_first, scale)[0]
         return attended
     parts = [] if prefix is None else [attend_all(query, *prefix, scale)]
-    return merge([*parts, cache.attend(query, layout, scale)])
+    return merge([*parts, cache.attend(query, layout, how)])
 
 
 def attend_step(
@@ -86,7 +130,9 @@ def attend_step(
     questions: RowCache,
     own: RowCache,
     prefix: Pair | None,
-    scale: float,
+    how: Softmax,
+    *,
+    is_plain: bool,
 ) -> Tensor:
     """Attention of each row's new token to the prefix, its question and its own answer; keeps its key and value.
 
@@ -97,12 +143,20 @@ def attend_step(
         questions: cache of the questions.
         own: cache of the answers.
         prefix: keys and values [P, K, d]; None: there is none.
-        scale: factor on the dot products.
+        how: of the layer.
+        is_plain: as of `attend_rows`.
 
     Returns:
         [R, H, d].
     """
     own.grow(*new, growth)
+    scale = how.scale
+    if not is_plain:
+        at = growth.on(query.device)
+        since = at.question_lengths[at.run] + at.slot
+        parts = [] if prefix is None else [_attend_end_of(prefix, query, since, how)]
+        parts.append(questions.attend_question(query, growth, how, masked=True))
+        return merge([*parts, own.attend_grown(query, growth, how, masked=True)], how.sinks)
     if has_kernels(query):
         from probegrid.inference.kernels import attend_grown, attend_packed
 
@@ -123,7 +177,7 @@ def attend_step(
         return attended
     parts = [] if prefix is None else [attend_all(query, *prefix, scale)]
     return merge(
-        [*parts, questions.attend_question(query, growth, scale), own.attend_grown(query, growth, scale)]
+        [*parts, questions.attend_question(query, growth, how), own.attend_grown(query, growth, how)]
     )
 
 
@@ -142,11 +196,18 @@ def has_kernels(like: Tensor) -> bool:
     )
 
 
-def merge(parts: Sequence[Part]) -> Tensor:
-    """Attention over the union of disjoint sets of keys, from that over each: [N, H, d] in the dtype of the outputs."""
-    if len(parts) == 1:
+def merge(parts: Sequence[Part], sinks: Tensor | None = None) -> Tensor:
+    """Attention over the union of disjoint sets of keys, from that over each: [N, H, d] in the dtype of the outputs.
+
+    Args:
+        parts: of each query at least one of them sees a key.
+        sinks: [H], see `Softmax`.
+    """
+    if len(parts) == 1 and sinks is None:
         return parts[0][0].flatten(1, 2)
     total = torch.stack([lse for _, lse in parts]).logsumexp(0)
+    if sinks is not None:
+        total = torch.logaddexp(total, sinks.float().view(total.shape[1:]))
     weighted = [out.float() * (lse - total).exp().unsqueeze(-1) for out, lse in parts]
     return torch.stack(weighted).sum(0).to(parts[0][0].dtype).flatten(1, 2)
 
@@ -203,14 +264,20 @@ def _dense(
 
 
 def _plain(
-    query: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor | None
+    query: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor | None, cap: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Softmax attention written out, scores in float32: query [..., T, d], keys and values [..., S, d]."""
+    """Softmax attention written out, scores in float32: query [..., T, d], keys and values [..., S, d].
+
+    A query that sees no key has an output of 0 and a log-sum-exp of minus infinity.
+    """
     scores = (query.float() * scale) @ keys.float().transpose(-1, -2)
+    if cap is not None:
+        scores = torch.tanh(scores / cap) * cap
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     lse = scores.logsumexp(-1)
-    return ((scores - lse.unsqueeze(-1)).exp() @ values.float()).to(query.dtype), lse
+    level = lse.masked_fill(lse == float("-inf"), 0.0).unsqueeze(-1)
+    return ((scores - level).exp() @ values.float()).to(query.dtype), lse
 
 
 class RowCache:
@@ -249,73 +316,166 @@ class RowCache:
         self.keys = self.keys.index_select(0, rows.to(self.keys.device))
         self.values = self.values.index_select(0, rows.to(self.values.device))
 
-    def attend(self, query: Tensor, layout: Layout, scale: float) -> Part:
-        """Attend from each token to its row's slots up to its own: query [N, H, d]."""
+    def attend(self, query: Tensor, layout: Layout, how: Softmax, *, masked: bool = False) -> Part:
+        """Attend from each token to its row's slots up to its own: query [N, H, d]; ``masked``: as ``how`` has it."""
         rows = slice(layout.first_row, layout.first_row + layout.n_rows)
         keys, values = self.keys[rows, : layout.max_length], self.values[rows, : layout.max_length]
-        return _attend_rows_padded(
-            query, keys, values, layout.row, layout.slot, layout.row_starts, layout.max_new, scale
-        )
+        seen = _Seen(layout.row, layout.slot, layout.row_starts, layout.max_new)
+        if masked:
+            seen = seen.from_first(layout.slot, how)
+        return _attend_rows_padded(query, keys, values, seen, how, masked=masked)
 
-    def attend_grown(self, query: Tensor, growth: Growth, scale: float) -> Part:
+    def attend_grown(self, query: Tensor, growth: Growth, how: Softmax, *, masked: bool = False) -> Part:
         """Attend from each row's new token to all that the row has grown by, itself included: query [R, H, d]."""
         at = growth.on(query.device)
-        keys, values = self.keys[:, : growth.grown + 1], self.values[:, : growth.grown + 1]
+        # on CUDA the step may be recorded: what changes from step to step is in tensors alone
+        until = self.shape[1] if query.is_cuda else growth.grown + 1
         last = at.slot.expand(growth.n_rows)
-        return _attend_rows_padded(query, keys, values, at.row, last, at.row_starts, 1, scale)
+        seen = _Seen(at.row, last, at.row_starts, 1)
+        if masked:
+            seen = seen.from_first(last, how)
+        return _attend_rows_padded(
+            query, self.keys[:, :until], self.values[:, :until], seen, how, masked=masked
+        )
 
-    def attend_question(self, query: Tensor, growth: Growth, scale: float) -> Part:
+    def attend_question(self, query: Tensor, growth: Growth, how: Softmax, *, masked: bool = False) -> Part:
         """Attend from each row's new token to all of its question: query [R, H, d]; this cache has a row a question."""
         at = growth.on(query.device)
-        keys, values = self.keys[:, : growth.longest_question], self.values[:, : growth.longest_question]
-        if not growth.in_order:
+        until = self.shape[1] if query.is_cuda else growth.longest_question
+        keys, values = self.keys[:, :until], self.values[:, :until]
+        if query.is_cuda or not growth.in_order:
             keys, values = keys.index_select(0, at.question), values.index_select(0, at.question)
         last = at.question_lengths[at.run] - 1
-        return _attend_rows_padded(
-            query, keys, values, at.run, last, at.run_starts, growth.longest_run, scale
-        )
+        seen = _Seen(at.run, last, at.run_starts, growth.longest_run)
+        if masked:
+            seen = seen.from_first(last + 1 + at.slot, how)
+        return _attend_rows_padded(query, keys, values, seen, how, masked=masked)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Which slots of its row each of N queries sees."""
+
+    row: Tensor
+    """[N], of each query; those of a row are adjacent."""
+    last: Tensor
+    """[N]: the slot up to which it attends."""
+    row_starts: Tensor
+    """[R + 1]: where each row's queries begin."""
+    most: int
+    """Queries that any row has at most."""
+    first: Tensor | None = None
+    """[N]: the slot from which it attends on; None: the first."""
+
+    def from_first(self, place: Tensor, how: Softmax) -> _Seen:
+        """The same within the window of queries that are at so many slots' distance [N] from the first."""
+        if how.window is None:
+            return self
+        return _Seen(self.row, self.last, self.row_starts, self.most, place - how.window + 1)
 
 
 def _attend_rows_padded(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    row: Tensor,
-    last: Tensor,
-    row_starts: Tensor,
-    most: int,
-    scale: float,
+    query: Tensor, keys: Tensor, values: Tensor, seen: _Seen, how: Softmax, *, masked: bool
 ) -> Part:
     """Attend to rows of different lengths by dense products, padded to the longest.
 
     Args:
-        query: [N, H, d], those of a row adjacent.
+        query: [N, H, d].
         keys, values: [R, S, K, d].
-        row: [N], of each query.
-        last: [N]: the slot up to which it attends.
-        row_starts: [R + 1]: where each row's queries begin.
-        most: queries that any row has at most.
-        scale: factor on the dot products.
+        seen: slots of each query.
+        how: its scale alone counts where not ``masked``.
+        masked: whether a query may see no slot at all, or scores are capped.
     """
     rows, slots, kv_heads = keys.shape[:3]
     groups = query.shape[1] // kv_heads
-    column = torch.arange(len(query), device=query.device) - row_starts[row]
-    padded = query.new_zeros(rows, most, *query.shape[1:])
-    padded[row, column] = query
+    column = torch.arange(len(query), device=query.device) - seen.row_starts[seen.row]
+    padded = query.new_zeros(rows, seen.most, *query.shape[1:])
+    padded[seen.row, column] = query
     # [R, K, most x G, d]: grouped heads are more queries of the same key head
     q = padded.unflatten(2, (kv_heads, groups)).permute(0, 2, 1, 3, 4).flatten(2, 3)
-    until = last.new_zeros(rows, most)
-    until[row, column] = last
-    visible = torch.arange(slots, device=query.device) <= until.repeat_interleave(groups, 1).unsqueeze(-1)
+
+    def of_padded(slot: Tensor) -> Tensor:
+        each = slot.new_zeros(rows, seen.most)
+        each[seen.row, column] = slot
+        return each.repeat_interleave(groups, 1).unsqueeze(-1)
+
+    slot = torch.arange(slots, device=query.device)
+    visible = slot <= of_padded(seen.last)
+    if seen.first is not None:
+        visible &= slot >= of_padded(seen.first)
     k, v = keys.transpose(1, 2), values.transpose(1, 2)
-    if query.device.type == "cpu":
+    if query.device.type == "cpu" and not masked:
         # one pass over keys and values where they lie; written out, they would be copied to be multiplied
         mask = query.new_zeros(visible.shape).masked_fill_(~visible, float("-inf")).unsqueeze(1)
         out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
-            q, k, v, 0.0, False, attn_mask=mask, scale=scale
+            q, k, v, 0.0, False, attn_mask=mask, scale=how.scale
         )
     else:
-        out, lse = _plain(q, k, v, scale, visible.unsqueeze(1))
-    out = out.unflatten(2, (most, groups)).transpose(1, 2)
-    lse = lse.unflatten(2, (most, groups)).transpose(1, 2)
-    return out[row, column], lse[row, column]
+        out, lse = _plain_in_parts(q, k, v, visible.unsqueeze(1), how)
+    out = out.unflatten(2, (seen.most, groups)).transpose(1, 2)
+    lse = lse.unflatten(2, (seen.most, groups)).transpose(1, 2)
+    return out[seen.row, column], lse[seen.row, column]
+
+
+def _plain_in_parts(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, how: Softmax) -> tuple[Tensor, Tensor]:
+    """`_plain` of rows [R, K, T, d], of so many rows and queries at once that their scores have room."""
+    _, kv_heads, queries, _ = query.shape
+    of_query = kv_heads * keys.shape[2]
+    rows = max(1, _SCORES // (of_query * queries))
+    step = max(1, _SCORES // of_query)
+    found = [
+        [
+            _plain(
+                query[row : row + rows, :, start : start + step],
+                keys[row : row + rows],
+                values[row : row + rows],
+                how.scale,
+                mask[row : row + rows, :, start : start + step],
+                how.cap,
+            )
+            for start in range(0, queries, step)
+        ]
+        for row in range(0, len(query), rows)
+    ]
+    if len(found) == 1 and len(found[0]) == 1:
+        return found[0][0]
+    out, lse = (torch.cat([torch.cat([part[kind] for part in parts], 2) for parts in found]) for kind in (0, 1))
+    return out, lse
+
+
+def _first_seen(place: int, how: Softmax) -> int:
+    """The first token that one at ``place`` sees."""
+    return 0 if how.window is None else max(0, place - how.window + 1)
+
+
+def _attend_end_of(prefix: Pair, query: Tensor, since: Tensor, how: Softmax) -> Part:
+    """Attend to what a window leaves of the prefix, of queries [N, H, d] that are ``since`` [N] tokens behind it."""
+    keys, values = prefix
+    begin = _first_seen(len(keys), how)
+    # each sees the prefix up to its end, from its window's begin on
+    place = since + (len(keys) - begin)
+    return _attend_masked(query, keys[begin:], values[begin:], place, how)
+
+
+def _attend_masked(query: Tensor, keys: Tensor, values: Tensor, place: Tensor, how: Softmax) -> Part:
+    """Attend from queries at some places to the keys up to there, as ``how`` has it; a query may see none.
+
+    Args:
+        query: [N, H, d].
+        keys, values: [S, K, d], those of the places 0 to S - 1.
+        place: [N], of each query.
+        how: of the layer.
+    """
+    grouped = _in_groups(query, keys.shape[1])  # [N, K, G, d]
+    k, v = keys.transpose(0, 1), values.transpose(0, 1)
+    at = torch.arange(len(keys), device=query.device)
+    step = max(1, _SCORES // max(1, query.shape[1] * len(keys)))
+    found: list[Part] = []
+    for start in range(0, len(query), step):
+        q, here = grouped[start : start + step].permute(1, 2, 0, 3), place[start : start + step].unsqueeze(-1)
+        visible = at <= here
+        if how.window is not None:
+            visible &= at > here - how.window
+        out, lse = _plain(q, k.unsqueeze(1), v.unsqueeze(1), how.scale, visible, how.cap)
+        found.append((out.permute(2, 0, 1, 3), lse.permute(2, 0, 1)))
+    return torch.cat([out for out, _ in found]), torch.cat([lse for _, lse in found])

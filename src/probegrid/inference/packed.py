@@ -6,17 +6,21 @@ Knows transformers' interface to attention, and for which models of ours it may 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812  # as everybody calls it
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
-from probegrid.inference.attention import has_kernels
+from probegrid.inference.attention import RowCache, Softmax, attend_rows, has_kernels
 from probegrid.inference.layout import Layout
+from probegrid.inference.mixers import asks_for_attention, mixers
 from probegrid.models.blocks import decoder_blocks, execution_device
 
 if TYPE_CHECKING:
@@ -28,9 +32,30 @@ ATTENTION = "probegrid_packed"
 class Attends(Protocol):
     """Who answers for the attention of a forward pass."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Attention of one layer: query [N, H, d], key and value [N, K, d]; returns [N, H, d]."""
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, how: Softmax) -> Tensor:
+        """Attention of the next call of a pass: query [N, H, d], key and value [N, K, d]; returns [N, H, d]."""
         ...
+
+
+_ATTENDS: ContextVar[Attends] = ContextVar("_ATTENDS")
+
+
+@contextmanager
+def attending(attends: Attends | None) -> Iterator[None]:
+    """Let this one be asked for the attention of a forward pass, whatever arguments the model's code hands on."""
+    if attends is None:
+        yield
+        return
+    token = _ATTENDS.set(attends)
+    try:
+        yield
+    finally:
+        _ATTENDS.reset(token)
+
+
+def mixing() -> Any:
+    """Who is asked how rows lie in a pass, by layers that carry states; None: nobody, they lie as the layer has them."""
+    return _ATTENDS.get(None)
 
 
 @dataclass(frozen=True)
@@ -39,40 +64,34 @@ class Batch:
 
     tensors: Mapping[str, Tensor]
     """On the CPU; they go to the embedding's device."""
-    others: Mapping[str, Any]
+    attends: Attends | None = None
+    """Who is asked for the attention; None: the model's own code."""
 
 
-def obstacle(model: PreTrainedModel, longest: int) -> str | None:
-    """Why rows of up to ``longest`` tokens cannot be packed for this model, or None if they can."""
+def obstacle(model: PreTrainedModel) -> str | None:
+    """Why rows cannot be packed for this model, or None if nothing is known against it."""
+    if getattr(model, "_supports_attention_backend", False) or any(asks_for_attention(type(module)) for module in model.modules()) or mixers(model):
+        return None
     config: PreTrainedConfig = model.config.get_text_config()
-    if not getattr(model, "_supports_attention_backend", False):
-        return f"{config.model_type} does not take an attention function of its own choice"
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if not kinds <= {"full_attention", "sliding_attention"}:
-        return f"{config.model_type} has layers other than attention ({', '.join(sorted(kinds))})"
-    window = getattr(config, "sliding_window", None)
-    slides = "sliding_attention" in kinds if getattr(config, "layer_types", None) else window is not None
-    if slides and window is not None and longest > window:
-        return f"sequences of {longest} tokens pass the sliding window of {window}"
-    for name in ("attn_logit_softcapping", "num_kv_shared_layers", "attention_chunk_size"):
-        if getattr(config, name, None):
-            return f"{config.model_type} computes attention with {name}"
-    if any(hasattr(module, "sinks") for module in model.modules()):
-        return f"{config.model_type} computes attention with sinks"
-    return None
+    return f"{config.model_type} does not take another's attention"
 
 
 def take_attention(model: PreTrainedModel) -> None:
-    """Let a model ask the ``attends`` of each forward pass for its attention."""
+    """Let a model ask who is ``attending`` for its attention."""
     AttentionInterface.register(ATTENTION, _attention)
     model.set_attn_implementation(ATTENTION)
 
 
-def can_be_packed(model: PreTrainedModel, longest: int) -> bool:
-    """Whether rows of up to ``longest`` tokens are read packed: on GPUs with our kernels, where nothing forbids it."""
+def give_back_attention(model: PreTrainedModel) -> None:
+    """Let a model attend by transformers' own code."""
+    model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+
+
+def can_be_packed(model: PreTrainedModel) -> bool:
+    """Whether rows are read packed: on GPUs with our kernels, where nothing is known against it."""
     devices = {execution_device(block) for block in decoder_blocks(model)}
     fast = all(has_kernels(torch.empty(0, dtype=model.dtype, device=device)) for device in devices)
-    return bool(devices) and fast and obstacle(model, longest) is None
+    return bool(devices) and fast and obstacle(model) is None and not mixers(model)
 
 
 def packed_batch(model: PreTrainedModel, token_ids: Sequence[Sequence[int]]) -> Batch:
@@ -80,7 +99,7 @@ def packed_batch(model: PreTrainedModel, token_ids: Sequence[Sequence[int]]) -> 
     take_attention(model)
     layout = Layout.of([len(row) for row in token_ids], [0] * len(token_ids))
     tensors = {"input_ids": packed(token_ids).unsqueeze(0), "position_ids": layout.slot.unsqueeze(0)}
-    return Batch(tensors, {"attends": _Rows(layout)})
+    return Batch(tensors, _Rows(layout))
 
 
 def packed(rows: Sequence[Sequence[int]]) -> Tensor:
@@ -95,12 +114,15 @@ class _Rows:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, how: Softmax) -> Tensor:
         """As ``Attends``."""
         from probegrid.inference.kernels import attend_packed
 
-        first = self._layout.to(query.device).row_first
-        attended: Tensor = attend_packed(query, None, (key, value), first, scale)[0]
+        layout = self._layout.to(query.device)
+        if not how.is_plain(layout.max_length):
+            cache = RowCache(layout.n_rows, layout.max_length, key)
+            return attend_rows(query, (key, value), layout, cache, None, how, is_plain=False)
+        attended: Tensor = attend_packed(query, None, (key, value), layout.row_first, how.scale)[0]
         return attended
 
 
@@ -111,10 +133,16 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    scaling: float,
-    attends: Attends,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Transformers' attention interface: query [1, H, N, d], key and value [1, K, N, d]; returns [1, N, H, d]."""
-    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    return attends.attend(module.layer_idx, q, k, v, scaling).unsqueeze(0), None
+    width, of_values = query.shape[-1], value.shape[-1]
+    how = Softmax(width**-0.5 if scaling is None else scaling, sliding_window, softcap, s_aux)
+    widest = max(width, of_values)  # zeros change no score, and what they make of values is cut off
+    q, k, v = (F.pad(part[0].transpose(0, 1), (0, widest - part.shape[-1])) for part in (query, key, value))
+    attended = _ATTENDS.get().attend(q, k, v, how)
+    return attended[..., :of_values].unsqueeze(0), None

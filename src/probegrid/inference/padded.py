@@ -55,7 +55,7 @@ class PaddedDecoder:
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row named several times is copied."""
         chosen = torch.tensor(rows)
-        self._cache.batch_select_indices(chosen)
+        self._cache.reorder_cache(chosen)
         self._mask = self._mask[chosen]
         self._positions = [self._positions[row] for row in rows]
 

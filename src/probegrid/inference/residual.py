@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from probegrid.errors import ConfigError
 from probegrid.inference.linear import fast_linear
-from probegrid.inference.packed import Batch, can_be_packed, packed_batch
+from probegrid.inference.packed import Batch, attending, can_be_packed, give_back_attention, packed_batch
 from probegrid.models.blocks import decoder_blocks, execution_device
 from probegrid.models.border import to_device
 from probegrid.models.fusing import fuse
@@ -78,7 +78,7 @@ class ResidualReader:
         Returns:
             For each layer [n, d] on the CPU, row by row and span by span.
         """
-        packed = can_be_packed(self._causal, max(map(len, token_ids)))
+        packed = can_be_packed(self._causal)
         batch = packed_batch(self._causal, token_ids) if packed else _padded_batch(self._causal, token_ids)
         picked: dict[int, Tensor] = {}
         selection = _Selection(spans, [len(row) for row in token_ids] if packed else None, dtype)
@@ -88,11 +88,11 @@ class ResidualReader:
             if layer == self.layers[-1]:
                 raise _DeepestLayerRead
 
-        with torch.inference_mode(), fast_linear(self._model), self._tapped(pick):
+        with torch.inference_mode(), fast_linear(self._model), self._tapped(pick), attending(batch.attends):
             try:
                 device = execution_device(self._model.get_input_embeddings())
                 tensors = {name: to_device(value, device) for name, value in batch.tensors.items()}
-                self._model(**tensors, **batch.others, use_cache=False)
+                self._model(**tensors, use_cache=False)
             except _DeepestLayerRead:
                 pass
         return {layer: values.cpu() for layer, values in picked.items()}
@@ -123,9 +123,9 @@ class ResidualReader:
 def _padded_batch(model: PreTrainedModel, token_ids: Sequence[Sequence[int]]) -> Batch:
     """Rows side by side. Padding is on the right and attention is causal: no token sees it, and no mask is needed."""
     # one that answered before may have been left with an attention for shared prefixes
-    model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+    give_back_attention(model)
     width = max(map(len, token_ids))
-    return Batch({"input_ids": torch.tensor([[*row, *[0] * (width - len(row))] for row in token_ids])}, {})
+    return Batch({"input_ids": torch.tensor([[*row, *[0] * (width - len(row))] for row in token_ids])})
 
 
 class _Selection:

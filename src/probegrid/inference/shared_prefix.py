@@ -2,7 +2,8 @@
 
 The tokens of all rows are packed into one sequence, so that no arithmetic is spent on padding. The answers to a
 question share the question's keys and values too. Attention is over up to three parts (``attention.py``), registered
-through transformers' ``AttentionInterface``; the model's own code does all the rest.
+through transformers' ``AttentionInterface``; layers that carry states instead are in ``mixers.py``; the model's own code
+does all the rest. Calls of attention are told apart by their order in a pass: a block may attend more than once.
 
 Knows a transformers causal language model and token ids.
 """
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probegrid.inference.attention import RowCache, attend_prefix, attend_rows, attend_step
+from probegrid.inference.attention import RowCache, Softmax, attend_prefix, attend_rows, attend_step
 from probegrid.inference.graphs import StepGraph, can_be_recorded
 from probegrid.inference.layout import Growth, Layout
 from probegrid.inference.linear import fast_linear
-from probegrid.inference.packed import obstacle, packed, take_attention
+from probegrid.inference.mixers import MixerStates, Run, mixers, wrap
+from probegrid.inference.packed import attending, mixing, obstacle, packed, take_attention
 from probegrid.models.border import cross, to_device
 from probegrid.models.dispatch import placement_of
 from probegrid.models.load import embedding_device
@@ -64,8 +66,15 @@ class SharedPrefixDecoder:
         self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
         self._rows = _Rows()
         self._now: Layout | Growth | None = None
-        self.can_be_recorded = can_be_recorded(model)
+        self._call = -1
+        self._longest = 0
+        """Tokens of the longest row, its prefix and all that it may grow by."""
+        found = mixers(model)
+        self._states = MixerStates(model) if found else None
+        self.can_be_recorded = can_be_recorded(model) and not found  # states do not lie in the same tensors twice
         take_attention(model)
+        for module in found:
+            wrap(module, mixing)
         with torch.inference_mode():
             for start in range(0, len(prefix), chunk_tokens):
                 chunk = prefix[start : start + chunk_tokens]
@@ -78,6 +87,7 @@ class SharedPrefixDecoder:
         while len(self._forks) < min(self.n_lanes, rows) - 1:
             other = copy.copy(self)
             other._rows, other._now, other._forks = _Rows(), None, []
+            other._states = self._states and self._states.fork()
             self._forks.append(other)
         return [self, *self._forks][: min(self.n_lanes, rows)]
 
@@ -97,6 +107,9 @@ class SharedPrefixDecoder:
             Logits [rows, vocabulary] of the token after each row, in the model's dtype.
         """
         self._rows.begin([len(suffix) for suffix in suffixes], room)
+        self._longest = self.prefix_length + max(map(len, suffixes)) + room
+        if self._states is not None:
+            self._states.forget_rows()
         logits: list[Tensor] = []
         done: deque[torch.cuda.Event] = deque()
         for first, group in _chunks(suffixes, self._pass_tokens(sum(map(len, suffixes)))):
@@ -136,6 +149,8 @@ class SharedPrefixDecoder:
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order; a row named several times is copied, but for its question's tokens."""
         self._rows.keep(rows)
+        if self._states is not None:
+            self._states.keep(rows)
 
     def recorded(self, tokens: Tensor, draws: Tensor | None, temperature: float) -> StepGraph | None:
         """The next step as a graph, see ``graphs``: the last batch's if it serves, else a new one after the first step.
@@ -163,6 +178,8 @@ class SharedPrefixDecoder:
         self._rows = _Rows()
         self._now = None
         self._forks.clear()
+        if self._states is not None:
+            self._states.forget_rows()
 
     def _read(self, tokens: Tensor, positions: Tensor, last: Tensor) -> Tensor:
         """Logits [n, vocabulary] at n of the packed tokens [N], all of them on the CPU."""
@@ -171,40 +188,51 @@ class SharedPrefixDecoder:
         return self._forward(ids.unsqueeze(0), where.unsqueeze(0), logits_to_keep=kept)
 
     def _forward(self, input_ids: Tensor, position_ids: Tensor, logits_to_keep: int | Tensor) -> Tensor:
-        with torch.inference_mode(), fast_linear(self.model):
+        self._call = -1
+        with torch.inference_mode(), fast_linear(self.model), attending(self):
             output = self.model(
                 input_ids=input_ids,
                 position_ids=position_ids,
                 use_cache=False,
                 logits_to_keep=logits_to_keep,
-                attends=self,
             )
         logits: Tensor = output.logits
         return logits[0]
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def mix(self, layer: int, run: Run, hidden: Tensor) -> Tensor:
+        """What a layer that carries states makes of this forward pass's tokens [1, N, d]; called from inside the model."""
+        assert self._states is not None
+        if self._now is None:
+            return self._states.read_prefix(layer, run, hidden)
+        if isinstance(self._now, Growth):
+            return self._states.step(layer, run, hidden)
+        return self._states.read(layer, run, hidden, self._now)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, how: Softmax) -> Tensor:
         """Attention of one layer for the tokens of this forward pass; called from inside the model.
 
         Args:
-            layer: index of the block.
             query: [N, H, d].
             key, value: [N, K, d] of the same tokens; stored here.
-            scale: factor on the dot products.
+            how: of the layer.
 
         Returns:
             [N, H, d].
         """
+        self._call += 1
+        layer = self._call
         before, own = self.prefix.get(layer), (key, value)
         if self._now is None:  # the prefix itself, or its next chunk
-            attended = attend_prefix(query, own, before, scale)
+            attended = attend_prefix(query, own, before, how)
             pairs = zip(before or (key[:0], value[:0]), own, strict=True)
             self.prefix[layer] = tuple(torch.cat(pair) for pair in pairs)  # type: ignore[assignment]
             return attended
+        is_plain = how.is_plain(self._longest)
         if isinstance(self._now, Growth):
             caches = self._rows.questions[layer], self._rows.own(layer, key)
-            return attend_step(query, own, self._now, *caches, before, scale)
+            return attend_step(query, own, self._now, *caches, before, how, is_plain=is_plain)
         layout, questions = self._now.to(query.device), self._rows.of_questions(layer, query, key)
-        return attend_rows(query, own, layout, questions, before, scale)
+        return attend_rows(query, own, layout, questions, before, how, is_plain=is_plain)
 
 
 class _Rows:
@@ -256,7 +284,7 @@ class _Rows:
         return self._growth
 
     def _laid_out(self, grown: int) -> Growth:
-        slots = next(iter(self.questions.values())).shape[1]
+        slots = next((cache.shape[1] for cache in self.questions.values()), max(self._lengths))
         run = max(1, _QUERIES // self._most_heads)
         return Growth(self._question_of, self._lengths, slots, grown, longest_run=run)
 
