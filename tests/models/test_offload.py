@@ -110,11 +110,6 @@ def test_experts_are_quantized_too(found: Find, load: Load) -> None:
         assert 0.05 < error < 0.12  # NF4 of normal weights: 0.09
 
 
-def test_int8_experts_are_refused(found: Find, load: Load) -> None:
-    with pytest.raises(CheckpointError, match="int8 has no form for a mixture's experts"):
-        load(found("mixtral"), "int8")
-
-
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(placement=placements(), kind=st.sampled_from(KINDS))
 def test_answers_are_the_same_whatever_the_placement(

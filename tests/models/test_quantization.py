@@ -60,5 +60,5 @@ def test_so_are_those_that_transformers_loads(found: Find, load: Load, tmp_path:
     folder = str(folder_of(tmp_path, checkpoint, NF4, Dtype.bfloat16))
     for path in (folder, checkpoint.name):
         config = ModelConfig(path=path, dtype=Dtype.float16)
-        model = load_model(ModelRequest(find_checkpoint(config), config, NF4, {"": "cpu"})).model
+        model = load_model(ModelRequest(find_checkpoint(config), config, NF4)).model
         assert compute_dtypes(model) == {torch.float16}

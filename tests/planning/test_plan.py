@@ -203,14 +203,6 @@ def test_refusals_say_why_and_what_works(
     assert "\n" not in str(refusal.value)
 
 
-def test_a_mixture_in_int8_is_refused_before_its_weights_are_read() -> None:
-    for device_map in (FOUR_11GB, DeviceMapConfig(strategy=PlacementStrategy.cpu)):
-        with pytest.raises(
-            PlanError, match=r"int8 has no form for a mixture's experts.*`quantization=nf4` works"
-        ):
-            make("mixtral8x7b", device_map, INT8)
-
-
 def test_a_batch_too_large_is_refused_with_auto() -> None:
     with pytest.raises(PlanError, match=r"a batch of 400.*`decoding\.batch_size=auto` works"):
         make("mistral_large", FOUR_11GB, workload=replace(TRIVIA, prompt_tokens=500, batch_size=400))

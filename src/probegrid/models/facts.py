@@ -131,11 +131,10 @@ def by_skeleton(checkpoint: Checkpoint) -> Architecture:
     Raises:
         UnknownArchitecture: transformers has no causal model of this family.
     """
-    from transformers import AutoConfig
+    from probegrid.models.load_by_parts import config_of
 
     try:
-        config = AutoConfig.from_pretrained(checkpoint.name, revision=checkpoint.commit)
-        return architecture_of_skeleton(config)
+        return architecture_of_skeleton(config_of(checkpoint))
     except (CheckpointError, ValueError, KeyError, OSError) as error:
         raise UnknownArchitecture(
             f"model_type={checkpoint.config.get('model_type')!r} in the config.json of {checkpoint.name} cannot be "
@@ -151,8 +150,6 @@ def architecture_of_skeleton(config: Any) -> Architecture:
     from probegrid.models.quantization import is_matrix
     from probegrid.models.skeleton import skeleton
 
-    for part in (config, config.get_text_config(decoder=True)):
-        part.__dict__.pop("quantization_config", None)
     model = skeleton(config, None, torch.bfloat16)
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     own = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}

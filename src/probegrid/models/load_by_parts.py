@@ -6,6 +6,7 @@ Knows which checkpoints our own loading takes.
 from __future__ import annotations
 
 import contextlib
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,8 +88,14 @@ def load_placed(
 def config_of(checkpoint: Checkpoint) -> PreTrainedConfig:
     """The checkpoint's config as transformers reads it; what says how it is stored is left out."""
     from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    found: Any = AutoConfig.from_pretrained(checkpoint.name, revision=checkpoint.commit)
+    family = checkpoint.config["model_type"]
+    found: Any
+    if family in CONFIG_MAPPING:
+        found = CONFIG_MAPPING[family].from_dict(copy.deepcopy(checkpoint.config))
+    else:
+        found = AutoConfig.from_pretrained(checkpoint.name, revision=checkpoint.commit)
     for part in (found, found.get_text_config(decoder=True)):
         if hasattr(part, "quantization_config"):
             del part.quantization_config

@@ -117,23 +117,6 @@ class Placement:
                 streams[gpu] = (*streams.get(gpu, ()), block)
         return streams
 
-    def device_map(self, *, prefix: str = "model.") -> dict[str, int | str]:
-        """Where each module's weights are at rest, in Hugging Face's form; streamed blocks are on ``cpu``.
-
-        Args:
-            prefix: ``model.`` for a causal model, empty for the bare decoder (no head) that activations are
-                read from.
-        """
-        streamed = set(self.streamed)
-        modules: dict[str, int | str] = {f"{prefix}embed_tokens": self.embedding}
-        for block, device in enumerate(self.blocks):
-            modules[f"{prefix}layers.{block}"] = "cpu" if block in streamed else device
-        modules[f"{prefix}norm"] = self.final_norm
-        modules[f"{prefix}rotary_emb"] = self.blocks[0] if self.blocks else self.embedding
-        if self.head is not None:
-            modules["lm_head"] = self.head
-        return modules
-
     def loads(self, demand: Demand) -> dict[Device, Load]:
         """What each device holds under ``demand``; devices that hold nothing are left out."""
         weights: Counter[Device] = Counter()
