@@ -123,7 +123,6 @@ def test_layer_22_of_a_70b_fits_one_80gb_card_in_bf16() -> None:
 def test_embeddings_alone_need_no_block() -> None:
     found = make("llama8b", FOUR_11GB, NONE, activation_workload(10, 0))
     assert (found.blocks, found.placement.blocks) == (0, ())
-    assert set(found.placement.device_map(prefix="")) == {"embed_tokens", "norm", "rotary_emb"}
 
 
 def test_without_gpus_the_cpu_computes() -> None:

@@ -19,6 +19,7 @@ from probegrid.errors import CheckpointError, NotAtHand, UserError
 from probegrid.hardware.devices import Hardware, hardware_for
 from probegrid.hardware.machine import this_cpu, visible_gpus
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
+from probegrid.models.facts import facts_of, is_unpacked, loaded_by_transformers
 from probegrid.planning.architecture import Parts
 from probegrid.planning.families import mismatches
 from probegrid.planning.placement import Placement
@@ -164,6 +165,7 @@ def _plan(
         workload = replace(workload, deepest_layer=None)
     hardware = pack.hardware if pack else hardware or _hardware(device_map)
     follows_pack = pack is not None and device_map.replicas == AUTO
+    unpacked = known.form is not None and is_unpacked(known.form, hardware)
     found = plan(
         known.architecture,
         dtype=config.model.dtype,
@@ -173,10 +175,13 @@ def _plan(
         workload=workload,
         placement=pack.placement if pack else None,
         form=known.form,
-        stored=known.stored,
+        stored=None if unpacked else known.stored,
         streams=not known.is_whole,
     )
-    notes = notes_on([hardware.gpus[index] for index in found.placement.gpus], config.model.dtype)
+    notes = [
+        *notes_on([hardware.gpus[index] for index in found.placement.gpus], config.model.dtype),
+        *([f"stored as {known.form.name}, which is unpacked to {config.model.dtype.value} here"] if unpacked else []),
+    ]
     found = replace(found, notes=(*found.notes, *notes))
     return found.in_copies(pack.replicas) if pack and follows_pack else found
 
@@ -195,8 +200,6 @@ class _Known:
 
 
 def _known(config: Config, checkpoint: Checkpoint) -> _Known:
-    from probegrid.models.facts import facts_of, loaded_by_transformers
-
     found = facts_of(checkpoint, use_safetensors=config.model.use_safetensors)
     given = config.model.architecture
     if given is not None and (differences := mismatches(given, found.architecture)):

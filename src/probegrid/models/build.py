@@ -11,7 +11,7 @@ Knows the parts of a decoder, and how what a checkpoint stores becomes them (`co
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,11 +28,16 @@ from probegrid.models.quantization import Entries, fill, is_matrix, pack
 from probegrid.models.stored_matrices import packed_together
 from probegrid.models.skeleton import is_inner, skeleton, text_name, without_head
 from probegrid.models.weights import Weights
+from probegrid.planning.headers import NO_DECODER
 from probegrid.planning.placement import Placement
 from probegrid.schema import QuantizationMethod
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
+
+
+class MissingWeights(CheckpointError):
+    """The files lack weights that the model has."""
 
 
 class Parts(Protocol):
@@ -77,8 +82,11 @@ class CheckpointParts:
 
     @property
     def unplaced(self) -> list[str]:
-        """Names in the files that the model has no place for."""
-        return self._conversion.unplaced
+        """Names in the files that the model has no place for: not those of what sees or predicts further tokens."""
+        known = [*(self._model._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq$", r"position_ids$"]
+        expected = [NO_DECODER, *map(re.compile, known)]
+        names = [name for name in self._conversion.unplaced if not any(each.search(name) for each in expected)]
+        return [name for name in names if text_name(name) != name] if is_inner(self._model) else names
 
     def part(self, part: Part, device: torch.device) -> Entries:
         """As ``Parts.part``."""
@@ -149,6 +157,8 @@ def assembled(
         except CheckpointError as error:
             raise CheckpointError(f"{part.name} cannot be loaded: {error}") from error
         if part.place is Place.block and part.index in placement.streamed:
+            if lacking := [name for name in part.tensors if name in missing]:
+                raise _lacks(lacking)
             parked[part.index] = ParkedBlock(blocks[part.index])
     _tie(model, missing, placement)
     _move_buffers(model, placement)
@@ -193,10 +203,14 @@ def _tie(model: PreTrainedModel, missing: list[str], placement: Placement) -> No
     ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_missing or ()]
     lacking = sorted(name for name in still - unplaced if not any(each.search(name) for each in ignored))
     if lacking:
-        raise CheckpointError(
-            f"it lacks {len(lacking)} weights of its architecture, {lacking[0]} among them; "
-            "finish its download, or correct its config.json."
-        )
+        raise _lacks(lacking)
+
+
+def _lacks(names: Sequence[str]) -> MissingWeights:
+    return MissingWeights(
+        f"it lacks {len(names)} weights of its architecture, {names[0]} among them; "
+        "finish its download, or correct its config.json."
+    )
 
 
 def _move_buffers(model: PreTrainedModel, placement: Placement) -> None:

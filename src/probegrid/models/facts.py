@@ -9,12 +9,14 @@ Knows checkpoints and where their headers are.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from probegrid.errors import CheckpointError, ConfigError, UnknownArchitecture
+from probegrid.hardware.devices import Hardware
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.fingerprint import weight_files
 from probegrid.planning.architecture import Parts
@@ -27,8 +29,12 @@ from probegrid.planning.headers import (
     stored_bytes,
     weights_by_headers,
 )
-from probegrid.planning.stored import stored_form
+from probegrid.planning.stored import StoredForm, stored_form
 from probegrid.schema import Architecture, BlockWeights, DecoderWeights, ModelConfig
+
+
+_SHARE_MATRICES = ("zamba", "zamba2")
+"""Families of which several blocks hold the same matrices, which are not packed; no header says so."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,13 @@ def loaded_by_transformers(checkpoint: Checkpoint, config: ModelConfig) -> str |
     if form is not None and not form.is_bitsandbytes:
         return f"{checkpoint.name} is stored as {form.name}"
     return None
+
+
+def is_unpacked(form: StoredForm, hardware: Hardware) -> bool:
+    """Whether transformers unpacks what is stored so on this hardware: FP8 and MXFP4 where no GPU multiplies them."""
+    if form.kind not in ("fp8", "mxfp4"):
+        return False
+    return not hardware.gpus or (form.kind == "mxfp4" and importlib.util.find_spec("kernels") is None)
 
 
 def facts_of(checkpoint: Checkpoint, *, use_safetensors: bool = True) -> CheckpointFacts:
@@ -86,7 +99,8 @@ def _facts(held: _ByContent, use_safetensors: bool) -> CheckpointFacts:
     if known is not None and by_arithmetic:
         return CheckpointFacts(known, None)
     headers = headers_of(checkpoint, use_safetensors=use_safetensors)
-    if known is None and form is None and headers:
+    shares = checkpoint.config.get("model_type") in _SHARE_MATRICES
+    if known is None and form is None and headers and not shares:
         with contextlib.suppress(ConfigError):
             return CheckpointFacts(_by_headers(checkpoint, headers), None)
     architecture = known or by_skeleton(checkpoint)
@@ -144,13 +158,11 @@ def by_skeleton(checkpoint: Checkpoint) -> Architecture:
 
 def architecture_of_skeleton(config: Any) -> Architecture:
     """The facts of a transformers config by the model that it makes, none of whose weights are in memory."""
-    import torch
-
     from probegrid.models.parts import Place, parts_of
     from probegrid.models.quantization import is_matrix
-    from probegrid.models.skeleton import skeleton
+    from probegrid.models.skeleton import shape_of
 
-    model = skeleton(config, None, torch.bfloat16)
+    model = shape_of(config)
     tied = set(getattr(model, "all_tied_weights_keys", None) or {})
     own = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
     outside = dict.fromkeys(Place, 0)

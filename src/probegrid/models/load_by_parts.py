@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from probegrid.errors import CheckpointError
-from probegrid.models.build import CheckpointParts, Parts, assembled
+from probegrid.models.build import CheckpointParts, MissingWeights, Parts, assembled
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.parts import parts_of
 from probegrid.models.quantization import quantization_config
 from probegrid.models.quantized_store import QuantizedStore
-from probegrid.models.skeleton import skeleton
+from probegrid.models.skeleton import has_text_inside, shape_of, skeleton
 from probegrid.models.weights import Weights
 from probegrid.planning.placement import Placement
+from probegrid.planning.stored import stored_form
 from probegrid.schema import ModelConfig, QuantizationMethod
 
 if TYPE_CHECKING:
@@ -60,22 +61,42 @@ def load_placed(
         CheckpointError: weights that are missing, damaged, of another architecture, or quantized otherwise.
         StoreError: the kept copy is damaged or cannot be written.
     """
+    quantization_config(method, checkpoint)  # checks a quantized checkpoint
+    model_config = config_of(checkpoint)
+    try:
+        return _placed(checkpoint, config, method, placement, model_config, keep_in=keep_in)
+    except MissingWeights as error:
+        if not has_text_inside(model_config):
+            raise CheckpointError(f"{checkpoint.name}: {error}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.name}: {error}") from error
+    try:  # its language model's files are not those of a model of its own
+        return _placed(checkpoint, config, method, placement, model_config, keep_in=keep_in, alone=False)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.name}: {error}") from error
+
+
+def _placed(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    method: QuantizationMethod,
+    placement: Placement,
+    model_config: PreTrainedConfig,
+    *,
+    keep_in: str | Path | None,
+    alone: bool = True,
+) -> Placed:
     from transformers import GenerationConfig
 
-    settings = quantization_config(method, checkpoint)  # checks a quantized checkpoint
     dtype = getattr(torch, config.dtype.value)
-    model_config = config_of(checkpoint)
-    empty = skeleton(model_config, len(placement.blocks), dtype)
+    empty = skeleton(model_config, len(placement.blocks), dtype, alone=alone)
     weights = Weights(checkpoint, use_safetensors=config.use_safetensors)
     own = CheckpointParts(empty, weights, method, dtype)
     parts: Parts = own
-    if settings is not None and keep_in is not None:
-        names = [part.name for part in parts_of(skeleton(model_config, None, dtype))]
+    if method.packs and stored_form(checkpoint.config) is None and keep_in is not None:
+        names = [part.name for part in parts_of(shape_of(model_config))]
         parts = QuantizedStore(keep_in, checkpoint, method, config.dtype, own, names)
-    try:
-        model = assembled(empty, placement, parts, dtype)
-    except CheckpointError as error:
-        raise CheckpointError(f"{checkpoint.name}: {error}") from error
+    model = assembled(empty, placement, parts, dtype)
     with_head = placement.head is not None
     unplaced = own.unplaced if with_head and parts is own else []
     if with_head:

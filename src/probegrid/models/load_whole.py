@@ -16,7 +16,7 @@ from probegrid.errors import CheckpointError
 from probegrid.models.load import ModelRequest, refuse_missing
 from probegrid.models.parts import modules_at, Place, parts_of
 from probegrid.models.quantization import compute_in, quantization_config
-from probegrid.models.skeleton import skeleton
+from probegrid.models.skeleton import shape_of
 from probegrid.planning.stored import stored_form
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _device_map(request: ModelRequest, own: Any, *, brings_code: bool) -> dict[s
         return "auto"
     for part in (own, own.get_text_config(decoder=True)):
         part.__dict__.pop("quantization_config", None)
-    model = skeleton(own, None, getattr(torch, request.config.dtype.value))
+    model = shape_of(own)
     found: dict[str, int | str] = {part.name: part.device(placement) for part in parts_of(model)}
     for place in (Place.front, Place.tail):  # rotations hold no weights
         device = placement.entrance if place is Place.front else placement.final_norm

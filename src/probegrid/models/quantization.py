@@ -96,7 +96,7 @@ def is_matrix(model: nn.Module, name: str) -> bool:
     """
     owner_name, _, attribute = name.rpartition(".")
     owner = model.get_submodule(owner_name)
-    if ROUTER.search(name):
+    if ROUTER.search(name) or name in _tied(model):
         return False
     weight = getattr(owner, attribute)
     if attribute == "weight" and is_linear(owner):
@@ -104,6 +104,12 @@ def is_matrix(model: nn.Module, name: str) -> bool:
     if isinstance(owner, nn.Conv1d | nn.Embedding) or "bias" in attribute or not weight.is_floating_point():
         return False
     return weight.dim() == 3 or (weight.dim() == 2 and "experts" in owner_name.split("."))
+
+
+def _tied(model: Any) -> set[str]:
+    """Tensors that several modules hold: what is packed could not be shared."""
+    tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
+    return {*tied, *tied.values()}
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -334,8 +340,15 @@ def _fill_nf4(
 def _int8_linear(owner: nn.Module, rows: Tensor, scales: Tensor) -> nn.Module:
     from bitsandbytes.nn.modules import Int8Params, Linear8bitLt
 
+    class Int8Linear(Linear8bitLt):  # type: ignore[misc]  # bitsandbytes has no types
+        """Takes inputs of any number of dimensions: bitsandbytes' code for CPUs takes at most three."""
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            products: Tensor = super().forward(inputs.flatten(0, -3) if inputs.dim() > 3 else inputs)
+            return products.view(*inputs.shape[:-1], products.shape[-1])
+
     module: Any = owner
-    linear = Linear8bitLt(
+    linear = Int8Linear(
         rows.shape[1],
         rows.shape[0],
         bias=module.bias is not None,

@@ -8,7 +8,6 @@ Knows transformers' tables of classes.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,18 +16,40 @@ from torch import nn
 from probegrid.errors import CheckpointError
 from probegrid.models.blocks import decoder_blocks, keep_blocks
 from probegrid.models.parts import Place, modules_at
+from probegrid.planning.headers import TEXT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 _INNER = "_probegrid_inner"
-_TEXT = re.compile(r"^(?:model\.)?(?:language_model|text_model|llm)\.")
-_ATTENDS_BOTH_WAYS = frozenset({"paligemma"})
-"""Their text model sees a whole prompt at once, which a causal model of the same weights does not."""
+_NOT_AS_ALONE = frozenset({"paligemma", "aya_vision", "cohere2_vision"})
+"""Their language model says something else alone: PaliGemma's sees a whole prompt at once, Cohere's scales its logits."""
+_CLASSIFIERS = frozenset({"shieldgemma2"})
 
 
-def skeleton(config: PreTrainedConfig, blocks: int | None, dtype: torch.dtype) -> PreTrainedModel:
+def shape_of(config: PreTrainedConfig) -> PreTrainedModel:
+    """The causal model of a config with nothing in memory, no buffer either: good for its names and shapes alone.
+
+    Raises:
+        CheckpointError: transformers has no causal language model for it.
+    """
+    try:
+        with torch.device("meta"):
+            return _causal(config, torch.bfloat16, alone=True)
+    except (NotImplementedError, RuntimeError):  # some compute with their buffers while they are made
+        return skeleton(config, None, torch.bfloat16)
+
+
+def skeleton(
+    config: PreTrainedConfig, blocks: int | None, dtype: torch.dtype, *, alone: bool = True
+) -> PreTrainedModel:
     """The causal model of a config, cut behind its first ``blocks`` blocks (None: whole).
+
+    Args:
+        config: the whole model's.
+        blocks: blocks to keep.
+        dtype: of its parameters.
+        alone: whether the language model of a larger one may be a causal model of its own.
 
     Raises:
         CheckpointError: transformers has no causal language model for it.
@@ -36,7 +57,7 @@ def skeleton(config: PreTrainedConfig, blocks: int | None, dtype: torch.dtype) -
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=False):
-        model = _causal(config, dtype)
+        model = _causal(config, dtype, alone=alone)
     if blocks is not None and blocks < len(decoder_blocks(model)):
         keep_blocks(model, blocks)
         own = set(model.state_dict())
@@ -66,7 +87,7 @@ def is_inner(model: PreTrainedModel) -> bool:
 
 def text_name(name: str) -> str:
     """A tensor's name in the files of a larger model as the language model's own files would have it."""
-    return _TEXT.sub("", name)
+    return TEXT.sub("", name)
 
 
 def has_text_inside(config: PreTrainedConfig) -> bool:
@@ -74,21 +95,23 @@ def has_text_inside(config: PreTrainedConfig) -> bool:
     return config.get_text_config(decoder=True) is not config
 
 
-def _causal(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+def _causal(config: PreTrainedConfig, dtype: torch.dtype, *, alone: bool) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING as CAUSAL
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING as SEEING
 
     text: Any = config.get_text_config(decoder=True)
     auto: Any = AutoModelForCausalLM
-    if text is not config and type(text) in CAUSAL and config.model_type not in _ATTENDS_BOTH_WAYS:
-        text.tie_word_embeddings = config.tie_word_embeddings
+    others = _CLASSIFIERS | _NOT_AS_ALONE
+    if alone and text is not config and type(text) in CAUSAL and config.model_type not in others:
+        if hasattr(config, "tie_word_embeddings"):
+            text.tie_word_embeddings = config.tie_word_embeddings
         model: PreTrainedModel = auto.from_config(text, dtype=dtype)
         setattr(model, _INNER, True)
         return model
-    if type(config) in SEEING and text is not config:
+    if type(config) in SEEING and text is not config and config.model_type not in _CLASSIFIERS:
         auto = AutoModelForImageTextToText
-    elif type(config) not in CAUSAL:
+    elif type(config) not in CAUSAL or config.model_type in _CLASSIFIERS:
         raise CheckpointError(
             f"transformers has no causal language model for model_type {config.model_type}; probegrid reads decoders "
             "that answer in text."

@@ -61,7 +61,8 @@ def _count(module: nn.Module, counted: Counter[int]) -> None:
         return
     for name, tensor in own.items():
         if name in module._parameters:
-            counted[8 * tensor.element_size()] += tensor.numel()
+            packed_in: torch.Tensor = getattr(tensor, "qdata", tensor)  # torchao's tensors pretend to be float
+            counted[round(8 * packed_in.nbytes / max(1, tensor.numel()))] += tensor.numel()
 
 
 def _count_parametrized(held: nn.Module, counted: Counter[int]) -> None:

@@ -21,10 +21,13 @@ from probegrid.schema import BlockWeights, DecoderWeights
 
 _BITS = {"F64": 64, "F32": 32, "I32": 32, "I64": 64, "BF16": 16, "F16": 16, "I16": 16, "F4": 4}
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer|block)\.(\d+)\.")
-_NO_DECODER = re.compile(
+NO_DECODER = re.compile(
     r"(?:^|\.)(?:\w*vision\w*|visual\w*|image\w*|audio\w*|speech\w*|vqmodel|\w*projector|mm_\w+|connector|aligner|merger"
     r"|encoder|mtp\w*|nextn\w*)\."
 )
+"""Names of what is no part of a decoder of text: what sees, hears, or predicts further tokens."""
+TEXT = re.compile(r"^(?:model\.)?(?:language_model|text_model|llm)\.")
+"""What stands before the names of the language model of a larger one."""
 _HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out|output_layer|output|head)\.")
 _EMBEDDING = re.compile(r"emb|wte|wpe|position|project_in|per_layer")
 ROUTER = re.compile(r"(?:^|\.)(?:gate|router|shared_expert_gate|wg|classifier)\.(?:\w+\.)*weight$")
@@ -128,9 +131,12 @@ def _alike(one: BlockWeights, other: BlockWeights) -> bool:
 def _divided(headers: Headers, layers: int) -> dict[tuple[_Part, int], list[str]]:
     parts: dict[tuple[_Part, int], list[str]] = {(part, -1): [] for part in _Part}
     parts |= {(_Part.block, index): [] for index in range(layers)}
+    is_inner = any(TEXT.search(name) for name in headers)
     for name in headers:
         block = _BLOCK.search(name)
-        if _NO_DECODER.search(name if block is None else name[: block.start() + 1]):
+        if is_inner and not (TEXT.search(name) or block or _HEAD.search(name)):
+            continue
+        if NO_DECODER.search(name if block is None else name[: block.start() + 1]):
             continue
         if block is not None:
             if int(block[1]) < layers:
