@@ -95,11 +95,10 @@ def answer(found: Plan, model: torch.nn.Module, work: Workload, asked: Asked, *,
     """Answer everything in the plan's batches; with ``profiled``, a batch once more under the profiler."""
     decoding = DecodingConfig(max_new_tokens=asked.new)
     loaded = LoadedModel(model, 0.0, limits=found.limits)  # type: ignore[arg-type]
-    longest = len(work.prefix) + max(map(len, work.suffixes))
     answers: dict[int, Generation] = {}
 
     def run() -> Engine:
-        engine = Engine(loaded, Tokenizer(), work.prefix, decoding, (), longest=longest)  # type: ignore[arg-type]
+        engine = Engine(loaded, Tokenizer(), work.prefix, decoding, (), suffixes=work.suffixes)  # type: ignore[arg-type]
         pending = engine.lay_out({index: len(suffix) for index, suffix in enumerate(work.suffixes)})
         while pending:
             batch = pending.pop(0)
@@ -125,8 +124,13 @@ def answer(found: Plan, model: torch.nn.Module, work: Workload, asked: Asked, *,
         used = len(found.placement.gpus)
         engines = [
             Engine(
-                loaded, Tokenizer(), work.prefix, replace(decoding, max_new_tokens=new), (), longest=longest
-            )  # type: ignore[arg-type]
+                loaded,
+                Tokenizer(),  # type: ignore[arg-type]
+                work.prefix,
+                replace(decoding, max_new_tokens=new),
+                (),
+                suffixes=work.suffixes,
+            )
             for new in (1, asked.new)
         ]
         for engine in engines:

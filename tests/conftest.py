@@ -57,7 +57,7 @@ FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
     "mistral_sliding": ("MistralConfig", {"sliding_window": 32}),
     "gemma2": ("Gemma2Config", {"head_dim": 8, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 5.0}),
 }
-"""By the names the tests use: the first three can share a prefix, the others cannot."""
+"""By the names the tests use."""
 
 SLOW = {
     "browser",

@@ -49,7 +49,7 @@ RULES: Mapping[tuple[str, ...], object] = {
     ("q_lora_rank", "kv_lora_rank", "o_lora_rank"): 16,
     ("o_groups",): 2,
     ("index_head_dim",): 16,
-    ("index_n_heads",): 2,
+    ("index_n_heads",): 16,  # their scores are rectified: with few heads they tie at 0, and ties are broken at random
     ("index_topk",): 12,
     ("index_block_size",): 4,
     ("index_topk_blocks",): 3,
@@ -125,7 +125,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "nemotron": {"num_key_value_heads": 2},
     "qwen4_exp_text": {
         "layer_types": ["linear_attention", "indexed_attention"] * 2,
-        "indexer_n_heads": 2,
+        "indexer_n_heads": 16,
         "indexer_kv_heads": 1,
         "indexer_head_dim": 8,
         "indexer_budget": 8,

@@ -16,6 +16,7 @@ from probegrid.errors import NotAtHand, UserError
 from probegrid.hardware.machine import visible_gpus
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.models.classifier import find_classifier
+from probegrid.models.kinds import only_decoders
 from probegrid.schema import DatasetConfig, ModelConfig, Resources
 
 if TYPE_CHECKING:
@@ -47,24 +48,26 @@ class Lookup:
         """The checkpoint of a model.
 
         Raises:
-            CheckpointError: there is none, or it is no checkpoint.
+            CheckpointError: there is none, or it is no checkpoint of a causal language model.
             NotAtHand: it is on the hub, and nothing may be fetched.
         """
         return self._once(
             f"checkpoint {_identity(model)}",
-            lambda: find_checkpoint(model, fetch=self._fetch, say=self._say),
+            lambda: only_decoders(find_checkpoint(model, fetch=self._fetch, say=self._say)),
         )
 
     def judge(self, model: ModelConfig) -> Checkpoint:
         """The checkpoint of a second model that judges answers.
 
         Raises:
-            CheckpointError: there is none, or it is no checkpoint.
+            CheckpointError: there is none, or it is no checkpoint of a causal language model.
             NotAtHand: it is on the hub, and nothing may be fetched.
         """
         return self._once(
             f"judge {_identity(model)}",
-            lambda: find_checkpoint(model, fetch=self._fetch, say=self._say, key="dataset.judge"),
+            lambda: only_decoders(
+                find_checkpoint(model, fetch=self._fetch, say=self._say, key="dataset.judge"), "dataset.judge"
+            ),
         )
 
     def tokenizer(self, model: ModelConfig, checkpoint: Checkpoint) -> Tokenizer:

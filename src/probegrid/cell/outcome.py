@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,5 +26,7 @@ class Outcome:
     """Metrics with a course, as (step, value) pairs."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """Anything else to keep, by relative path."""
+    engine: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By reading, which way the model was read, see ``tracking.record``."""
     readers: int = 1
     """Processes that shared the readings: seconds and memory are of all together, rates of each."""

@@ -232,6 +232,7 @@ def _compute(
         outcome,
         metrics={**outcome.metrics, **metrics},
         readers=readers,
+        engine=session.ways,
         notes={**outcome.notes, **_found_before(session.found_s)},
         steps={**outcome.steps, **telemetry.series()},
     )
@@ -288,6 +289,7 @@ def _found(outcome: Outcome) -> dict[str, Any]:
         "notes": outcome.notes,
         "steps": outcome.steps,
         "readers": outcome.readers,
+        "engine": outcome.engine,
     }
 
 

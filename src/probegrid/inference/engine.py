@@ -1,12 +1,12 @@
-"""Answers to batches of prompts by the fastest decoder the model allows, within the memory there is.
+"""Answers to batches of prompts by the fastest decoder that agrees with the model, within the memory there is.
 
-Knows decoders, the memory of devices and the settings of decoding.
+Knows decoders, how they are tried, the memory of devices and the settings of decoding.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,14 @@ from probegrid.errors import RunError
 from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.inference.choosing import logprobs_of
 from probegrid.inference.generation import Decoder, Generation, Sampling, continuation_logprobs, generate
+from probegrid.inference.one_by_one import OneByOneDecoder
 from probegrid.inference.overflow import refuse_overflow
 from probegrid.inference.padded import PaddedDecoder
 from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
 from probegrid.inference.stopping import StopRule
-from probegrid.models.blocks import decoder_blocks, execution_device
-from probegrid.models.fusing import fuse
+from probegrid.inference.trial import Outcome, Report, Trial, tried
+from probegrid.models.blocks import computing_devices
+from probegrid.models.fusing import fuse, may_fuse
 from probegrid.models.kv_budget import KVBudget
 from probegrid.planning.workload import PASS_TOKENS, QUESTIONS, ROWS
 from probegrid.schema import DecodingConfig
@@ -44,9 +46,9 @@ class Engine:
         decoding: DecodingConfig,
         stop: Sequence[str],
         *,
-        longest: int,
+        suffixes: Sequence[Sequence[int]],
     ) -> None:
-        """Read the prefix.
+        """Read the prefix, and find the fastest decoder that agrees with the model's own forward pass.
 
         Args:
             loaded: the model.
@@ -54,7 +56,11 @@ class Engine:
             prefix: token ids that every prompt begins with.
             decoding: the settings of generation.
             stop: strings that end an answer.
-            longest: tokens of the longest prompt, the prefix included.
+            suffixes: what follows the prefix in each prompt of the reading; the shortest and the longest are tried.
+                None of them: nothing is.
+
+        Raises:
+            RunError: the prefix does not fit in memory, or the model is no causal one.
         """
         started = time.perf_counter()
         model = loaded.model
@@ -64,15 +70,11 @@ class Engine:
         self._sampling = Sampling(
             decoding.num_generations if decoding.do_sample else 0, decoding.temperature, decoding.seed
         )
-        device_type, limits = execution_device(decoder_blocks(model)[0]).type, loaded.limits
-        self.obstacle = obstacle(model, longest + decoding.max_new_tokens)
-        if self.obstacle is None:
-            pass_tokens = limits.pass_tokens if limits else PASS_TOKENS[device_type]
-            fuse(model)
-            self._decoder: Decoder = _shared_prefix_decoder(model, prefix, pass_tokens)
-        else:
-            model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
-            self._decoder = PaddedDecoder(model, prefix)
+        device_type, limits = computing_devices(model)[0].type, loaded.limits
+        pass_tokens = limits.pass_tokens if limits else PASS_TOKENS[device_type]
+        trial = Trial(model, prefix, suffixes, StopRule(tokenizer, (), ()))
+        self._decoder, self.report = self._choose(_ways(model, prefix, pass_tokens, trial), trial)
+        self._shares = isinstance(self._decoder, SharedPrefixDecoder)
         self._dtype = model.dtype
         self._budget = KVBudget.of(model)
         rows = limits.rows if limits else ROWS[device_type]
@@ -80,6 +82,52 @@ class Engine:
         self._prefix_tokens = len(prefix)
         self._most_tokens = limits.cache_tokens if limits else None
         self._setup_s = time.perf_counter() - started
+
+    def _choose(self, ways: Mapping[str, Callable[[], Decoder | str]], trial: Trial) -> tuple[Decoder, Report]:
+        """The first decoder that agrees with the model's own forward pass.
+
+        Raises:
+            RunError: none does.
+        """
+        passed_over: dict[str, str] = {}
+        asked = (self._decoding.max_new_tokens, self._sampling)
+        known = trial.known(*asked)
+        for name, make in ways.items():
+            if known is not None and name in known.passed_over:
+                passed_over[name] = known.passed_over[name]
+                continue
+            made: list[Decoder] = []
+            found = tried(lambda make=make, made=made: self._try(make, made, trial, known))  # type: ignore[misc]
+            if isinstance(found, Report):
+                return made[0], found
+            if made and found is None:
+                made[0].reset()
+                return made[0], Report(name, passed_over=passed_over)
+            if isinstance(found, Outcome) and found.agrees:
+                report = Report(
+                    name, len(trial.suffixes), found.distance, found.allowed, passed_over=passed_over
+                )
+                trial.remember(report, *asked)
+                return made[0], report
+            passed_over[name] = found.why_not() if isinstance(found, Outcome) else str(found)
+        raise RunError(
+            "the model's log-probabilities change with the tokens that follow: it is no causal language model, or its code "
+            f"does not work here ({'; '.join(f'{name}: {why}' for name, why in passed_over.items())})."
+        )
+
+    def _try(
+        self, make: Callable[[], Decoder | str], made: list[Decoder], trial: Trial, known: Report | None
+    ) -> Outcome | Report | str | None:
+        """What comes of a way: what is known of it, the outcome of a trial, or why there is none."""
+        decoder = make()
+        if isinstance(decoder, str):
+            return decoder
+        made.append(decoder)
+        if known is not None:
+            return known
+        if not trial.suffixes:
+            return None
+        return trial.of(decoder, steps=self._decoding.max_new_tokens, sampling=self._sampling)
 
     def take_setup_seconds(self) -> float:
         """Seconds that reading the prefix took; 0 when asked again."""
@@ -107,7 +155,7 @@ class Engine:
     def _cached_tokens(self, length: int) -> int:
         """Tokens whose keys and values a question holds, its samples included, of so many after the prefix."""
         answers = 1 + self._sampling.count
-        if self.obstacle is None:
+        if self._shares:
             return length + answers * self._decoding.max_new_tokens
         return answers * (self._prefix_tokens + length + self._decoding.max_new_tokens)
 
@@ -159,6 +207,27 @@ def _logprobs(generation: Generation) -> Iterator[float]:
     """Of the tokens of an answer; of one that ended at once, of its stop."""
     yield generation.first_logprob
     yield from generation.token_logprobs
+
+
+def _ways(
+    model: PreTrainedModel, prefix: Sequence[int], pass_tokens: int, trial: Trial
+) -> dict[str, Callable[[], Decoder | str]]:
+    """Ways to read a model, the fastest first: each gives its decoder, or the reason why it has none."""
+
+    def shared() -> Decoder | str:
+        if (reason := obstacle(model)) is not None:
+            return reason
+        if may_fuse(model):
+            trial.look_before_fusing()
+        fuse(model)
+        return _shared_prefix_decoder(model, prefix, pass_tokens)
+
+    return {
+        "shared prefix": shared,
+        "padded batches": lambda: PaddedDecoder(model, prefix),
+        "one by one": lambda: OneByOneDecoder(model, prefix, cached=True),
+        "one by one without a cache": lambda: OneByOneDecoder(model, prefix, cached=False),
+    }
 
 
 def _shared_prefix_decoder(

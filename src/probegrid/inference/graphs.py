@@ -17,7 +17,7 @@ from torch import Tensor
 from probegrid.inference.attention import has_kernels
 from probegrid.inference.choosing import choose
 from probegrid.inference.layout import Growth
-from probegrid.models.blocks import decoder_blocks, execution_device
+from probegrid.models.blocks import computing_devices
 from probegrid.models.border import copy_between, taken_over
 from probegrid.models.dispatch import streamed_bytes
 from probegrid.models.load import embedding_device
@@ -38,7 +38,7 @@ class Recordable(Protocol):
 
 def can_be_recorded(model: PreTrainedModel) -> bool:
     """Whether a step runs the same kernels on the same memory each time: all of it on GPUs, and nothing is streamed."""
-    devices = {embedding_device(model), *map(execution_device, decoder_blocks(model))}
+    devices = {embedding_device(model), *computing_devices(model)}
     on_gpus = all(has_kernels(torch.empty(0, dtype=model.dtype, device=device)) for device in devices)
     return on_gpus and not streamed_bytes(model)
 

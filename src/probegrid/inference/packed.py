@@ -21,7 +21,7 @@ from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 from probegrid.inference.attention import RowCache, Softmax, attend_rows, has_kernels
 from probegrid.inference.layout import Layout
 from probegrid.inference.mixers import asks_for_attention, mixers
-from probegrid.models.blocks import decoder_blocks, execution_device
+from probegrid.models.blocks import computing_devices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +89,7 @@ def give_back_attention(model: PreTrainedModel) -> None:
 
 def can_be_packed(model: PreTrainedModel) -> bool:
     """Whether rows are read packed: on GPUs with our kernels, where nothing is known against it."""
-    devices = {execution_device(block) for block in decoder_blocks(model)}
+    devices = set(computing_devices(model))
     fast = all(has_kernels(torch.empty(0, dtype=model.dtype, device=device)) for device in devices)
     return bool(devices) and fast and obstacle(model) is None and not mixers(model)
 

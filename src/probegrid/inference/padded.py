@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from probegrid.inference.linear import fast_linear
+from probegrid.inference.packed import give_back_attention
 from probegrid.models.load import embedding_device
 
 
@@ -21,6 +22,7 @@ class PaddedDecoder:
     can_be_recorded = False
 
     def __init__(self, model: PreTrainedModel, prefix: Sequence[int]) -> None:
+        give_back_attention(model)
         self.model = model
         self.prefix = list(prefix)
         self._cache = DynamicCache(config=model.config)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,15 +38,29 @@ Pick = Callable[[int, Tensor], None]
 """Called with each layer and its hidden states [B, T, d], in the order of the layers."""
 
 
+class Rows(StrEnum):
+    """How the rows of a batch are read together; the value is its name for people."""
+
+    packed = "packed rows"
+    padded = "padded batches"
+    alone = "one by one"
+
+
+def ways(model: PreTrainedModel) -> list[Rows]:
+    """How rows may be read together, the fastest first."""
+    return [*([Rows.packed] if can_be_packed(model) else []), Rows.padded, Rows.alone]
+
+
 class ResidualReader:
     """Reads some layers of a decoder."""
 
-    def __init__(self, model: PreTrainedModel, layers: Sequence[int]) -> None:
+    def __init__(self, model: PreTrainedModel, layers: Sequence[int], rows: Rows | None = None) -> None:
         """Find the layers.
 
         Args:
             model: a causal model, or its bare decoder; whole, or truncated behind ``max(layers)`` or later.
             layers: layers to read, each once.
+            rows: how the rows of a batch are read together; None: the fastest way that nothing is known against.
 
         Raises:
             ConfigError: the model has fewer blocks.
@@ -61,6 +76,7 @@ class ResidualReader:
             )
         fuse(model)
         self._causal = model
+        self._rows = rows or ways(model)[0]
 
     def read(
         self,
@@ -78,10 +94,14 @@ class ResidualReader:
         Returns:
             For each layer [n, d] on the CPU, row by row and span by span.
         """
-        packed = can_be_packed(self._causal)
+        if self._rows is Rows.alone and len(token_ids) > 1:
+            each = [self.read([row], [of_row], dtype) for row, of_row in zip(token_ids, spans, strict=True)]
+            return {layer: torch.cat([found[layer] for found in each]) for layer in self.layers}
+        packed = self._rows is Rows.packed
         batch = packed_batch(self._causal, token_ids) if packed else _padded_batch(self._causal, token_ids)
         picked: dict[int, Tensor] = {}
-        selection = _Selection(spans, [len(row) for row in token_ids] if packed else None, dtype)
+        lengths = [len(row) for row in token_ids] if packed else None
+        selection = _Selection(spans, lengths, dtype, batch.tensors["input_ids"].shape)
 
         def pick(layer: int, hidden: Tensor) -> None:
             picked[layer] = selection(hidden)
@@ -132,7 +152,7 @@ class _Selection:
     """Picks the spans of a batch out of hidden states, on their own device."""
 
     def __init__(
-        self, spans: Sequence[Sequence[Span]], packed: Sequence[int] | None, dtype: torch.dtype
+        self, spans: Sequence[Sequence[Span]], packed: Sequence[int] | None, dtype: torch.dtype, shape: torch.Size
     ) -> None:
         """Begin.
 
@@ -140,6 +160,7 @@ class _Selection:
             spans: of each row.
             packed: tokens of each row where all of them are one sequence; None: each row is one.
             dtype: of the result.
+            shape: [B, T] of the batch.
         """
         begins = None if packed is None else list(itertools.accumulate(packed, initial=0))
         cells = [
@@ -150,10 +171,12 @@ class _Selection:
         ]
         self._cells = torch.tensor(cells).T
         self._lengths = torch.tensor([end - start for of_row in spans for start, end in of_row])
-        self._dtype = dtype
+        self._dtype, self._shape = dtype, shape
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """From [B, T, d] to [n, d]."""
+        """From [B, T, d] to [n, d]; several streams a token, side by side or one behind the other, are one wide one."""
+        if hidden.dim() == 4:
+            hidden = (hidden if hidden.shape[:2] == self._shape else hidden.permute(1, 2, 0, 3)).flatten(2)
         rows, tokens = to_device(self._cells, hidden.device)
         chosen = hidden[rows, tokens]
         if len(self._lengths) < len(rows):

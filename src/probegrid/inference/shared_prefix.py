@@ -47,7 +47,7 @@ class SharedPrefixDecoder:
     def __init__(
         self, model: PreTrainedModel, prefix: Sequence[int], *, chunk_tokens: int, lanes: int | None = None
     ) -> None:
-        """Compute the prefix, ``chunk_tokens`` at a time.
+        """Compute the prefix, ``chunk_tokens`` at a time; one that leaves room in a pass is read with the first rows.
 
         Args:
             model: a causal language model for which `packed.obstacle` is None.
@@ -64,6 +64,10 @@ class SharedPrefixDecoder:
         self.chunk_tokens = chunk_tokens
         self.prefix_length = 0
         self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
+        self._unread: Sequence[int] = ()
+        """The prefix as long as no pass has read it: a pass of its own is too short to keep a GPU busy."""
+        self._ran_out = False
+        """Whether a pass that began with the prefix did not end: the prefix is read alone then."""
         self._rows = _Rows()
         self._now: Layout | Growth | None = None
         self._call = -1
@@ -75,9 +79,15 @@ class SharedPrefixDecoder:
         take_attention(model)
         for module in found:
             wrap(module, mixing)
+        if self.n_stages == self.n_lanes == 1 and not found and 2 * len(prefix) <= chunk_tokens:
+            self._unread = list(prefix)
+        else:
+            self._read_prefix(prefix)
+
+    def _read_prefix(self, prefix: Sequence[int]) -> None:
         with torch.inference_mode():
-            for start in range(0, len(prefix), chunk_tokens):
-                chunk = prefix[start : start + chunk_tokens]
+            for start in range(0, len(prefix), self.chunk_tokens):
+                chunk = prefix[start : start + self.chunk_tokens]
                 positions = torch.arange(start, start + len(chunk))
                 self._read(packed([chunk]), positions, torch.tensor([len(chunk) - 1]))
                 self.prefix_length += len(chunk)
@@ -106,19 +116,28 @@ class SharedPrefixDecoder:
         Returns:
             Logits [rows, vocabulary] of the token after each row, in the model's dtype.
         """
+        if self._ran_out:
+            self.prefix, self.prefix_length, self._now = {}, 0, None
+            self._read_prefix(self._unread)
+            self._unread = ()
         self._rows.begin([len(suffix) for suffix in suffixes], room)
-        self._longest = self.prefix_length + max(map(len, suffixes)) + room
+        self._longest = self.prefix_length + len(self._unread) + max(map(len, suffixes)) + room
         if self._states is not None:
             self._states.forget_rows()
+        self._ran_out = bool(self._unread)
         logits: list[Tensor] = []
         done: deque[torch.cuda.Event] = deque()
-        for first, group in _chunks(suffixes, self._pass_tokens(sum(map(len, suffixes)))):
+        most = self._pass_tokens(sum(map(len, suffixes)))
+        for first, group in _chunks(suffixes, most, ahead=len(self._unread)):
             if len(done) > 2 * self.n_stages:  # what crosses to another device is held until it is there
                 done.popleft().synchronize()
             counts = [len(row) for row in group]
             layout = self._now = Layout.of(counts, [0] * len(group), first)
-            ends = layout.row_starts[1:].long() - 1
-            logits.append(self._read(packed(group), self.prefix_length + layout.slot, ends))
+            ahead = len(self._unread)
+            positions = torch.cat([torch.arange(ahead), self.prefix_length + ahead + layout.slot])
+            ends = ahead + layout.row_starts[1:].long() - 1
+            logits.append(self._read(packed([self._unread, *group]), positions, ends))
+            self.prefix_length, self._unread, self._ran_out = self.prefix_length + ahead, (), False
             if self.n_stages > 1 and logits[-1].is_cuda:
                 done.append(torch.cuda.current_stream(logits[-1].device).record_event())
         return torch.cat(logits)
@@ -232,7 +251,13 @@ class SharedPrefixDecoder:
             caches = self._rows.questions[layer], self._rows.own(layer, key)
             return attend_step(query, own, self._now, *caches, before, how, is_plain=is_plain)
         layout, questions = self._now.to(query.device), self._rows.of_questions(layer, query, key)
-        return attend_rows(query, own, layout, questions, before, how, is_plain=is_plain)
+        if not (ahead := len(self._unread)):
+            return attend_rows(query, own, layout, questions, before, how, is_plain=is_plain)
+        before = self.prefix[layer] = (key[:ahead].clone(), value[:ahead].clone())
+        of_prefix = attend_prefix(query[:ahead], before, None, how)
+        own = (key[ahead:], value[ahead:])
+        of_rows = attend_rows(query[ahead:], own, layout, questions, before, how, is_plain=is_plain)
+        return torch.cat([of_prefix, of_rows])
 
 
 class _Rows:
@@ -321,10 +346,15 @@ class _Rows:
             self._growth = None
 
 
-def _chunks(rows: Sequence[Sequence[int]], most: int) -> list[tuple[int, Sequence[Sequence[int]]]]:
-    """Cut rows into groups of at most ``most`` tokens, a longer row alone: (index of the first row, rows)."""
+def _chunks(
+    rows: Sequence[Sequence[int]], most: int, ahead: int = 0
+) -> list[tuple[int, Sequence[Sequence[int]]]]:
+    """Cut rows into groups of at most ``most`` tokens, a longer row alone: (index of the first row, rows).
+
+    The first group has ``ahead`` tokens besides.
+    """
     groups: list[tuple[int, Sequence[Sequence[int]]]] = []
-    first, size = 0, 0
+    first, size = 0, ahead
     for index, row in enumerate(rows):
         if index > first and size + len(row) > most:
             groups.append((first, rows[first:index]))

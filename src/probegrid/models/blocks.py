@@ -68,3 +68,12 @@ def execution_device(module: torch.nn.Module) -> torch.device:
     if device is not None:
         return torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
     return next(module.parameters()).device
+
+
+def computing_devices(model: PreTrainedModel) -> list[torch.device]:
+    """Where each block computes; where the weights lie, once each, of a model whose blocks cannot be told."""
+    try:
+        blocks = decoder_blocks(model)
+    except CheckpointError:
+        return list(dict.fromkeys(parameter.device for parameter in model.parameters()))
+    return [execution_device(block) for block in blocks]

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from probegrid.hardware.memory import free_bytes
-from probegrid.models.blocks import decoder_blocks, execution_device
+from probegrid.models.blocks import computing_devices
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 
 # Read when CUDA is first used. Tensors of many sizes come and go in a pass: without it the allocator holds a third more
@@ -37,13 +37,11 @@ class KVBudget:
     @classmethod
     def of(cls, model: PreTrainedModel) -> KVBudget:
         """Measure it now, with the model (and a prefix, if any) in memory."""
-        config = model.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        of_block = _widest_pair(model.config.get_text_config())
         size = torch.empty((), dtype=model.dtype).element_size()
-        blocks = Counter(execution_device(block) for block in decoder_blocks(model))
+        blocks = Counter(computing_devices(model))
         free = {device: free_bytes(device) * FREE_SHARE[device.type] for device in blocks}
-        return cls(free, {device: 2 * heads * width * size * count for device, count in blocks.items()})
+        return cls(free, {device: of_block * size * count for device, count in blocks.items()})
 
     def holds(self, tokens: int) -> bool:
         """Whether the keys and values of so many tokens, over all rows together, fit on every device."""
@@ -51,3 +49,18 @@ class KVBudget:
             tokens * per_token <= self.free_bytes[device]
             for device, per_token in self.bytes_per_token.items()
         )
+
+
+def _widest_pair(config: PreTrainedConfig) -> int:
+    """Numbers of a token's keys and values in a block, the largest where blocks differ; 0 where none attends."""
+    each = getattr(config, "per_layer_config", None)
+    return max(map(_pair, each)) if each else _pair(config)
+
+
+def _pair(config: PreTrainedConfig) -> int:
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:
+        return 0
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 2 * int(kv_heads) * int(width)

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from probegrid.errors import RunError
 from probegrid.hardware.memory import or_none_if_out_of_memory
-from probegrid.inference.residual import ResidualReader
+from probegrid.inference.residual import ResidualReader, Rows
+from probegrid.inference.residual_trial import rows_that_agree
 from probegrid.models.blocks import execution_device
 from probegrid.planning.workload import PASS_TOKENS
 from probegrid.readings.batches import Batch, lay_out, lay_out_once, work_through
 from probegrid.readings.layer_store import LayerStore
 from probegrid.readings.spans import Example, Passage
 from probegrid.readings.store import Entry
+from probegrid.readings.ways import read_way, write_way
 
 if TYPE_CHECKING:
     from probegrid.models.load import LoadedModel
@@ -52,6 +54,8 @@ class ActivationReading:
     """Where the values of each layer are."""
     counts: tuple[tuple[str, int], ...]
     """Of each passage, its digest and its examples."""
+    way: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """How the model was read when the newest of them were, see `ways`."""
 
     def values(self, layer: int) -> Tensor:
         """Activations [n, d] bfloat16 of one layer, from disk.
@@ -166,6 +170,7 @@ def read_activations(
         read_tokens=sum(len(passage.token_ids) for passage in unique.values()),
         stores=stores,
         counts=tuple((passage.digest, len(passage.spans)) for passage in passages),
+        way=read_way(entry),
     )
 
 
@@ -226,18 +231,27 @@ def _read_missing(shared: _Shared, loaded: LoadedModel, batch_tokens: int | None
     wanted = {index for index, passage in enumerate(passages) if passage.digest in anywhere}
     digests = [passage.digest for passage in passages]
     batches = lay_out_once(shared.entry, digests, wanted, lay_out_some, readers=shared.readers)
+    report, rows = rows_that_agree(
+        loaded.model,
+        [layer for layer, lacking in shared.missing.items() if lacking],
+        [(passages[index].token_ids, passages[index].spans) for index in sorted(wanted)],
+    )
+    write_way(shared.entry, report)
+    progress.say(report.sentence())
     progress.start("activations", total=len(passages), done=len(passages) - len(wanted))
-    _collect(shared, batches, loaded, progress)
+    _collect(shared, batches, loaded, progress, rows)
 
 
-def _collect(shared: _Shared, batches: Sequence[Batch], loaded: LoadedModel, progress: Progress) -> None:
+def _collect(
+    shared: _Shared, batches: Sequence[Batch], loaded: LoadedModel, progress: Progress, rows: Rows
+) -> None:
     """Read and store the layers that are missing from each batch; one that memory cannot hold is halved."""
     most = math.inf
 
     def do(batch: Sequence[int]) -> None:
         nonlocal most
         layers = shared.lacking(batch)
-        reader = ResidualReader(loaded.model, layers)
+        reader = ResidualReader(loaded.model, layers, rows)
         pending = [list(batch)]
         while pending:
             part = pending.pop(0)

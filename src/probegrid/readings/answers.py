@@ -16,6 +16,7 @@ from probegrid.readings.batches import Look, halving, lay_out_once, work_through
 from probegrid.readings.identity import describe_decoding
 from probegrid.readings.prompts import Prompt, shared_prefix
 from probegrid.readings.store import Entry
+from probegrid.readings.ways import read_way, write_way
 from probegrid.schema import DecodingConfig
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class AnswerReading:
     """Tokens generated, those of stops and of samples included."""
     prefix_tokens: int
     """Tokens that all prompts share and that were read once."""
+    way: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """How the model was read when the newest of them were, see `ways`."""
 
     @property
     def greedy(self) -> tuple[Generation, ...]:
@@ -119,6 +122,7 @@ def read_answers(
         sum(each.seconds for each in unique if each.read_at < began),
         sum(generation.steps for each in unique for generation in each.generations),
         length,
+        read_way(entry),
     )
 
 
@@ -158,12 +162,11 @@ def _generate(
     from probegrid.inference.engine import Engine
 
     prefix = prompts[0].token_ids[:prefix_length]
-    longest = max(len(prompt.token_ids) for prompt in prompts)
-    engine = Engine(loaded, tokenizer, prefix, decoding, stop, longest=longest)
-    if engine.obstacle is not None:
-        progress.say(f"plain batches, the prefix is not shared: {engine.obstacle}")
     asked = list({prompt.digest: prompt for prompt in prompts}.values())
     suffixes = [prompt.token_ids[prefix_length:] for prompt in asked]
+    engine = Engine(loaded, tokenizer, prefix, decoding, stop, suffixes=suffixes)
+    write_way(entry, engine.report)
+    progress.say(engine.report.sentence())
     index_of = {prompt.digest: index for index, prompt in enumerate(asked)}
     batches = lay_out_once(
         entry,

@@ -14,6 +14,7 @@ from probegrid.readings.batches import Look, halving, lay_out_once, work_through
 from probegrid.readings.identity import digest_of
 from probegrid.readings.prompts import shared_prefix
 from probegrid.readings.store import Entry
+from probegrid.readings.ways import read_way, write_way
 from probegrid.schema import DecodingConfig
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class ChoiceReading:
     """Seconds of reading, those of earlier runs included."""
     found_s: float = field(compare=False)
     """The seconds of it that were spent before: on what the store held."""
+    way: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """How the model was read when the newest of them were, see `ways`."""
 
 
 def read_choices(
@@ -89,7 +92,7 @@ def read_choices(
         done = _read(entry, None)
     seconds = sum(done[digest][1] for digest in asked)
     found_s = sum(done[digest][1] for digest in asked if done[digest][2] < began)
-    return ChoiceReading(entry.key, tuple(done[digest][0] for digest in digests), seconds, found_s)
+    return ChoiceReading(entry.key, tuple(done[digest][0] for digest in digests), seconds, found_s, read_way(entry))
 
 
 def _read(entry: Entry, since: float | None) -> dict[str, tuple[tuple[float, ...], float, float]]:
@@ -120,8 +123,10 @@ def _read_missing(
 
     digests, prompts = list(asked), list(asked.values())
     length = shared_prefix(prompts)
-    engine = Engine(loaded, tokenizer, prompts[0][:length], decoding, (), longest=max(map(len, prompts)))
     suffixes = [prompt[length:] for prompt in prompts]
+    engine = Engine(loaded, tokenizer, prompts[0][:length], decoding, (), suffixes=suffixes)
+    write_way(entry, engine.report)
+    progress.say(engine.report.sentence())
     index_of = {digest: index for index, digest in enumerate(digests)}
     batches = lay_out_once(
         entry,

@@ -16,6 +16,7 @@ from probegrid.readings.batches import Look, halving, lay_out_once, work_through
 from probegrid.readings.identity import digest_of
 from probegrid.readings.prompts import Prompt, shared_prefix
 from probegrid.readings.store import Entry
+from probegrid.readings.ways import read_way, write_way
 from probegrid.schema import DecodingConfig
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class OptionReading:
     """Seconds of reading, those of earlier runs included."""
     found_s: float = field(compare=False)
     """The seconds of it that were spent before: on what the store held."""
+    way: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """How the model was read when the newest of them were, see `ways`."""
 
 
 def continuations_of(
@@ -149,7 +152,7 @@ def read_options(
         done = _read(entry, None)
     seconds = sum(done[digest][1] for digest in asked)
     found_s = sum(done[digest][1] for digest in asked if done[digest][2] < began)
-    return OptionReading(entry.key, tuple(done[digest][0] for digest in digests), seconds, found_s)
+    return OptionReading(entry.key, tuple(done[digest][0] for digest in digests), seconds, found_s, read_way(entry))
 
 
 def _read(entry: Entry, since: float | None) -> dict[str, tuple[tuple[tuple[float, ...], ...], float, float]]:
@@ -188,8 +191,10 @@ def _read_missing(
         max_new_tokens=max(len(option) for found in options for option in found),
         batch_size=batch_size,
     )
-    engine = Engine(loaded, tokenizer, prompts[0][:length], decoding, (), longest=max(map(len, prompts)))
     suffixes = [prompt[length:] for prompt in prompts]
+    engine = Engine(loaded, tokenizer, prompts[0][:length], decoding, (), suffixes=suffixes)
+    write_way(entry, engine.report)
+    progress.say(engine.report.sentence())
     index_of = {digest: index for index, digest in enumerate(digests)}
     batches = lay_out_once(
         entry,

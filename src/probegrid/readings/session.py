@@ -7,7 +7,7 @@ by a pool, which the cells of a pack share.
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -63,6 +63,7 @@ class ModelSession:
 
     Attributes:
         found_s: of the seconds of all readings so far, those that were spent before, on what the store held.
+        ways: of each kind of reading so far, how the model was read and what that was tried on (`inference.trial`).
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class ModelSession:
         self._plan, self._pool = plan, pool
         self._since, self._sharing = since, sharing
         self._load_s = self.found_s = 0.0
+        self.ways: dict[str, Mapping[str, Any]] = {}
         for device in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(device)
 
@@ -131,6 +133,7 @@ class ModelSession:
             readers=self._sharing.readers,
             began=self._sharing.began,
         )
+        self._note("answers", reading.way)
         self.found_s += reading.found_s
         return reading
 
@@ -149,6 +152,7 @@ class ModelSession:
             readers=self._sharing.readers,
             began=self._sharing.began,
         )
+        self._note("choices", reading.way)
         self.found_s += reading.found_s
         return reading
 
@@ -167,6 +171,7 @@ class ModelSession:
             readers=self._sharing.readers,
             began=self._sharing.began,
         )
+        self._note("options", reading.way)
         self.found_s += reading.found_s
         return reading
 
@@ -183,6 +188,7 @@ class ModelSession:
             readers=self._sharing.readers,
             began=self._sharing.began,
         )
+        self._note("activations", reading.way)
         self.found_s += reading.found_s
         return reading
 
@@ -205,6 +211,10 @@ class ModelSession:
         )
         self.found_s += found.found_s
         return found
+
+    def _note(self, kind: str, way: Mapping[str, Any]) -> None:
+        if way:
+            self.ways[kind] = way
 
     def _load_classifier(self, classifier: Checkpoint) -> Classifier:
         self._sharing.call_others()

@@ -84,6 +84,9 @@ class CellRecord:
     """Id of the sweep it belongs to, if any."""
     readers: int = 1
     """Processes that shared its readings: seconds and memory are of all together, rates of each."""
+    engine: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By reading, which way the model was read (``used``), on how many ``prompts`` it was tried against the model's own
+    forward pass of one row, their ``distance`` and what was ``allowed``, and why faster ways were ``passed_over``."""
     checksums: Mapping[str, str] = field(default_factory=dict, compare=False)
     """SHA-256 of each file of the folder as it was written; that of ``result.json``, of all that it says besides."""
 
@@ -112,6 +115,7 @@ class CellRecord:
         checksums = read.setdefault("checksums", {})  # a record from before there were any
         if RESULT_FILE in checksums and checksums[RESULT_FILE] != _own_checksum(read):
             raise ValueError("its checksum is another one")
+        read.setdefault("engine", {})  # a record from before anything was tried
         values = {part.name: read[part.name] for part in fields(cls)}
         origin = values["provenance"]
         values["status"] = Status(values["status"])

@@ -1,0 +1,125 @@
+"""Every decoder that transformers builds answers and is probed as its own forward pass of one row has it, in float32.
+
+The reference is a loop over stock forward passes of whole rows, one row at a time and no cache, and the hidden states
+that the full model returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from torch import Tensor
+
+from probegrid.errors import CheckpointError
+from probegrid.inference.engine import Engine
+from probegrid.inference.residual import ResidualReader
+from probegrid.inference.residual_trial import rows_that_agree
+from probegrid.models.blocks import decoder_blocks
+from probegrid.models.load import LoadedModel
+from probegrid.schema import DecodingConfig
+
+torch.set_num_threads(1)
+
+SHARED = (
+    "cohere2", "deepseek_v2", "deepseek_v3", "falcon_h1", "gemma", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text",
+    "glm4", "glm4_moe", "gpt2", "gpt_neox", "gpt_oss", "granite", "granitemoehybrid", "kimi_linear", "lfm2", "llama",
+    "mistral", "mixtral", "nemotron_h", "olmo2", "olmo3", "opt", "phi", "phi3", "qwen2", "qwen3", "qwen3_5_text",
+    "qwen3_moe", "qwen3_next", "smollm3", "stablelm", "starcoder2",
+)  # fmt: skip
+"""Families that people run, which must share the prefix: no slower way will do."""
+AFTER_EACH_BLOCK = {"falcon_mamba", "mamba", "mamba2", "rwkv"}
+"""Families whose list of hidden states begins behind the first block."""
+NO_LAYERS = {"hrm_text"}
+"""Its blocks are gone through in turns, so that no layer of the stream has a number."""
+MOST = 7
+_GENERATOR = torch.Generator().manual_seed(3)
+
+
+def tokens(count: int) -> list[int]:
+    return torch.randint(3, zoo.VOCABULARY, (count,), generator=_GENERATOR).tolist()
+
+
+PREFIX = [1, *tokens(29)]
+SUFFIXES = [tokens(5), tokens(9), tokens(5), tokens(23)]
+"""Longer together than any window, and two of a length."""
+FAMILIES = [
+    pytest.param(family, marks=[pytest.mark.zoo] if family in SHARED else [pytest.mark.zoo, pytest.mark.slow])
+    for family in zoo.text_families()
+]
+
+
+class NoText:
+    eos_token_id = None
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str:
+        return "x"
+
+
+def build(family: str) -> Any:
+    model = zoo.build(zoo.config_of(family))
+    model.config.get_text_config().eos_token_id = None
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def forward(model: Any, row: Sequence[int], **asked: Any) -> Any:
+    ids = torch.tensor([list(row)])
+    with torch.inference_mode():
+        return model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **asked)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_are_those_of_the_models_own_forward_pass(family: str) -> None:
+    stock, ours = build(family), build(family)
+    engine = Engine(
+        LoadedModel(ours, 0.0),
+        NoText(),  # type: ignore[arg-type]
+        PREFIX,
+        DecodingConfig(max_new_tokens=MOST),
+        (),
+        suffixes=SUFFIXES,
+    )
+    answers = engine.answer(SUFFIXES, [str(index) for index in range(len(SUFFIXES))])
+    assert answers is not None
+    if family in SHARED:
+        assert engine.report.used == "shared prefix"
+    for suffix, (answer,) in zip(SUFFIXES, answers, strict=True):
+        row = [*PREFIX, *suffix]
+        for token, logprob in zip(answer.token_ids, answer.token_logprobs, strict=True):
+            wanted = forward(stock, row).logits[0, -1].double().log_softmax(-1)
+            assert float(wanted.max() - wanted[token]) < 2e-4  # the likeliest, or as likely
+            assert abs(float(wanted[token]) - logprob) < 2e-4
+            row.append(token)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_activations_are_the_hidden_states_of_the_full_model(family: str) -> None:
+    stock, ours = build(family), build(family)
+    if family in NO_LAYERS:
+        with pytest.raises(CheckpointError, match="its activations cannot be read"):
+            decoder_blocks(ours)
+        return
+    rows = [[*PREFIX, *suffix] for suffix in SUFFIXES]
+    spans = [[(len(row) - 1, len(row)), (3, 9)] for row in rows]
+    layers = list(range(len(decoder_blocks(ours))))
+    _, way = rows_that_agree(ours, layers, list(zip(rows, spans, strict=True)))
+    found = ResidualReader(ours, layers, way).read(rows, spans, torch.float32)
+    wanted: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    for row, of_row in zip(rows, spans, strict=True):
+        states = [one_wide(state) for state in forward(stock.base_model, row, output_hidden_states=True).hidden_states]
+        for layer in layers:
+            place = layer - 1 if family in AFTER_EACH_BLOCK else layer
+            wanted[layer] += [states[place][start:end].mean(0) for start, end in of_row]
+    for layer in layers[1:] if family in AFTER_EACH_BLOCK else layers:
+        torch.testing.assert_close(found[layer], torch.stack(wanted[layer]), rtol=2e-4, atol=2e-4)
+
+
+def one_wide(state: Tensor) -> Tensor:
+    """[T, d] of one row, of whatever streams a family has."""
+    if state.dim() == 3:
+        return state[0]
+    return (state[0] if state.shape[0] == 1 else state[:, 0].transpose(0, 1)).flatten(1)

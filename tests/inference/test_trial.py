@@ -1,0 +1,142 @@
+"""The session checks itself: what reads a model wrongly makes way for what reads it right, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from torch import Tensor
+from transformers import BertConfig, BertLMHeadModel
+
+from probegrid.errors import RunError
+from probegrid.inference import engine
+from probegrid.inference.engine import Engine
+from probegrid.inference.packed import give_back_attention
+from probegrid.inference.residual import ResidualReader, Rows
+from probegrid.inference.residual_trial import rows_that_agree
+from probegrid.inference.shared_prefix import SharedPrefixDecoder
+from probegrid.models.load import LoadedModel
+from probegrid.schema import DecodingConfig
+
+torch.set_num_threads(1)
+
+PREFIX = [1, *range(20, 40)]
+SUFFIXES = [[41, 42, 43], [50, 51, 52, 53, 54, 55, 56, 57, 58], [60, 61, 62, 63]]
+
+
+class NoText:
+    eos_token_id = None
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str:
+        return "x"
+
+
+def opened(model: Any, suffixes: Sequence[Sequence[int]] = SUFFIXES, **decoding: Any) -> Engine:
+    settings = DecodingConfig(**{"max_new_tokens": 7, **decoding})
+    return Engine(LoadedModel(model, 0.0), NoText(), PREFIX, settings, (), suffixes=suffixes)  # type: ignore[arg-type]
+
+
+class Forgetful(SharedPrefixDecoder):
+    """Takes its steps as if there were no prefix."""
+
+    def step(self, tokens: Sequence[int] | Tensor) -> Tensor:
+        held, self.prefix = self.prefix, {}
+        logits = super().step(tokens)
+        self.prefix = held
+        return logits
+
+
+def test_a_decoder_that_is_wrong_in_its_steps_alone_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = zoo.build(zoo.config_of("llama"))
+    right = opened(model)
+    wanted = right.answer(SUFFIXES, ["a", "b", "c"])
+    monkeypatch.setattr(engine, "SharedPrefixDecoder", Forgetful)
+    found = opened(zoo.build(zoo.config_of("llama")))
+    assert (right.report.used, found.report.used) == ("shared prefix", "padded batches")
+    assert "nats from the model's own forward pass" in found.report.passed_over["shared prefix"]
+    answers = found.answer(SUFFIXES, ["a", "b", "c"])
+    assert answers is not None
+    assert wanted is not None
+    assert [one.token_ids for (one,) in answers] == [one.token_ids for (one,) in wanted]
+
+
+def test_samples_are_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mixes(SharedPrefixDecoder):
+        def keep(self, rows: Sequence[int]) -> None:
+            super().keep(list(reversed(rows)) if len(rows) > len(set(rows)) else rows)
+
+    monkeypatch.setattr(engine, "SharedPrefixDecoder", Mixes)
+    model = zoo.build(zoo.config_of("llama"))
+    assert opened(model).report.used == "shared prefix"
+    sampled = opened(model, do_sample=True, num_generations=3)
+    assert sampled.report.used == "padded batches"
+
+
+@pytest.mark.parametrize("family", ["mamba", "rwkv"])
+def test_what_padding_would_change_is_read_one_by_one(family: str) -> None:
+    found = opened(zoo.build(zoo.config_of(family)))
+    assert found.report.used == "one by one"
+    assert list(found.report.passed_over) == ["shared prefix", "padded batches"]
+
+
+def test_a_family_whose_own_cache_changes_its_answers_is_read_without() -> None:
+    assert opened(zoo.build(zoo.config_of("zamba2"))).report.used == "one by one without a cache"
+
+
+def test_what_was_found_is_known_to_the_next_reading_of_no_longer_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = zoo.build(zoo.config_of("bloom"))
+    first = opened(model)
+    monkeypatch.setattr(engine.Trial, "of", lambda *_, **__: pytest.fail("tried again"))
+    again = opened(model, SUFFIXES[:2])
+    assert again.report == first.report
+    assert again.report.used == "padded batches"
+    with pytest.raises(pytest.fail.Exception):
+        opened(model, [[*SUFFIXES[1], 70]])
+
+
+def test_a_report_is_one_sentence_and_plain_values() -> None:
+    report = opened(zoo.build(zoo.config_of("bloom"))).report
+    assert report.as_dict()["used"] == "padded batches"
+    assert report.as_dict()["prompts"] == 2
+    assert 0 <= report.distance < report.allowed
+    assert report.sentence().startswith("padded batches: within")
+    assert report.sentence().endswith("not shared prefix: bloom does not take another's attention")
+
+
+def encoder() -> Any:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=128, initializer_range=0.3,
+    )  # fmt: skip
+    return BertLMHeadModel(config).eval()
+
+
+def test_a_model_that_sees_what_follows_is_refused() -> None:
+    with pytest.raises(RunError, match=r"change with the tokens that follow: it is no causal language model"):
+        opened(encoder())
+
+
+def test_activations_that_depend_on_the_batch_are_read_one_by_one() -> None:
+    model = encoder()
+    rows = [[1, *range(30, 41)], [1, 50, 51, 52]]
+    spans = [[(3, 4)], [(2, 4)]]
+    report, way = rows_that_agree(model, [0, 1, 2], list(zip(rows, spans, strict=True)))
+    assert way is Rows.alone
+    assert "of its length" in report.passed_over["padded batches"]
+    found = ResidualReader(model, [0, 1, 2], way).read(rows, spans, torch.float32)
+    for place, (row, ((start, end),)) in enumerate(zip(rows, spans, strict=True)):
+        stream = model(input_ids=torch.tensor([row]), output_hidden_states=True).hidden_states
+        for layer in (0, 1, 2):
+            wanted = stream[layer][0, start:end].mean(0)
+            torch.testing.assert_close(found[layer][place], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_models_own_attention_is_back_where_the_model_is_read_otherwise() -> None:
+    model = zoo.build(zoo.config_of("gpt_oss"))
+    opened(model)
+    give_back_attention(model)
+    assert model.config._attn_implementation == "eager"
