@@ -27,7 +27,8 @@ from probegrid.hardware.devices import hardware_for
 from probegrid.models.blocks import execution_device
 from probegrid.models.build import assemble
 from probegrid.models.checkpoint import EMBEDDED, find_checkpoint
-from probegrid.models.load import LoadedModel, ModelRequest, load_tokenizer
+from probegrid.models.load import LoadedModel, load_tokenizer
+from probegrid.models.request import ModelRequest
 from probegrid.models.load_truncated import load_truncated
 from probegrid.planning.families import architecture_from_config
 from probegrid.planning.placement import Placement
@@ -106,7 +107,7 @@ def first_blocks(setting: Setting, conversations: Path, scratch: Path | None) ->
         model_config = ModelConfig(path=str(folder), dtype=Dtype.bfloat16)
         checkpoint = find_checkpoint(model_config)
         request = ModelRequest(
-            checkpoint, model_config, QuantizationMethod.none, planned.placement.device_map(prefix="")
+            checkpoint, model_config, QuantizationMethod.none, planned.placement
         )
         loaded = load_truncated(request, layer)
         console.print(

@@ -32,7 +32,14 @@ class Published:
 
 
 def _sized(
-    hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, vocab: int, context: int, **more: Any
+    hidden: int,
+    intermediate: int,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    vocab: int,
+    context: int,
+    **more: Any,
 ) -> dict[str, Any]:
     return {
         "hidden_size": hidden,
@@ -85,8 +92,8 @@ PUBLISHED: dict[str, Published] = {
     "qwen3_30b_a3b": Published("Qwen/Qwen3-30B-A3B", "Qwen3 30B-A3B, a mixture", 30.53, "qwen3_moe",
         _sized(2048, 6144, 48, 32, 4, 151936, 40960, num_experts=128, num_experts_per_tok=8,
                moe_intermediate_size=768, **_QWEN3, **_UNTIED)),
-    "qwen3_next_80b": Published("Qwen/Qwen3-Next-80B-A3B-Instruct", "Qwen3-Next 80B-A3B Instruct, a mixture of which three "
-        "blocks in four are linear", 79.67, "qwen3_next",
+    "qwen3_next_80b": Published("Qwen/Qwen3-Next-80B-A3B-Instruct", "Qwen3-Next 80B-A3B Instruct, a linear mixture",
+        79.67, "qwen3_next",
         _sized(2048, 5120, 48, 16, 2, 151936, 262144, head_dim=256, num_experts=512, num_experts_per_tok=10,
                moe_intermediate_size=512, shared_expert_intermediate_size=512, linear_num_key_heads=16,
                linear_num_value_heads=32, linear_key_head_dim=128, linear_value_head_dim=128, **_UNTIED)),
@@ -106,8 +113,8 @@ PUBLISHED: dict[str, Published] = {
         _sized(5376, 21504, 62, 32, 16, 262208, 131072, head_dim=128)),
     "llama32_3b": Published("meta-llama/Llama-3.2-3B-Instruct", "Llama 3.2 3B Instruct", 3.213, "llama",
         _sized(3072, 8192, 28, 24, 8, 128256, 131072, head_dim=128, **_TIED)),
-    "llama4_scout": Published("meta-llama/Llama-4-Scout-17B-16E-Instruct", "Llama 4 Scout Instruct, a mixture; its language "
-        "model", 107.8, "llama4_text",
+    "llama4_scout": Published("meta-llama/Llama-4-Scout-17B-16E-Instruct", "Llama 4 Scout Instruct, its language model",
+        107.8, "llama4_text",
         _sized(5120, 8192, 48, 40, 8, 202048, 262144, head_dim=128, intermediate_size_mlp=16384, num_local_experts=16,
                num_experts_per_tok=1, interleave_moe_layer_step=1, **_UNTIED)),
     "mistral_nemo": Published("mistralai/Mistral-Nemo-Instruct-2407", "Mistral Nemo 12B Instruct", 12.25, "mistral",
@@ -140,16 +147,16 @@ PUBLISHED: dict[str, Published] = {
         _sized(7168, 18432, 61, 128, 128, 129280, 163840, moe_intermediate_size=2048, n_routed_experts=256,
                n_shared_experts=1, num_experts_per_tok=8, n_group=8, topk_group=4, first_k_dense_replace=3, **_LATENT,
                **_UNTIED)),
-    "r1_distill_1_5b": Published("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "DeepSeek-R1 distilled to Qwen 1.5B", 1.777,
-        "qwen2", _sized(1536, 8960, 28, 12, 2, 151936, 131072, **_UNTIED)),
+    "r1_distill_1_5b": Published("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "DeepSeek-R1 distilled to Qwen 1.5B",
+        1.777, "qwen2", _sized(1536, 8960, 28, 12, 2, 151936, 131072, **_UNTIED)),
     "r1_distill_7b": Published("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "DeepSeek-R1 distilled to Qwen 7B", 7.616,
         "qwen2", _sized(3584, 18944, 28, 28, 4, 152064, 131072, **_UNTIED)),
     "r1_distill_8b": Published("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "DeepSeek-R1 distilled to Llama 8B", 8.03,
         "llama", _sized(4096, 14336, 32, 32, 8, 128256, 131072, **_UNTIED)),
     "r1_distill_32b": Published("deepseek-ai/DeepSeek-R1-Distill-Qwen-32B", "DeepSeek-R1 distilled to Qwen 32B", 32.76,
         "qwen2", _sized(5120, 27648, 64, 40, 8, 152064, 131072, **_UNTIED)),
-    "r1_distill_70b": Published("deepseek-ai/DeepSeek-R1-Distill-Llama-70B", "DeepSeek-R1 distilled to Llama 70B", 70.55,
-        "llama", _sized(8192, 28672, 80, 64, 8, 128256, 131072, **_UNTIED)),
+    "r1_distill_70b": Published("deepseek-ai/DeepSeek-R1-Distill-Llama-70B", "DeepSeek-R1 distilled to Llama 70B",
+        70.55, "llama", _sized(8192, 28672, 80, 64, 8, 128256, 131072, **_UNTIED)),
     "granite33_2b": Published("ibm-granite/granite-3.3-2b-instruct", "Granite 3.3 2B Instruct", 2.53, "granite",
         _sized(2048, 8192, 40, 32, 8, 49159, 131072, **_TIED)),
     "granite33_8b": Published("ibm-granite/granite-3.3-8b-instruct", "Granite 3.3 8B Instruct", 8.17, "granite",
@@ -186,7 +193,11 @@ def text_of(published: Published) -> str:
     }
     if found.weights is not None:
         values["weights"]["blocks"] = [
-            {name: value for name, value in block.items() if (name, value) not in (("count", 1), ("experts", 0))}
+            {
+                name: value
+                for name, value in block.items()
+                if (name, value) not in (("count", 1), ("experts", 0))
+            }
             for block in values["weights"]["blocks"]
         ]
     body = {"path": published.path, "revision": None, "dtype": "bfloat16", "architecture": values}

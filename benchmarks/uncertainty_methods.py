@@ -35,7 +35,8 @@ def ours(checkpoint: str, classifier: str, workload: dict[str, Any], out: Path) 
     from probegrid import data
     from probegrid.compose import compose_cell
     from probegrid.models.checkpoint import find_checkpoint
-    from probegrid.models.load import ModelRequest, load_model
+    from probegrid.models.load import load_model
+    from probegrid.models.request import ModelRequest
     from probegrid.probes import Scoring
     from probegrid.progress import Progress
     from probegrid.readings.session import Respondent
@@ -54,7 +55,7 @@ def ours(checkpoint: str, classifier: str, workload: dict[str, Any], out: Path) 
     ]
     config = compose_cell(overrides).config
     found = find_checkpoint(config.model)
-    loaded = load_model(ModelRequest(found, config.model, QuantizationMethod.none, {"": "cpu"}))
+    loaded = load_model(ModelRequest(found, config.model, QuantizationMethod.none))
     respondent, questions = Respondent(config, found, lambda: loaded, Progress()), data.load(config.dataset)
     started = time.perf_counter()
     reading = respondent.answer(questions)

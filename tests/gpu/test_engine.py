@@ -106,7 +106,12 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on() -> None:
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + room) / total)
     try:
         engine = Engine(
-            LoadedModel(model, 0.0), _Tokenizer(), PREFIX, DecodingConfig(max_new_tokens=4), [], suffixes=SUFFIXES
+            LoadedModel(model, 0.0),
+            _Tokenizer(),
+            PREFIX,
+            DecodingConfig(max_new_tokens=4),
+            [],
+            suffixes=SUFFIXES,
         )
         many = SUFFIXES * 400
         assert engine.answer(many, [""] * len(many)) is None

@@ -21,9 +21,9 @@ from probegrid.models.blocks import execution_device
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.dispatch import dispatch
 from probegrid.models.kv_budget import KVBudget
-from probegrid.models.load import ModelRequest
 from probegrid.models.parts import parts_of
 from probegrid.models.pool import ModelPool
+from probegrid.models.request import ModelRequest
 from probegrid.models.skeleton import skeleton, without_head
 from probegrid.planning.placement import Device, Placement
 from probegrid.planning.plan import plan

@@ -19,10 +19,11 @@ from torch import Tensor
 from probegrid.errors import CheckpointError, ConfigError
 from probegrid.models.blocks import decoder_blocks
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.models.load import ModelRequest, load_model
+from probegrid.models.load import load_model
 from probegrid.models.load_truncated import load_truncated
 from probegrid.models.pool import ModelPool
 from probegrid.models.quantization import quantization_config
+from probegrid.models.request import ModelRequest
 from probegrid.planning.placement import Placement
 from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
 
@@ -196,7 +197,9 @@ def test_only_the_shards_that_are_needed_have_to_be_there(tmp_path: Path, layer:
     kept = keep_needed_shards(whole, layer)
     loaded = load_truncated(request(whole), layer)
     assert torch.equal(layer_of(loaded.model, layer), expected)
-    assert loaded.read_bytes == sum(parameter.nbytes for parameter in loaded.model.parameters() if not parameter.is_meta)
+    assert loaded.read_bytes == sum(
+        parameter.nbytes for parameter in loaded.model.parameters() if not parameter.is_meta
+    )
     assert loaded.read_bytes < sum((whole / name).stat().st_size for name in kept)
     assert f"{layer} of {BLOCKS} blocks" in loaded.note
     assert f"from {len(kept)} of" in loaded.note
@@ -210,7 +213,9 @@ def test_one_file_that_holds_everything(tmp_path: Path) -> None:
     wanted = request(target)
     loaded = load_truncated(wanted, 2)
     assert torch.equal(layer_of(loaded.model, 2), layers_of_whole_model(wanted)[2])
-    assert loaded.read_bytes == sum(parameter.nbytes for parameter in loaded.model.parameters() if not parameter.is_meta)
+    assert loaded.read_bytes == sum(
+        parameter.nbytes for parameter in loaded.model.parameters() if not parameter.is_meta
+    )
 
 
 def test_pickled_weights_where_they_are_allowed(tmp_path: Path, folder: Checkpoints) -> None:

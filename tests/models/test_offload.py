@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from probegrid.errors import CheckpointError
 from probegrid.inference.generation import Sampling, generate
 from probegrid.inference.shared_prefix import SharedPrefixDecoder
 from probegrid.inference.stopping import StopRule

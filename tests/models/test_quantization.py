@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.models.load import ModelRequest, load_model
+from probegrid.models.load import load_model
 from probegrid.models.quantized_store import folder_of
+from probegrid.models.request import ModelRequest
 from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
 
 Find = Callable[[str], Checkpoint]

@@ -21,12 +21,12 @@ from probegrid.errors import CheckpointError
 from probegrid.models import quantized_store
 from probegrid.models.build import CheckpointParts
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.models.load import ModelRequest
 from probegrid.models.load_by_parts import config_of
 from probegrid.models.load_truncated import load_truncated
 from probegrid.models.parts import Part, parts_of
 from probegrid.models.quantization import constants_of
 from probegrid.models.quantized_store import QuantizedStore, folder_of
+from probegrid.models.request import ModelRequest
 from probegrid.models.skeleton import skeleton
 from probegrid.models.weights import Weights
 from probegrid.planning.architecture import weight_bytes

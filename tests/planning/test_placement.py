@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from probegrid.planning.architecture import Parts
@@ -62,9 +61,7 @@ def test_every_byte_lies_somewhere_once(
 
 
 @given(demands(), budgets, strategies)
-def test_every_part_has_a_device(
-    demand: Demand, gpu_budgets: list[int], strategy: PlacementStrategy
-) -> None:
+def test_every_part_has_a_device(demand: Demand, gpu_budgets: list[int], strategy: PlacementStrategy) -> None:
     for placement in placements(demand, gpu_budgets, strategy):
         assert len(placement.blocks) == demand.blocks
         assert {placement.embedding, *placement.blocks} <= {"cpu", *range(len(gpu_budgets))}

@@ -70,7 +70,7 @@ def _model(cell: Cell) -> dict[str, Any]:
 
 def _named(method: QuantizationMethod) -> str:
     """A method where no model is read: what a checkpoint that was never looked at is stored as counts as none."""
-    return (QuantizationMethod.none if method is QuantizationMethod.auto else method).value
+    return QuantizationMethod.none.value if method is QuantizationMethod.auto else str(method.value)
 
 
 def _examples(examples: QuestionSet | StatementSet) -> list[Any]:

@@ -14,10 +14,10 @@ from probegrid.cell.cell import Cell
 from probegrid.cell.look import look_at
 from probegrid.cell.precision import notes_on, on_its_cards
 from probegrid.cell.prepare import check_kind, prepare, probe_of
-from probegrid.models.as_stored import as_stored
 from probegrid.errors import CheckpointError, NotAtHand, UserError
 from probegrid.hardware.devices import Hardware, hardware_for
 from probegrid.hardware.machine import this_cpu, visible_gpus
+from probegrid.models.as_stored import as_stored
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.models.facts import facts_of, is_unpacked, loaded_by_transformers
 from probegrid.planning.architecture import Parts
@@ -165,7 +165,7 @@ def _plan(
         workload = replace(workload, deepest_layer=None)
     hardware = pack.hardware if pack else hardware or _hardware(device_map)
     follows_pack = pack is not None and device_map.replicas == AUTO
-    unpacked = known.form is not None and is_unpacked(known.form, hardware)
+    unpacked = known.form if known.form is not None and is_unpacked(known.form, hardware) else None
     found = plan(
         known.architecture,
         dtype=config.model.dtype,
@@ -180,7 +180,11 @@ def _plan(
     )
     notes = [
         *notes_on([hardware.gpus[index] for index in found.placement.gpus], config.model.dtype),
-        *([f"stored as {known.form.name}, which is unpacked to {config.model.dtype.value} here"] if unpacked else []),
+        *(
+            [f"stored as {unpacked.name}, which is unpacked to {config.model.dtype.value} here"]
+            if unpacked
+            else []
+        ),
     ]
     found = replace(found, notes=(*found.notes, *notes))
     return found.in_copies(pack.replicas) if pack and follows_pack else found

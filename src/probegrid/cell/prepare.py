@@ -19,10 +19,10 @@ from probegrid.cell.judge import judge_of
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.options import options_to_read
 from probegrid.cell.precision import on_its_cards
-from probegrid.models.as_stored import as_stored
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.data.source import PathNotGiven
 from probegrid.errors import ConfigError, DataError
+from probegrid.models.as_stored import as_stored
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.probes import Kind, Needs, Probe, TrainedProbe, resolve_layers
 from probegrid.readings.asks import check_choices, draw_worked

@@ -25,8 +25,8 @@ from probegrid.models.dispatch import dispatch, torch_device
 from probegrid.models.offload import ParkedBlock
 from probegrid.models.parts import Part, Place, modules_at, parts_of
 from probegrid.models.quantization import Entries, fill, is_matrix, pack
-from probegrid.models.stored_matrices import packed_together
 from probegrid.models.skeleton import is_inner, skeleton, text_name, without_head
+from probegrid.models.stored_matrices import packed_together
 from probegrid.models.weights import Weights
 from probegrid.planning.headers import NO_DECODER
 from probegrid.planning.placement import Placement
@@ -83,9 +83,15 @@ class CheckpointParts:
     @property
     def unplaced(self) -> list[str]:
         """Names in the files that the model has no place for: not those of what sees or predicts further tokens."""
-        known = [*(self._model._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq$", r"position_ids$"]
+        known = [
+            *(self._model._keys_to_ignore_on_load_unexpected or ()),
+            r"rotary_emb\.inv_freq$",
+            r"position_ids$",
+        ]
         expected = [NO_DECODER, *map(re.compile, known)]
-        names = [name for name in self._conversion.unplaced if not any(each.search(name) for each in expected)]
+        names = [
+            name for name in self._conversion.unplaced if not any(each.search(name) for each in expected)
+        ]
         return [name for name in names if text_name(name) != name] if is_inner(self._model) else names
 
     def part(self, part: Part, device: torch.device) -> Entries:
@@ -232,8 +238,10 @@ def _buffers_to(module: nn.Module, device: torch.device) -> None:
 def dtypes_of(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[str], torch.dtype]:
     """The type of each tensor of a model that computes in ``dtype``: some families keep a few in float32."""
     plan: dict[str, torch.dtype] = model._get_dtype_plan(dtype)
-    kept = [(re.compile(name.replace("*", ".*")), kind) for name, kind in plan.items()]  # as transformers reads it
-    own = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    kept = [
+        (re.compile(name.replace("*", ".*")), kind) for name, kind in plan.items()
+    ]  # as transformers reads it
+    own: dict[str, torch.dtype] = {name: tensor.dtype for name, tensor in model.state_dict().items()}
 
     def dtype_of(name: str) -> torch.dtype:
         for pattern, kind in kept:

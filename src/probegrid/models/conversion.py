@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 Read = Callable[[str], Tensor]
 
-_CONSTANTS = re.compile(r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+)$|\.(SCB|weight_format)$")
+_CONSTANTS = re.compile(
+    r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+)$|\.(SCB|weight_format)$"
+)
 """What bitsandbytes stores beside a matrix."""
 
 
@@ -105,7 +107,9 @@ class Conversion:
             called = alias(name)
             target, pattern = rename_source_key(called, renamings, converters, prefix, own)
             if target not in own and called in own:
-                target, pattern = rename_source_key(called, [], [], base_model_prefix=prefix, meta_state_dict=own)
+                target, pattern = rename_source_key(
+                    called, [], [], base_model_prefix=prefix, meta_state_dict=own
+                )
             if target not in own:
                 self.unplaced.append(name)
                 continue

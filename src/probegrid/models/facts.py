@@ -32,7 +32,6 @@ from probegrid.planning.headers import (
 from probegrid.planning.stored import StoredForm, stored_form
 from probegrid.schema import Architecture, BlockWeights, DecoderWeights, ModelConfig
 
-
 _SHARE_MATRICES = ("zamba", "zamba2")
 """Families of which several blocks hold the same matrices, which are not packed; no header says so."""
 
@@ -48,7 +47,7 @@ class CheckpointFacts:
 
 
 def loaded_by_transformers(checkpoint: Checkpoint, config: ModelConfig) -> str | None:
-    """Why a checkpoint must be loaded by transformers itself, whole and without streamed blocks; None if it need not."""
+    """Why a checkpoint must be loaded by transformers itself, whole and without streamed blocks; None: it need not."""
     if config.trust_remote_code and "auto_map" in checkpoint.config:
         return f"{checkpoint.name} brings its own code"
     form = stored_form(checkpoint.config)
@@ -173,7 +172,9 @@ def architecture_of_skeleton(config: Any) -> Architecture:
             outside[part.place] += sum(tensor.numel() for tensor in held.values())
             continue
         matrices = {name: tensor for name, tensor in held.items() if is_matrix(model, name)}
-        experts = {name: t.numel() for name, t in matrices.items() if ".experts." in f".{name}." and t.dim() == 3}
+        experts = {
+            name: t.numel() for name, t in matrices.items() if ".experts." in f".{name}." and t.dim() == 3
+        }
         dense = [tensor.numel() for name, tensor in matrices.items() if name not in experts]
         packed = sum(tensor.numel() for tensor in matrices.values())
         found = BlockWeights(

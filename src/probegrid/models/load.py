@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint, hub_errors
 from probegrid.models.facts import loaded_by_transformers
+from probegrid.models.request import ModelRequest
 from probegrid.planning.placement import Placement
-from probegrid.schema import ModelConfig, QuantizationMethod
+from probegrid.schema import ModelConfig
 
 if TYPE_CHECKING:
     import torch
@@ -25,20 +26,6 @@ if TYPE_CHECKING:
 
 
 Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
-
-
-@dataclass(frozen=True)
-class ModelRequest:
-    """Everything that determines which weights are in memory, and where."""
-
-    checkpoint: Checkpoint
-    config: ModelConfig
-    quantization: QuantizationMethod
-    placement: Placement | None = None
-    """The plan's, of the whole model or of all the blocks that are read; None: the CPU where there is no GPU, else as
-    accelerate spreads it."""
-    keep_in: str | None = None
-    """Store that the quantized copy of an unquantized checkpoint is kept in and read from; None: none is kept."""
 
 
 @dataclass
@@ -75,7 +62,9 @@ def load_tokenizer(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedTok
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             checkpoint.name, revision=checkpoint.commit, trust_remote_code=config.trust_remote_code
         )
-    if not tokenizer.encode("A question", add_special_tokens=False):  # made of nothing, where files are missing
+    if not tokenizer.encode(
+        "A question", add_special_tokens=False
+    ):  # made of nothing, where files are missing
         raise CheckpointError(
             f"{checkpoint.name} has no tokenizer: its tokenizer.json is missing or empty; copy the tokenizer's files "
             "beside the weights."
@@ -112,7 +101,7 @@ def _on_the_cpu(checkpoint: Checkpoint) -> Placement | None:
     """Where a model lies that nothing was planned for; None: as accelerate spreads it over GPUs."""
     import torch
 
-    return None if torch.cuda.is_available() else Placement("cpu", ("cpu",) * checkpoint.blocks, (), "cpu")
+    return None if torch.cuda.is_available() else Placement.on_the_cpu(checkpoint.blocks, with_head=True)
 
 
 def _unplaced_note(checkpoint: Checkpoint, unplaced: list[str]) -> Iterator[str]:
@@ -129,28 +118,6 @@ def embedding_device(model: PreTrainedModel) -> torch.device:
     embedding: Any = model.get_input_embeddings()
     device: torch.device = embedding.weight.device
     return device
-
-
-def refuse_missing(
-    checkpoint: Checkpoint, info: dict[str, Any], unneeded: frozenset[str] = frozenset()
-) -> None:
-    """Refuse what transformers would fill with random numbers.
-
-    Args:
-        checkpoint: named in the message.
-        info: what ``from_pretrained`` says of its loading.
-        unneeded: weights that may be missing, since nothing computes with them.
-
-    Raises:
-        CheckpointError: a weight is missing, or has another shape than the architecture's.
-    """
-    missing = sorted(info["missing_keys"] - unneeded)
-    missing += sorted(str(key) for key in info.get("mismatched_keys", ()))
-    if missing:
-        raise CheckpointError(
-            f"{checkpoint.name} lacks {len(missing)} weights of its architecture, {missing[0]} among them; "
-            "finish its download, or correct its config.json."
-        )
 
 
 @contextlib.contextmanager

@@ -120,4 +120,5 @@ def config_of(checkpoint: Checkpoint) -> PreTrainedConfig:
     for part in (found, found.get_text_config(decoder=True)):
         if hasattr(part, "quantization_config"):
             del part.quantization_config
-    return found
+    read: PreTrainedConfig = found
+    return read

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from probegrid.errors import ConfigError
 from probegrid.hardware.devices import BYTES_PER_GB
 from probegrid.models.facts import loaded_by_transformers
-from probegrid.models.load import LoadedModel, ModelRequest, loading_errors
+from probegrid.models.load import LoadedModel, loading_errors
 from probegrid.models.load_by_parts import load_placed
+from probegrid.models.request import ModelRequest
 from probegrid.models.storage import storage_note
 from probegrid.planning.placement import Placement
 
@@ -59,7 +60,7 @@ def load_truncated(request: ModelRequest, deepest_layer: int) -> TruncatedModel:
     if reason is not None:
         return _load_whole(request, deepest_layer, reason)
     started = time.perf_counter()
-    placement = request.placement or Placement("cpu", ("cpu",) * deepest_layer, (), None)
+    placement = request.placement or Placement.on_the_cpu(deepest_layer, with_head=False)
     with loading_errors(checkpoint):
         placed = load_placed(
             checkpoint,
@@ -90,7 +91,9 @@ def _load_whole(request: ModelRequest, deepest_layer: int, reason: str) -> Trunc
         f"layer {deepest_layer}"
     )
     spent = time.perf_counter() - started
-    return TruncatedModel(model, spent, blocks=None, read_bytes=None, note=note, notes=(storage_note(causal),))
+    return TruncatedModel(
+        model, spent, blocks=None, read_bytes=None, note=note, notes=(storage_note(causal),)
+    )
 
 
 def _check_depth(request: ModelRequest, deepest_layer: int) -> None:

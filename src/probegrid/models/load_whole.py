@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from probegrid.errors import CheckpointError
-from probegrid.models.load import ModelRequest, refuse_missing
-from probegrid.models.parts import modules_at, Place, parts_of
+from probegrid.models.parts import Place, modules_at, parts_of
 from probegrid.models.quantization import compute_in, quantization_config
+from probegrid.models.request import ModelRequest, refuse_missing
 from probegrid.models.skeleton import shape_of
 from probegrid.planning.stored import stored_form
 

@@ -22,8 +22,8 @@ def check_folder(folder: Path) -> None:
     """
     if (folder / "adapter_config.json").is_file():
         raise CheckpointError(
-            f"{folder} is a LoRA adapter of {_base_of(folder)}, not a model; merge it into its base "
-            "(`PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder)`) and give that folder."
+            f"{folder} is a LoRA adapter of {_base_of(folder)}, not a model; merge it into its base (`PeftModel"
+            ".from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder)`) and give that folder."
         )
     names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     weights = [name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth"))]
@@ -42,8 +42,8 @@ def check_folder(folder: Path) -> None:
 def is_gguf(file: Path) -> CheckpointError:
     """What to say of a GGUF file."""
     return CheckpointError(
-        f"{file} is a GGUF file, the format of llama.cpp, which probegrid does not read; give the safetensors checkpoint "
-        "that it was made from, with quantization=nf4 or int8 where memory is short."
+        f"{file} is a GGUF file, the format of llama.cpp, which probegrid does not read; give the safetensors "
+        "checkpoint that it was made from, with quantization=nf4 or int8 where memory is short."
     )
 
 

@@ -12,8 +12,9 @@ from typing import Self
 
 import torch
 
-from probegrid.models.load import LoadedModel, ModelRequest, load_model
+from probegrid.models.load import LoadedModel, load_model
 from probegrid.models.load_truncated import load_truncated
+from probegrid.models.request import ModelRequest
 
 
 class ModelPool:

@@ -87,6 +87,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 Entries = dict[str, Tensor]
 """Tensors by their names in a model; a quantized matrix has its constants beside it."""
 
+
 def is_matrix(model: nn.Module, name: str) -> bool:
     """Whether a tensor of a block is a matrix that quantization packs: of a linear layer, or of experts.
 
@@ -120,8 +121,8 @@ def is_linear(module: nn.Module) -> bool:
 def becomes_layer(model: nn.Module, name: str) -> bool:
     """Whether the module of a packed matrix becomes one of bitsandbytes' layers.
 
-    Experts do not, nor a layer that multiplies otherwise, nor one whose weight its parent's code reads: those unpack when
-    they are read.
+    Experts do not, nor a layer that multiplies otherwise, nor one whose weight its parent's code reads: those unpack
+    when they are read.
     """
     owner_name, _, attribute = name.rpartition(".")
     owner = model.get_submodule(owner_name)
@@ -136,7 +137,7 @@ _PLAIN_PRODUCTS = ("Conv1D", "FalconLinear")
 
 
 @functools.cache
-def _code_of(owner: type) -> str:
+def _code_of(owner: Any) -> str:
     try:
         return inspect.getsource(owner)
     except (OSError, TypeError):  # made at run time
@@ -156,8 +157,8 @@ def pack(model: nn.Module, name: str, weight: Tensor, method: QuantizationMethod
     Args:
         model: its skeleton; what holds the matrix decides its form.
         name: name of the matrix in the model.
-        weight: [rows, columns], [inputs, outputs] where `is_transposed`, or [experts, rows, columns], in the dtype it is
-            computed in.
+        weight: [rows, columns], [inputs, outputs] where `is_transposed`, or [experts, rows, columns], in the dtype it
+            is computed in.
         method: ``nf4`` (double quantization); ``int8`` (a scale a row).
 
     Returns:
@@ -260,7 +261,8 @@ class Int8Rows(nn.Module):
         scales: Any = self.scales
         of_a_row = (scales / 127).view(*rows.shape[:-1], 1)
         if rows.dim() == 2:
-            return (rows * of_a_row).to(self._dtype)
+            of_all: Tensor = (rows * of_a_row).to(self._dtype)
+            return of_all
         unpacked = torch.empty(rows.shape, dtype=self._dtype, device=rows.device)
         for index in range(len(rows)):
             unpacked[index] = rows[index] * of_a_row[index]
@@ -340,7 +342,7 @@ def _fill_nf4(
 def _int8_linear(owner: nn.Module, rows: Tensor, scales: Tensor) -> nn.Module:
     from bitsandbytes.nn.modules import Int8Params, Linear8bitLt
 
-    class Int8Linear(Linear8bitLt):  # type: ignore[misc]  # bitsandbytes has no types
+    class Int8Linear(Linear8bitLt):
         """Takes inputs of any number of dimensions: bitsandbytes' code for CPUs takes at most three."""
 
         def forward(self, inputs: Tensor) -> Tensor:

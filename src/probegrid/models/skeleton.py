@@ -1,4 +1,4 @@
-"""A model of a checkpoint's config with no weight in memory: every parameter on the meta device, its buffers on the CPU.
+"""A model of a checkpoint's config with no weight in memory: parameters on the meta device, buffers on the CPU.
 
 Of a model that sees images as well, it is the language model alone: a causal model of the text's own config where
 transformers has one, else the whole model without what it sees with.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _INNER = "_probegrid_inner"
 _NOT_AS_ALONE = frozenset({"paligemma", "aya_vision", "cohere2_vision"})
-"""Their language model says something else alone: PaliGemma's sees a whole prompt at once, Cohere's scales its logits."""
+"""Their language model says something else alone: PaliGemma's sees a whole prompt, Cohere's scales its logits."""
 _CLASSIFIERS = frozenset({"shieldgemma2"})
 
 

@@ -34,7 +34,9 @@ def bits_of_blocks(model: PreTrainedModel) -> dict[int, float]:
 
 def storage_note(model: PreTrainedModel) -> str:
     """``blocks hold 97% of their weights in 4 bits, 3% in 16``."""
-    shares = [f"{100 * share:.3g}% in {bits}" for bits, share in bits_of_blocks(model).items() if share >= 0.0005]
+    shares = [
+        f"{100 * share:.3g}% in {bits}" for bits, share in bits_of_blocks(model).items() if share >= 0.0005
+    ]
     if not shares:
         return "no block is loaded"
     first, *others = shares
@@ -61,7 +63,9 @@ def _count(module: nn.Module, counted: Counter[int]) -> None:
         return
     for name, tensor in own.items():
         if name in module._parameters:
-            packed_in: torch.Tensor = getattr(tensor, "qdata", tensor)  # torchao's tensors pretend to be float
+            packed_in: torch.Tensor = getattr(
+                tensor, "qdata", tensor
+            )  # torchao's tensors pretend to be float
             counted[round(8 * packed_in.nbytes / max(1, tensor.numel()))] += tensor.numel()
 
 

@@ -45,8 +45,8 @@ def packed_together(model: PreTrainedModel, source: Source, stored: Mapping[str,
         return _joined_4bit(model, source, stored)
     except (RuntimeError, StopIteration, ValueError) as error:
         raise CheckpointError(
-            f"{source.target} is stored in quantized pieces that cannot be joined as they are; use a checkpoint that is "
-            "not quantized, with quantization=nf4 or int8."
+            f"{source.target} is stored in quantized pieces that cannot be joined as they are; use a checkpoint that "
+            "is not quantized, with quantization=nf4 or int8."
         ) from error
 
 
@@ -94,7 +94,7 @@ def _joined_4bit(model: PreTrainedModel, source: Source, stored: Mapping[str, En
 
     weights, largest = source.convert(model, packed), source.convert(model, maxima)
     first = next(iter(states.values()))
-    entries: Entries = {}
+    joined: Entries = {}
     for name, weight in weights.items():
         shape = torch.Size((*weight.shape[:-1], 2 * weight.shape[-1]))
         if largest[name].shape[:-1] != weight.shape[:-1] or len(shape) != 3:
@@ -107,6 +107,6 @@ def _joined_4bit(model: PreTrainedModel, source: Source, stored: Mapping[str, En
             quant_type=first.quant_type,
             dtype=first.dtype,
         )
-        entries[name] = weight.reshape(-1, 1)
-        entries |= {f"{name}.{key}": value for key, value in state.as_dict(packed=True).items()}
-    return entries
+        joined[name] = weight.reshape(-1, 1)
+        joined |= {f"{name}.{key}": value for key, value in state.as_dict(packed=True).items()}
+    return joined

@@ -144,7 +144,8 @@ def weight_bytes(architecture: Architecture, dtype: Dtype, method: QuantizationM
     width = DTYPE_BYTES[dtype]
     if architecture.weights is not None:
         blocks = [
-            _block_bytes(weights, method, width) + weights.others * width for weights in _each_block(architecture)
+            _block_bytes(weights, method, width) + weights.others * width
+            for weights in _each_block(architecture)
         ]
         outside = (counts.embedding * width, counts.final_norm * width, counts.head * width)
         return Parts.of_blocks(outside[0], blocks, *outside[1:])
@@ -245,7 +246,11 @@ def _block_bytes(weights: BlockWeights, method: QuantizationMethod, width: int) 
     if method is QuantizationMethod.nf4:
         maxima = -(-weights.matrices // _NF4_BLOCK)
         nested_maxima = -(-maxima // _NF4_NESTED_BLOCK) + weights.tensors
-        return -(-weights.matrices // 2) + maxima + (nested_maxima + weights.tensors * _NF4_TABLES) * _FLOAT32_BYTES
+        return (
+            -(-weights.matrices // 2)
+            + maxima
+            + (nested_maxima + weights.tensors * _NF4_TABLES) * _FLOAT32_BYTES
+        )
     return weights.matrices * width
 
 

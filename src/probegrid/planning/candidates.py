@@ -56,7 +56,11 @@ def options(facts: Facts, given: Placement | None = None) -> Iterator[Option]:
     """
     for batch in batches(facts):
         demand = facts.demand(batch)
-        tried = placements(demand, facts.gpu_budgets, facts.strategy, streams=facts.streams) if given is None else (given,)
+        tried = (
+            placements(demand, facts.gpu_budgets, facts.strategy, streams=facts.streams)
+            if given is None
+            else (given,)
+        )
         for placement in tried:
             read = placement if facts.with_head else placement.first(facts.blocks)
             duration = reading_duration(facts, read, batch)

@@ -86,7 +86,9 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def blocks_of(config: Mapping[str, Any]) -> int | None:
     """Blocks of the decoder; None where its config does not say."""
     text = text_config(config)
-    order = reversed(_LAYERS) if text.get("model_type") == "longcat_flash" else _LAYERS  # counts attention calls too
+    order = (
+        reversed(_LAYERS) if text.get("model_type") == "longcat_flash" else _LAYERS
+    )  # counts attention calls too
     found = next((text[key] for key in order if isinstance(text.get(key), int)), None)
     if found is None:  # some name the kind of each instead
         found = next((len(text[key]) for key in _KINDS if isinstance(text.get(key), list | str)), None)
@@ -100,7 +102,9 @@ def context_of(config: Mapping[str, Any]) -> int | None:
 
 def is_tied(config: Mapping[str, Any]) -> bool | None:
     """Whether the head is the embedding; None where the config does not say."""
-    told = [part["tie_word_embeddings"] for part in (config, text_config(config)) if "tie_word_embeddings" in part]
+    told = [
+        part["tie_word_embeddings"] for part in (config, text_config(config)) if "tie_word_embeddings" in part
+    ]
     return bool(told[0]) if told else None
 
 

@@ -73,6 +73,12 @@ class Placement:
     head: Device | None
     """None where no head is loaded."""
 
+    @classmethod
+    def on_the_cpu(cls, blocks: int, *, with_head: bool) -> Placement:
+        """Everything in CPU memory."""
+        cpu: Device = "cpu"
+        return cls(cpu, (cpu,) * blocks, (), cpu if with_head else None)
+
     @property
     def entrance(self) -> Device:
         """The device of the first block, where what stands beside the embedding lies."""
@@ -131,7 +137,8 @@ class Placement:
             kv[device] += demand.kv_block
         streaming, computing = self.streams(), self._computing()
         buffers = {
-            gpu: BUFFERS * max(demand.weights.of_block(block) for block in blocks) for gpu, blocks in streaming.items()
+            gpu: BUFFERS * max(demand.weights.of_block(block) for block in blocks)
+            for gpu, blocks in streaming.items()
         }
         return {
             device: Load(
@@ -170,8 +177,7 @@ def placements(
         streams: whether blocks may wait in CPU memory.
     """
     if strategy is PlacementStrategy.cpu or not gpu_budgets:
-        cpu: Device = "cpu"
-        yield Placement(cpu, (cpu,) * demand.blocks, (), cpu if demand.with_head else None)
+        yield Placement.on_the_cpu(demand.blocks, with_head=demand.with_head)
         return
     if strategy is PlacementStrategy.single:
         yield from _resident(demand, gpu_budgets[:1], _fill_in_order, embeddings=(0,))
@@ -201,7 +207,9 @@ def _resident(
     """Every block on these GPUs, with the embedding on the first of ``embeddings`` that lets them fit."""
     for embedding in embeddings:
         room = _room(demand, budgets, embedding)
-        counts = fill(room, [demand.weights.of_block(index) + demand.kv_block for index in range(demand.blocks)])
+        counts = fill(
+            room, [demand.weights.of_block(index) + demand.kv_block for index in range(demand.blocks)]
+        )
         if counts is not None:
             blocks = tuple(gpu for gpu, count in enumerate(counts) for _ in range(count))
             yield Placement(embedding, blocks, (), _head_device(demand, embedding, len(budgets)))

@@ -33,7 +33,9 @@ class StoredForm:
     @property
     def method(self) -> QuantizationMethod:
         """The method that gives the same, or ``auto``: as it is stored, which no other method gives."""
-        return _SAME.get(self.kind, QuantizationMethod.auto) if self.is_bitsandbytes else QuantizationMethod.auto
+        return (
+            _SAME.get(self.kind, QuantizationMethod.auto) if self.is_bitsandbytes else QuantizationMethod.auto
+        )
 
 
 _SAME = {"nf4": QuantizationMethod.nf4, "int8": QuantizationMethod.int8}
@@ -62,7 +64,9 @@ def _bits(kind: str, settings: Mapping[str, Any]) -> int | None:
     groups = settings.get("config_groups")
     if isinstance(groups, Mapping):
         found = {
-            (group.get("weights") or {}).get("num_bits") for group in groups.values() if isinstance(group, Mapping)
+            (group.get("weights") or {}).get("num_bits")
+            for group in groups.values()
+            if isinstance(group, Mapping)
         }
         if len(found) == 1 and isinstance(only := found.pop(), int):
             return only

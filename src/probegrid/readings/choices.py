@@ -92,7 +92,9 @@ def read_choices(
         done = _read(entry, None)
     seconds = sum(done[digest][1] for digest in asked)
     found_s = sum(done[digest][1] for digest in asked if done[digest][2] < began)
-    return ChoiceReading(entry.key, tuple(done[digest][0] for digest in digests), seconds, found_s, read_way(entry))
+    return ChoiceReading(
+        entry.key, tuple(done[digest][0] for digest in digests), seconds, found_s, read_way(entry)
+    )
 
 
 def _read(entry: Entry, since: float | None) -> dict[str, tuple[tuple[float, ...], float, float]]:

@@ -152,7 +152,9 @@ def read_options(
         done = _read(entry, None)
     seconds = sum(done[digest][1] for digest in asked)
     found_s = sum(done[digest][1] for digest in asked if done[digest][2] < began)
-    return OptionReading(entry.key, tuple(done[digest][0] for digest in digests), seconds, found_s, read_way(entry))
+    return OptionReading(
+        entry.key, tuple(done[digest][0] for digest in digests), seconds, found_s, read_way(entry)
+    )
 
 
 def _read(entry: Entry, since: float | None) -> dict[str, tuple[tuple[tuple[float, ...], ...], float, float]]:

@@ -17,9 +17,10 @@ import torch
 from probegrid.hardware.devices import BYTES_PER_GB
 from probegrid.hardware.memory import free_bytes
 from probegrid.models.classifier import Classifier
-from probegrid.models.load import LoadedModel, ModelRequest
+from probegrid.models.load import LoadedModel
 from probegrid.models.load_truncated import TruncatedModel
 from probegrid.models.preflight import disk_needs, preflight, this_machine
+from probegrid.models.request import ModelRequest
 from probegrid.planning.stored import stored_form
 from probegrid.readings.activations import ActivationReading, read_activations
 from probegrid.readings.answers import AnswerReading, read_answers

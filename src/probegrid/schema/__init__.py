@@ -232,8 +232,7 @@ class ModelConfig:
 
 @dataclass
 class QuantizationConfig:
-    """How the linear layers are stored: ``auto`` (as the checkpoint is), ``none`` (the model's dtype), ``int8``, ``nf4``
-    (double quantization)."""
+    """How linear layers are stored: ``auto`` (as the checkpoint is), ``none`` (``model.dtype``), ``int8``, ``nf4``."""
 
     method: QuantizationMethod = QuantizationMethod.auto
     """Storage format of the linear layers of the blocks."""
