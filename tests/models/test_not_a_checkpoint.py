@@ -42,12 +42,14 @@ def test_a_gguf_file_and_a_folder_of_them(tmp_path: Path) -> None:
     file = tmp_path / "model-Q4_K_M.gguf"
     file.write_bytes(b"GGUF")
     for path in (file, tmp_path):
-        with pytest.raises(CheckpointError, match="is a GGUF file, the format of llama.cpp"):
+        with pytest.raises(CheckpointError, match=r"is a GGUF file, the format of llama\.cpp"):
             find(path)
 
 
 def test_a_pointer_in_place_of_the_weights(folder: Path) -> None:
-    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    (folder / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
     with pytest.raises(CheckpointError, match=r"is a git-lfs pointer, not the weights; run `git lfs pull`"):
         find(folder)
 
@@ -69,7 +71,8 @@ def test_the_publishers_own_format_alone(folder: Path) -> None:
 
 def test_weights_that_the_model_has_no_place_for_are_named(folder: Path) -> None:
     file = folder / "model.safetensors"
-    more = {"model.layers.0.mlp.adapter.weight": torch.ones(2), "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}
+    names = ("model.layers.0.mlp.adapter.weight", "model.layers.0.self_attn.rotary_emb.inv_freq")
+    more = {name: torch.ones(2) for name in names}
     save_file({**load_file(file), **more}, file, metadata={"format": "pt"})
     config = ModelConfig(path=str(folder))
     placement = Placement.on_the_cpu(1, with_head=True)

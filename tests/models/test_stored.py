@@ -38,12 +38,18 @@ SHAPE: dict[str, Any] = {
 Weights = dict[str, Tensor]
 
 
+def save(model: Any, folder: Path) -> None:
+    model.to(torch.bfloat16).save_pretrained(folder)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama in bfloat16."""
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(0)
-    transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE)).to(torch.bfloat16).save_pretrained(folder)
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE)).to(torch.bfloat16).save_pretrained(
+        folder
+    )
     return folder
 
 
@@ -81,7 +87,9 @@ def says_what_stock_says(folder: Path) -> LoadedModel:
     return loaded
 
 
-@pytest.mark.parametrize(("kind", "share"), [("nf4", "in 4 bits"), ("fp4", "in 4 bits"), ("int8", "in 8 bits")])
+@pytest.mark.parametrize(
+    ("kind", "share"), [("nf4", "in 4 bits"), ("fp4", "in 4 bits"), ("int8", "in 8 bits")]
+)
 def test_bitsandbytes(base: Path, tmp_path: Path, kind: str, share: str) -> None:
     four = {"load_in_4bit": True, "bnb_4bit_quant_type": kind}
     settings = transformers.BitsAndBytesConfig(**({"load_in_8bit": True} if kind == "int8" else four))
@@ -132,7 +140,7 @@ def test_mxfp4_is_unpacked_without_its_kernels(tmp_path: Path) -> None:
         num_local_experts=4,
         num_experts_per_tok=2,
     )
-    transformers.GptOssForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path / "base")
+    save(transformers.GptOssForCausalLM(config), tmp_path / "base")
 
     def in_mxfp4(weights: Weights) -> Weights:
         found: Weights = {}
@@ -163,7 +171,9 @@ def test_a_library_that_is_not_here_is_named(
     base: Path, tmp_path: Path, settings: dict[str, Any], name: str, lacking: str
 ) -> None:
     folder = stored(base, tmp_path / "stored", settings)
-    with pytest.raises(CheckpointError, match=f"is stored as {name}, which cannot be loaded here: .*{lacking}"):
+    with pytest.raises(
+        CheckpointError, match=f"is stored as {name}, which cannot be loaded here: .*{lacking}"
+    ):
         load_model(request(folder))
 
 
@@ -179,7 +189,7 @@ def test_experts_that_were_packed_one_by_one_are_joined_without_rounding(tmp_pat
 
     torch.manual_seed(0)
     config = transformers.MixtralConfig(**SHAPE, num_local_experts=4, num_experts_per_tok=2)
-    transformers.MixtralForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path / "base")
+    save(transformers.MixtralForCausalLM(config), tmp_path / "base")
     unpacked: Weights = {}
 
     def packed(weights: Weights) -> Weights:

@@ -28,8 +28,8 @@ from probegrid.errors import ConfigError, RunError
 from probegrid.inference.residual import ResidualReader
 from probegrid.models.checkpoint import find_checkpoint
 from probegrid.models.load import LoadedModel, load_tokenizer
-from probegrid.models.request import ModelRequest
 from probegrid.models.load_truncated import load_truncated
+from probegrid.models.request import ModelRequest
 from probegrid.planning.plan import Limits
 from probegrid.progress import Progress
 from probegrid.readings import activations

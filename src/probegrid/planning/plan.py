@@ -266,10 +266,13 @@ def _storage(facts: Facts, blocks: int) -> str:
     usual = 8 * DTYPE_BYTES[facts.dtype]
     if not facts.method.packs:
         return f"blocks 100% in {usual} bits"
-    share = packed_share(facts.architecture, blocks)
-    return f"blocks {100 * share:.3g}% in {_BITS[facts.method]} bits, {100 * (1 - share):.2g}% in {usual}"
+    share = 100 * packed_share(facts.architecture, blocks)
+    others = f", {100 - share:.1f}% in {usual}" if share < _ALL else ""
+    return f"blocks {share:.1f}% in {_BITS[facts.method]} bits{others}"
 
 
+_ALL = 99.95
+"""Per cent that are shown as 100.0."""
 _BITS = {QuantizationMethod.nf4: 4, QuantizationMethod.int8: 8}
 
 

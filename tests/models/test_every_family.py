@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -166,7 +165,9 @@ def put_unpacked(module: nn.Module, stock: Any, name: str) -> None:
             getattr(own, attribute).data = getattr(module, attribute).detach().float().clone()
 
 
-@pytest.mark.parametrize("family", ["mixtral", "gpt_oss", "deepseek_v3", "llama4_text", "qwen3_next", "falcon"])
+@pytest.mark.parametrize(
+    "family", ["mixtral", "gpt_oss", "deepseek_v3", "llama4_text", "qwen3_next", "falcon"]
+)
 def test_int8_packs_the_experts_of_every_mixture(found: Find, family: str) -> None:
     model = load_model(request(found(family), "int8")).model
     share = packed_share(facts_of(found(family)).architecture, len(decoder_blocks(model)))
@@ -203,4 +204,6 @@ def test_the_language_model_of_an_image_text_model_answers_as_it_does(found: Fin
     assert torch.equal(logits(loaded.model), logits(stock_of(found(family))))
     held = {id(each): each for each in loaded.model.parameters() if not each.is_meta}.values()
     facts = facts_of(found(family)).architecture
-    assert parameters(facts).total(facts.layers) == pytest.approx(sum(each.numel() for each in held), rel=0.01)
+    assert parameters(facts).total(facts.layers) == pytest.approx(
+        sum(each.numel() for each in held), rel=0.01
+    )
