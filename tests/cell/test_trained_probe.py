@@ -219,6 +219,9 @@ def test_gnll_scores_the_very_answers_that_the_probe_read(
     pd.testing.assert_frame_equal(gnll.tables["answers"], own_answers.tables["answers"])
     labels = [result.tables["scores"].set_index("example_id").label for result in (gnll, own_answers)]
     pd.testing.assert_series_equal(*labels)
+    rejecting = {"aurc", "augrc", "prr", "risk_at_80", "risk_at_80_ci_low", "coverage_at_risk_10"}
+    assert rejecting <= gnll.metrics.keys() & own_answers.metrics.keys()
+    assert gnll.metrics["prr_f1_ci_low"] < gnll.metrics["prr_f1"] < gnll.metrics["prr_f1_ci_high"]
 
 
 @pytest.mark.skipif("PROBEGRID_DATA" not in os.environ, reason="PROBEGRID_DATA is not set")
@@ -316,6 +319,7 @@ def test_what_stands_beside_a_probe(logistic: Result) -> None:
         "ece_isotonic",
     ):
         assert metrics[f"{name}_ci_low"] <= metrics[name] <= metrics[f"{name}_ci_high"], name
+    assert "aurc" not in metrics  # statements are nobody's answers: there is no risk in keeping them
     assert metrics["selectivity_ci_low"] > 0.2
     assert metrics["brier_platt"] == pytest.approx(metrics["brier"], abs=0.02)
     assert "no text recurs" in logistic.notes["control_auroc"]

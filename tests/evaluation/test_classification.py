@@ -14,6 +14,7 @@ from probegrid.evaluation.calibration import ece
 from probegrid.evaluation.classification import evaluate_classification, layer_aurocs
 from probegrid.evaluation.metrics import metric_info
 from probegrid.evaluation.ranking import recall_at_fpr
+from probegrid.evaluation.summary import evaluate_answers
 
 _GENERATOR = np.random.default_rng(0)
 CONVERSATIONS = [f"c{i // 6}" for i in range(300)]
@@ -78,6 +79,34 @@ def test_a_conversation_drawn_twice_counts_twice() -> None:
     expected = within_conversation(LABELS[index], SCORES[index], named)
     assert found["within_conversation_auroc"][0] == pytest.approx(expected)
     assert found["f1"][0] == pytest.approx(reference.f1_score(LABELS[index], SCORES[index] > THRESHOLD))
+
+
+def test_the_worked_values() -> None:
+    """Ten examples called true above one half: two of three true ones found, two of three calls right."""
+    labels, scores = [1, 0, 1, 1, 0, 1, 0, 0, 1, 1], [0.9, 0.8, 0.8, 0.7, 0.6, 0.55, 0.4, 0.3, 0.3, 0.95]
+    alone = [str(row) for row in range(10)]
+    found = evaluate_classification(labels, scores, scores, alone, alone, 0.5, seed=0, resamples=50).metrics
+    assert found["balanced_accuracy"] == pytest.approx(0.666667, abs=1e-6)
+    assert found["mcc"] == pytest.approx(0.356348, abs=1e-6)
+
+
+def test_rejecting_answers_is_that_of_any_other_score() -> None:
+    """A probe of own answers and a score of them stand in one table: numbers and intervals of one name are one."""
+    alone = [f"{row:03}" for row in range(300)]  # in the order of the rows: the same resamples
+    probe = evaluate_classification(
+        LABELS, SCORES, PROBABILITIES, alone, alone, THRESHOLD, seed=3, resamples=100, of_answers=True
+    )
+    score = evaluate_answers(LABELS, SCORES, seed=3, resamples=100)
+    shared = [name for name in score.metrics if name in probe.metrics and "accuracy_ci" not in name]
+    assert {"aurc", "eaurc", "augrc", "prr", "risk_at_90_ci_low", "coverage_at_risk_10"} <= {*shared}
+    assert {"auroc", "auprc_ci_low", "accuracy_at_80_ci_high"} <= {*shared}
+    for name in shared:
+        if name != "accuracy":  # of the calls here, of the answers there
+            assert probe.metrics[name] == pytest.approx(score.metrics[name], abs=1e-12), name
+    statements = evaluate_classification(
+        LABELS, SCORES, PROBABILITIES, alone, alone, THRESHOLD, seed=3, resamples=10
+    )
+    assert not {"aurc", "risk_at_80", "coverage_at_risk_10"} & {*statements.metrics}
 
 
 def test_what_is_undefined_is_nan_with_its_reason() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from probegrid.evaluation.delong import Placements, covariance
 from probegrid.evaluation.paired import (
     compare_areas,
     compare_shares,
@@ -45,6 +46,31 @@ def test_flipped_signs_are_all_flippings() -> None:
     assert sign_flip(terms, seed=0) == pytest.approx(expected)
     assert sign_flip(np.concatenate([terms, np.zeros(50)]), seed=0) == pytest.approx(expected)
     assert sign_flip(np.zeros(4), seed=0) == 1
+
+
+def test_clusters_are_flipped_wider_than_they_are() -> None:
+    """By G / (G - 1) in variance: eight clusters' sums against all 256 flippings of them."""
+    generator = np.random.default_rng(6)
+    labels, group = np.arange(40) % 2 == 0, np.repeat(np.arange(8), 5)
+    first, second = (labels + generator.normal(size=40) for _ in range(2))
+    terms = np.bincount(group, swapped(labels, first, second))
+    sums = np.abs([np.dot(signs, terms) for signs in itertools.product((1, -1), repeat=8)])
+    found = compare_areas((labels, first), (labels, second), group.astype(str).tolist(), seed=0)
+    assert found.p_value == pytest.approx(np.mean(sums > abs(terms.sum()) * math.sqrt(7 / 8)))
+
+
+def test_few_of_a_class_are_standardized() -> None:
+    """By the mean of two variances: that under swaps, and DeLong's."""
+    generator = np.random.default_rng(7)
+    labels = np.arange(60) < 6
+    first, second = (labels + generator.normal(size=60) for _ in range(2))
+    terms = swapped(labels, first, second)
+    one, other = Placements.of(labels, first), Placements.of(labels, second)
+    delong = one.variance() + other.variance() - 2 * covariance(one, other)
+    z = terms.sum() / math.sqrt(((terms**2).sum() + delong * 60 / 59) / 2)
+    found = compare_areas((labels, first), (labels, second), seed=0)
+    assert found.p_value == pytest.approx(2 * stats.norm.sf(abs(z)))
+    assert compare_areas((labels, first), (labels, first), seed=0).p_value == 1
 
 
 def test_swapping_ranks_is_a_sum_of_signs() -> None:

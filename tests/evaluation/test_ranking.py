@@ -232,10 +232,12 @@ def test_the_worked_values() -> None:
     assert ranking.auprc(*WORKED) == pytest.approx(0.810714, abs=1e-6)
     assert ranking.aurc(*WORKED) == pytest.approx(0.239960, abs=1e-6)
     assert ranking.excess_aurc(*WORKED) == pytest.approx(0.127341, abs=1e-6)
+    risks = [0, 0, 0.166667, 0.25, 0.2, 0.333333, 0.285714, 0.375, 0.388889, 0.4]
+    assert ranking.risk_coverage_curve(*WORKED)[1] == pytest.approx(risks, abs=1e-6)
     assert ranking.augrc(*WORKED) == pytest.approx(0.15)
+    assert ranking.augrc(WORKED[0], WORKED[0]) == pytest.approx(0.08)
     assert ranking.prr(*WORKED) == pytest.approx(0.556890, abs=1e-6)
     assert ranking.accuracy_at(*WORKED, 0.8) == pytest.approx(0.625)
-    assert ranking.risk_at(*WORKED, 0.8) == pytest.approx(0.375)
     broken = [*WORKED[1][:2], 0.79, *WORKED[1][3:8], 0.29, WORKED[1][9]]
     assert ranking.prr(WORKED[0], broken) == pytest.approx(0.479564, abs=1e-6)
 
@@ -256,33 +258,3 @@ def test_prr_of_the_best_the_random_and_one_class() -> None:
     assert ranking.prr(labels, [0] * 5) == pytest.approx(0)
     assert math.isnan(ranking.prr([True, True], [1, 2]))
     assert ranking.augrc([True, True], [1, 2]) == 0
-
-
-def test_the_worked_rejection_ratios() -> None:
-    """LM-Polygraph's areas, the random order exactly; quality is a number, or correctness with two ties broken."""
-    quality, scores = [0.8, 0.2, 0.9, 0.4, 0.5], [-0.1, -0.9, -0.4, -0.7, -0.3]
-    assert ranking.rejection_ratio(quality, scores) == pytest.approx(0.664179, abs=1e-6)
-    assert ranking.rejection_ratio(quality, scores, max_rejection=0.5) == pytest.approx(1)
-    broken = [*WORKED[1][:2], 0.79, *WORKED[1][3:8], 0.29, WORKED[1][9]]
-    assert ranking.rejection_ratio(WORKED[0], broken) == pytest.approx(0.479564, abs=1e-6)
-    assert ranking.rejection_ratio(WORKED[0], broken, max_rejection=0.5) == pytest.approx(0.184832, abs=1e-6)
-    assert ranking.rejection_ratio(*WORKED) == pytest.approx(0.556890, abs=1e-6)
-    assert math.isnan(ranking.rejection_ratio([0.5, 0.5], [1, 2]))
-    assert math.isnan(ranking.rejection_ratio([0.5, 0.6], [1, 2], max_rejection=0.4))
-    with pytest.raises(ValueError, match=r"in \(0, 1\], got 0"):
-        ranking.rejection_ratio(quality, scores, max_rejection=0)
-
-
-@given(tied_examples.filter(lambda found: 0 < sum(label for label, _ in found) < len(found)))
-def test_the_rejection_ratio_of_correctness_is_prr(examples: list[tuple[bool, int]]) -> None:
-    """In any unit of quality."""
-    labels, scores = np.array([label for label, _ in examples]), [score for _, score in examples]
-    assert ranking.rejection_ratio(3 + 2 * labels, scores) == pytest.approx(ranking.prr(labels, scores))
-
-
-def test_coverage_at_risk_takes_the_greatest_share() -> None:
-    """Risks 1, 1/2, 1/3, 1/4, 2/5: the risk falls and rises again."""
-    labels, scores = [False, True, True, True, False], [5, 4, 3, 2, 1]
-    assert ranking.coverage_at_risk(labels, scores, 1 / 3) == 0.8
-    assert ranking.coverage_at_risk(labels, scores, 0.4) == 1
-    assert ranking.coverage_at_risk(labels, scores, 0.2) == 0

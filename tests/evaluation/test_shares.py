@@ -11,6 +11,7 @@ from scipy import stats
 from probegrid.evaluation.shares import (
     Standing,
     area_ends,
+    few_wilson,
     hanley_mcneil,
     mean_ends,
     ranked_ends,
@@ -40,6 +41,21 @@ def test_an_accuracy_is_covered_by_exact_enumeration(n: int, share: float) -> No
     held = [low <= share <= high for low, high in ends]
     covered = float(stats.binom.pmf(np.arange(n + 1), n, share) @ held)
     assert 0.93 <= covered <= 0.975
+
+
+@pytest.mark.parametrize("n", [50, 100, 400])
+def test_fewer_than_one_expected_error_is_covered(n: int) -> None:
+    """By enumeration, down to a hundredth of an error: Wilson's own interval falls to 84%."""
+    ends = np.array([few_wilson(wrong / n, n) for wrong in range(n + 1)])
+    plain = np.array([wilson(wrong / n, n) for wrong in range(n + 1)])
+    shares = np.geomspace(0.01, 5, 200) / n
+    chances = stats.binom.pmf(np.arange(n + 1), n, shares[:, None])
+    few, alone = (
+        (chances * ((of[:, 0] <= shares[:, None]) & (shares[:, None] <= of[:, 1]))).sum(axis=1)
+        for of in (ends, plain)
+    )
+    assert few.min() > 0.91
+    assert alone.min() < 0.86
 
 
 def test_what_is_always_right_may_still_be_wrong() -> None:
@@ -102,6 +118,7 @@ def test_a_mean_has_students_interval() -> None:
         (5, 95, 0.9, "auroc"),
         (50, 50, 0.995, "auroc"),
         (10, 90, 0.9, "auprc"),
+        (5, 95, 0.75, "auprc"),
     ],
 )
 def test_the_edges_are_covered(positives: int, negatives: int, area: float, metric: str) -> None:
@@ -122,7 +139,10 @@ def test_the_edges_are_covered(positives: int, negatives: int, area: float, metr
     assert 0.91 <= held / 300 <= 0.995
 
 
-@pytest.mark.parametrize(("share", "area", "metric"), [(0.92, 0.9, "aurc"), (0.9, 0.75, "accuracy_at_80")])
+@pytest.mark.parametrize(
+    ("share", "area", "metric"),
+    [(0.92, 0.9, "aurc"), (0.9, 0.75, "accuracy_at_80"), (0.95, 0.98, "accuracy_at_80")],
+)
 def test_few_errors_are_covered(share: float, area: float, metric: str) -> None:
     """300 data sets of 100 examples, 8 or 10 of them wrong on average."""
     generator = np.random.default_rng(5)
@@ -136,7 +156,9 @@ def test_few_errors_are_covered(share: float, area: float, metric: str) -> None:
     for seed in range(300):
         one = evaluate_answers(*draw(100), seed=seed, resamples=100).estimates[metric]
         held += one.low <= truth <= one.high
-    assert 0.91 <= held / 300 <= 0.99
+    assert (
+        0.91 <= held / 300 < 1
+    )  # no error is found among the 80 kept in most data sets: held there or not at all
 
 
 @pytest.mark.parametrize("clusters", [3, 12])

@@ -52,8 +52,21 @@ def test_names_order_and_values() -> None:
 
 
 def test_every_name_is_in_the_table() -> None:
-    for name in evaluate_answers(LABELS, PROBABILITIES, seed=1, resamples=10, probability=True).metrics:
-        assert metric_info(name).description
+    found = evaluate_answers(
+        LABELS, PROBABILITIES, seed=1, resamples=10, probability=True, grades={"f1": PROBABILITIES}
+    )
+    assert all(metric_info(name).description for name in found.metrics)
+
+
+def test_grades_have_a_rejection_ratio_with_an_interval() -> None:
+    """1 for what ranks them best; that of verdicts where grades are verdicts; the reason where all are one."""
+    grades = {"best": PROBABILITIES, "verdict": LABELS, "f1": np.full(200, 0.5)}
+    found = evaluate_answers(LABELS, PROBABILITIES, seed=1, resamples=100, grades=grades)
+    assert found.metrics["prr_best"] == pytest.approx(1)
+    for end in ("", "_ci_low", "_ci_high"):
+        assert found.metrics[f"prr_verdict{end}"] == pytest.approx(found.metrics[f"prr{end}"])
+    assert math.isnan(found.metrics["prr_f1"])
+    assert found.notes == {"prr_f1": "all 200 answers have the same f1"}
 
 
 def test_scores_that_are_no_probabilities_have_no_calibration() -> None:

@@ -96,7 +96,8 @@ def _evaluated(
     notes: Sequence[str],
     read_s: float,
 ) -> Outcome:
-    table = ScoreTable(answers.data.questions, answers.correct, scores.own, scores.others)
+    grades = {"f1": [verdict.f1 for verdict in answers.verdicts]}
+    table = ScoreTable(answers.data.questions, answers.correct, scores.own, scores.others, grades)
     held, seed = table.scored(), cell.config.seed
     summary = evaluate_answers(
         held.labels,
@@ -105,6 +106,7 @@ def _evaluated(
         seed=seed,
         probability=probe.is_probability,
         others=held.others,
+        grades=held.grades,
     )
     said = dict(summary.notes) | ({"scores": "; ".join(notes)} if notes else {})
     metrics = summary.metrics | reading_metrics(answers, seed) | {"read_s": read_s}
@@ -187,6 +189,7 @@ class ScoreTable:
     labels: Sequence[bool]
     scores: Sequence[float]
     others: Mapping[str, Sequence[float]]
+    grades: Mapping[str, Sequence[float]]
 
     @property
     def groups(self) -> list[str]:
@@ -200,7 +203,10 @@ class ScoreTable:
             [self.questions[row] for row in rows],
             [self.labels[row] for row in rows],
             [self.scores[row] for row in rows],
-            {name: [values[row] for row in rows] for name, values in self.others.items()},
+            *(
+                {name: [values[row] for row in rows] for name, values in columns.items()}
+                for columns in (self.others, self.grades)
+            ),
         )
 
     def to_tables(self) -> dict[str, pa.Table]:
@@ -272,8 +278,7 @@ def reading_metrics(answers: JudgedAnswers, seed: int) -> dict[str, float]:
     """What the answers themselves are like, whatever is said of them, and what reading them took."""
     reading, n = answers.reading, len(answers.verdicts)
     seconds = max(reading.read_s, 1e-9)
-    groups = [question.group or question.id for question in answers.data.questions]
-    alone = None if len({*groups}) == n else groups
+    alone = _groups_of(answers)
     ended = Counter(str(answer.ended) for answer in reading.greedy)
     means = {
         "nll_mean": [-sum_logprob(answer) for answer in reading.greedy],
@@ -283,7 +288,7 @@ def reading_metrics(answers: JudgedAnswers, seed: int) -> dict[str, float]:
     }
     scored = {} if answers.options is None else answers.options.metrics(seed)
     return {
-        **extraction_metrics(answers.extracted),
+        **extraction_metrics(answers),
         **_asking(answers),
         **scored,
         **flat({"f1": mean_estimate([verdict.f1 for verdict in answers.verdicts], alone, is_share=True)}),
@@ -297,12 +302,19 @@ def reading_metrics(answers: JudgedAnswers, seed: int) -> dict[str, float]:
     }
 
 
-def extraction_metrics(extracted: Sequence[Extracted | None] | None) -> dict[str, float]:
+def extraction_metrics(answers: JudgedAnswers) -> dict[str, float]:
     """How often an answer was found in what was said; nothing where all of it is judged."""
-    if extracted is None:
+    if answers.extracted is None:
         return {}
-    missing = sum(found is None for found in extracted)
-    return {"extraction_share": 1 - missing / len(extracted), "n_not_extracted": missing}
+    found = [one is not None for one in answers.extracted]
+    share = mean_estimate(found, _groups_of(answers), is_share=True)
+    return flat({"extraction_share": share}) | {"n_not_extracted": found.count(False)}
+
+
+def _groups_of(answers: JudgedAnswers) -> list[str] | None:
+    """Group of each answer; None where each stands alone."""
+    groups = [question.group or question.id for question in answers.data.questions]
+    return None if len({*groups}) == len(groups) else groups
 
 
 def _figures(table: ScoreTable, summary: Summary, seed: int) -> dict[str, bytes]:

@@ -22,7 +22,7 @@ from probegrid.schema import QuantizationMethod
 if TYPE_CHECKING:
     from probegrid.cell.cell import Cell, Statements
 
-RESULT_FORMAT = 5
+RESULT_FORMAT = 6
 """Raised whenever the same readings would give another result than before."""
 
 OURS = "probegrid."

@@ -91,7 +91,8 @@ class ScoredOptions:
         if self.scores is OptionScores.texts:
             found |= _accuracy("option_accuracy_norm", self.questions, self.by_length(), seed)
             return found | (self._true_mass() if any(one.more_options for one in self.questions) else {})
-        return found | {"letter_mass": sum(_mass(each) for each in self.sums) / len(self.sums)}
+        masses = [min(_mass(each), 1.0) for each in self.sums]
+        return found | flat({"letter_mass": mean_estimate(masses, self._groups(), is_share=True)})
 
     def are_true(self) -> list[list[bool]]:
         """Whether each scored option is true."""
@@ -133,9 +134,11 @@ class ScoredOptions:
     def _true_mass(self) -> dict[str, float]:
         """Probability of the true options among all, a mean over questions (TruthfulQA's mc2, Lin et al. 2022)."""
         shares = [_share(found, true) for found, true in zip(self.sums, self.are_true(), strict=True)]
+        return flat({"option_true_mass": mean_estimate(shares, self._groups(), is_share=True)})
+
+    def _groups(self) -> list[str] | None:
         groups = [question.group or question.id for question in self.questions]
-        alone = None if len({*groups}) == len(groups) else groups
-        return flat({"option_true_mass": mean_estimate(shares, alone, is_share=True)})
+        return None if len({*groups}) == len(groups) else groups
 
 
 def _share(logprobs: Sequence[float], true: Sequence[bool]) -> float:

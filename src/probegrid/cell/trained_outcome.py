@@ -106,6 +106,7 @@ def _evaluate(divided: Divided, folds: Sequence[Trained], *, seed: int) -> tuple
         [examples.conversations[row] for row in tested.rows],
         tested.threshold,
         seed=seed,
+        of_answers=not examples.are_statements,
     )
     return tested, summary
 

@@ -49,7 +49,7 @@ def outcome_of_trained(
             outcome, metrics={**outcome.metrics, **gathered.hidden.metrics(), "read_s": gathered.read_s}
         )
     if answers is not None:
-        of_answers = extraction_metrics(answers.extracted)
+        of_answers = extraction_metrics(answers)
         if gathered.hidden is None:
             of_answers = reading_metrics(answers, cell.config.seed) | {"read_s": gathered.read_s}
         outcome = replace(

@@ -13,12 +13,21 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
+from probegrid.evaluation.average_precision import auprc_ends
 from probegrid.evaluation.calibration import Calibration
 from probegrid.evaluation.checks import BoolArray, FloatArray, as_labels, as_scores, ratio
 from probegrid.evaluation.intervals import Estimate, Metrics, Resampled, resampled
 from probegrid.evaluation.miscalibration import miscalibration
 from probegrid.evaluation.ranking import Ranking
 from probegrid.evaluation.recall import recall_ends
+from probegrid.evaluation.selective import (
+    RISK,
+    SELECTIVE,
+    coverage_at_risk,
+    risk_estimates,
+    selective_ends,
+    selective_metrics,
+)
 from probegrid.evaluation.shares import Ends, Standing, ranked_ends, share_ends
 from probegrid.evaluation.summary import Summary, area_interval, calibration_numbers, few_note
 
@@ -32,6 +41,8 @@ def classification_metrics(
     probabilities: ArrayLike,
     conversations: Sequence[str],
     threshold: float,
+    *,
+    of_answers: bool = False,
 ) -> Metrics:
     """Return the function from weightings of the examples to every metric, as `resampled` takes it.
 
@@ -41,6 +52,7 @@ def classification_metrics(
         probabilities: `float[n]` in [0, 1], of true.
         conversations: conversation of each example; a weighting gives all of one the same weight.
         threshold: an example with a score above it is called true.
+        of_answers: whether examples are a model's answers, true where correct; adds what rejecting them gives.
 
     Raises:
         ValueError: shapes differ, a label is not true or false, a score is not finite, or a probability lies
@@ -75,6 +87,7 @@ def classification_metrics(
             "within_conversation_auroc": within.auroc(weights),
             "ece": calibration.ece(weights),
             "brier": calibration.brier(weights),
+            **(selective_metrics(counts) if of_answers else {}),
         }
 
     return metrics
@@ -90,6 +103,7 @@ def evaluate_classification(
     *,
     seed: int,
     resamples: int = 2000,
+    of_answers: bool = False,
 ) -> Summary:
     """Compute every metric with its 95% interval; `shares` and `miscalibration` say which.
 
@@ -102,6 +116,8 @@ def evaluate_classification(
         threshold: an example with a score above it is called true.
         seed: of the resampling alone.
         resamples: number of bootstrap resamples.
+        of_answers: whether examples are a model's answers, true where correct; adds what rejecting them gives, under
+            the names that it has of any other score of answers.
 
     Raises:
         ValueError: as `classification_metrics` and `resampled`, or a conversation that lies in two groups.
@@ -109,23 +125,29 @@ def evaluate_classification(
     truth = as_labels(labels)
     if len({*zip(conversations, groups, strict=True)}) > len({*conversations}):
         raise ValueError("a conversation lies in two groups; a bootstrap would take it apart")
-    metrics = classification_metrics(truth, scores, probabilities, conversations, threshold)
+    metrics = classification_metrics(
+        truth, scores, probabilities, conversations, threshold, of_answers=of_answers
+    )
     drawn = resampled(metrics, len(truth), groups, seed=seed, resamples=resamples)
     calls = _Calls(truth, as_scores(scores, len(truth)), threshold, groups, conversations)
     calibrated = miscalibration(truth, probabilities, groups, seed=seed, resamples=resamples)
     estimates = {name: drawn.estimate(name, calls.ends(name, drawn)) for name in drawn.values}
     estimates["ece"] = drawn.estimate("ece", (calibrated.low, calibrated.high))
+    plain = calibration_numbers(calibrated, labels, probabilities)
+    if of_answers:
+        estimates |= risk_estimates(estimates)
+        plain |= {"coverage_at_risk_10": coverage_at_risk(truth, scores, RISK)}
     notes = {
         name: note
         for name, estimate in estimates.items()
-        if (note := _note(name, estimate, calls.standing)) is not None
+        if (note := _note(name, estimate, calls)) is not None
     }
     return Summary(
         estimates,
         n=len(truth),
         n_correct=int(truth.sum()),
         notes=notes,
-        plain=calibration_numbers(calibrated, labels, probabilities),
+        plain=plain,
     )
 
 
@@ -193,9 +215,13 @@ class _Calls:
         if name == "recall_at_1_fpr":
             return recall_ends(self.truth, self.scores, _FPR, self.standing)
         if name == "within_conversation_auroc":
-            return self._within(value, variance)
+            return ranked_ends(value, variance, self.mixed.n, self.mixed)
+        if name == "auprc":
+            return auprc_ends(self.truth, self.scores, value, variance, self.standing)
+        if name in SELECTIVE:
+            return selective_ends(name, drawn, self.standing)
         fewer = min(self.standing.positives, self.standing.negatives)
-        sizes = {"auprc": self.standing.positives, "brier": n, "balanced_accuracy": 2 * fewer}
+        sizes = {"brier": n, "balanced_accuracy": 2 * fewer}
         size = sizes.get(name, self._harmonic)
         if name == "mcc":
             low, high = ranked_ends((1 + value) / 2, variance / 4, size, self.standing)
@@ -211,15 +237,15 @@ class _Calls:
         rows = np.flatnonzero(among)
         return Standing.of(right[rows], [self.groups[int(row)] for row in rows])
 
-    def _within(self, value: float, variance: float) -> Ends:
-        """By the conversations that hold both labels: each adds its pairs."""
+    @cached_property
+    def mixed(self) -> Standing:
+        """What stands behind a number within conversations: those that hold both labels, each with its pairs."""
         talks = np.asarray(self.conversations, dtype=object)
-        mixed = np.isin(talks, list({*talks[self.truth]} & {*talks[~self.truth]}))
-        rows = np.flatnonzero(mixed)
+        rows = np.flatnonzero(np.isin(talks, list({*talks[self.truth]} & {*talks[~self.truth]})))
         standing = Standing.of(self.truth[rows], [self.groups[int(row)] for row in rows])
         if standing.clusters < standing.n:  # examples of one conversation are ranked against each other alone
             standing = replace(standing, design=standing.n / standing.clusters)
-        return ranked_ends(value, variance, standing.n, standing)
+        return standing
 
 
 class _WithinGroups:
@@ -247,7 +273,8 @@ class _WithinGroups:
         return ratio(of_group @ self._wins, of_group @ self._pairs)
 
 
-def _note(name: str, estimate: Estimate, standing: Standing) -> str | None:
+def _note(name: str, estimate: Estimate, calls: _Calls) -> str | None:
+    standing = calls.standing
     if np.isnan(estimate.value):
         return _why_undefined(name, standing.positives, standing.n)
     if np.isnan(estimate.low):
@@ -257,7 +284,7 @@ def _note(name: str, estimate: Estimate, standing: Standing) -> str | None:
             f"{standing.negatives} false examples do not show which threshold lets 1% of them pass: nothing bounds it "
             "from below"
         )
-    return few_note(name, standing)
+    return few_note(name, calls.mixed if name == "within_conversation_auroc" else standing)
 
 
 def _why_undefined(name: str, n_true: int, n: int) -> str:

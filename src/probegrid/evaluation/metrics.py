@@ -73,6 +73,11 @@ METRICS: dict[str, MetricInfo] = {
         "1",
         True,
     ),
+    "prr_f1": MetricInfo(
+        "prediction-rejection ratio of the answers' token F1, 1 for the best ranking and 0 for a random one",
+        "1",
+        True,
+    ),
     "ece": MetricInfo(
         "expected calibration error of the score as a probability, 15 bins of equal width", "1", False
     ),
@@ -212,6 +217,12 @@ _TITLES = {
     "mcc": "MCC",
     "augrc": "AUGRC",
     "prr": "PRR",
+    "prr_f1": "PRR of F1",
+    "brier": "Brier",
+    "ece_platt": "ECE by Platt",
+    "ece_isotonic": "ECE by isotonic",
+    "brier_platt": "Brier by Platt",
+    "brier_isotonic": "Brier by isotonic",
     "auroc_repeat_mean": "AUROC, mean of repeats",
     "auroc_repeat_sd": "AUROC, sd of repeats",
     "auroc_fold_mean": "AUROC, mean of folds",

@@ -18,7 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from probegrid.evaluation.checks import BoolArray, FloatArray, as_labels, as_scores, as_weights, ratio
+from probegrid.evaluation.checks import (
+    BoolArray,
+    FloatArray,
+    as_labels,
+    as_probabilities,
+    as_scores,
+    as_weights,
+    ratio,
+)
 
 _ROUNDING = 1e-9  # 0.29 of 100 negatives are 29, though 0.29 * 100 is 28.999999999999996
 
@@ -147,28 +155,40 @@ def _summed_risk(
 
     These are the risks at each place within a tie of `size` examples holding `errors` errors, ranked below
     `above` examples. In closed form `errors + (errors_above - share * above) * (H(above + size) - H(above))`,
-    where H is the harmonic number; digamma continues it to fractional weights.
+    where H is the harmonic number.
+    """
+    share = np.nan_to_num(ratio(errors, size))
+    return errors + (errors_above - share * above) * (_harmonic(above + size) - _harmonic(above))
+
+
+def _harmonic(numbers: FloatArray) -> FloatArray:
+    """Harmonic numbers 1 + 1/2 + ... + 1/x, which digamma continues to fractional x.
+
+    Multiplicities are whole, and a table of their sums is many times as fast.
     """
     from scipy.special import digamma
 
-    share = np.nan_to_num(ratio(errors, size))
-    harmonic: FloatArray = digamma(above + size + 1) - digamma(above + 1)
-    return errors + (errors_above - share * above) * harmonic
+    whole = numbers.astype(np.intp)
+    if not np.array_equal(whole, numbers):
+        return np.asarray(digamma(numbers + 1) + np.euler_gamma)
+    table = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, whole.max(initial=0) + 1))])
+    return np.asarray(table[whole])
 
 
 class Ranking:
     """Labels sorted by falling score.
 
     Args:
-        labels: `bool[n]`, true for the positive class.
+        labels: `bool[n]`, true for the positive class; graded, `float[n]` in [0, 1], how far each is positive.
         scores: `float[n]`, finite; larger when the positive label is more likely.
+        is_graded: whether labels are grades, which count as that share of a positive.
 
     Raises:
-        ValueError: shapes differ, a label is not true or false, or a score is not finite.
+        ValueError: shapes differ, a label is not true or false (a grade not in [0, 1]), or a score is not finite.
     """
 
-    def __init__(self, labels: ArrayLike, scores: ArrayLike) -> None:
-        unsorted_labels = as_labels(labels)
+    def __init__(self, labels: ArrayLike, scores: ArrayLike, *, is_graded: bool = False) -> None:
+        unsorted_labels = as_probabilities(labels, np.size(labels)) if is_graded else as_labels(labels)
         unsorted_scores = as_scores(scores, len(unsorted_labels))
         self._order = np.argsort(-unsorted_scores, kind="stable")
         self._labels = unsorted_labels[self._order].astype(np.float64)
@@ -232,61 +252,6 @@ def augrc(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None
 def prr(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> float:
     """Prediction-rejection ratio, at most 1; see `RankCounts.prr`. `nan` with one class."""
     return float(Ranking(labels, scores).counts(weights).prr()[0])
-
-
-def rejection_ratio(quality: ArrayLike, scores: ArrayLike, *, max_rejection: float = 1.0) -> float:
-    """Prediction-rejection ratio of answers whose quality is a number, as token F1 is: at most 1, 0 for random.
-
-    The mean quality of what is kept while up to a share of the examples, the lowest scores first, are rejected one by
-    one, above that of a random order and as a share of the best order's gain. Source: Malinin & Gales (2021, arXiv
-    2002.07650) as in LM-Polygraph, `pred_rej_area.py`; the random order is taken exactly, a tie by its mean. With
-    correctness as quality and every example rejected it is `prr`.
-
-    Args:
-        quality: `float[n]`, finite; larger is better.
-        scores: `float[n]`, finite; larger where a better answer is more likely.
-        max_rejection: the largest share rejected, in (0, 1].
-
-    Returns:
-        The ratio; `nan` where quality does not vary, or fewer than one example may be rejected.
-
-    Raises:
-        ValueError: shapes differ, a number is not finite, or a share outside (0, 1].
-    """
-    if not 0 < max_rejection <= 1:
-        raise ValueError(f"max_rejection must lie in (0, 1], got {max_rejection}")
-    good = as_scores(quality, np.size(quality))
-    values = as_scores(scores, len(good))
-    rejected = int(max_rejection * len(good) + _ROUNDING)
-    if not rejected or good.min() == good.max():
-        return float("nan")
-    found, best = (_kept_quality(good, order)[-rejected:].mean() for order in (values, good))
-    return float((found - good.mean()) / (best - good.mean()))
-
-
-def _kept_quality(quality: FloatArray, scores: FloatArray) -> FloatArray:
-    """Mean quality of the k highest scores for k = 1..n, `float64[n]`, in expectation over the orders of a tie."""
-    _, tie_of, sizes = np.unique(-scores, return_inverse=True, return_counts=True)
-    ends = np.cumsum(sizes)
-    sums = np.cumsum(np.bincount(tie_of, quality))
-    kept = np.arange(1, len(scores) + 1)
-    mean: FloatArray = np.interp(kept, [0, *ends], [0.0, *sums]) / kept
-    return mean
-
-
-def risk_at(labels: ArrayLike, scores: ArrayLike, coverage: float) -> float:
-    """Error rate among the highest-scored fraction `coverage` of the examples; see `RankCounts.accuracy_at`."""
-    return 1 - accuracy_at(labels, scores, coverage)
-
-
-def coverage_at_risk(labels: ArrayLike, scores: ArrayLike, risk: float) -> float:
-    """The greatest share k / n of examples that can be kept with at most `risk` errors among them; 0 for none.
-
-    The risk does not rise steadily with coverage; the greatest share counts.
-    """
-    coverage, risks = risk_coverage_curve(labels, scores)
-    kept = coverage[risks <= risk * (1 + _ROUNDING) + 1e-12]
-    return float(kept.max()) if kept.size else 0.0
 
 
 def recall_at_fpr(

@@ -8,12 +8,21 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
+from probegrid.evaluation.average_precision import auprc_ends
 from probegrid.evaluation.calibration import Calibration, ce2_debiased
 from probegrid.evaluation.checks import FloatArray, as_labels, as_scores
 from probegrid.evaluation.delong import Placements
 from probegrid.evaluation.intervals import Estimate, Metrics, Resampled, resampled
 from probegrid.evaluation.miscalibration import Miscalibration, miscalibration
-from probegrid.evaluation.ranking import Ranking, coverage_at_risk
+from probegrid.evaluation.ranking import Ranking
+from probegrid.evaluation.selective import (
+    RISK,
+    coverage_at_risk,
+    graded_prr,
+    risk_estimates,
+    selective_ends,
+    selective_metrics,
+)
 from probegrid.evaluation.shares import (
     Ends,
     Standing,
@@ -26,8 +35,6 @@ from probegrid.evaluation.shares import (
 )
 from probegrid.evaluation.smooth_calibration import smooth_ece
 
-_COVERAGES_PERCENT = (80, 90, 95)
-_RISK = 0.1
 _NEED_BOTH_CLASSES = ("auroc", "auprc", "eaurc", "prr")  # and every other score's <name>_auroc
 
 
@@ -69,6 +76,7 @@ def answer_metrics(
     *,
     probability: bool = False,
     others: Mapping[str, ArrayLike] | None = None,
+    grades: Mapping[str, ArrayLike] | None = None,
 ) -> Metrics:
     """Return the function from weightings of the examples to every metric, as `resampled` takes it.
 
@@ -77,28 +85,26 @@ def answer_metrics(
         scores: `float[n]`, finite; larger when correct is more likely.
         probability: whether the scores are probabilities of being correct; adds `ece` and `brier`.
         others: other scores of the same examples by name, `float[n]` each; each adds `<name>_auroc`.
+        grades: how good each answer is by name, `float[n]` in [0, 1] each; each adds `prr_<name>`.
 
     Raises:
         ValueError: shapes differ, a label is not true or false, a score is not finite (the message names the
-            index), or a probability lies outside [0, 1].
+            index), or a probability or a grade lies outside [0, 1].
     """
     ranking = Ranking(labels, scores)
     calibration = Calibration(labels, scores) if probability else None
     beside = {f"{name}_auroc": Ranking(labels, values) for name, values in (others or {}).items()}
+    graded = {f"prr_{name}": graded_prr(values, scores) for name, values in (grades or {}).items()}
 
     def metrics(weights: FloatArray) -> dict[str, FloatArray]:
         counts = ranking.counts(weights)
-        kept = counts.accuracy_at([percent / 100 for percent in _COVERAGES_PERCENT])
         values = {
             "accuracy": counts.accuracy(),
             "auroc": counts.auroc(),
             "auprc": counts.auprc(),
-            "aurc": counts.aurc(),
-            "eaurc": counts.excess_aurc(),
+            **selective_metrics(counts),
+            **{name: prr(weights) for name, prr in graded.items()},
         }
-        for column, percent in enumerate(_COVERAGES_PERCENT):
-            values[f"accuracy_at_{percent}"] = kept[:, column]
-        values |= {"augrc": counts.augrc(), "prr": counts.prr()}
         if calibration is not None:
             values |= {"ece": calibration.ece(weights), "brier": calibration.brier(weights)}
         return values | {name: other.counts(weights).auroc() for name, other in beside.items()}
@@ -115,6 +121,7 @@ def evaluate_answers(
     resamples: int = 2000,
     probability: bool = False,
     others: Mapping[str, ArrayLike] | None = None,
+    grades: Mapping[str, ArrayLike] | None = None,
 ) -> Summary:
     """Compute every metric with its 95% interval; `shares` and `miscalibration` say which.
 
@@ -127,27 +134,28 @@ def evaluate_answers(
         probability: whether the scores are probabilities of being correct; adds `ece` and `brier`.
         others: other scores of the same examples by name, `float[n]` each; each adds `<name>_auroc`, on the same
             resamples.
+        grades: how good each answer is by name, `float[n]` in [0, 1] each; each adds `prr_<name>`.
 
     Raises:
         ValueError: as `answer_metrics` and `resampled`.
     """
     truth = as_labels(labels)
-    metrics = answer_metrics(truth, scores, probability=probability, others=others)
+    metrics = answer_metrics(truth, scores, probability=probability, others=others, grades=grades)
     drawn = resampled(metrics, len(truth), groups, seed=seed, resamples=resamples)
     standing = Standing.of(truth, groups) if len(truth) else Standing(0, 0, 0, 0, 1.0)
+    of_grades = {f"prr_{name}": _above_mean(values, groups) for name, values in (grades or {}).items()}
     of_areas = {"auroc": scores} | {f"{name}_auroc": values for name, values in (others or {}).items()}
-    estimates = {
-        name: drawn.estimate(
-            name,
-            area_interval(truth, of_areas[name], drawn, name, standing)
-            if name in of_areas
-            else _ends(name, drawn, standing),
-        )
-        for name in drawn.values
-    }
-    for percent in _COVERAGES_PERCENT:
-        estimates[f"risk_at_{percent}"] = _mirrored(estimates[f"accuracy_at_{percent}"])
-    plain = {"coverage_at_risk_10": coverage_at_risk(truth, scores, _RISK)} if len(truth) else {}
+
+    def ends(name: str) -> Ends:
+        if name in of_areas:
+            return area_interval(truth, of_areas[name], drawn, name, standing)
+        if name == "auprc":
+            return auprc_ends(truth, scores, drawn.values[name], drawn.variance(name), standing)
+        return _ends(name, drawn, of_grades.get(name, standing))
+
+    estimates = {name: drawn.estimate(name, ends(name)) for name in drawn.values}
+    estimates |= risk_estimates(estimates)
+    plain = {"coverage_at_risk_10": coverage_at_risk(truth, scores, RISK)} if len(truth) else {}
     if probability:
         found = miscalibration(truth, scores, groups, seed=seed, resamples=resamples)
         estimates["ece"] = drawn.estimate("ece", (found.low, found.high))
@@ -204,36 +212,19 @@ def variance_of_mean(values: FloatArray, groups: Sequence[str] | None) -> float:
     return mean_variance(values, groups) if clusters > 1 else float("nan")
 
 
-def prr_ends(value: float, variance: float, standing: Standing) -> Ends:
-    """Ends of a prediction-rejection ratio, at most 1; by what it lacks of 1, halved, as a share."""
-    lacking = (1 - value) / 2
-    size = 4 * standing.positives * standing.negatives / max(standing.n, 1)
-    low, high = ranked_ends(min(max(lacking, 0.0), 1.0), variance / 4, size, standing)
-    if lacking > 1 and not np.isnan(low):  # below -1, where there is no edge
-        half = 2 * np.sqrt(variance)
-        return value - half, value + half
-    return 1 - 2 * high, 1 - 2 * low
+def _above_mean(grades: ArrayLike, groups: Sequence[str] | None) -> Standing:
+    """What stands behind a number of graded examples: those above the mean as positives."""
+    found = np.asarray(grades, dtype=np.float64)
+    return Standing.of(found > found.mean(), groups) if found.size else Standing(0, 0, 0, 0, 1.0)
 
 
 def _ends(name: str, drawn: Resampled, standing: Standing) -> Ends:
-    value, variance, n = drawn.values[name], drawn.variance(name), standing.n
+    value, variance = drawn.values[name], drawn.variance(name)
     if name == "accuracy":
         return share_ends(value, variance, standing)
-    if name.startswith("accuracy_at_"):
-        kept = int(name.removeprefix("accuracy_at_")) / 100 * n
-        if standing.is_clustered:
-            return share_ends(value, variance, standing)
-        return ranked_ends(value, variance, kept, standing)
-    if name == "augrc":
-        low, high = ranked_ends(2 * value, 4 * variance, n, standing)
-        return low / 2, high / 2
-    if name == "prr":
-        return prr_ends(value, variance, standing)
-    return ranked_ends(value, variance, standing.positives if name == "auprc" else n, standing)
-
-
-def _mirrored(estimate: Estimate) -> Estimate:
-    return Estimate(1 - estimate.value, 1 - estimate.high, 1 - estimate.low, estimate.n_resamples_valid)
+    if name in ("brier", "ece"):
+        return ranked_ends(value, variance, standing.n, standing)
+    return selective_ends(name, drawn, standing)
 
 
 def _note(name: str, estimate: Estimate, standing: Standing) -> str | None:
@@ -245,7 +236,10 @@ def _note(name: str, estimate: Estimate, standing: Standing) -> str | None:
         kind = "correct" if standing.positives else "wrong"
         return f"all {standing.n} answers are {kind}: {title} needs both classes"
     if np.isnan(estimate.value):
-        return f"{title} is undefined"
+        graded = name.removeprefix("prr_")
+        return (
+            f"all {standing.n} answers have the same {graded}" if graded != name else f"{title} is undefined"
+        )
     if np.isnan(estimate.low):
         return f"no interval for {title}: it takes at least two groups"
     return few_note(name, standing)

@@ -34,17 +34,18 @@ def choose(logits: Tensor, draws: Tensor | None, temperature: float) -> tuple[Te
     if draws is None and has_kernels(logits):
         from probegrid.inference.kernels import likeliest
 
-        return likeliest(logits)
+        found: tuple[Tensor, Tensor] = likeliest(logits)
+        return found
     chosen = logits.new_empty(len(logits), dtype=torch.int64)
     logprobs = logits.new_empty(len(logits), dtype=torch.float32)
     for rows in _row_blocks(len(logits)):
         raw = logits[rows].float()
-        likeliest = raw.argmax(-1)
+        best = raw.argmax(-1)
         if draws is None:
-            chosen[rows] = likeliest
+            chosen[rows] = best
         else:
             drawn = _invert(raw / temperature, draws[rows])
-            chosen[rows] = torch.where(draws[rows].isnan(), likeliest, drawn)
+            chosen[rows] = torch.where(draws[rows].isnan(), best, drawn)
         logprobs[rows] = raw.gather(-1, chosen[rows].unsqueeze(-1)).squeeze(-1) - raw.logsumexp(-1)
     return chosen, logprobs
 

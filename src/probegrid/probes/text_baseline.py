@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from probegrid.probes.base import TrainedProbe
@@ -52,12 +53,17 @@ class TextBaseline(TrainedProbe):
         if self.unit is Unit.words:
             grams = TfidfVectorizer(ngram_range=(1, self.ngrams))
         else:
-            grams = TfidfVectorizer(analyzer="char", ngram_range=(1, 2 * self.ngrams), lowercase=False)
+            grams = TfidfVectorizer(analyzer=partial(_character_grams, longest=2 * self.ngrams))
         pipeline = make_pipeline(grams, LogisticRegression(C=self.C, max_iter=10_000))
         pipeline.fit(
             [text for text, keep in zip(features.texts, seen, strict=True) if keep], features.labels[seen]
         )
         return FittedText(pipeline)
+
+
+def _character_grams(text: str, longest: int) -> list[str]:
+    """Sequences of characters, white space as it is: scikit-learn's own analyzer makes one space of all of it."""
+    return [text[start : start + n] for n in range(1, longest + 1) for start in range(len(text) - n + 1)]
 
 
 @dataclass(frozen=True)

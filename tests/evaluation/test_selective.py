@@ -1,0 +1,61 @@
+"""What rejecting the least sure answers gives: worked values, and what the numbers are for other orders and grades."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probegrid.evaluation import ranking
+from probegrid.evaluation.selective import coverage_at_risk, graded_prr, rejection_ratio, risk_at
+
+WORKED = [1, 0, 1, 1, 0, 1, 0, 0, 1, 1], [0.9, 0.8, 0.8, 0.7, 0.6, 0.55, 0.4, 0.3, 0.3, 0.95]
+tied_examples = st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=6)
+graded_examples = st.lists(st.tuples(st.sampled_from([0, 0.25, 0.5, 1]), st.integers(0, 3)), min_size=2)
+
+
+def test_the_worked_rejection_ratios() -> None:
+    """LM-Polygraph's areas, the random order exactly; quality is a number, or correctness with two ties broken."""
+    quality, scores = [0.8, 0.2, 0.9, 0.4, 0.5], [-0.1, -0.9, -0.4, -0.7, -0.3]
+    assert rejection_ratio(quality, scores) == pytest.approx(0.664179, abs=1e-6)
+    assert rejection_ratio(quality, scores, max_rejection=0.5) == pytest.approx(1)
+    broken = [*WORKED[1][:2], 0.79, *WORKED[1][3:8], 0.29, WORKED[1][9]]
+    assert rejection_ratio(WORKED[0], broken) == pytest.approx(0.479564, abs=1e-6)
+    assert rejection_ratio(WORKED[0], broken, max_rejection=0.5) == pytest.approx(0.184832, abs=1e-6)
+    assert rejection_ratio(*WORKED) == pytest.approx(0.556890, abs=1e-6)
+    assert risk_at(*WORKED, 0.8) == pytest.approx(0.375)
+    assert math.isnan(rejection_ratio([0.5, 0.5], [1, 2]))
+    assert math.isnan(rejection_ratio([0.5, 0.6], [1, 2], max_rejection=0.4))
+    with pytest.raises(ValueError, match=r"in \(0, 1\], got 0"):
+        rejection_ratio(quality, scores, max_rejection=0)
+
+
+@given(tied_examples.filter(lambda found: 0 < sum(label for label, _ in found) < len(found)))
+def test_the_rejection_ratio_of_correctness_is_prr(examples: list[tuple[bool, int]]) -> None:
+    """In any unit of quality."""
+    labels, scores = np.array([label for label, _ in examples]), [score for _, score in examples]
+    assert rejection_ratio(3 + 2 * labels, scores) == pytest.approx(ranking.prr(labels, scores))
+
+
+@given(graded_examples, st.data())
+def test_weighted_grades_are_repeated_examples(
+    examples: list[tuple[float, int]], data: st.DataObject
+) -> None:
+    grades, scores = np.array(examples, dtype=float).T
+    prr = graded_prr(grades, scores)
+    counts = data.draw(st.lists(st.integers(0, 3), min_size=len(grades), max_size=len(grades)))
+    for weights in (np.ones(len(grades), dtype=int), np.array(counts)):
+        rows = np.repeat(np.arange(len(grades)), weights)
+        expected = rejection_ratio(grades[rows], scores[rows]) if rows.size else math.nan
+        assert prr(weights[np.newaxis].astype(float))[0] == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+def test_coverage_at_risk_takes_the_greatest_share() -> None:
+    """Risks 1, 1/2, 1/3, 1/4, 2/5: the risk falls and rises again."""
+    labels, scores = [False, True, True, True, False], [5, 4, 3, 2, 1]
+    assert coverage_at_risk(labels, scores, 1 / 3) == 0.8
+    assert coverage_at_risk(labels, scores, 0.4) == 1
+    assert coverage_at_risk(labels, scores, 0.2) == 0
