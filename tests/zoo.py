@@ -24,9 +24,24 @@ RULES: Mapping[tuple[str, ...], object] = {
     ("hidden_size", "n_embd", "d_model", "embedding_dim", "word_embed_proj_dim", "dim_model_base"): 32,
     ("lru_width", "attention_hidden_size", "hidden_size_per_layer_input", "router_hidden_size"): 32,
     ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_blocks"): 4,
-    ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads", "decoder_attention_heads"): 4,
+    (
+        "num_attention_heads",
+        "n_head",
+        "n_heads",
+        "num_heads",
+        "attention_heads",
+        "decoder_attention_heads",
+    ): 4,
     ("num_key_value_heads", "num_kv_heads", "num_query_groups", "multi_query_group_num"): 2,
-    ("head_dim", "global_head_dim", "swa_head_dim", "d_head", "dim_head", "attention_head_dim", "kv_channels"): 8,
+    (
+        "head_dim",
+        "global_head_dim",
+        "swa_head_dim",
+        "d_head",
+        "dim_head",
+        "attention_head_dim",
+        "kv_channels",
+    ): 8,
     ("swa_num_attention_heads",): 4,
     ("swa_num_key_value_heads", "num_global_key_value_heads"): 2,
     ("intermediate_size", "ffn_dim", "n_inner", "dim_ff", "dff", "d_inner", "ffn_hidden_size"): 64,
@@ -40,7 +55,13 @@ RULES: Mapping[tuple[str, ...], object] = {
     ("first_k_dense_replace", "num_dense_layers"): 1,
     ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "model_max_length"): CONTEXT,
     ("original_max_position_embeddings", "context_length"): CONTEXT,
-    ("sliding_window", "sliding_window_size", "attention_window_size", "window_size", "local_attention"): WINDOW,
+    (
+        "sliding_window",
+        "sliding_window_size",
+        "attention_window_size",
+        "window_size",
+        "local_attention",
+    ): WINDOW,
     ("attention_chunk_size", "block_size"): WINDOW,
     ("sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers"): 2,
     ("qk_rope_head_dim", "qk_nope_head_dim"): 8,
@@ -49,7 +70,9 @@ RULES: Mapping[tuple[str, ...], object] = {
     ("q_lora_rank", "kv_lora_rank", "o_lora_rank"): 16,
     ("o_groups",): 2,
     ("index_head_dim",): 16,
-    ("index_n_heads",): 16,  # their scores are rectified: with few heads they tie at 0, and ties are broken at random
+    (
+        "index_n_heads",
+    ): 16,  # their scores are rectified: with few heads they tie at 0, and ties are broken at random
     ("index_topk",): 12,
     ("index_block_size",): 4,
     ("index_topk_blocks",): 3,
@@ -96,7 +119,12 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "dots3_note_text": {
         "layer_types": ["indexed_attention", "sliding_attention"] * 2,
         "per_layer_config": {
-            layer: {"num_attention_heads": 2, "num_key_value_heads": 2, "qk_nope_head_dim": 12, "head_dim": 20}
+            layer: {
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "qk_nope_head_dim": 12,
+                "head_dim": 20,
+            }
             for layer in ("1", "3")
         },
     },
@@ -135,7 +163,12 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
         "split_ngram_parts": 2,
         "ple_embed_dim": 32,
     },
-    "step3p5": {"layer_types": _SLIDING, "rope_parameters": _BY_KIND, "sliding_window": WINDOW, "share_expert_dim": 16},
+    "step3p5": {
+        "layer_types": _SLIDING,
+        "rope_parameters": _BY_KIND,
+        "sliding_window": WINDOW,
+        "share_expert_dim": 16,
+    },
     "xlstm": {"chunk_size": 8, "hidden_size": 128, "embedding_dim": 128},
     "zamba": {
         "layers_block_type": ["linear_attention", "hybrid"] * 2,

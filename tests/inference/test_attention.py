@@ -129,7 +129,16 @@ def test_a_step_attends_to_prefix_question_and_answer(
         *[(prefix, kv_heads, width)] * 2,
     )
     growth = Growth(questions, lengths, 6, grown, longest_run)
-    found = attend_step(query, (key, value), growth, asked, own, tuple(shared) if prefix else None, Softmax(SCALE), is_plain=True)
+    found = attend_step(
+        query,
+        (key, value),
+        growth,
+        asked,
+        own,
+        tuple(shared) if prefix else None,
+        Softmax(SCALE),
+        is_plain=True,
+    )
     for row, question in enumerate(questions):
         parts = [
             tuple(shared),

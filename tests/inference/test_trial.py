@@ -86,7 +86,9 @@ def test_a_family_whose_own_cache_changes_its_answers_is_read_without() -> None:
     assert opened(zoo.build(zoo.config_of("zamba2"))).report.used == "one by one without a cache"
 
 
-def test_what_was_found_is_known_to_the_next_reading_of_no_longer_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_found_is_known_to_the_next_reading_of_no_longer_prompts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = zoo.build(zoo.config_of("bloom"))
     first = opened(model)
     monkeypatch.setattr(engine.Trial, "of", lambda *_, **__: pytest.fail("tried again"))

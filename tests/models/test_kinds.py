@@ -23,8 +23,14 @@ from probegrid.schema import ModelConfig
         ({"model_type": "modernbert", "architectures": ["ModernBertForMaskedLM"]}, "an encoder"),
         ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, "an encoder-decoder"),
         ({"model_type": "bart", "is_encoder_decoder": True}, "an encoder-decoder"),
-        ({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}, "a classifier or a reward model"),
-        ({"model_type": "mistral", "architectures": ["MistralForTokenClassification"]}, "a classifier of tokens"),
+        (
+            {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]},
+            "a classifier or a reward model",
+        ),
+        (
+            {"model_type": "mistral", "architectures": ["MistralForTokenClassification"]},
+            "a classifier of tokens",
+        ),
         ({"model_type": "qwen2", "architectures": ["Qwen2ForRewardModel"]}, "a reward model"),
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, None),
         ({"model_type": "bert", "architectures": ["BertLMHeadModel"], "is_decoder": True}, None),
@@ -41,6 +47,8 @@ def test_a_reward_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
     config = {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"], "num_labels": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"is a classifier or a reward model \(LlamaForSequence") as refusal:
+    with pytest.raises(
+        CheckpointError, match=r"is a classifier or a reward model \(LlamaForSequence"
+    ) as refusal:
         Lookup().checkpoint(ModelConfig(path=str(tmp_path)))
     assert "\n" not in str(refusal.value)

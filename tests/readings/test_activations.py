@@ -295,7 +295,9 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, tokens: int, error: Exception)
     attempts: list[int] = []
     original = ResidualReader.read
 
-    def read_or_fail(self: ResidualReader, token_ids: Sequence[Sequence[int]], spans: Any, *dtype: Any) -> Any:
+    def read_or_fail(
+        self: ResidualReader, token_ids: Sequence[Sequence[int]], spans: Any, *dtype: Any
+    ) -> Any:
         attempts.append(len(token_ids) * max(map(len, token_ids)))
         if attempts[-1] > tokens:
             raise error

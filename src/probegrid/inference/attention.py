@@ -417,7 +417,9 @@ def _attend_rows_padded(
     return out[seen.row, column], lse[seen.row, column]
 
 
-def _plain_in_parts(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, how: Softmax) -> tuple[Tensor, Tensor]:
+def _plain_in_parts(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, how: Softmax
+) -> tuple[Tensor, Tensor]:
     """`_plain` of rows [R, K, T, d], of so many rows and queries at once that their scores have room."""
     _, kv_heads, queries, _ = query.shape
     of_query = kv_heads * keys.shape[2]
@@ -439,7 +441,9 @@ def _plain_in_parts(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, h
     ]
     if len(found) == 1 and len(found[0]) == 1:
         return found[0][0]
-    out, lse = (torch.cat([torch.cat([part[kind] for part in parts], 2) for parts in found]) for kind in (0, 1))
+    out, lse = (
+        torch.cat([torch.cat([part[kind] for part in parts], 2) for parts in found]) for kind in (0, 1)
+    )
     return out, lse
 
 

@@ -83,7 +83,9 @@ class Engine:
         self._most_tokens = limits.cache_tokens if limits else None
         self._setup_s = time.perf_counter() - started
 
-    def _choose(self, ways: Mapping[str, Callable[[], Decoder | str]], trial: Trial) -> tuple[Decoder, Report]:
+    def _choose(
+        self, ways: Mapping[str, Callable[[], Decoder | str]], trial: Trial
+    ) -> tuple[Decoder, Report]:
         """The first decoder that agrees with the model's own forward pass.
 
         Raises:

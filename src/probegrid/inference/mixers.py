@@ -75,7 +75,13 @@ def wrap(module: nn.Module, mixing: Callable[[], Any]) -> None:
 
 
 def _forward(
-    module: Any, forward: Callable[..., Any], first: str, cached: str, mixing: Callable[[], Any], *args: Any, **named: Any
+    module: Any,
+    forward: Callable[..., Any],
+    first: str,
+    cached: str,
+    mixing: Callable[[], Any],
+    *args: Any,
+    **named: Any,
 ) -> Any:
     mixes = mixing()
     if mixes is None:

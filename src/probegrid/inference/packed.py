@@ -70,7 +70,11 @@ class Batch:
 
 def obstacle(model: PreTrainedModel) -> str | None:
     """Why rows cannot be packed for this model, or None if nothing is known against it."""
-    if getattr(model, "_supports_attention_backend", False) or any(asks_for_attention(type(module)) for module in model.modules()) or mixers(model):
+    if (
+        getattr(model, "_supports_attention_backend", False)
+        or any(asks_for_attention(type(module)) for module in model.modules())
+        or mixers(model)
+    ):
         return None
     config: PreTrainedConfig = model.config.get_text_config()
     return f"{config.model_type} does not take another's attention"

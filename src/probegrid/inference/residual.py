@@ -152,7 +152,11 @@ class _Selection:
     """Picks the spans of a batch out of hidden states, on their own device."""
 
     def __init__(
-        self, spans: Sequence[Sequence[Span]], packed: Sequence[int] | None, dtype: torch.dtype, shape: torch.Size
+        self,
+        spans: Sequence[Sequence[Span]],
+        packed: Sequence[int] | None,
+        dtype: torch.dtype,
+        shape: torch.Size,
     ) -> None:
         """Begin.
 

@@ -60,7 +60,9 @@ def rows_that_agree(
     raise AssertionError("one by one is a way")
 
 
-def _distance(model: PreTrainedModel, layers: Sequence[int], rows: Rows, passages: Sequence[Passage]) -> float:
+def _distance(
+    model: PreTrainedModel, layers: Sequence[int], rows: Rows, passages: Sequence[Passage]
+) -> float:
     """The largest, over layers and passages, of the mean over vectors of their difference, as a part of their length."""
     token_ids, spans = zip(*passages, strict=True)
     together = ResidualReader(model, layers, rows).read(token_ids, spans, torch.float32)
@@ -80,4 +82,6 @@ def _distance(model: PreTrainedModel, layers: Sequence[int], rows: Rows, passage
 def _apart(found: Tensor, wanted: Tensor) -> float:
     lengths = wanted.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
     apart = float(((found - wanted).norm(dim=-1) / lengths).mean())
-    return math.inf if math.isnan(apart) and wanted.isfinite().all() else (0.0 if math.isnan(apart) else apart)
+    return (
+        math.inf if math.isnan(apart) and wanted.isfinite().all() else (0.0 if math.isnan(apart) else apart)
+    )

@@ -75,7 +75,9 @@ class SharedPrefixDecoder:
         """Tokens of the longest row, its prefix and all that it may grow by."""
         found = mixers(model)
         self._states = MixerStates(model) if found else None
-        self.can_be_recorded = can_be_recorded(model) and not found  # states do not lie in the same tensors twice
+        self.can_be_recorded = (
+            can_be_recorded(model) and not found
+        )  # states do not lie in the same tensors twice
         take_attention(model)
         for module in found:
             wrap(module, mixing)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -35,9 +35,23 @@ PROMPTS = 2
 ROUNDING = {torch.float32: 5e-5, torch.float16: 0.02, torch.bfloat16: 0.06}
 """Nats that are rounding in each type whatever the model."""
 _TIMES = 8
-"""A decoder's distance from the plain pass may be so many times that of the plain pass from itself, computed otherwise."""
+"""A decoder's distance from the plain pass may be so many times that of the plain pass from itself with its attention
+written out,"""
+_TIMES_SHORTER = 3
+"""or so many times that from itself on rows that end earlier, which other kernels read: up to ``_MOST_SHORTER`` nats, for
+a model whose log-probabilities hang on what follows is far from itself too."""
+_MOST_SHORTER = 0.005
 _TRIED = "_probegrid_tried"
-FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What a model's code raises where a decoder calls it as it was not meant to be."""
 
 
@@ -149,7 +163,12 @@ class Trial:
         sampling = Sampling(min(1, sampling.count), sampling.temperature, sampling.seed)
         keys = [f"trial {index}" for index in range(len(self.suffixes))]
         found = generate(
-            decoder, self.suffixes, keys, self._rule, max_new_tokens=max(1, min(STEPS, steps)), sampling=sampling
+            decoder,
+            self.suffixes,
+            keys,
+            self._rule,
+            max_new_tokens=max(1, min(STEPS, steps)),
+            sampling=sampling,
         )
         decoder.reset()
         return or_none_if_out_of_memory(lambda: self._compare(found))
@@ -164,17 +183,24 @@ class Trial:
                 for sample, generation in enumerate(each)
             ]
             plain = [self._logprobs(place, generation) for place, _, generation in rows]
-            if not all(bool(each.isfinite().any(-1).all()) and not bool(each.isnan().any()) for each in plain):
-                return Outcome(0.0, math.inf)  # the model's own pass overflows, which the reading itself refuses
+            if not all(
+                bool(each.isfinite().any(-1).all()) and not bool(each.isnan().any()) for each in plain
+            ):
+                return Outcome(
+                    0.0, math.inf
+                )  # the model's own pass overflows, which the reading itself refuses
             distance = max(
                 _distance(each, generation, greedy=greedy)
                 for each, (_, greedy, generation) in zip(plain, rows, strict=True)
             )
             if self._first is not None:
-                distance = max(distance, *(self._from_first(place, generation) for place, _, generation in rows))
+                distance = max(
+                    distance, *(self._from_first(place, generation) for place, _, generation in rows)
+                )
             allowed = ROUNDING[self._model.dtype]
             if allowed < distance < math.inf:
-                allowed = max(allowed, _TIMES * self._own_distance(rows, plain))
+                written_out, shorter = self._own_distances(rows, plain)
+                allowed = max(allowed, _TIMES * written_out, _TIMES_SHORTER * min(shorter, _MOST_SHORTER))
             return Outcome(distance, allowed)
         finally:
             self._model.set_attn_implementation(own)
@@ -192,18 +218,30 @@ class Trial:
         """Log-probabilities behind each of the last tokens of one row: [last, V] float32 on the CPU."""
         return plain_logits(self._model, row, last).log_softmax(-1).cpu()
 
-    def _own_distance(self, rows: Sequence[tuple[int, bool, Generation]], plain: Sequence[Tensor]) -> float:
-        """How far the plain pass is from itself when its attention is written out."""
+    def _own_distances(
+        self, rows: Sequence[tuple[int, bool, Generation]], plain: Sequence[Tensor]
+    ) -> tuple[float, float]:
+        """How far the plain pass is from itself with its attention written out, and on rows that end earlier."""
+        shorter = written_out = 0.0
+        for (place, _, generation), wanted in zip(rows, plain, strict=True):
+            for count in {1, (1 + len(generation.token_ids)) // 2}:
+                part = replace(generation, token_ids=generation.token_ids[:count])
+                shorter = max(shorter, _apart(self._logprobs(place, part), wanted[:count], part))
         self._model.set_attn_implementation("eager")
         try:
-            again = [self._logprobs(place, generation) for place, _, generation in rows]
+            for (place, _, generation), wanted in zip(rows, plain, strict=True):
+                written_out = max(
+                    written_out, _apart(self._logprobs(place, generation), wanted, generation)
+                )
         except FAILURES:
-            return 0.0
-        tokens = [torch.tensor(generation.token_ids).unsqueeze(-1) for _, _, generation in rows]
-        return max(
-            float((one.gather(-1, each) - other.gather(-1, each)).abs().mean())
-            for one, other, each in zip(plain, again, tokens, strict=True)
-        )
+            pass
+        return written_out, shorter
+
+
+def _apart(found: Tensor, wanted: Tensor, generation: Generation) -> float:
+    """Mean over an answer's tokens of the distance of their log-probabilities [T, V]."""
+    tokens = torch.tensor(generation.token_ids).unsqueeze(-1)
+    return float((found.gather(-1, tokens) - wanted.gather(-1, tokens)).abs().mean())
 
 
 def plain_logits(model: PreTrainedModel, row: Sequence[int], last: int) -> Tensor:

@@ -58,7 +58,9 @@ def other_kind(config: Mapping[str, Any]) -> str | None:
     encoders = tables.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if family in tables.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and not config.get("is_decoder"):
         return "an encoder-decoder"
-    is_causal = config.get("is_decoder") or any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+    is_causal = config.get("is_decoder") or any(
+        name.endswith(("ForCausalLM", "LMHeadModel")) for name in names
+    )
     if family in encoders and not is_causal:
         return "an encoder"
     return None
