@@ -99,7 +99,7 @@ def is_matrix(model: nn.Module, name: str) -> bool:
     owner = model.get_submodule(owner_name)
     if ROUTER.search(name) or name in _tied(model):
         return False
-    weight = getattr(owner, attribute)
+    weight: Tensor = getattr(owner, attribute)
     if attribute == "weight" and is_linear(owner):
         return weight.dim() == 2
     if isinstance(owner, nn.Conv1d | nn.Embedding) or "bias" in attribute or not weight.is_floating_point():
@@ -129,7 +129,8 @@ def becomes_layer(model: nn.Module, name: str) -> bool:
     if attribute != "weight" or not (type(owner) is nn.Linear or type(owner).__name__ in _PLAIN_PRODUCTS):
         return False
     parent_name, _, child = owner_name.rpartition(".")
-    return f".{child}.weight" not in _code_of(type(model.get_submodule(parent_name)))
+    parent: Any = type(model.get_submodule(parent_name))
+    return f".{child}.weight" not in _code_of(parent)
 
 
 _PLAIN_PRODUCTS = ("Conv1D", "FalconLinear")

@@ -53,6 +53,8 @@ _NOT_COMPARED = {"context", "kv_width", "weights"}
 _TEXT = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
 """Where a model that sees or hears keeps the config of its language model."""
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_LATENT = ("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
+"""Widths of the heads of latent attention: keys that are turned by their place, those that are not, values."""
 _KINDS = ("layer_types", "layers_block_type", "hybrid_override_pattern")
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "hidden": ("hidden_size", "n_embd", "d_model", "dim", "n_embed"),
@@ -127,9 +129,9 @@ def numbers_by_any_name(config: Mapping[str, Any], layers: int | None = None) ->
             "its numbers under model.architecture."
         )
     heads = found["heads"] or 1
-    latent = text.get("qk_rope_head_dim"), text.get("qk_nope_head_dim"), text.get("v_head_dim")
-    if all(isinstance(width, int) and width for width in latent):
-        keys, values = latent[0] + latent[1], latent[2]
+    turned, plain, values = (int(text.get(key) or 0) for key in _LATENT)
+    if turned and plain and values:
+        keys = turned + plain
         head_dim, kv_heads, kv_width = keys, heads, heads * (keys + values)
     else:
         head_dim, kv_heads = found["head_dim"] or hidden // heads, found["kv_heads"] or heads
@@ -160,7 +162,7 @@ def _by_any_name(config: Mapping[str, Any], name: str) -> int | None:
     for key in _NAMES[name]:
         value = config.get(key)
         if isinstance(value, list) and value and all(isinstance(each, int) for each in value):
-            return max(value)
+            return max(map(int, value))
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
     return None
