@@ -32,8 +32,8 @@ Read = Callable[[Passages, Path], Tensor]
 def ours(checkpoint: str, layer: int) -> Read:
     """The first blocks, batches of passages, a hook at the layer, bfloat16 on disk: the project's own code."""
     from probegrid.models.checkpoint import find_checkpoint
-    from probegrid.models.load import ModelRequest
     from probegrid.models.load_truncated import load_truncated
+    from probegrid.models.request import ModelRequest
     from probegrid.progress import Progress
     from probegrid.readings.activations import read_activations
     from probegrid.readings.spans import Example, Passage
@@ -41,7 +41,7 @@ def ours(checkpoint: str, layer: int) -> Read:
 
     config = ModelConfig(path=checkpoint, dtype=Dtype.float32)
     found = find_checkpoint(config)
-    loaded = load_truncated(ModelRequest(found, config, QuantizationMethod.none, {"": "cpu"}), layer)
+    loaded = load_truncated(ModelRequest(found, config, QuantizationMethod.none), layer)
 
     def read(passages: Passages, folder: Path) -> Tensor:
         prepared = [

@@ -27,9 +27,10 @@ from answers import Workload as Prompts
 from probegrid.hardware.devices import GPUS, Cpu, Hardware
 from probegrid.hardware.memory import or_none_if_out_of_memory  # noqa: F401  # for the allocator's setting
 from probegrid.inference.shared_prefix import SharedPrefixDecoder
-from probegrid.models.build import assemble, skeleton
+from probegrid.models.build import assemble
 from probegrid.models.dispatch import streamed_bytes, torch_device
 from probegrid.models.offload import page_locked
+from probegrid.models.skeleton import skeleton
 from probegrid.planning.families import architecture_from_config
 from probegrid.planning.placement import Placement
 from probegrid.planning.plan import Plan, plan
@@ -140,7 +141,7 @@ def accelerate_token_s(config: LlamaConfig, blocks: int, repeats: int = 3) -> fl
 
     changed = type(config).from_dict({**config.to_dict(), "num_hidden_layers": blocks, "vocab_size": 256})
     device = torch_device(0)
-    model = skeleton(changed, blocks, DTYPE, with_head=True)
+    model = skeleton(changed, None, DTYPE)
     for name, parameter in list(model.named_parameters()):
         owner, _, attribute = name.rpartition(".")
         value = torch.empty(parameter.shape, dtype=DTYPE, device=device).normal_(std=0.02).cpu()

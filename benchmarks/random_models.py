@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from probegrid.embedded import checkpoint_dir
-from probegrid.models.build import skeleton
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.fingerprint import WEIGHTS_INDEX
+from probegrid.models.parts import Part, Place, parts_of
 from probegrid.models.quantization import Entries, pack, quantization_config
+from probegrid.models.skeleton import skeleton
 from probegrid.schema import QuantizationMethod
 
 SHAPES = {
@@ -119,31 +120,31 @@ class RandomParts:
         dtype: torch.dtype,
         method: QuantizationMethod = QuantizationMethod.none,
     ) -> None:
-        self._skeleton = skeleton(config, config.num_hidden_layers, dtype, with_head=True)
+        self._skeleton = skeleton(config, None, dtype)
         self._method = method
         self.dtype = dtype
 
-    def part(self, name: str, device: torch.device) -> Entries:
-        """As ``assembly.Parts.part``; drawn on a GPU if there is one, whose generator is another than the CPU's."""
+    def part(self, part: Part, device: torch.device) -> Entries:
+        """As ``build.Parts.part``; drawn on a GPU if there is one, whose generator is another than the CPU's."""
         entries: Entries = {}
         drawn_on = torch.device("cuda") if device.type == "cpu" and torch.cuda.is_available() else device
-        for local, parameter in self._skeleton.get_submodule(name).named_parameters():
+        for name in part.tensors:
+            parameter = self._skeleton.get_parameter(name)
             weight = torch.empty(parameter.shape, dtype=parameter.dtype, device=drawn_on)
             if parameter.dim() == 1:
-                entries[local] = weight.fill_(1.0)
+                entries[name] = weight.fill_(1.0)
                 continue
-            seed = int.from_bytes(hashlib.sha256(f"{name}.{local}".encode()).digest()[:7])
+            seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
             weight.normal_(std=0.02, generator=torch.Generator(drawn_on).manual_seed(seed))
-            packs = ".layers." in name and self._method is not QuantizationMethod.none
-            entries |= pack(local, weight, self._method) if packs else {local: weight}
-        return {local: entry.to(device) for local, entry in entries.items()}
+            packs = part.place is Place.block and self._method.packs
+            entries |= pack(self._skeleton, name, weight, self._method) if packs else {name: weight}
+        return {name: entry.to(device) for name, entry in entries.items()}
 
     def write(self, parts: list[str], file: Path, device: torch.device) -> dict[str, int]:
         """Draw parts on ``device`` and write them to one file; returns the bytes of each tensor by its name."""
+        known = {part.name: part for part in parts_of(self._skeleton)}
         tensors = {
-            f"{part}.{local}": tensor.cpu()
-            for part in parts
-            for local, tensor in self.part(part, device).items()
+            name: tensor.cpu() for part in parts for name, tensor in self.part(known[part], device).items()
         }
         save_file(tensors, file, metadata={"format": "pt"})
         return {name: tensor.nbytes for name, tensor in tensors.items()}

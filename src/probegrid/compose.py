@@ -22,6 +22,7 @@ from probegrid.door.loader import ROOT, CellLoader, hydra_1_3, search_path, shar
 from probegrid.door.mistakes import no_such_key, user_errors
 from probegrid.door.places import PLACED, is_place, short_name
 from probegrid.errors import ConfigError, closest
+from probegrid.models.as_stored import as_stored
 from probegrid.plugins import config_classes
 from probegrid.probes import ActivationProbe, TrainedProbe
 from probegrid.schema import CellSpec, Choices, Config, DatasetConfig, ModelConfig, ProbeConfig
@@ -94,7 +95,7 @@ def to_spec(composed: DictConfig, hydra: Any, loader: CellLoader) -> CellSpec:
     named = {group: _name(group, chosen[group], getattr(config, group), loader) for group in PLACED}
     choices = Choices(**chosen | named)
     overrides = tuple(map(redact_override, telling(list(hydra.overrides.task), choices)))
-    return CellSpec(config, choices, _test_sets(config, loader), overrides)
+    return as_stored(CellSpec(config, choices, _test_sets(config, loader), overrides))
 
 
 def to_config(composed: DictConfig) -> Config:

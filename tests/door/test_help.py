@@ -57,7 +57,7 @@ def test_launchers_are_listed_and_internal_groups_are_not(shown: dict[str, list[
 
 def test_defaults_are_marked(shown: dict[str, list[str]]) -> None:
     marked = [line[2:].split()[0] for lines in shown.values() for line in lines if line.startswith("* ")]
-    assert marked == ["run", "tiny", "none", "auto", "facts", "brief", "greedy", "gnll", "mlflow", "local"]
+    assert marked == ["run", "tiny", "auto", "auto", "facts", "brief", "greedy", "gnll", "mlflow", "local"]
 
 
 @pytest.mark.slow
@@ -80,8 +80,8 @@ def test_the_users_own_choices_are_listed_and_take_the_place_of_ours(own: Any, w
     own("experiment", "study", "# @package _global_\n# My study.\nseed: 1\n")
     text = help_text("groups")
     for line in (
-        "mine           My checkpoint.",
-        "* tiny           My tiny.",
+        "mine             My checkpoint.",
+        "* tiny             My tiny.",
         "cluster       My cluster.",
         "study         My study.",
     ):

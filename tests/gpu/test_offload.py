@@ -48,7 +48,7 @@ def load(folder: Path, method: str, placement: Placement) -> PreTrainedModel:
     config = ModelConfig(path=str(folder))
     return load_placed(
         find_checkpoint(config), config, QuantizationMethod(method), placement, keep_in=folder / "store"
-    )
+    ).model
 
 
 def read(model: PreTrainedModel, passes: int) -> torch.Tensor:

@@ -86,7 +86,7 @@ def load() -> Load:
         config = ModelConfig(path=checkpoint.name, dtype=dtype)
         return load_placed(
             checkpoint, config, QuantizationMethod(method), placement or resident, keep_in=keep_in
-        )
+        ).model
 
     return load_checkpoint
 

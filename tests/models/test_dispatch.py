@@ -18,12 +18,13 @@ from transformers import LlamaConfig, PreTrainedModel
 from probegrid.hardware.devices import Cpu, Hardware, assumed_gpu
 from probegrid.models import dispatch as dispatching
 from probegrid.models.blocks import execution_device
-from probegrid.models.build import skeleton
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.dispatch import dispatch
 from probegrid.models.kv_budget import KVBudget
-from probegrid.models.load import ModelRequest
+from probegrid.models.parts import parts_of
 from probegrid.models.pool import ModelPool
+from probegrid.models.request import ModelRequest
+from probegrid.models.skeleton import skeleton, without_head
 from probegrid.planning.placement import Device, Placement
 from probegrid.planning.plan import plan
 from probegrid.planning.workload import Workload
@@ -68,7 +69,9 @@ def small_config(blocks: int) -> LlamaConfig:
 @pytest.mark.parametrize("embedding", [0, "cpu"])
 @pytest.mark.parametrize("with_head", [True, False])
 def test_the_embedding_is_looked_up_where_it_lies(embedding: Device, with_head: bool) -> None:
-    model: Any = skeleton(small_config(2), 2, torch.float32, with_head=with_head)
+    model: Any = skeleton(small_config(2), None, torch.float32)
+    if not with_head:
+        model = without_head(model)
     if embedding == "cpu":
         model.base_model.embed_tokens.to_empty(device="cpu")
     model.base_model.rotary_emb.to(META)
@@ -166,14 +169,13 @@ def test_every_plan_is_one_that_accelerate_accepts_and_the_dispatcher_obeys(
     except PlanError:
         return
     placement, with_head = found.placement, depth is None
-    model: Any = skeleton(config_of(architecture), found.blocks, torch.bfloat16, with_head=with_head)
-    device_map = placement.device_map(prefix="model." if with_head else "")
+    model: Any = skeleton(config_of(architecture), found.blocks, torch.bfloat16)
     if with_head:
-        check_device_map(model, device_map)
-    for name, _ in model.named_parameters():
-        assert sum(name.startswith(f"{key}.") for key in device_map) == 1
+        check_device_map(model, {part.name: part.device(placement) for part in parts_of(model)})
+    else:
+        model = without_head(model)
     dispatch(model, replace(placement, streamed=()), {})
-    for block, device in zip(model.base_model.layers, placement.blocks, strict=True):
+    for block, device in zip(model.base_model.layers, placement.blocks, strict=depth != 0):
         assert execution_device(block) == dispatching.torch_device(device)
 
 
@@ -200,7 +202,6 @@ def test_the_pool_loads_into_a_placement_and_releases_it(
         found("llama"),
         ModelConfig(path=found("llama").name),
         QuantizationMethod(method),
-        placement.device_map(),
         placement,
         keep_in=str(tmp_path),
     )

@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.models.load import ModelRequest, load_model
+from probegrid.models.load import load_model
 from probegrid.models.quantized_store import folder_of
+from probegrid.models.request import ModelRequest
 from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
 
 Find = Callable[[str], Checkpoint]
@@ -60,5 +61,5 @@ def test_so_are_those_that_transformers_loads(found: Find, load: Load, tmp_path:
     folder = str(folder_of(tmp_path, checkpoint, NF4, Dtype.bfloat16))
     for path in (folder, checkpoint.name):
         config = ModelConfig(path=path, dtype=Dtype.float16)
-        model = load_model(ModelRequest(find_checkpoint(config), config, NF4, {"": "cpu"})).model
+        model = load_model(ModelRequest(find_checkpoint(config), config, NF4)).model
         assert compute_dtypes(model) == {torch.float16}

@@ -21,10 +21,13 @@ from probegrid.errors import CheckpointError
 from probegrid.models import quantized_store
 from probegrid.models.build import CheckpointParts
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.models.load import ModelRequest
+from probegrid.models.load_by_parts import config_of
 from probegrid.models.load_truncated import load_truncated
+from probegrid.models.parts import Part, parts_of
 from probegrid.models.quantization import constants_of
 from probegrid.models.quantized_store import QuantizedStore, folder_of
+from probegrid.models.request import ModelRequest
+from probegrid.models.skeleton import skeleton
 from probegrid.models.weights import Weights
 from probegrid.planning.architecture import weight_bytes
 from probegrid.planning.families import architecture_from_config
@@ -38,7 +41,7 @@ Logits = Callable[[PreTrainedModel], Tensor]
 BLOCKS = 5
 CUT = Placement("cpu", ("cpu",) * 2, (), None)
 KINDS = [(family, method) for family in ("llama", "qwen2", "mistral") for method in ("int8", "nf4")]
-KINDS += [("mixtral", "nf4")]
+KINDS += [("mixtral", "nf4"), ("mixtral", "int8")]
 
 
 def tensors_of(model: PreTrainedModel) -> Iterator[Tensor]:
@@ -130,9 +133,7 @@ def test_it_can_be_cut_by_truncated_loading(
     expected = load(found("llama"), method, CUT, keep_in=tmp_path)
     load(found("llama"), method, keep_in=tmp_path)
     config = ModelConfig(path=str(kept_in(tmp_path, found("llama"), method)))
-    request = ModelRequest(
-        find_checkpoint(config), config, QuantizationMethod(method), CUT.device_map(prefix="")
-    )
+    request = ModelRequest(find_checkpoint(config), config, QuantizationMethod(method), CUT)
     cut = load_truncated(request, 2).model
     for module in cut.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -177,11 +178,11 @@ def test_an_interrupted_load_goes_on_where_it_was(
     part = CheckpointParts.part
     made: list[str] = []
 
-    def failing(self: CheckpointParts, name: str, device: torch.device) -> dict[str, Tensor]:
+    def failing(self: CheckpointParts, asked: Part, device: torch.device) -> dict[str, Tensor]:
         if len(made) == 3:
             raise KeyboardInterrupt
-        made.append(name)
-        return part(self, name, device)
+        made.append(asked.name)
+        return part(self, asked, device)
 
     monkeypatch.setattr(CheckpointParts, "part", failing)
     with pytest.raises(KeyboardInterrupt):
@@ -190,7 +191,7 @@ def test_an_interrupted_load_goes_on_where_it_was(
     assert not (folder / "config.json").exists()
     before = list(made)
     monkeypatch.setattr(
-        CheckpointParts, "part", lambda *arguments: made.append(arguments[1]) or part(*arguments)
+        CheckpointParts, "part", lambda *arguments: made.append(arguments[1].name) or part(*arguments)
     )
     load(found("llama"), "nf4", keep_in=tmp_path)
     assert before == ["model.embed_tokens", "model.layers.0", "model.layers.1"]
@@ -252,7 +253,7 @@ def test_a_missing_tensor_and_another_shape_are_refused(copy: Find, load: Load) 
     del content["weight_map"]["model.layers.3.mlp.up_proj.weight"]
     index.write_text(json.dumps(content))
     with pytest.raises(
-        CheckpointError, match=r"model\.layers\.3 cannot be loaded.*lacks mlp\.up_proj\.weight"
+        CheckpointError, match=r"lacks 1 weights of its architecture, model\.layers\.3\.mlp\.up_proj\.weight"
     ):
         load(checkpoint, "nf4")
     config = Path(checkpoint.name) / "config.json"
@@ -271,9 +272,13 @@ def test_a_file_that_is_gone_is_named(copy: Find, load: Load) -> None:
 
 def test_the_store_holds_parts_whole_or_not_at_all(found: Find, tmp_path: Path) -> None:
     dtype = torch.bfloat16
-    parts = CheckpointParts(Weights(found("llama")), QuantizationMethod.nf4, dtype, stored=False)
-    store = QuantizedStore(tmp_path, found("llama"), QuantizationMethod.nf4, Dtype.bfloat16, parts)
-    made = store.part("model.layers.1", torch.device("cpu"))
-    kept = store.part("model.layers.1", torch.device("cpu"))
+    method, checkpoint = QuantizationMethod.nf4, found("llama")
+    model = skeleton(config_of(checkpoint), None, dtype)
+    parts = CheckpointParts(model, Weights(checkpoint), method, dtype)
+    own = parts_of(model)
+    store = QuantizedStore(tmp_path, checkpoint, method, Dtype.bfloat16, parts, [part.name for part in own])
+    (block,) = (part for part in own if part.name == "model.layers.1")
+    made = store.part(block, torch.device("cpu"))
+    kept = store.part(block, torch.device("cpu"))
     assert made.keys() == kept.keys()
     assert all(torch.equal(made[name], kept[name]) for name in made)

@@ -26,8 +26,9 @@ from probegrid.data.example import Conversation, Message, Statement, StatementSe
 from probegrid.errors import ConfigError, RunError
 from probegrid.inference.residual import ResidualReader
 from probegrid.models.checkpoint import find_checkpoint
-from probegrid.models.load import LoadedModel, ModelRequest, load_tokenizer
+from probegrid.models.load import LoadedModel, load_tokenizer
 from probegrid.models.load_truncated import load_truncated
+from probegrid.models.request import ModelRequest
 from probegrid.planning.plan import Limits
 from probegrid.progress import Progress
 from probegrid.readings import activations
@@ -414,7 +415,7 @@ def test_from_a_checkpoint_and_conversations_to_activations(
         passages = statement_passages(
             StatementSet((said,)), position, tokenizer, template, context=found.context
         )
-        request = ModelRequest(found, config, QuantizationMethod.none, {"": "cpu"})
+        request = ModelRequest(found, config, QuantizationMethod.none)
         reading = read(
             tmp_path, [1], passages=passages, open_model=lambda deepest, r=request: load_truncated(r, deepest)
         )

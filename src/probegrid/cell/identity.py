@@ -17,6 +17,7 @@ from probegrid.evaluation.rules import find_rule
 from probegrid.readings.identity import describe_decoding, describe_device_map, describe_model, not_default
 from probegrid.readings.options import digest_of_options
 from probegrid.readings.store import key_of
+from probegrid.schema import QuantizationMethod
 
 if TYPE_CHECKING:
     from probegrid.cell.cell import Cell, Statements
@@ -64,9 +65,14 @@ def _model(cell: Cell) -> dict[str, Any]:
         )
     return {
         "named": [config.model.path, config.model.revision],
-        "quantization": config.quantization.method.value,
+        "quantization": _named(config.quantization.method),
         "device_map": describe_device_map(config.device_map),
     }
+
+
+def _named(method: QuantizationMethod) -> str:
+    """A method where no model is read: what a checkpoint that was never looked at is stored as counts as none."""
+    return QuantizationMethod.none.value if method is QuantizationMethod.auto else str(method.value)
 
 
 def _examples(examples: QuestionSet | StatementSet) -> list[Any]:

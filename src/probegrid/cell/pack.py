@@ -71,7 +71,11 @@ class Pack:
 
     def number(self, spec: CellSpec) -> int:
         """Which of the pack's cells a spec is."""
-        return next(number for number, each in enumerate(self._specs) if each is spec)
+        for number, each in enumerate(self._specs):
+            prepared = self._cells.get(number)
+            if each is spec or (isinstance(prepared, Cell) and prepared.spec is spec):
+                return number
+        raise ValueError(f"{spec.name} is no cell of this pack")
 
     @property
     def pool(self) -> ModelPool:

@@ -17,11 +17,15 @@ from probegrid.cell.prepare import check_kind, prepare, probe_of
 from probegrid.errors import CheckpointError, NotAtHand, UserError
 from probegrid.hardware.devices import Hardware, hardware_for
 from probegrid.hardware.machine import this_cpu, visible_gpus
+from probegrid.models.as_stored import as_stored
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
-from probegrid.planning.families import architecture_from_config, mismatches
+from probegrid.models.facts import facts_of, is_unpacked, loaded_by_transformers
+from probegrid.planning.architecture import Parts
+from probegrid.planning.families import mismatches
 from probegrid.planning.placement import Placement
 from probegrid.planning.plan import Plan, plan
 from probegrid.planning.replicas import AUTO
+from probegrid.planning.stored import StoredForm, stored_form
 from probegrid.planning.workload import TOKEN_ESTIMATES, Workload, activation_workload, question_workload
 from probegrid.probes import Kind, resolve_layers
 from probegrid.readings.prompts import shared_prefix
@@ -64,16 +68,8 @@ def plan_cell(
     """
     if cell.model is None:
         return None
-    checkpoint = cell.model.checkpoint
-    architecture = _architecture(cell.config, checkpoint)
-    return _plan(
-        cell.config,
-        architecture,
-        workload_of(cell),
-        device_map or cell.config.device_map,
-        pack,
-        is_stored="quantization_config" in checkpoint.config,
-    )
+    found = _known(cell.config, cell.model.checkpoint)
+    return _plan(cell.config, found, workload_of(cell), device_map or cell.config.device_map, pack)
 
 
 def plan_spec(
@@ -98,7 +94,7 @@ def plan_spec(
         cell = prepare(spec, lookup, visible=visible)
     except NotAtHand as missing:
         said = f"{str(missing).rstrip('.')}: planned by the architecture and by typical lengths of texts"
-        spec = on_its_cards(spec, lambda: visible)
+        spec = on_its_cards(as_stored(spec), lambda: visible)
         return _plan_by_facts(spec, device_map or spec.config.device_map), (said,)
     return plan_cell(cell, device_map=device_map), tuple(look_at(cell.examples, cell.config.prompt).lines())
 
@@ -107,17 +103,17 @@ def _plan_by_facts(spec: CellSpec, device_map: DeviceMapConfig) -> Plan:
     config, probe = spec.config, probe_of(spec)
     kind = Kind.questions if config.dataset.holds_questions else Kind.statements
     check_kind(spec, probe, kind)
-    architecture, data = config.model.architecture, type(config.dataset).__module__.rpartition(".")[2]
+    given, data = config.model.architecture, type(config.dataset).__module__.rpartition(".")[2]
     estimate = TOKEN_ESTIMATES.get(data)  # by what reads it: a dataset by its path is called by that
-    if architecture is None:
-        architecture = architecture_from_config(find_checkpoint(config.model).config)
+    known = _known(config, find_checkpoint(config.model)) if given is None else _Known(given)
+    architecture = known.architecture
     hidden = probe.needs(kind).hidden
     deepest = 0 if hidden is None else resolve_layers(hidden.layers, architecture.layers)[-1]
     if kind is Kind.questions:
         work = question_workload(config.dataset.num_samples, config.prompt, config.decoding, estimate)
     else:
         work = activation_workload(config.dataset.num_samples, deepest, estimate)
-    return _plan(config, architecture, work, device_map, None, is_stored=False)
+    return _plan(config, known, work, device_map, None)
 
 
 def of_one_copy(device_map: DeviceMapConfig) -> DeviceMapConfig:
@@ -146,11 +142,10 @@ def plan_pack(cells: Sequence[Cell], *, device_map: DeviceMapConfig | None = Non
         hardware = _hardware(device_map)
         found = _plan(
             config,
-            _architecture(config, model.checkpoint),
+            _known(config, model.checkpoint),
             functools.reduce(Workload.beside, map(workload_of, reading)),
             device_map,
             None,
-            is_stored="quantization_config" in model.checkpoint.config,
             hardware=hardware,
         )
     except UserError:
@@ -160,41 +155,65 @@ def plan_pack(cells: Sequence[Cell], *, device_map: DeviceMapConfig | None = Non
 
 def _plan(
     config: Config,
-    architecture: Architecture,
+    known: _Known,
     workload: Workload,
     device_map: DeviceMapConfig,
     pack: PackPlan | None,
     *,
-    is_stored: bool,
     hardware: Hardware | None = None,
 ) -> Plan:
+    if known.is_whole:
+        workload = replace(workload, deepest_layer=None)
     hardware = pack.hardware if pack else hardware or _hardware(device_map)
     follows_pack = pack is not None and device_map.replicas == AUTO
+    unpacked = known.form if known.form is not None and is_unpacked(known.form, hardware) else None
     found = plan(
-        architecture,
+        known.architecture,
         dtype=config.model.dtype,
         quantization=config.quantization.method,
         device_map=replace(device_map, replicas="1") if follows_pack else device_map,
         hardware=hardware,
         workload=workload,
         placement=pack.placement if pack else None,
-        is_stored=is_stored,
+        form=known.form,
+        stored=None if unpacked else known.stored,
+        streams=not known.is_whole,
     )
-    notes = notes_on([hardware.gpus[index] for index in found.placement.gpus], config.model.dtype)
+    notes = [
+        *notes_on([hardware.gpus[index] for index in found.placement.gpus], config.model.dtype),
+        *(
+            [f"stored as {unpacked.name}, which is unpacked to {config.model.dtype.value} here"]
+            if unpacked
+            else []
+        ),
+    ]
     found = replace(found, notes=(*found.notes, *notes))
     return found.in_copies(pack.replicas) if pack and follows_pack else found
 
 
-def _architecture(config: Config, checkpoint: Checkpoint) -> Architecture:
-    facts = config.model.architecture
-    if facts is None:
-        return architecture_from_config(checkpoint.config)
-    if differences := mismatches(facts, checkpoint.config):
+@dataclass(frozen=True)
+class _Known:
+    """What a plan takes from a checkpoint."""
+
+    architecture: Architecture
+    form: StoredForm | None = None
+    """How it is stored, if it is quantized."""
+    stored: Parts | None = None
+    """Its bytes by part, where another library quantized it."""
+    is_whole: bool = False
+    """Whether it is loaded by transformers itself: all of it, and nothing streams."""
+
+
+def _known(config: Config, checkpoint: Checkpoint) -> _Known:
+    found = facts_of(checkpoint, use_safetensors=config.model.use_safetensors)
+    given = config.model.architecture
+    if given is not None and (differences := mismatches(given, found.architecture)):
         raise CheckpointError(
             f"model.architecture does not describe {checkpoint.name}: {'; '.join(differences)}. "
             "Correct it, or set model.architecture=null."
         )
-    return facts
+    is_whole = loaded_by_transformers(checkpoint, config.model) is not None
+    return _Known(found.architecture, stored_form(checkpoint.config), found.stored, is_whole)
 
 
 def _hardware(device_map: DeviceMapConfig) -> Hardware:

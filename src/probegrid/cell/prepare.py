@@ -22,6 +22,7 @@ from probegrid.cell.precision import on_its_cards
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.data.source import PathNotGiven
 from probegrid.errors import ConfigError, DataError
+from probegrid.models.as_stored import as_stored
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.probes import ITSELF, Kind, Needs, Probe, TrainedProbe, resolve_layers
 from probegrid.readings.asks import check_choices, draw_worked
@@ -55,7 +56,7 @@ def prepare(spec: CellSpec, lookup: Lookup | None = None, *, visible: Sequence[G
         UserError: the cell cannot work.
     """
     lookup = lookup or Lookup()
-    spec = on_its_cards(spec, lookup.gpus if visible is None else lambda: visible)
+    spec = on_its_cards(as_stored(spec), lookup.gpus if visible is None else lambda: visible)
     probe = probe_of(spec)
     examples = lookup.examples(spec.config.dataset)
     kind = Kind.questions if isinstance(examples, QuestionSet) else Kind.statements
@@ -103,9 +104,10 @@ def check_kind(spec: CellSpec, probe: Probe, kind: Kind) -> None:
 
 
 def _of_questions(spec: CellSpec, probe: Probe, needs: Needs, data: QuestionSet, lookup: Lookup) -> Cell:
+    Grader.of(data, spec.config.prompt)
+    model = _model(spec.config, lookup)
+    spec = as_stored(spec, model.checkpoint.config)
     config = spec.config
-    Grader.of(data, config.prompt)
-    model = _model(config, lookup)
     layers = _layers(needs, Kind.questions, model.checkpoint)
     shots = choose_shots(data, config.prompt)
     template = ChatTemplate.of_questions(model.tokenizer, config.model)
@@ -152,6 +154,7 @@ def _of_statements(spec: CellSpec, probe: Probe, needs: Needs, data: StatementSe
             divided=divided,
         )
     model = _model(spec.config, lookup)
+    spec = as_stored(spec, model.checkpoint.config)
     layers = _layers(needs, Kind.statements, model.checkpoint)
     position = Position(needs.hidden.position)
     data = _as_seen(data, model, spec.config)

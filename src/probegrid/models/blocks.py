@@ -16,12 +16,28 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_BLOCKS = "_probegrid_blocks"
+"""Attribute of a model whose blocks were cut: a tuple of the list that is left, so that it is no module of its own."""
+
+
+def keep_blocks(model: PreTrainedModel, count: int) -> None:
+    """Cut a decoder behind its first ``count`` blocks. Of none the first stays, for the place that it marks."""
+    base: Any = model.base_model
+    blocks = decoder_blocks(model)
+    del blocks[max(1, count) :]
+    for holder in (model, base):
+        setattr(holder, _BLOCKS, (blocks,))
+
+
 def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
     """The blocks of a decoder, in order.
 
     Raises:
         CheckpointError: no list of modules, or several, are as long as the config says.
     """
+    kept: tuple[nn.ModuleList] | None = getattr(model, _BLOCKS, None)
+    if kept is not None:
+        return kept[0]
     base: Any = model.base_model
     decoder = base.get_decoder()
     count = model.config.get_text_config().num_hidden_layers

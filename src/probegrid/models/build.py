@@ -1,106 +1,129 @@
 """From a checkpoint to a model that lies and computes where its placement says, one part after another.
 
-A part is the embedding, a block, the final norm or the head. Each is read, quantized on the device that will
-compute it, and parked if it streams, before the next is read: no device ever holds more than the placement gives it
-and one unquantized matrix. transformers' own loading refuses to quantize beside modules in CPU memory, or leaves
-those unquantized, and a mixture's experts always; and all that the families supported here need of it is a table of
-the two names that changed.
+A part is the embedding, a block, the final norm, the head, or what stands beside them. Each is read, quantized on the
+device that will compute it, and parked if it streams, before the next is read: no device ever holds more than the
+placement gives it and one unquantized matrix. transformers' own loading refuses to quantize beside modules in CPU
+memory, or leaves those unquantized, and a mixture's experts always.
 
-Knows the parts of a decoder and what the supported families call their tensors.
+Knows the parts of a decoder, and how what a checkpoint stores becomes them (`conversion`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from probegrid.errors import CheckpointError
+from probegrid.models.blocks import decoder_blocks
+from probegrid.models.conversion import Conversion, Source
 from probegrid.models.dispatch import dispatch, torch_device
 from probegrid.models.offload import ParkedBlock
-from probegrid.models.quantization import Entries, fill, pack
+from probegrid.models.parts import Part, Place, modules_at, parts_of
+from probegrid.models.quantization import Entries, fill, is_matrix, pack
+from probegrid.models.skeleton import is_inner, skeleton, text_name, without_head
+from probegrid.models.stored_matrices import packed_together
 from probegrid.models.weights import Weights
-from probegrid.planning.placement import Device, Placement
+from probegrid.planning.headers import NO_DECODER
+from probegrid.planning.placement import Placement
 from probegrid.schema import QuantizationMethod
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-_QUANTIZED = re.compile(r".*_proj(\.weight)?")
-"""The matrices of a block, experts included; not its norms, biases and router."""
-_EXPERT = re.compile(r"block_sparse_moe\.experts\.(\d+)\.w[123]\.weight")
-"""One matrix of one expert, as Mixtral's checkpoints name it."""
+
+class MissingWeights(CheckpointError):
+    """The files lack weights that the model has."""
 
 
 class Parts(Protocol):
     """Where the parts of a model come from."""
 
-    def part(self, name: str, device: torch.device) -> Entries:
-        """The tensors of a part, by their names within it, as ``packing.fill`` takes them.
+    def part(self, part: Part, device: torch.device) -> Entries:
+        """The tensors of a part, as ``quantization.fill`` takes them.
 
         Args:
-            name: ``model.embed_tokens``, ``model.layers.<i>``, ``model.norm`` or ``lm_head``.
+            part: of the model.
             device: where matrices are quantized, if they have to be.
 
         Raises:
-            CheckpointError: a tensor is missing or cannot be read.
+            CheckpointError: a tensor cannot be read.
         """
         ...
 
 
 class CheckpointParts:
-    """The parts of a checkpoint; the matrices of its blocks are quantized as they are read."""
+    """The parts of a checkpoint; the matrices of its blocks are quantized as they are read, or taken as stored."""
 
     def __init__(
-        self, weights: Weights, method: QuantizationMethod, dtype: torch.dtype, *, stored: bool
+        self, model: PreTrainedModel, weights: Weights, method: QuantizationMethod, dtype: torch.dtype
     ) -> None:
-        """Read nothing yet.
+        """Match the names in the files with those of the model; read nothing yet.
 
         Args:
+            model: on the meta device.
             weights: the checkpoint's tensors.
-            method: how the matrices of the blocks are held.
-            dtype: what all weights are converted to, before they are quantized.
-            stored: whether the checkpoint is quantized already; it is then taken as it is.
+            method: how the matrices of the blocks are held, where they are not stored quantized.
+            dtype: what weights are converted to, before they are quantized.
         """
+        self._model = model
         self._weights = weights
         self._method = method
-        self._dtype = dtype
-        self._stored = stored
+        self._dtype_of = dtypes_of(model, dtype)
 
-    def part(self, name: str, device: torch.device) -> Entries:
+    @cached_property
+    def _conversion(self) -> Conversion:
+        alias: Callable[[str], str] = text_name if is_inner(self._model) else lambda name: name
+        return Conversion(self._model, self._weights.names, alias)
+
+    @property
+    def unplaced(self) -> list[str]:
+        """Names in the files that the model has no place for: not those of what sees or predicts further tokens."""
+        known = [
+            *(self._model._keys_to_ignore_on_load_unexpected or ()),
+            r"rotary_emb\.inv_freq$",
+            r"position_ids$",
+        ]
+        expected = [NO_DECODER, *map(re.compile, known)]
+        names = [
+            name for name in self._conversion.unplaced if not any(each.search(name) for each in expected)
+        ]
+        return [name for name in names if text_name(name) != name] if is_inner(self._model) else names
+
+    def part(self, part: Part, device: torch.device) -> Entries:
         """As ``Parts.part``."""
-        if self._stored:
-            return {local: self._weights.read(full) for local, full in self._weights.under(name).items()}
         entries: Entries = {}
-        quantizes = ".layers." in name and self._method is not QuantizationMethod.none
-        for local, tensor in self._tensors(name):
-            if quantizes and _QUANTIZED.fullmatch(local):
-                entries |= pack(local, tensor.to(device, self._dtype), self._method)
+        for source in self._conversion.sources(part.tensors):
+            if any(name in self._conversion.constants for name, _ in source.names):
+                entries |= self._stored(source)
             else:
-                entries[local] = tensor.to(self._dtype)
+                entries |= self._made(source, part, device)
         return entries
 
-    def _tensors(self, part: str) -> Iterator[tuple[str, Tensor]]:
-        """Each tensor of a part by the name of its parameter, with a mixture's experts joined to two."""
-        names = self._weights.under(part)
-        experts = 0
-        for local, name in names.items():
-            if expert := _EXPERT.fullmatch(local):
-                experts = max(experts, 1 + int(expert[1]))
+    def _made(self, source: Source, part: Part, device: torch.device) -> Entries:
+        dtype = self._dtype_of(source.target)
+        entries: Entries = {}
+        made = source.convert(self._model, lambda name: self._weights.read(name).to(dtype))
+        quantizes = part.place is Place.block and self._method.packs
+        for name, tensor in made.items():
+            if quantizes and name in part.tensors and is_matrix(self._model, name):
+                entries |= pack(self._model, name, tensor.to(device), self._method)
             else:
-                yield local.replace("block_sparse_moe.", "mlp."), self._weights.read(name)
-        if experts:
+                entries[name] = tensor
+        return entries
 
-            def matrix(expert: int, kind: str) -> Tensor:
-                local = f"block_sparse_moe.experts.{expert}.{kind}.weight"
-                return self._weights.read(names.get(local, f"{part}.{local}"))
-
-            gate_up = [torch.cat([matrix(expert, "w1"), matrix(expert, "w3")]) for expert in range(experts)]
-            yield "mlp.experts.gate_up_proj", torch.stack(gate_up)
-            yield "mlp.experts.down_proj", torch.stack([matrix(expert, "w2") for expert in range(experts)])
+    def _stored(self, source: Source) -> Entries:
+        """A matrix that is stored packed, or several that become one."""
+        stored: dict[str, Entries] = {}
+        for name, _ in source.names:
+            stored[name] = {name: self._weights.read(name)}
+            for constant in self._conversion.constants.get(name, ()):
+                stored[name][constant] = self._weights.read(constant)
+        return packed_together(self._model, source, stored)
 
 
 def assemble(
@@ -118,54 +141,112 @@ def assemble(
     Raises:
         CheckpointError: a weight is missing or has another shape than its config says.
     """
-    model = skeleton(config, len(placement.blocks), dtype, with_head=placement.head is not None)
+    return assembled(skeleton(config, len(placement.blocks), dtype), placement, parts, dtype)
+
+
+def assembled(
+    model: PreTrainedModel, placement: Placement, parts: Parts, dtype: torch.dtype
+) -> PreTrainedModel:
+    """As ``assemble``, of a model on the meta device with its head and the placement's blocks, which it fills."""
     parked: dict[int, ParkedBlock] = {}
-    for name, module, device in _parts_of(model, placement):
+    missing: list[str] = []
+    dtype_of = dtypes_of(model, dtype)
+    blocks = decoder_blocks(model)
+    for part in parts_of(model):
+        if not _is_placed(part, placement):
+            missing += part.tensors
+            continue
+        device = torch_device(part.device(placement))
         try:
-            fill(module, parts.part(name, torch_device(device)), dtype=dtype, device=torch_device(device))
+            entries = _without_tied_copies(model, parts.part(part, device))
+            missing += fill(model, part.tensors, entries, dtype_of=dtype_of, device=device)
         except CheckpointError as error:
-            raise CheckpointError(f"{name} cannot be loaded: {error}") from error
-        index = name.removeprefix("model.layers.")
-        if index.isdecimal() and int(index) in placement.streamed:
-            parked[int(index)] = ParkedBlock(module)
-    decoder: Any = model.base_model
-    decoder.rotary_emb.to(torch_device(placement.blocks[0] if placement.blocks else placement.embedding))
-    model.tie_weights()
+            raise CheckpointError(f"{part.name} cannot be loaded: {error}") from error
+        if part.place is Place.block and part.index in placement.streamed:
+            if lacking := [name for name in part.tensors if name in missing]:
+                raise _lacks(lacking)
+            parked[part.index] = ParkedBlock(blocks[part.index])
+    _tie(model, missing, placement)
+    _move_buffers(model, placement)
+    if placement.head is None:
+        model = without_head(model)
     dispatch(model, placement, parked)
     model.eval()
     return model
 
 
-def skeleton(
-    config: PreTrainedConfig, blocks: int, dtype: torch.dtype, *, with_head: bool
-) -> PreTrainedModel:
-    """A model of the first ``blocks`` blocks with every parameter on the meta device, its buffers on the CPU.
+def _is_placed(part: Part, placement: Placement) -> bool:
+    """Whether a placement has a part: one without a head ends behind its last block."""
+    if part.place is Place.block:
+        return part.index < len(placement.blocks)
+    return placement.head is not None or part.place not in (Place.tail, Place.head)
 
-    Without its head it is the bare decoder, and its final norm the identity.
+
+def _without_tied_copies(model: PreTrainedModel, entries: Entries) -> Entries:
+    """What is no copy of a tensor that is there already and that the config ties it to.
+
+    Where the files hold another one than the config says, it counts, as in transformers' own loading.
     """
-    from accelerate import init_empty_weights
-    from transformers import AutoModel, AutoModelForCausalLM
-
-    settings = config.to_dict() | {"num_hidden_layers": blocks}
-    if settings.get("layer_types"):
-        settings["layer_types"] = settings["layer_types"][:blocks]
-    changed = type(config).from_dict(settings)
-    kind: Any = AutoModelForCausalLM if with_head else AutoModel
-    with init_empty_weights(include_buffers=False):
-        model: PreTrainedModel = kind.from_config(changed, dtype=dtype)
-    if not with_head:
-        bare: Any = model
-        bare.norm = nn.Identity()
-    return model
+    tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
+    kept: Entries = {}
+    for name, tensor in entries.items():
+        source = model.get_parameter_or_buffer(tied[name]) if name in tied else None
+        if source is None or source.is_meta or not torch.equal(source.cpu(), tensor.to("cpu", source.dtype)):
+            kept[name] = tensor
+    return kept
 
 
-def _parts_of(model: PreTrainedModel, placement: Placement) -> Iterator[tuple[str, nn.Module, Device]]:
-    """The name, module and device of every part that has weights of its own, in the order they compute."""
-    decoder: Any = model.base_model
-    yield "model.embed_tokens", decoder.embed_tokens, placement.embedding
-    for index, (block, device) in enumerate(zip(decoder.layers, placement.blocks, strict=True)):
-        yield f"model.layers.{index}", block, device
-    if placement.head is not None:
-        yield "model.norm", decoder.norm, placement.final_norm
-        if not model.config.tie_word_embeddings:
-            yield "lm_head", model.get_output_embeddings(), placement.head
+def _tie(model: PreTrainedModel, missing: list[str], placement: Placement) -> None:
+    """Let tensors be those that they are tied to, as transformers' own loading does.
+
+    Raises:
+        CheckpointError: some are neither in the files nor tied to what is.
+    """
+    still = set(missing)
+    if getattr(model, "all_tied_weights_keys", None):
+        model.tie_weights(missing_keys=still, recompute_mapping=False)
+    unplaced = {name for part in parts_of(model) if not _is_placed(part, placement) for name in part.tensors}
+    ignored = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_missing or ()]
+    lacking = sorted(name for name in still - unplaced if not any(each.search(name) for each in ignored))
+    if lacking:
+        raise _lacks(lacking)
+
+
+def _lacks(names: Sequence[str]) -> MissingWeights:
+    return MissingWeights(
+        f"it lacks {len(names)} weights of its architecture, {names[0]} among them; "
+        "finish its download, or correct its config.json."
+    )
+
+
+def _move_buffers(model: PreTrainedModel, placement: Placement) -> None:
+    """Put what is computed from the config alone (rotations, masks) beside what computes with it."""
+    first = torch_device(placement.entrance)
+    for _, module in modules_at(model, Place.front):
+        _buffers_to(module, first)
+    for index, (block, device) in enumerate(zip(decoder_blocks(model), placement.blocks, strict=False)):
+        if index not in placement.streamed:  # theirs come and go with the weights
+            _buffers_to(block, torch_device(device))
+
+
+def _buffers_to(module: nn.Module, device: torch.device) -> None:
+    for buffer in module.buffers():
+        if buffer.device != device and buffer.device.type != "meta":
+            buffer.data = buffer.data.to(device)
+
+
+def dtypes_of(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[str], torch.dtype]:
+    """The type of each tensor of a model that computes in ``dtype``: some families keep a few in float32."""
+    plan: dict[str, torch.dtype] = model._get_dtype_plan(dtype)
+    kept = [
+        (re.compile(name.replace("*", ".*")), kind) for name, kind in plan.items()
+    ]  # as transformers reads it
+    own: dict[str, torch.dtype] = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+
+    def dtype_of(name: str) -> torch.dtype:
+        for pattern, kind in kept:
+            if pattern.search(name):
+                return kind
+        return own.get(name, dtype)
+
+    return dtype_of

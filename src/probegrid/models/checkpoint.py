@@ -16,7 +16,9 @@ from typing import Any
 
 from probegrid.embedded import checkpoint_dir
 from probegrid.errors import CheckpointError, NotAtHand
-from probegrid.models.fingerprint import fingerprint
+from probegrid.models.fingerprint import fingerprint, weight_files
+from probegrid.models.not_a_checkpoint import check_files, check_folder, is_gguf
+from probegrid.planning.families import blocks_of, context_of
 from probegrid.schema import ModelConfig
 
 EMBEDDED = "embedded:tiny"
@@ -38,9 +40,7 @@ class Checkpoint:
     @property
     def context(self) -> int | None:
         """Most positions the model takes, in tokens; None where its config sets no limit."""
-        text = self.config.get("text_config", self.config)
-        limit = text.get("max_position_embeddings", text.get("n_positions"))
-        return None if limit is None else int(limit)
+        return context_of(self.config)
 
     @property
     def blocks(self) -> int:
@@ -49,11 +49,10 @@ class Checkpoint:
         Raises:
             CheckpointError: its config does not say.
         """
-        text = self.config.get("text_config", self.config)
-        count = text.get("num_hidden_layers", text.get("n_layer"))
+        count = blocks_of(self.config)
         if count is None:
             raise CheckpointError(f"the config.json of {self.name} does not say how many layers there are.")
-        return int(count)
+        return count
 
 
 def find_checkpoint(
@@ -81,6 +80,8 @@ def find_checkpoint(
     folder = Path(model.path).expanduser()
     if folder.is_dir():
         return _from_folder(folder, model.use_safetensors, say)
+    if folder.suffix == ".gguf" and folder.exists():
+        raise is_gguf(folder)
     if folder.exists():
         raise CheckpointError(f"{key}={model.path} is a file; give the folder that holds config.json.")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model.path) or model.path.startswith("."):
@@ -93,7 +94,9 @@ def find_checkpoint(
 
 
 def _from_folder(folder: Path, use_safetensors: bool, say: Callable[[str], None] | None) -> Checkpoint:
+    check_folder(folder)
     config = _read_config(folder / "config.json", str(folder))
+    check_files(weight_files(folder, use_safetensors=use_safetensors))
     identity = fingerprint(folder, use_safetensors=use_safetensors, say=say)
     return Checkpoint(str(folder), None, identity, config)
 

@@ -103,7 +103,8 @@ class Classifier:
         import torch
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-        from probegrid.models.load import loading_errors, refuse_missing
+        from probegrid.models.load import loading_errors
+        from probegrid.models.request import refuse_missing
 
         name, commit = checkpoint.name, checkpoint.commit
         device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from probegrid.models.blocks import EXECUTION_DEVICE
+from probegrid.models.blocks import EXECUTION_DEVICE, decoder_blocks
 from probegrid.models.border import cross
 from probegrid.models.offload import Conveyor, ParkedBlock
+from probegrid.models.parts import Place, modules_at
 from probegrid.planning.placement import Device, Placement
 
 if TYPE_CHECKING:
@@ -45,16 +46,19 @@ def dispatch(model: PreTrainedModel, placement: Placement, parked: Mapping[int, 
         parked: the placement's streamed blocks, by index.
     """
     decoder: Any = model.base_model
-    first = torch_device(placement.blocks[0] if placement.blocks else placement.embedding)
-    final = torch_device(placement.final_norm)
+    first, final = torch_device(placement.entrance), torch_device(placement.final_norm)
     for entrance in {model, decoder}:  # activations are read from the decoder alone
         entrance.register_forward_pre_hook(_Inputs(first, final), with_kwargs=True)
-    _compute_on(decoder.embed_tokens, torch_device(placement.embedding))
-    decoder.embed_tokens.register_forward_hook(lambda module, arguments, output: _on(output, first))
-    _compute_on(decoder.rotary_emb, first)
-    for block, device in zip(decoder.layers, placement.blocks, strict=True):
+    embedding: Any = model.get_input_embeddings()
+    _compute_on(embedding, torch_device(placement.embedding))
+    embedding.register_forward_hook(lambda module, arguments, output: _on(output, first))
+    for _, module in modules_at(model, Place.front):
+        _compute_on(module, first)
+    blocks = decoder_blocks(model)
+    for block, device in zip(blocks, placement.blocks, strict=False):
         _compute_on(block, torch_device(device))
-    _compute_on(decoder.norm, final)
+    for _, module in modules_at(model, Place.tail):
+        _compute_on(module, final)
     if placement.head is not None:
         head: Any = model.get_output_embeddings()
         _compute_on(head, torch_device(placement.head))
@@ -62,8 +66,8 @@ def dispatch(model: PreTrainedModel, placement: Placement, parked: Mapping[int, 
     for gpu, streamed in placement.streams().items():
         conveyors[gpu] = Conveyor([parked[index] for index in streamed], torch_device(gpu))
         for turn, index in enumerate(streamed):
-            decoder.layers[index].register_forward_pre_hook(_begin(conveyors[gpu], turn))
-            decoder.layers[index].register_forward_hook(_end(conveyors[gpu], turn))
+            blocks[index].register_forward_pre_hook(_begin(conveyors[gpu], turn))
+            blocks[index].register_forward_hook(_end(conveyors[gpu], turn))
     setattr(model, _CONVEYORS, conveyors)
     setattr(model, _PLACEMENT, placement)
 

@@ -65,8 +65,9 @@ def weight_files(folder: Path, *, use_safetensors: bool) -> list[Path]:
         CheckpointError: there are none of an allowed format.
     """
     safe = [file for file in folder.iterdir() if file.suffix in _SAFE]
-    if safe:
-        return _indexed(folder) or safe
+    if safe:  # a publisher's own format may lie beside transformers'
+        single = folder / "model.safetensors"
+        return _indexed(folder) or ([single] if single.is_file() else safe)
     pickled = [file for file in folder.iterdir() if file.suffix in _PICKLED]
     if not pickled:
         raise CheckpointError(

@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint, hub_errors
+from probegrid.models.facts import loaded_by_transformers
+from probegrid.models.request import ModelRequest
 from probegrid.planning.placement import Placement
-from probegrid.schema import ModelConfig, QuantizationMethod
+from probegrid.schema import ModelConfig
 
 if TYPE_CHECKING:
     import torch
@@ -26,33 +28,6 @@ if TYPE_CHECKING:
 Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 
 
-@dataclass(frozen=True)
-class ModelRequest:
-    """Everything that determines which weights are in memory, and where."""
-
-    checkpoint: Checkpoint
-    config: ModelConfig
-    quantization: QuantizationMethod
-    device_map: dict[str, int | str] | str
-    """Module name to GPU index or ``cpu``, as accelerate takes it; or ``auto``."""
-    placement: Placement | None = None
-    """The plan's, for loading part by part and streaming blocks (``placed``); None: ``device_map`` alone counts."""
-    keep_in: str | None = None
-    """Store that the quantized copy of an unquantized checkpoint is kept in and read from; None: none is kept."""
-
-    def without_head(self, blocks: int) -> ModelRequest:
-        """The same for the bare decoder and its first ``blocks`` blocks, by the bare decoder's names."""
-        if isinstance(self.device_map, str):
-            return self
-        bare = {name.removeprefix("model."): device for name, device in self.device_map.items()}
-        later = {f"layers.{block}" for block in range(blocks, len(bare))}
-        return replace(
-            self,
-            device_map={name: bare[name] for name in bare if name != "lm_head" and name not in later},
-            placement=None if self.placement is None else self.placement.first(blocks),
-        )
-
-
 @dataclass
 class LoadedModel:
     """A model in memory."""
@@ -60,6 +35,8 @@ class LoadedModel:
     model: PreTrainedModel
     load_s: float
     """Seconds from the request to ready."""
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+    """What its user should know: weights that were not used, and in how many bits the blocks are held."""
     limits: Limits | None = field(default=None, kw_only=True)
     """What the plan allows the readings of the cell that opened it; None: what the device has free decides."""
 
@@ -89,6 +66,13 @@ def load_tokenizer(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedTok
             checkpoint.name, revision=checkpoint.commit, trust_remote_code=config.trust_remote_code
         )
         set_as_configured(tokenizer, get_tokenizer_config(checkpoint.name, revision=checkpoint.commit))
+    if not tokenizer.encode(
+        "A question", add_special_tokens=False
+    ):  # made of nothing, where files are missing
+        raise CheckpointError(
+            f"{checkpoint.name} has no tokenizer: its tokenizer.json is missing or empty; copy the tokenizer's files "
+            "beside the weights."
+        )
     return tokenizer
 
 
@@ -98,51 +82,39 @@ def load_model(request: ModelRequest) -> LoadedModel:
     Raises:
         CheckpointError: weights that are missing, incomplete, damaged, or not of this architecture.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from probegrid.models.load_by_parts import load_placed, obstacle
-    from probegrid.models.quantization import compute_in
+    from probegrid.models.load_by_parts import load_placed
+    from probegrid.models.load_whole import load_whole
+    from probegrid.models.storage import storage_note
 
     started = time.perf_counter()
-    if request.placement is not None and obstacle(request.checkpoint, request.config) is None:
-        with loading_errors(request.checkpoint):
-            placed = load_placed(
-                request.checkpoint,
-                request.config,
-                request.quantization,
-                request.placement,
-                keep_in=request.keep_in,
-            )
-        return LoadedModel(placed, time.perf_counter() - started)
+    placement = request.placement or _on_the_cpu(request.checkpoint)
+    unplaced: list[str] = []
     with loading_errors(request.checkpoint):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            request.checkpoint.name,
-            revision=request.checkpoint.commit,
-            dtype=getattr(torch, request.config.dtype.value),
-            device_map=request.device_map,
-            trust_remote_code=request.config.trust_remote_code,
-            use_safetensors=request.config.use_safetensors or None,  # False would refuse safetensors
-            ignore_mismatched_sizes=True,  # reported, and refused below
-            output_loading_info=True,
-            **quantization_setting(request),
+        if placement is not None and loaded_by_transformers(request.checkpoint, request.config) is None:
+            placed = load_placed(
+                request.checkpoint, request.config, request.quantization, placement, keep_in=request.keep_in
+            )
+            model, unplaced = placed.model, placed.unplaced
+        else:
+            model = load_whole(request)
+    notes = (*_unplaced_note(request.checkpoint, unplaced), storage_note(model))
+    return LoadedModel(model, time.perf_counter() - started, notes=notes)
+
+
+def _on_the_cpu(checkpoint: Checkpoint) -> Placement | None:
+    """Where a model lies that nothing was planned for; None: as accelerate spreads it over GPUs."""
+    import torch
+
+    return None if torch.cuda.is_available() else Placement.on_the_cpu(checkpoint.blocks, with_head=True)
+
+
+def _unplaced_note(checkpoint: Checkpoint, unplaced: list[str]) -> Iterator[str]:
+    if unplaced:
+        more = f" and {len(unplaced) - 3} more" if len(unplaced) > 3 else ""
+        yield (
+            f"{checkpoint.name} holds weights that its architecture has no place for, which are left out: "
+            f"{', '.join(unplaced[:3])}{more}"
         )
-    model, info = loaded
-    refuse_missing(request.checkpoint, info)
-    compute_in(model, getattr(torch, request.config.dtype.value))
-    return LoadedModel(model.eval(), time.perf_counter() - started)
-
-
-def quantization_setting(request: ModelRequest) -> dict[str, Any]:
-    """The keyword that tells ``from_pretrained`` to quantize; none at all where the stored weights say how they are.
-
-    Raises:
-        CheckpointError: the checkpoint is quantized in another way than asked.
-    """
-    from probegrid.models.quantization import quantization_config
-
-    config = quantization_config(request.quantization, request.checkpoint, request.config.dtype)
-    return {} if config is None else {"quantization_config": config}
 
 
 def embedding_device(model: PreTrainedModel) -> torch.device:
@@ -150,28 +122,6 @@ def embedding_device(model: PreTrainedModel) -> torch.device:
     embedding: Any = model.get_input_embeddings()
     device: torch.device = embedding.weight.device
     return device
-
-
-def refuse_missing(
-    checkpoint: Checkpoint, info: dict[str, Any], unneeded: frozenset[str] = frozenset()
-) -> None:
-    """Refuse what transformers would fill with random numbers.
-
-    Args:
-        checkpoint: named in the message.
-        info: what ``from_pretrained`` says of its loading.
-        unneeded: weights that may be missing, since nothing computes with them.
-
-    Raises:
-        CheckpointError: a weight is missing, or has another shape than the architecture's.
-    """
-    missing = sorted(info["missing_keys"] - unneeded)
-    missing += sorted(str(key) for key in info.get("mismatched_keys", ()))
-    if missing:
-        raise CheckpointError(
-            f"{checkpoint.name} lacks {len(missing)} weights of its architecture, {missing[0]} among them; "
-            "finish its download, or correct its config.json."
-        )
 
 
 @contextlib.contextmanager

@@ -219,6 +219,8 @@ def _layout(block: nn.Module) -> list[_Tensor]:
     named = [(tensor, "data") for tensor in (*block.parameters(), *block.buffers())]
     for holder, attribute in (*named, *constants_of(block)):
         tensor: Tensor = getattr(holder, attribute)
+        if tensor.numel() == 0:  # all of them are at one address
+            continue
         assert tensor.is_contiguous()
         tensors.setdefault(tensor.data_ptr(), tensor)
         holders.setdefault(tensor.data_ptr(), []).append((holder, attribute))

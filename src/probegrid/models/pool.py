@@ -12,8 +12,9 @@ from typing import Self
 
 import torch
 
-from probegrid.models.load import LoadedModel, ModelRequest, load_model
+from probegrid.models.load import LoadedModel, load_model
 from probegrid.models.load_truncated import load_truncated
+from probegrid.models.request import ModelRequest
 
 
 class ModelPool:
@@ -75,4 +76,4 @@ class ModelPool:
 
 def _same_weights(first: ModelRequest, second: ModelRequest) -> bool:
     """Whether two requests differ at most in where the weights lie."""
-    return replace(second, device_map=first.device_map, placement=first.placement) == first
+    return replace(second, placement=first.placement) == first

@@ -185,7 +185,7 @@ def _missing_cpu_memory(plan: Plan, machine: Machine) -> Iterator[str]:
 
 
 def _missing_library(method: QuantizationMethod, machine: Machine) -> Iterator[str]:
-    if method is QuantizationMethod.none:
+    if not method.packs:
         return
     oldest = ".".join(map(str, _BITSANDBYTES))
     found = machine.bitsandbytes

@@ -23,8 +23,8 @@ from probegrid.errors import StoreError
 from probegrid.models.build import Parts
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.models.fingerprint import WEIGHTS_INDEX
+from probegrid.models.parts import Part
 from probegrid.models.quantization import Entries, quantization_config
-from probegrid.planning.families import architecture_from_config
 from probegrid.progress import say
 from probegrid.schema import Dtype, QuantizationMethod
 
@@ -47,6 +47,7 @@ class QuantizedStore:
         method: QuantizationMethod,
         dtype: Dtype,
         parts: Parts,
+        names: Sequence[str],
     ) -> None:
         """Look for the copy; nothing is read or written yet.
 
@@ -56,14 +57,16 @@ class QuantizedStore:
             method: ``int8`` or ``nf4``.
             dtype: type of what is not quantized.
             parts: makes the parts that are not kept yet.
+            names: of all parts of the whole model.
         """
         self.folder = folder_of(store_dir, checkpoint, method, dtype)
         self._checkpoint = checkpoint
         self._method = method
         self._dtype = dtype
         self._parts = parts
+        self._names = names
 
-    def part(self, name: str, device: torch.device) -> Entries:
+    def part(self, part: Part, device: torch.device) -> Entries:
         """As ``assembly.Parts.part``; a part that was not kept yet is made by ``parts`` and kept.
 
         A part that does not fit on the disk is made and not kept.
@@ -75,11 +78,12 @@ class QuantizedStore:
         """
         from safetensors.torch import load_file
 
-        file = self._kept(name)
+        file = self._kept(part.name)
         if file is not None and self._is_whole(file):
-            return {key.removeprefix(f"{name}."): value for key, value in load_file(file).items()}
-        entries = self._parts.part(name, device)
-        self._keep(name, entries)
+            kept: Entries = load_file(file)
+            return kept
+        entries = self._parts.part(part, device)
+        self._keep(part.name, entries)
         return entries
 
     def _kept(self, name: str) -> Path | None:
@@ -105,7 +109,7 @@ class QuantizedStore:
     def _keep(self, name: str, entries: Entries) -> None:
         from safetensors.torch import save_file
 
-        named = {f"{name}.{local}": value.cpu() for local, value in entries.items()}
+        named = {tensor: value.cpu().contiguous() for tensor, value in entries.items()}
         needed = sum(value.nbytes for value in named.values())
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -117,15 +121,9 @@ class QuantizedStore:
                 name_of=lambda written: f"{name}-{content_name(written)}.safetensors",
             ) as temporary:
                 save_file(named, temporary, metadata={"format": "pt"})
-            files = {part: self._kept(part) for part in self._all_parts()}
+            files = {part: self._kept(part) for part in self._names}
             if None not in files.values():
                 self._complete([file for file in files.values() if file is not None])
-
-    def _all_parts(self) -> list[str]:
-        facts = architecture_from_config(self._checkpoint.config)
-        blocks = [f"model.layers.{index}" for index in range(facts.layers)]
-        head = [] if facts.tied_embeddings else ["lm_head"]
-        return ["model.embed_tokens", *blocks, "model.norm", *head]
 
     def _complete(self, files: Sequence[Path]) -> None:
         """Write what makes the folder a checkpoint: the index and, last, the config."""

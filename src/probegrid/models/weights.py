@@ -1,12 +1,12 @@
 """The tensors of a checkpoint by name, read one at a time from wherever they are.
 
-Knows safetensors files, their index and the hub.
+Knows safetensors files, pickled ones where they are allowed, their index and the hub.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import pickle
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,41 +17,59 @@ from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint, hub_errors
 from probegrid.models.fingerprint import WEIGHTS_INDEX
 
-_SINGLE = "model.safetensors"
+_SAFETENSORS = (WEIGHTS_INDEX, "model.safetensors")
+_PICKLED = ("pytorch_model.bin.index.json", "pytorch_model.bin")
 
 
 class Weights:
-    """The tensors of a checkpoint in safetensors; a file is fetched and mapped when a tensor of it is first read."""
+    """The tensors of a checkpoint; a file is fetched and mapped when a tensor of it is first read.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        """Open nothing yet."""
+    Attributes:
+        read_bytes: of the tensors that were read.
+        read_files: files that held them.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, use_safetensors: bool = True) -> None:
+        """Open nothing yet.
+
+        Args:
+            checkpoint: where they are.
+            use_safetensors: pickled weights are refused.
+        """
         self._checkpoint = checkpoint
+        self._use_safetensors = use_safetensors
         self._open: dict[str, Any] = {}
+        self.read_bytes = 0
+        self.read_files: set[str] = set()
 
     @cached_property
     def _files(self) -> dict[str, str]:
         """Which file holds which tensor, by the index or the header of the only file."""
-        index = self._find(WEIGHTS_INDEX)
-        if index is not None:
-            files: dict[str, str] = json.loads(index.read_text())["weight_map"]
-            return files
-        if self._find(_SINGLE) is not None:
-            return dict.fromkeys(self._file(_SINGLE).keys(), _SINGLE)
+        for index_name, single_name in (_SAFETENSORS,) if self._use_safetensors else (_SAFETENSORS, _PICKLED):
+            if index := self._find(index_name):
+                files: dict[str, str] = json.loads(index.read_text())["weight_map"]
+                return files
+            if self._find(single_name) is not None:
+                return dict.fromkeys(self._file(single_name).keys(), single_name)
+        formats = "safetensors weights" if self._use_safetensors else "weights"
         raise CheckpointError(
-            f"{self._checkpoint.name} has no safetensors weights; finish its download, or set "
-            "model.use_safetensors=false if it has others."
+            f"{self._checkpoint.name} has no {formats}; finish its download"
+            + (", or set model.use_safetensors=false if it has others." if self._use_safetensors else ".")
         )
 
-    def under(self, part: str) -> dict[str, str]:
-        """The tensors of a part of a causal model (``model.layers.3``): name within the part to name in the file.
+    @property
+    def names(self) -> list[str]:
+        """Names of all tensors.
 
         Raises:
-            CheckpointError: there are no safetensors, or the hub is out of reach.
+            CheckpointError: there are no weights of an allowed format, or the hub is out of reach.
         """
-        start = f"{part}."
-        if not any(name.startswith("model.") for name in self._files):  # saved as a bare decoder
-            start = start.removeprefix("model.")
-        return {name.removeprefix(start): name for name in self._files if name.startswith(start)}
+        return list(self._files)
+
+    @property
+    def all_files(self) -> int:
+        """Files of the whole checkpoint."""
+        return len(set(self._files.values()))
 
     def read(self, name: str) -> Tensor:
         """Read a tensor, by its name in the file, into CPU memory.
@@ -63,22 +81,26 @@ class Weights:
 
         if name not in self._files:
             raise self._lacks(name)
+        file = self._files[name]
+        opened = self._file(file, holding=name)
         try:
-            tensor: Tensor = self._file(self._files[name]).get_tensor(name)
+            tensor: Tensor = opened[name] if isinstance(opened, dict) else opened.get_tensor(name)
+        except KeyError as error:
+            raise self._lacks(name) from error
         except SafetensorError as error:
             raise CheckpointError(
-                f"{self._checkpoint.name} cannot be read: {self._files[name]} is damaged ({error})."
+                f"{self._checkpoint.name} cannot be read: {file} is damaged ({error})."
             ) from error
+        self.read_bytes += tensor.nbytes
+        self.read_files.add(file)
         return tensor
 
-    def _file(self, name: str) -> Any:
+    def _file(self, name: str, holding: str | None = None) -> Any:
         if name not in self._open:
-            from safetensors import safe_open
-
             file = self._find(name)
             if file is None:
-                raise self._lacks(name)
-            self._open[name] = safe_open(file, "pt")
+                raise self._lacks(name if holding is None else f"{name}, which holds {holding}")
+            self._open[name] = _opened(file)
         return self._open[name]
 
     def _find(self, name: str) -> Path | None:
@@ -87,16 +109,35 @@ class Weights:
             file = Path(self._checkpoint.name) / name
             return file if file.is_file() else None
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import RemoteEntryNotFoundError
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-        with (
-            hub_errors(f"model.path={self._checkpoint.name}", self._checkpoint.commit),
-            contextlib.suppress(RemoteEntryNotFoundError),
-        ):
-            return Path(hf_hub_download(self._checkpoint.name, name, revision=self._checkpoint.commit))
-        return None
+        with hub_errors(f"model.path={self._checkpoint.name}", self._checkpoint.commit):
+            try:
+                return Path(hf_hub_download(self._checkpoint.name, name, revision=self._checkpoint.commit))
+            except LocalEntryNotFoundError:
+                raise
+            except EntryNotFoundError:
+                return None
 
     def _lacks(self, what: str) -> CheckpointError:
         return CheckpointError(
             f"{self._checkpoint.name} lacks {what}; finish its download, or correct its config.json."
         )
+
+
+def _opened(file: Path) -> Any:
+    if file.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            return safe_open(file, "pt")
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{file} cannot be loaded: it is damaged or cut short ({error}); copy or download it again."
+            ) from error
+    import torch
+
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise CheckpointError(f"{file} cannot be loaded: {str(error).splitlines()[0]}") from error

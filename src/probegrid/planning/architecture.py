@@ -1,7 +1,8 @@
 """From the facts of a decoder to its parameters, bytes and operations.
 
-Knows how the supported families are built and how bitsandbytes stores a quantized matrix. Pure arithmetic on
-integers: every count of parameters and bytes is exact.
+Knows how the plain families are built, takes the weights of every other part by part (``Architecture.weights``), and
+knows how bitsandbytes stores a quantized matrix. Pure arithmetic on integers: every count is exact, but for the
+constants of NF4 where only the sum of a block's matrices is known (to 0.01%).
 
 A decoder is ``embedding -> blocks -> final norm -> head``. Only the matrices of the blocks are quantized:
 embedding, norms, biases, the experts' router and the head stay in the model's dtype.
@@ -9,10 +10,10 @@ embedding, norms, biases, the experts' router and the head stay in the model's d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from probegrid.schema import Architecture, Dtype, QuantizationMethod
+from probegrid.schema import Architecture, BlockWeights, Dtype, QuantizationMethod
 
 DTYPE_BYTES = {Dtype.float32: 4, Dtype.bfloat16: 2, Dtype.float16: 2}
 
@@ -29,17 +30,36 @@ _NF4_TABLES = 16 + 256 + 1
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """One number, of parameters or of bytes, for each part of a decoder; all blocks are alike."""
+    """One number, of parameters or of bytes, for each part of a decoder."""
 
     embedding: int
     block: int
+    """Of the largest block."""
     final_norm: int
     head: int
     """0 where the head is the embedding."""
+    each: tuple[int, ...] = ()
+    """Of every block in order; empty where all are alike."""
+
+    @classmethod
+    def of_blocks(cls, embedding: int, blocks: Sequence[int], final_norm: int, head: int) -> Parts:
+        """Of blocks that may differ."""
+        alike = len(set(blocks)) <= 1
+        return cls(embedding, max(blocks, default=0), final_norm, head, () if alike else tuple(blocks))
+
+    def of_block(self, index: int) -> int:
+        """Of one block."""
+        return self.each[index] if self.each else self.block
+
+    @property
+    def usual_block(self) -> float:
+        """Of a block on average."""
+        return sum(self.each) / len(self.each) if self.each else self.block
 
     def total(self, blocks: int, *, with_head: bool = True) -> int:
-        """Sum over embedding, ``blocks`` blocks and, ``with_head``, final norm and head."""
-        return self.embedding + blocks * self.block + (self.final_norm + self.head if with_head else 0)
+        """Sum over embedding, the first ``blocks`` blocks and, ``with_head``, final norm and head."""
+        inner = sum(self.each[:blocks]) if self.each else blocks * self.block
+        return self.embedding + inner + (self.final_norm + self.head if with_head else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +96,9 @@ def block_matrices(architecture: Architecture) -> tuple[Matrix, ...]:
 
 def parameters(architecture: Architecture) -> Parts:
     """Parameters of each part, those of every expert included."""
+    if (known := architecture.weights) is not None:
+        blocks = [weights.matrices + weights.others for weights in _each_block(architecture)]
+        return Parts.of_blocks(known.embedding, blocks, known.tail, known.head)
     matrices = sum(matrix.parameters for matrix in block_matrices(architecture))
     embedding = architecture.vocab * architecture.hidden
     return Parts(
@@ -88,14 +111,28 @@ def parameters(architecture: Architecture) -> Parts:
 
 def active_parameters(architecture: Architecture) -> int:
     """Parameters one token passes through: all of a dense model, those of its own experts in a mixture."""
+    if architecture.weights is not None:
+        experts = sum(weights.experts for weights in _each_block(architecture))
+        all_idle = experts - experts * architecture.experts_per_token // architecture.experts
+        return parameters(architecture).total(architecture.layers) - all_idle
     idle = sum(matrix.parameters - _active(matrix, architecture) for matrix in block_matrices(architecture))
     return parameters(architecture).total(architecture.layers) - architecture.layers * idle
+
+
+def packed_share(architecture: Architecture, blocks: int) -> float:
+    """The share of the weights of the first ``blocks`` blocks that quantization packs."""
+    if architecture.weights is not None:
+        known = _each_block(architecture)[:blocks]
+        packed = sum(weights.matrices for weights in known)
+        return packed / max(1, packed + sum(weights.others for weights in known))
+    of_a_block = sum(matrix.parameters for matrix in block_matrices(architecture))
+    return of_a_block / parameters(architecture).block
 
 
 def weight_bytes(architecture: Architecture, dtype: Dtype, method: QuantizationMethod) -> Parts:
     """Bytes of each part as loaded, quantization constants included, to the byte of bitsandbytes 0.50.
 
-    - ``none``: ``dtype``.
+    - ``none``, ``auto``: ``dtype``.
     - ``int8`` (LLM.int8, Dettmers et al. 2022): one byte a weight and a float32 scale (``SCB``) a row.
     - ``nf4`` (QLoRA, Dettmers et al. 2023, double quantization): half a byte a weight, one byte for the
       maximum of 64 weights, one float32 for 256 such maxima, and the code tables of each tensor.
@@ -105,6 +142,13 @@ def weight_bytes(architecture: Architecture, dtype: Dtype, method: QuantizationM
     bytes_of = _MATRIX_BYTES[method]
     counts = parameters(architecture)
     width = DTYPE_BYTES[dtype]
+    if architecture.weights is not None:
+        blocks = [
+            _block_bytes(weights, method, width) + weights.others * width
+            for weights in _each_block(architecture)
+        ]
+        outside = (counts.embedding * width, counts.final_norm * width, counts.head * width)
+        return Parts.of_blocks(outside[0], blocks, *outside[1:])
     matrices = sum(bytes_of(matrix, width) for matrix in block_matrices(architecture))
     return Parts(
         embedding=counts.embedding * width,
@@ -120,7 +164,9 @@ def kv_bytes_per_token(architecture: Architecture, dtype: Dtype, blocks: int | N
     An upper bound where some blocks attend to a sliding window only (Gemma 2 and 3).
     """
     layers = architecture.layers if blocks is None else blocks
-    return 2 * architecture.kv_heads * architecture.head_dim * DTYPE_BYTES[dtype] * layers
+    width = architecture.kv_width
+    of_a_block = 2 * architecture.kv_heads * architecture.head_dim if width is None else width
+    return of_a_block * DTYPE_BYTES[dtype] * layers
 
 
 def block_flops_per_token(architecture: Architecture, context_tokens: float) -> float:
@@ -129,7 +175,7 @@ def block_flops_per_token(architecture: Architecture, context_tokens: float) -> 
     Two a weight of the active matrices and the router, four a query element and attended token (scores, then
     values).
     """
-    active = sum(_active(matrix, architecture) for matrix in block_matrices(architecture))
+    active = _active_matrices(architecture)
     attention = 4 * architecture.heads * architecture.head_dim * context_tokens
     return 2 * (active + _router_parameters(architecture)) + attention
 
@@ -159,7 +205,7 @@ def working_bytes(
 
     - the feed-forward product: the stream four times over (embeddings, stream, its norm, what comes out) and the
       gate, the other half and their product;
-    - NF4: one of these less, and a matrix unpacked while it is multiplied;
+    - NF4: one of these less, and a matrix unpacked while it is multiplied; of a mixture, in int8 too, all its experts;
     - int8: products in int32, then in float16, then in ``dtype``;
     - behind a shared prefix, merging two attentions: the queries, both outputs, and three float32 copies of them.
 
@@ -171,8 +217,10 @@ def working_bytes(
     hidden = architecture.hidden
     forward = architecture.intermediate * architecture.experts_per_token
     peaks = [tokens * width * (4 * hidden + 3 * forward)]
+    unpacked = width * _unpacked_at_once(architecture)
+    if method is QuantizationMethod.int8 and architecture.experts > 1:
+        peaks.append(tokens * width * (4 * hidden + 2 * forward) + unpacked)
     if method is QuantizationMethod.nf4:
-        unpacked = width * max(matrix.parameters for matrix in block_matrices(architecture))
         peaks.append(tokens * width * (4 * hidden + 2 * forward) + unpacked)
     if method is QuantizationMethod.int8:
         peaks.append(tokens * (4 * hidden * width + forward * (2 * width + _INT8_PRODUCT_BYTES)))
@@ -183,6 +231,45 @@ def working_bytes(
         merged = width * (3 * hidden + 3 * queries + 2 * keys) + copies * _FLOAT32_BYTES * queries
         peaks.append(tokens * merged)
     return max(peaks)
+
+
+def _each_block(architecture: Architecture) -> list[BlockWeights]:
+    """The weights of every block, where they are given."""
+    assert architecture.weights is not None
+    return [weights for weights in architecture.weights.blocks for _ in range(weights.count)]
+
+
+def _block_bytes(weights: BlockWeights, method: QuantizationMethod, width: int) -> int:
+    """Bytes of the matrices of a block of which the sums are known."""
+    if method is QuantizationMethod.int8:
+        return weights.matrices + weights.rows * _FLOAT32_BYTES
+    if method is QuantizationMethod.nf4:
+        maxima = -(-weights.matrices // _NF4_BLOCK)
+        nested_maxima = -(-maxima // _NF4_NESTED_BLOCK) + weights.tensors
+        return (
+            -(-weights.matrices // 2)
+            + maxima
+            + (nested_maxima + weights.tensors * _NF4_TABLES) * _FLOAT32_BYTES
+        )
+    return weights.matrices * width
+
+
+def _active_matrices(architecture: Architecture) -> float:
+    """Weights of matrices that a token passes through in a block, on average."""
+    if architecture.weights is None:
+        return sum(_active(matrix, architecture) for matrix in block_matrices(architecture))
+    share = architecture.experts_per_token / architecture.experts
+    blocks = _each_block(architecture)
+    return sum(each.matrices - each.experts * (1 - share) for each in blocks) / max(1, len(blocks))
+
+
+def _unpacked_at_once(architecture: Architecture) -> int:
+    """Weights of the largest matrix, or of all experts of a block, which are unpacked together."""
+    if architecture.weights is not None:
+        return max((weights.largest for weights in architecture.weights.blocks), default=0)
+    matrices = block_matrices(architecture)
+    experts = sum(matrix.parameters for matrix in matrices if matrix.copies > 1)
+    return max(experts, *(matrix.parameters for matrix in matrices))
 
 
 def _active(matrix: Matrix, architecture: Architecture) -> int:
@@ -226,6 +313,7 @@ def _nf4_bytes(matrix: Matrix, dtype_bytes: int) -> int:
 
 
 _MATRIX_BYTES: dict[QuantizationMethod, Callable[[Matrix, int], int]] = {
+    QuantizationMethod.auto: _plain_bytes,
     QuantizationMethod.none: _plain_bytes,
     QuantizationMethod.int8: _int8_bytes,
     QuantizationMethod.nf4: _nf4_bytes,

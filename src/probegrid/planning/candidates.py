@@ -54,9 +54,13 @@ def options(facts: Facts, given: Placement | None = None) -> Iterator[Option]:
         given: where the model lies already, or will for all cells of a pack; it may be deeper than this reading.
             None: every placement is tried.
     """
-    for batch in batches(facts) if facts.has_format else ():
+    for batch in batches(facts):
         demand = facts.demand(batch)
-        tried = placements(demand, facts.gpu_budgets, facts.strategy) if given is None else (given,)
+        tried = (
+            placements(demand, facts.gpu_budgets, facts.strategy, streams=facts.streams)
+            if given is None
+            else (given,)
+        )
         for placement in tried:
             read = placement if facts.with_head else placement.first(facts.blocks)
             duration = reading_duration(facts, read, batch)

@@ -42,7 +42,7 @@ def describe(plan: Plan) -> str:
             "model",
             f"{model}; loads {plan.blocks} of {plan.layers} blocks, {_count(plan.loaded_parameters)}",
         ),
-        ("weights", f"{_gb(plan.weight_bytes)} ({plan.quantization}, {plan.dtype})"),
+        ("weights", f"{_gb(plan.weight_bytes)} ({plan.quantization}, {plan.dtype}): {plan.storage}"),
         ("cache", f"{plan.kv_bytes_per_token / 1e3:.1f} kB a token, shared prefix {_gb(plan.prefix_bytes)}"),
         *((_device_name(device), _held(plan, device)) for device in plan.loads),
         *_copies(plan),

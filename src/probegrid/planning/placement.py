@@ -20,8 +20,8 @@ from probegrid.schema import PlacementStrategy
 Device = int | Literal["cpu"]
 """Index of a GPU, or CPU memory."""
 
-Fill = Callable[[Sequence[int], int, int], list[int] | None]
-"""From each GPU's room, a block's cost and the number of blocks to the blocks of each GPU; None: too many."""
+Fill = Callable[[Sequence[int], Sequence[int]], list[int] | None]
+"""From each GPU's room and each block's cost to the blocks of each GPU; None: too many."""
 
 BUFFERS = 2
 """Blocks a streaming GPU holds at once: the one computed with and the one under way."""
@@ -73,6 +73,17 @@ class Placement:
     head: Device | None
     """None where no head is loaded."""
 
+    @classmethod
+    def on_the_cpu(cls, blocks: int, *, with_head: bool) -> Placement:
+        """Everything in CPU memory."""
+        cpu: Device = "cpu"
+        return cls(cpu, (cpu,) * blocks, (), cpu if with_head else None)
+
+    @property
+    def entrance(self) -> Device:
+        """The device of the first block, where what stands beside the embedding lies."""
+        return self.blocks[0] if self.blocks else self.embedding
+
     @property
     def final_norm(self) -> Device:
         """The device of the last block; the module is there even where its weight is not used."""
@@ -112,23 +123,6 @@ class Placement:
                 streams[gpu] = (*streams.get(gpu, ()), block)
         return streams
 
-    def device_map(self, *, prefix: str = "model.") -> dict[str, int | str]:
-        """Where each module's weights are at rest, in Hugging Face's form; streamed blocks are on ``cpu``.
-
-        Args:
-            prefix: ``model.`` for a causal model, empty for the bare decoder (no head) that activations are
-                read from.
-        """
-        streamed = set(self.streamed)
-        modules: dict[str, int | str] = {f"{prefix}embed_tokens": self.embedding}
-        for block, device in enumerate(self.blocks):
-            modules[f"{prefix}layers.{block}"] = "cpu" if block in streamed else device
-        modules[f"{prefix}norm"] = self.final_norm
-        modules[f"{prefix}rotary_emb"] = self.blocks[0] if self.blocks else self.embedding
-        if self.head is not None:
-            modules["lm_head"] = self.head
-        return modules
-
     def loads(self, demand: Demand) -> dict[Device, Load]:
         """What each device holds under ``demand``; devices that hold nothing are left out."""
         weights: Counter[Device] = Counter()
@@ -139,13 +133,17 @@ class Placement:
             weights[self.final_norm] += demand.weights.final_norm
         streamed = set(self.streamed)
         for block, device in enumerate(self.blocks):
-            weights["cpu" if block in streamed else device] += demand.weights.block
+            weights["cpu" if block in streamed else device] += demand.weights.of_block(block)
             kv[device] += demand.kv_block
         streaming, computing = self.streams(), self._computing()
+        buffers = {
+            gpu: BUFFERS * max(demand.weights.of_block(block) for block in blocks)
+            for gpu, blocks in streaming.items()
+        }
         return {
             device: Load(
                 weights=weights[device],
-                buffers=BUFFERS * demand.weights.block if device in streaming else 0,
+                buffers=buffers.get(device, 0) if isinstance(device, int) else 0,
                 kv=kv[device],
                 activations=(demand.activations if device in computing else 0)
                 + (demand.logits if device == self.head else 0),
@@ -163,7 +161,7 @@ class Placement:
 
 
 def placements(
-    demand: Demand, gpu_budgets: Sequence[int], strategy: PlacementStrategy
+    demand: Demand, gpu_budgets: Sequence[int], strategy: PlacementStrategy, *, streams: bool = True
 ) -> Iterator[Placement]:
     """Every sensible placement that keeps to the budgets, none if there is none.
 
@@ -176,10 +174,10 @@ def placements(
         strategy: ``cpu`` or no GPU at all: everything on the CPU. ``single``: the first GPU, nothing streams.
             ``balanced``: equal bytes on all GPUs, streaming what does not fit. ``auto``: the first GPUs, filled in
             order or evenly, streaming what does not fit.
+        streams: whether blocks may wait in CPU memory.
     """
     if strategy is PlacementStrategy.cpu or not gpu_budgets:
-        cpu: Device = "cpu"
-        yield Placement(cpu, (cpu,) * demand.blocks, (), cpu if demand.with_head else None)
+        yield Placement.on_the_cpu(demand.blocks, with_head=demand.with_head)
         return
     if strategy is PlacementStrategy.single:
         yield from _resident(demand, gpu_budgets[:1], _fill_in_order, embeddings=(0,))
@@ -193,7 +191,7 @@ def placements(
         for fill in ((_fill_evenly,) if balanced else (_fill_in_order, _fill_evenly)[: min(count, 2)])
         for placement in _resident(demand, gpu_budgets[:count], fill, embeddings)
     ]
-    if resident:
+    if resident or not streams:
         yield from resident
         return
     for count in reversed(counts):
@@ -209,7 +207,9 @@ def _resident(
     """Every block on these GPUs, with the embedding on the first of ``embeddings`` that lets them fit."""
     for embedding in embeddings:
         room = _room(demand, budgets, embedding)
-        counts = fill(room, demand.weights.block + demand.kv_block, demand.blocks)
+        counts = fill(
+            room, [demand.weights.of_block(index) + demand.kv_block for index in range(demand.blocks)]
+        )
         if counts is not None:
             blocks = tuple(gpu for gpu, count in enumerate(counts) for _ in range(count))
             yield Placement(embedding, blocks, (), _head_device(demand, embedding, len(budgets)))
@@ -253,26 +253,35 @@ def _room(demand: Demand, budgets: Sequence[int], embedding: Device) -> list[int
     return room
 
 
-def _fill_in_order(room: Sequence[int], cost: int, blocks: int) -> list[int] | None:
+def _fill_in_order(room: Sequence[int], costs: Sequence[int]) -> list[int] | None:
     """Blocks of each GPU, one filled before the next; None if they do not fit or some room is negative."""
     if min(room) < 0:
         return None
-    counts: list[int] = []
-    for free in room:
-        counts.append(min(blocks - sum(counts), free // cost))
-    return counts if sum(counts) == blocks else None
+    counts = [0] * len(room)
+    gpu, free = 0, room[0]
+    for cost in costs:
+        while cost > free:
+            gpu += 1
+            if gpu == len(room):
+                return None
+            free = room[gpu]
+        free -= cost
+        counts[gpu] += 1
+    return counts
 
 
-def _fill_evenly(room: Sequence[int], cost: int, blocks: int) -> list[int] | None:
+def _fill_evenly(room: Sequence[int], costs: Sequence[int]) -> list[int] | None:
     """Blocks of each GPU, the next one always where most room is left; None as in ``_fill_in_order``."""
     if min(room) < 0:
         return None
+    usual = sum(costs) / len(costs) if costs else 0
     counts = [0] * len(room)
-    for _ in range(blocks):
-        gpu = max(range(len(room)), key=lambda gpu: room[gpu] - counts[gpu] * cost)
+    for _ in costs:
+        gpu = max(range(len(room)), key=lambda gpu: room[gpu] - counts[gpu] * usual)
         counts[gpu] += 1
-    fits = all(count * cost <= free for count, free in zip(counts, room, strict=True))
-    return counts if fits else None
+    ends = list(itertools.accumulate(counts, initial=0))
+    held = [sum(costs[begin:end]) for begin, end in itertools.pairwise(ends)]
+    return counts if all(cost <= free for cost, free in zip(held, room, strict=True)) else None
 
 
 def _fewest_streamed(

@@ -13,12 +13,13 @@ from typing import Any
 
 from probegrid.errors import PlanError
 from probegrid.hardware.devices import BYTES_PER_GB, Hardware
-from probegrid.planning.architecture import DTYPE_BYTES, active_parameters
+from probegrid.planning.architecture import DTYPE_BYTES, Parts, active_parameters, packed_share
 from probegrid.planning.candidates import Option, best, options
 from probegrid.planning.placement import Device, Load, Placement
 from probegrid.planning.refusal import refusal
 from probegrid.planning.replicas import replicas_of
 from probegrid.planning.requirements import Facts
+from probegrid.planning.stored import StoredForm
 from probegrid.planning.timing import Duration
 from probegrid.planning.workload import Workload
 from probegrid.schema import (
@@ -60,6 +61,8 @@ class Plan:
     """Blocks to load."""
     dtype: str
     quantization: str
+    storage: str
+    """What share of the weights of the loaded blocks is held in how many bits."""
     weight_bytes: int
     """Of everything loaded, on all devices, quantization constants included."""
     kv_bytes_per_token: int
@@ -158,7 +161,9 @@ def plan(
     hardware: Hardware,
     workload: Workload,
     placement: Placement | None = None,
-    is_stored: bool = False,
+    form: StoredForm | None = None,
+    stored: Parts | None = None,
+    streams: bool = True,
 ) -> Plan:
     """Choose a placement and a batch size and say what they need.
 
@@ -170,14 +175,26 @@ def plan(
         hardware: the devices that may be used.
         workload: the tokens to read.
         placement: where the model lies already, so that only the batch is chosen; left aside if nothing fits there.
-        is_stored: whether the checkpoint is stored quantized, as it will be held.
+        form: how the checkpoint is quantized already; None: it is not.
+        stored: bytes of each part as it is stored, where no arithmetic gives them.
+        streams: whether blocks may wait in CPU memory.
 
     Raises:
         PlanError: no placement keeps to the budgets, or a layer is asked for that is not there; the message
             says why and which nearest configuration works.
     """
     strategy = device_map.strategy
-    facts = Facts(architecture, dtype, quantization, strategy, device_map.overhead_gb, hardware, workload)
+    facts = Facts(
+        architecture,
+        dtype,
+        quantization,
+        strategy,
+        device_map.overhead_gb,
+        hardware,
+        workload,
+        stored=stored,
+        streams=streams,
+    )
     if not 0 <= facts.blocks <= architecture.layers:
         raise PlanError(
             f"Layer {facts.blocks} is asked for and the model has {architecture.layers} blocks; "
@@ -196,17 +213,17 @@ def plan(
         best(candidates, len(hardware.gpus)),
     )
     replicas, said = replicas_of(device_map.replicas, facts, chosen)
-    found = _plan_of(facts, chosen, largest_batch, is_stored=is_stored)
+    found = _plan_of(facts, chosen, largest_batch, form)
     return replace(found, notes=(*found.notes, *filter(None, [said]))).in_copies(replicas)
 
 
-def _plan_of(facts: Facts, option: Option, largest_batch: int, *, is_stored: bool) -> Plan:
+def _plan_of(facts: Facts, option: Option, largest_batch: int, form: StoredForm | None) -> Plan:
     architecture, work = facts.architecture, facts.workload
     blocks, with_head = len(option.placement.blocks), option.placement.head is not None
     loaded_parameters = facts.parameters.total(blocks, with_head=with_head)
     weight_bytes = facts.weights.total(blocks, with_head=with_head)
-    download_bytes = weight_bytes if is_stored else loaded_parameters * DTYPE_BYTES[facts.dtype]
-    keeps_copy = facts.method is not QuantizationMethod.none and not is_stored
+    download_bytes = weight_bytes if form else loaded_parameters * DTYPE_BYTES[facts.dtype]
+    keeps_copy = facts.method.packs and form is None
     kept_copy_bytes = weight_bytes if keeps_copy else 0
     kv_bytes_per_token = blocks * facts.kv_block_bytes_per_token
     rows = option.batch.size * work.generations
@@ -218,7 +235,8 @@ def _plan_of(facts: Facts, option: Option, largest_batch: int, *, is_stored: boo
         layers=architecture.layers,
         blocks=blocks,
         dtype=facts.dtype.value,
-        quantization=facts.method.value,
+        quantization=facts.method.value if form is None else form.name,
+        storage=_storage(facts, blocks),
         weight_bytes=weight_bytes,
         kv_bytes_per_token=kv_bytes_per_token,
         prefix_bytes=work.prefix_tokens * kv_bytes_per_token,
@@ -235,6 +253,27 @@ def _plan_of(facts: Facts, option: Option, largest_batch: int, *, is_stored: boo
         tokens_per_s=tokens / option.duration.total_s if option.duration.total_s else 0.0,
         notes=tuple(_notes(facts)),
     )
+
+
+def _storage(facts: Facts, blocks: int) -> str:
+    """As ``Plan.storage``."""
+    if blocks == 0:
+        return "no blocks"
+    if facts.stored is not None:
+        stored = sum(facts.stored.of_block(index) for index in range(blocks))
+        weights = sum(facts.parameters.of_block(index) for index in range(blocks))
+        return f"blocks as they are stored, {8 * stored / weights:.3g} bits a weight"
+    usual = 8 * DTYPE_BYTES[facts.dtype]
+    if not facts.method.packs:
+        return f"blocks 100% in {usual} bits"
+    share = 100 * packed_share(facts.architecture, blocks)
+    others = f", {100 - share:.1f}% in {usual}" if share < _ALL else ""
+    return f"blocks {share:.1f}% in {_BITS[facts.method]} bits{others}"
+
+
+_ALL = 99.95
+"""Per cent that are shown as 100.0."""
+_BITS = {QuantizationMethod.nf4: 4, QuantizationMethod.int8: 8}
 
 
 def _cache_tokens(facts: Facts, option: Option) -> int | None:

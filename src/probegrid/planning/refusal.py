@@ -39,7 +39,7 @@ def _alternatives(facts: Facts) -> Iterator[tuple[str, Facts]]:
     """Changes of one value: batch, format, strategy, then more memory, then no GPU."""
     if facts.workload.batch_size is not None:
         yield "decoding.batch_size=auto", replace(facts, workload=replace(facts.workload, batch_size=None))
-    for method in (QuantizationMethod.int8, QuantizationMethod.nf4):
+    for method in () if facts.stored else (QuantizationMethod.int8, QuantizationMethod.nf4):
         if replace(facts, method=method).weights.block < facts.weights.block:
             yield f"quantization={method.value}", replace(facts, method=method)
     if facts.strategy in (PlacementStrategy.single, PlacementStrategy.balanced):
@@ -60,7 +60,7 @@ def _alternatives(facts: Facts) -> Iterator[tuple[str, Facts]]:
 def _alternatives_in_nf4(facts: Facts) -> Iterator[tuple[str, Facts]]:
     """The same changes with the smallest format, where that alone is not enough."""
     smallest = replace(facts, method=QuantizationMethod.nf4)
-    if facts.method is not QuantizationMethod.nf4 and _leanest(smallest) is None:
+    if facts.method is not QuantizationMethod.nf4 and not facts.stored and _leanest(smallest) is None:
         for change, changed in _alternatives(smallest):
             yield f"quantization=nf4 {change}", changed
 
@@ -78,11 +78,9 @@ def _with_cpu_memory(facts: Facts, memory_gb: float | None) -> Facts:
 
 def _reason(facts: Facts) -> str:
     """What is missing, for the smallest batch that was tried."""
-    if not facts.has_format:
-        return "quantization=int8 has no form for a mixture's experts, which are stored as one tensor"
     smallest = batches(facts)[0]
     demand = facts.demand(smallest)
-    candidates = list(placements(demand, facts.gpu_budgets, facts.strategy))
+    candidates = list(placements(demand, facts.gpu_budgets, facts.strategy, streams=facts.streams))
     if candidates:
         leanest = min(candidates, key=lambda placement: placement.loads(demand)["cpu"].total)
         what = f" for {len(leanest.streamed)} of {facts.blocks} blocks" if leanest.streamed else ""

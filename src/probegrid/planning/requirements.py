@@ -39,17 +39,16 @@ class Facts:
     overhead_gb: float
     hardware: Hardware
     workload: Workload
+    stored: Parts | None = None
+    """Bytes of each part as its files hold it, where it is taken as it is; None: by ``dtype`` and ``method``."""
+    streams: bool = True
+    """Whether blocks may wait in CPU memory."""
 
     @property
     def blocks(self) -> int:
         """Blocks that are read, from the first."""
         deepest = self.workload.deepest_layer
         return self.architecture.layers if deepest is None else deepest
-
-    @property
-    def has_format(self) -> bool:
-        """Whether the method can hold this model: int8 has no form for experts, which are stored as one tensor."""
-        return self.method is not QuantizationMethod.int8 or self.architecture.experts == 1
 
     @property
     def with_head(self) -> bool:
@@ -64,7 +63,7 @@ class Facts:
     @cached_property
     def weights(self) -> Parts:
         """Bytes of each part."""
-        return weight_bytes(self.architecture, self.dtype, self.method)
+        return self.stored or weight_bytes(self.architecture, self.dtype, self.method)
 
     @property
     def kv_block_bytes_per_token(self) -> int:

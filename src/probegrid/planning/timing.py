@@ -143,8 +143,7 @@ def _stages_s(facts: Facts, placement: Placement, forward: _Pass) -> list[float]
 def _copies_s(facts: Facts, placement: Placement) -> dict[Device, float]:
     """Seconds of the copies that each GPU waits for in a pass."""
     return {
-        gpu: len(blocks)
-        * facts.weights.block
+        gpu: sum(facts.weights.of_block(block) for block in blocks)
         / (facts.hardware.gpus[gpu].link_gb_per_s * BYTES_PER_GB * _LINK_SHARE)
         for gpu, blocks in placement.streams().items()
     }
@@ -205,9 +204,9 @@ def _weight_traffic(facts: Facts, tokens: int) -> float:
     """
     architecture = facts.architecture
     share = 1 - (1 - architecture.experts_per_token / architecture.experts) ** tokens
-    moved = float(facts.weights.block)
+    moved = float(facts.weights.usual_block)
     if facts.method is QuantizationMethod.nf4 and tokens > 1:
-        moved += 2 * DTYPE_BYTES[facts.dtype] * facts.parameters.block
+        moved += 2 * DTYPE_BYTES[facts.dtype] * facts.parameters.usual_block
     return moved * share
 
 

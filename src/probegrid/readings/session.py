@@ -18,9 +18,11 @@ from probegrid.errors import RunError
 from probegrid.hardware.devices import BYTES_PER_GB
 from probegrid.hardware.memory import free_bytes
 from probegrid.models.classifier import Classifier
-from probegrid.models.load import LoadedModel, ModelRequest
+from probegrid.models.load import LoadedModel
 from probegrid.models.load_truncated import TruncatedModel
 from probegrid.models.preflight import disk_needs, preflight, this_machine
+from probegrid.models.request import ModelRequest
+from probegrid.planning.stored import stored_form
 from probegrid.readings.activations import ActivationReading, read_activations
 from probegrid.readings.answers import AnswerReading, Stops, read_answers
 from probegrid.readings.choices import ChoiceReading, read_choices
@@ -31,7 +33,6 @@ from probegrid.readings.similarity import Similarities
 from probegrid.readings.templates import OWN, ChatTemplate
 from probegrid.readings.thoughts import ThinkingReader
 from probegrid.readings.token_steps import StepReading, read_steps
-from probegrid.schema import QuantizationMethod
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -306,11 +307,12 @@ class ModelSession:
         """
         self._check_may_open()
         self._sharing.call_others()
-        request = self._request if deepest_layer is None else self._request.without_head(deepest_layer)
         before = self._pool.loaded
-        loaded = self._pool.get(request, deepest_layer)
+        loaded = self._pool.get(self._request, deepest_layer)
         if loaded is not before:
             self._load_s += loaded.load_s
+            for note in loaded.notes:
+                self.progress.say(note)
             if isinstance(loaded, TruncatedModel):
                 self.progress.say(loaded.note)
         return replace(loaded, limits=None if self._plan is None else self._plan.limits)
@@ -325,14 +327,13 @@ class ModelSession:
         config, plan, checkpoint = self.config, self._plan, self.checkpoint
         method = config.quantization.method
         if plan is None:
-            return ModelRequest(checkpoint, config.model, method, "auto")
-        is_stored = "quantization_config" in checkpoint.config
-        keeps = config.quantization.keep and method is not QuantizationMethod.none and not is_stored
+            return ModelRequest(checkpoint, config.model, method)
+        is_stored = stored_form(checkpoint.config) is not None
+        keeps = config.quantization.keep and method.packs and not is_stored
         request = ModelRequest(
             checkpoint,
             config.model,
             method,
-            plan.placement.device_map(),
             placement=plan.placement,
             keep_in=config.store_dir if keeps else None,
         )

@@ -55,9 +55,16 @@ class Dtype(Enum):
 class QuantizationMethod(Enum):
     """How the linear layers of the blocks are stored."""
 
+    auto = "auto"
+    """As the checkpoint is stored: not quantized, or as bitsandbytes, GPTQ, AWQ, FP8, ... left it."""
     none = "none"
     int8 = "int8"
     nf4 = "nf4"
+
+    @property
+    def packs(self) -> bool:
+        """Whether it quantizes what is not quantized yet."""
+        return self in (QuantizationMethod.int8, QuantizationMethod.nf4)
 
 
 class PlacementStrategy(Enum):
@@ -112,6 +119,40 @@ class TrackingBackend(Enum):
 
 
 @dataclass
+class BlockWeights:
+    """Weights of one block, or of so many in a row that are alike, in numbers of parameters."""
+
+    count: int = number_field(1, least=1, most=10_000)
+    """Blocks."""
+    matrices: int = number_field(MISSING, least=0, most=10**13)
+    """Of what quantization packs: linear layers and experts."""
+    rows: int = number_field(MISSING, least=0, most=10**10)
+    """Output features of all matrices together: int8 has a scale for each."""
+    tensors: int = number_field(MISSING, least=0, most=10**6)
+    """Matrices; all experts of a block are two."""
+    largest: int = number_field(MISSING, least=0, most=10**13)
+    """Of what is unpacked at once: the largest matrix, or all experts of a block."""
+    others: int = number_field(MISSING, least=0, most=10**13)
+    """Of norms, biases, routers, convolutions."""
+    experts: int = number_field(0, least=0, most=10**13)
+    """Of the matrices, those of experts that a router chooses."""
+
+
+@dataclass
+class DecoderWeights:
+    """Weights of each part of a decoder, in numbers of parameters."""
+
+    embedding: int = number_field(MISSING, least=0, most=10**13)
+    """Of the embedding and what stands beside it."""
+    tail: int = number_field(MISSING, least=0, most=10**13)
+    """Of the final norm."""
+    head: int = number_field(MISSING, least=0, most=10**13)
+    """Of the head; 0 where it is the embedding."""
+    blocks: list[BlockWeights] = field(default_factory=list)
+    """Of the blocks, in order."""
+
+
+@dataclass
 class Architecture:
     """The numbers of a decoder that determine its bytes and operations; checked against the checkpoint at load."""
 
@@ -147,6 +188,10 @@ class Architecture:
     """Whether attention and feed-forward are normalized after as well as before (Gemma 2 and 3)."""
     context: int = number_field(MISSING, least=1, most=10**9, unit="tokens")
     """Largest number of positions, in tokens."""
+    kv_width: int | None = number_field(None, least=0, most=10**7)
+    """Numbers that a token leaves in a block for later ones; null: ``2 * kv_heads * head_dim``."""
+    weights: DecoderWeights | None = None
+    """Parameters of every part, where they are known otherwise than by the numbers above; null: by those."""
 
 
 @dataclass
@@ -216,9 +261,9 @@ class ModelConfig:
 
 @dataclass
 class QuantizationConfig:
-    """How the linear layers are stored: ``none`` (the model's dtype), ``int8``, ``nf4`` (double quantization)."""
+    """How linear layers are stored: ``auto`` (as the checkpoint is), ``none`` (``model.dtype``), ``int8``, ``nf4``."""
 
-    method: QuantizationMethod = QuantizationMethod.none
+    method: QuantizationMethod = QuantizationMethod.auto
     """Storage format of the linear layers of the blocks."""
     keep: bool = True
     """Keep the quantized copy of an unquantized checkpoint in the store, where the disk has room, and read it later."""

@@ -20,8 +20,9 @@ from probegrid.cell.run import share_cell
 from probegrid.disk import full_disk
 from probegrid.errors import RunError, StoreError, UserError
 from probegrid.hardware.threads import share_cores
-from probegrid.models.load import LoadedModel, ModelRequest
+from probegrid.models.load import LoadedModel
 from probegrid.models.pool import ModelPool
+from probegrid.models.request import ModelRequest
 from probegrid.schema import CellSpec, to_plain
 from probegrid.sweep.cell_jobs import CellJobs, has_ended
 from probegrid.sweep.heartbeat import Heartbeat

@@ -1,0 +1,209 @@
+"""Every family is loaded part by part, cut at any depth, placed, packed and planned, as its own code has it.
+
+Small random checkpoints of `zoo`; a few of the families stand for the rest unless ``PROBEGRID_ZOO=all`` is set.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import zoo
+from torch import Tensor, nn
+
+from probegrid.models.blocks import decoder_blocks
+from probegrid.models.checkpoint import Checkpoint, find_checkpoint
+from probegrid.models.facts import by_skeleton, facts_of, headers_of
+from probegrid.models.load import load_model
+from probegrid.models.load_truncated import load_truncated
+from probegrid.models.request import ModelRequest
+from probegrid.models.storage import bits_of_blocks
+from probegrid.planning.architecture import packed_share, parameters, weight_bytes
+from probegrid.planning.placement import Placement
+from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.zoo,
+    pytest.mark.filterwarnings("default"),  # of transformers' own code, which differs by family
+]
+torch.set_num_threads(1)
+
+EVERY = os.environ.get("PROBEGRID_ZOO") == "all"
+SOME = (
+    "bloom", "cohere2", "dbrx", "deepseek_v3", "falcon", "gemma3n_text", "glm4_moe", "gpt2", "gpt_oss", "jamba",
+    "llama4_text", "mixtral", "olmo3", "opt", "phi3", "qwen3_5_moe_text", "qwen3_next",
+)  # fmt: skip
+SOME_SEEING = ("aya_vision", "gemma3", "internvl", "kimi_k25", "llama4", "mistral3", "qwen2_5_vl", "smolvlm")
+FAMILIES = zoo.text_families() if EVERY else SOME
+SEEING = zoo.wrappers() if EVERY else SOME_SEEING
+TOKENS = torch.tensor([[1, *range(20, 60)]])
+NOT_CUT = ("hrm_text",)
+"""It calls its blocks again and again, in two lists."""
+SHARE_MATRICES = ("zamba", "zamba2")
+
+Find = Callable[[str], Checkpoint]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Find:
+    """A random checkpoint of a family."""
+    root = tmp_path_factory.mktemp("families")
+
+    @functools.cache
+    def make(family: str) -> Checkpoint:
+        return find_checkpoint(ModelConfig(path=str(zoo.save(family, root / family))))
+
+    return make
+
+
+def stock_of(checkpoint: Checkpoint) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    seeing = checkpoint.config["model_type"] in zoo.wrappers()
+    kind: Any = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
+    return kind.from_pretrained(checkpoint.name, dtype=torch.float32).eval()
+
+
+def request(checkpoint: Checkpoint, method: str = "auto") -> ModelRequest:
+    """With its second block waiting in CPU memory, as a GPU's would."""
+    config = ModelConfig(path=checkpoint.name, dtype=Dtype.float32)
+    blocks = facts_of(checkpoint).architecture.layers
+    placement = Placement("cpu", (0,) * blocks, (1,), 0)
+    return ModelRequest(checkpoint, config, QuantizationMethod(method), placement)
+
+
+def logits(model: Any) -> Tensor:
+    with torch.inference_mode():
+        found: Tensor = model(input_ids=TOKENS, use_cache=False).logits
+    return found
+
+
+class Read(Exception):
+    """The layer that was asked for has been seen."""
+
+
+def layers_of(model: Any, deepest: int) -> list[Tensor]:
+    """The residual stream at layers 0 to ``deepest``."""
+    seen: list[Tensor] = []
+
+    def take(hidden: Any) -> None:
+        seen.append((hidden[0] if isinstance(hidden, (tuple, list)) else hidden).clone())
+        if len(seen) > deepest:
+            raise Read
+
+    blocks = decoder_blocks(model)
+    hooks: list[Any] = [
+        blocks[0].register_forward_pre_hook(
+            lambda _module, args, named: take(args[0] if args else named["hidden_states"]), with_kwargs=True
+        )
+    ]
+    hooks += [
+        block.register_forward_hook(lambda _module, _args, output: take(output)) for block in blocks[:deepest]
+    ]
+    with torch.inference_mode(), pytest.raises(Read):
+        model(input_ids=TOKENS, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_loaded_part_by_part_is_the_model(found: Find, family: str) -> None:
+    if family in NOT_CUT:
+        pytest.skip("its blocks are no list")
+    loaded = load_model(request(found(family)))
+    assert torch.equal(logits(loaded.model), logits(stock_of(found(family))))
+    assert not [note for note in loaded.notes if "left out" in note]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_cut_model_has_the_layers_of_the_whole_to_the_last_bit(found: Find, family: str) -> None:
+    if family in NOT_CUT:
+        pytest.skip("its blocks are no list")
+    wanted = request(found(family))
+    assert wanted.placement is not None
+    whole = layers_of(stock_of(found(family)), len(wanted.placement.blocks))
+    for depth, expected in enumerate(whole):
+        cut = load_truncated(wanted, depth).model
+        assert torch.equal(layers_of(cut, depth)[-1], expected), f"layer {depth}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nf4_is_the_model_of_its_unpacked_weights(found: Find, family: str) -> None:
+    """Every matrix of a block is packed, experts and those of layers that are none of torch's too."""
+    if family in (*NOT_CUT, "rwkv"):
+        pytest.skip("is not packed")
+    model: Any = load_model(request(found(family), "nf4")).model
+    stock = stock_of(found(family))
+    for name, module in model.named_modules():
+        put_unpacked(module, stock, name)
+    difference = (logits(stock) - logits(model)).abs().max() / logits(stock).abs().max()
+    assert difference < 1e-3
+    share = packed_share(facts_of(found(family)).architecture, len(decoder_blocks(model)))
+    assert bits_of_blocks(model)[4] == pytest.approx(share, abs=0.01)
+
+
+def put_unpacked(module: nn.Module, stock: Any, name: str) -> None:
+    """Give a module of the stock model the weights that ours unpacks, and let ours multiply in float32."""
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+    from torch.nn.utils.parametrize import is_parametrized
+
+    if isinstance(module, Linear4bit):
+        module.compute_dtype = torch.float32
+        weight = dequantize_4bit(module.weight.data, module.weight.quant_state).float()
+        own = stock.get_submodule(name)
+        own.weight.data = weight.t().contiguous() if type(own).__name__ == "Conv1D" else weight
+    elif is_parametrized(module):
+        own, held = stock.get_submodule(name), module.parametrizations
+        for attribute in held:
+            getattr(own, attribute).data = getattr(module, attribute).detach().float().clone()
+
+
+@pytest.mark.parametrize(
+    "family", ["mixtral", "gpt_oss", "deepseek_v3", "llama4_text", "qwen3_next", "falcon"]
+)
+def test_int8_packs_the_experts_of_every_mixture(found: Find, family: str) -> None:
+    model = load_model(request(found(family), "int8")).model
+    share = packed_share(facts_of(found(family)).architecture, len(decoder_blocks(model)))
+    assert bits_of_blocks(model)[8] == pytest.approx(share, abs=0.01)
+    for name, module in model.named_modules():
+        if name.endswith("experts") and hasattr(module, "parametrizations"):
+            unpacked, packed = module.down_proj.float(), module.parametrizations["down_proj"]
+            error = (unpacked - packed.original * packed[0].scales.view(*unpacked.shape[:-1], 1) / 127).abs()
+            assert error.max() < 1e-6
+    assert logits(model).isfinite().all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_plan_counts_every_weight_of_the_files(found: Find, family: str) -> None:
+    if family in NOT_CUT:
+        pytest.skip("its blocks are no list")
+    facts = facts_of(found(family)).architecture
+    headers = headers_of(found(family))
+    assert headers is not None
+    assert parameters(facts).total(facts.layers) == pytest.approx(
+        sum(tensor.numel for tensor in headers.values()), rel=0.01
+    )
+    made = by_skeleton(found(family))
+    assert made.layers == facts.layers
+    assert weight_bytes(made, Dtype.bfloat16, QuantizationMethod.none).total(2) == pytest.approx(
+        weight_bytes(facts, Dtype.bfloat16, QuantizationMethod.none).total(2), rel=0.01
+    )
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_the_language_model_of_an_image_text_model_answers_as_it_does(found: Find, family: str) -> None:
+    """Its tower is not loaded: all that is in memory is what the plan counts."""
+    loaded = load_model(request(found(family)))
+    assert torch.equal(logits(loaded.model), logits(stock_of(found(family))))
+    held = {id(each): each for each in loaded.model.parameters() if not each.is_meta}.values()
+    facts = facts_of(found(family)).architecture
+    assert parameters(facts).total(facts.layers) == pytest.approx(
+        sum(each.numel() for each in held), rel=0.01
+    )

@@ -1,0 +1,237 @@
+"""Checkpoints as their publishers stored them: loaded as transformers loads them, or refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from probegrid.errors import CheckpointError
+from probegrid.models.as_stored import as_stored
+from probegrid.models.checkpoint import find_checkpoint
+from probegrid.models.facts import facts_of
+from probegrid.models.load import LoadedModel, load_model
+from probegrid.models.load_truncated import load_truncated
+from probegrid.models.request import ModelRequest
+from probegrid.planning.placement import Placement
+from probegrid.planning.stored import stored_form
+from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("default")
+
+BLOCKS = 2
+TOKENS = torch.tensor([[1, *range(20, 50)]])
+SHAPE: dict[str, Any] = {
+    "vocab_size": 96, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": BLOCKS,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+}  # fmt: skip
+
+Weights = dict[str, Tensor]
+
+
+def save(model: Any, folder: Path) -> None:
+    model.to(torch.bfloat16).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama in bfloat16."""
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE)).to(torch.bfloat16).save_pretrained(
+        folder
+    )
+    return folder
+
+
+def stored(
+    base: Path, folder: Path, settings: Mapping[str, Any], change: Callable[[Weights], Weights] | None = None
+) -> Path:
+    """A copy of a checkpoint with other weights, whose config says how they are stored."""
+    shutil.copytree(base, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": settings}))
+    if change is not None:
+        weights = change(load_file(folder / "model.safetensors"))
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def request(folder: Path, method: str = "auto") -> ModelRequest:
+    config = ModelConfig(path=str(folder))
+    placement = Placement.on_the_cpu(BLOCKS, with_head=True)
+    return ModelRequest(find_checkpoint(config), config, QuantizationMethod(method), placement)
+
+
+def says_what_stock_says(folder: Path) -> LoadedModel:
+    """Load a checkpoint both ways and compare."""
+    loaded = load_model(request(folder))
+    kind: Any = transformers.AutoModelForCausalLM
+    stock = kind.from_pretrained(folder, dtype=torch.bfloat16, device_map={"": "cpu"}).eval()
+    for module in stock.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+        if hasattr(module, "compute_dtype"):
+            module.compute_dtype = torch.bfloat16
+    with torch.inference_mode():
+        assert torch.equal(loaded.model(TOKENS).logits, stock(TOKENS).logits)
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("kind", "share"), [("nf4", "in 4 bits"), ("fp4", "in 4 bits"), ("int8", "in 8 bits")]
+)
+def test_bitsandbytes(base: Path, tmp_path: Path, kind: str, share: str) -> None:
+    four = {"load_in_4bit": True, "bnb_4bit_quant_type": kind}
+    settings = transformers.BitsAndBytesConfig(**({"load_in_8bit": True} if kind == "int8" else four))
+    saving: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        base, quantization_config=settings, device_map={"": "cpu"}, dtype=torch.bfloat16
+    )
+    saving.save_pretrained(tmp_path / kind)
+    loaded = says_what_stock_says(tmp_path / kind)
+    assert share in loaded.notes[-1]
+    assert load_truncated(request(tmp_path / kind), 1).blocks == 1
+    form = stored_form(find_checkpoint(ModelConfig(path=str(tmp_path / kind))).config)
+    assert form is not None
+    assert form.name == kind
+
+
+def in_fp8(weights: Weights) -> Weights:
+    """Blocks of 128 by 128, as DeepSeek's checkpoints have them."""
+    found: Weights = {}
+    for name, weight in weights.items():
+        if "proj" not in name:
+            found[name] = weight
+            continue
+        scale = weight.float().abs().amax() / 448
+        found[name] = (weight.float() / scale).to(torch.float8_e4m3fn)
+        blocks = [-(-size // 128) for size in weight.shape]
+        found[name.replace(".weight", ".weight_scale_inv")] = torch.full(blocks, scale.item())
+    return found
+
+
+def test_fp8_is_unpacked_where_no_gpu_multiplies_it(base: Path, tmp_path: Path) -> None:
+    settings = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    folder = stored(base, tmp_path / "fp8", settings, in_fp8)
+    assert "100% of their weights in 16 bits" in says_what_stock_says(folder).notes[-1]
+    cut = load_truncated(request(folder), 1)
+    assert cut.blocks is None
+    assert "is stored as fp8, which cannot be cut" in cut.note
+    facts = facts_of(find_checkpoint(ModelConfig(path=str(folder))))
+    assert facts.stored is not None
+    in_files = sum(tensor.nbytes for tensor in load_file(folder / "model.safetensors").values())
+    assert facts.stored.total(BLOCKS) == in_files
+
+
+def test_mxfp4_is_unpacked_without_its_kernels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.GptOssConfig(
+        **{**SHAPE, "hidden_size": 64, "intermediate_size": 64},
+        head_dim=16,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+    )
+    save(transformers.GptOssForCausalLM(config), tmp_path / "base")
+
+    def in_mxfp4(weights: Weights) -> Weights:
+        found: Weights = {}
+        for name, weight in weights.items():
+            if name.endswith(("gate_up_proj", "down_proj")):
+                experts, inputs, outputs = weight.shape
+                shape = (experts, outputs, inputs // 32)
+                found[f"{name}_blocks"] = torch.randint(0, 255, (*shape, 16), dtype=torch.uint8)
+                found[f"{name}_scales"] = torch.full(shape, 121, dtype=torch.uint8)
+            else:
+                found[name] = weight
+        return found
+
+    left = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    settings = {"quant_method": "mxfp4", "modules_to_not_convert": left}
+    says_what_stock_says(stored(tmp_path / "base", tmp_path / "mxfp4", settings, in_mxfp4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "lacking"),
+    [
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True}, "gptq4", "optimum"),
+        ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}, "awq4", "gptqmodel"),
+        ({"quant_method": "compressed-tensors", "format": "int-quantized"}, "ct", "compressed"),
+    ],
+)
+def test_a_library_that_is_not_here_is_named(
+    base: Path, tmp_path: Path, settings: dict[str, Any], name: str, lacking: str
+) -> None:
+    folder = stored(base, tmp_path / "stored", settings)
+    with pytest.raises(
+        CheckpointError, match=f"is stored as {name}, which cannot be loaded here: .*{lacking}"
+    ):
+        load_model(request(folder))
+
+
+def test_another_method_than_the_stored_one_is_refused(base: Path, tmp_path: Path) -> None:
+    folder = stored(base, tmp_path / "stored", {"quant_method": "fp8"})
+    with pytest.raises(CheckpointError, match=r"is stored as fp8, but quantization=nf4 was asked; .*=auto"):
+        load_model(request(folder, "nf4"))
+
+
+def test_experts_that_were_packed_one_by_one_are_joined_without_rounding(tmp_path: Path) -> None:
+    """A 4-bit Mixtral as transformers 4 saved it."""
+    import bitsandbytes.functional as bnb
+
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(**SHAPE, num_local_experts=4, num_experts_per_tok=2)
+    save(transformers.MixtralForCausalLM(config), tmp_path / "base")
+    unpacked: Weights = {}
+
+    def packed(weights: Weights) -> Weights:
+        found: Weights = {}
+        for name, weight in weights.items():
+            if "experts" not in name and "proj" not in name:
+                found[name] = unpacked[name] = weight
+                continue
+            values, state = bnb.quantize_4bit(weight, compress_statistics=True, quant_type="nf4")
+            found[name] = values
+            found |= {f"{name}.{key}": value for key, value in state.as_dict(packed=True).items()}
+            unpacked[name] = bnb.dequantize_4bit(values, state)
+        return found
+
+    settings = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    folder = stored(tmp_path / "base", tmp_path / "mixtral", settings, packed)
+    loaded = load_model(request(folder))
+    assert "in 4 bits" in loaded.notes[-1]
+    save_file(unpacked, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    plain = load_model(request(tmp_path / "base")).model
+    for one, other in zip(loaded.model.model.layers, plain.model.layers, strict=True):
+        for matrix in ("gate_up_proj", "down_proj"):
+            assert torch.equal(getattr(one.mlp.experts, matrix), getattr(other.mlp.experts, matrix))
+
+
+def test_a_method_that_changes_nothing_is_the_stored_one() -> None:
+    from probegrid.compose import compose_cell
+
+    spec = compose_cell([])
+    assert spec.config.quantization.method is QuantizationMethod.none
+    assert spec.choices.name.startswith("tiny-none-facts-gnll")
+    assert as_stored(spec) is spec
+    nf4 = {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
+    raw = compose_cell(["model=custom", "model.path=owner/never_cached"])
+    assert raw.choices.quantization == "auto"
+    assert as_stored(raw, nf4).choices.quantization == "nf4"
+    gptq = as_stored(raw, {"quantization_config": {"quant_method": "gptq", "bits": 4}})
+    assert gptq.choices.quantization == "gptq4"
+    assert gptq.config.quantization.method is QuantizationMethod.auto
+
+
+def test_dtype_is_named_where_nothing_is_packed(base: Path) -> None:
+    config = ModelConfig(path=str(base), dtype=Dtype.float32)
+    wanted = ModelRequest(find_checkpoint(config), config, QuantizationMethod.auto)
+    assert load_model(wanted).notes[-1] == "blocks hold 100% of their weights in 32 bits"
