@@ -26,7 +26,7 @@ from random_models import RandomParts, config
 
 PRESETS = {
     "gpu": [
-        ("llama70b", 22, [22], 600, (250, 450)),
+        ("llama70b", 22, [22], 200, (250, 450)),
         ("llama8b", 32, range(33), 3000, (12, 36)),
         ("llama1b", 16, range(17), 3000, (12, 36)),
         ("smollm135m", 30, range(31), 3000, (12, 36)),
@@ -74,9 +74,9 @@ def main() -> None:
             shape, str(len(reader.layers)), str(rows), str(sum(counts)), f"{median:.3f}", f"{bound:.3f}",
             f"{bound / median:.0%}",
         )  # fmt: skip
+        Console(width=120).print(table)
         del model, reader, read
         gc.collect()
-    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

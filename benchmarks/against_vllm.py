@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -58,8 +58,8 @@ CASES = {
 }
 
 
-def run(names: list[str], repeats: int, console: Console) -> None:
-    """Time both on some cases and print a table."""
+def run(names: list[str], new: list[int], repeats: int, console: Console) -> None:
+    """Time both on some cases, with ``new`` tokens of an answer or as a case says, and print a table."""
     if importlib.util.find_spec("vllm") is None:
         console.print("vLLM is not installed here; our engine is timed alone.")
     table = Table(title=torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU")
@@ -67,8 +67,10 @@ def run(names: list[str], repeats: int, console: Console) -> None:
                    "from nothing: ours s", "vLLM s"):  # fmt: skip
         table.add_column(column, justify="right")
     for name in names:
-        _run_case(name, CASES[name], repeats, table)
-    console.print(table)
+        case = CASES[name]
+        asked = tuple(each for each in case.asked if not new or (each[0] in new and not each[1]))
+        _run_case(name, replace(case, asked=asked), repeats, table)
+        console.print(table)  # whatever becomes of the next
 
 
 def _run_case(name: str, case: Case, repeats: int, table: Table) -> None:

@@ -131,11 +131,12 @@ def main() -> None:
     parser.add_argument("--no-stock", action="store_true", help="time our engine alone")
     parser.add_argument("--peer", choices=["vllm"], help="time another engine beside ours")
     parser.add_argument("--cases", nargs="+", default=["1b", "8b", "70b"], help="models to compare on")
+    parser.add_argument("--new", nargs="+", type=int, default=[], help="these lengths of answers alone")
     arguments = parser.parse_args()
     if arguments.peer:
         import against_vllm
 
-        against_vllm.run(arguments.cases, arguments.repeats or 3, Console(width=140))
+        against_vllm.run(arguments.cases, arguments.new, arguments.repeats or 3, Console(width=140))
         return
     preset = PRESETS[arguments.preset] | {
         name: value

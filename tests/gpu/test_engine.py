@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from probegrid.inference.generation import Sampling, generate
 from probegrid.inference.shared_prefix import SharedPrefixDecoder
 from probegrid.inference.stopping import StopRule
+from probegrid.models.fusing import fuse
 
 pytestmark = [
     pytest.mark.gpu,
@@ -118,3 +119,14 @@ def test_running_out_of_memory_halves_the_batch_and_goes_on() -> None:
 
 class _Tokenizer(NoText):
     eos_token_id = None
+
+
+def test_a_fused_model_is_as_near_to_fp32() -> None:
+    model = random_llama(torch.bfloat16)
+    decoder = SharedPrefixDecoder(model, PREFIX, chunk_tokens=4096)
+    plain = decoder.prefill(SUFFIXES, room=4).float()
+    assert fuse(model)
+    fused = SharedPrefixDecoder(model, PREFIX, chunk_tokens=4096).prefill(SUFFIXES, room=4).float()
+    tokens = [PREFIX + suffix for suffix in SUFFIXES]
+    exact = torch.cat([teacher_forced(model.float(), row, 1) for row in tokens])
+    assert float((fused - exact).norm()) < 1.2 * float((plain - exact).norm())

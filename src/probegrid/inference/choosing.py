@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from probegrid.inference.attention import has_kernels
+
 _ROWS = 128
 """Rows whose logits are held in float32 at once."""
 _WIDEST_CHUNK = 1024
@@ -29,6 +31,10 @@ def choose(logits: Tensor, draws: Tensor | None, temperature: float) -> tuple[Te
     Returns:
         Token ids [B] int64, and their log-probabilities [B] at temperature 1 in nats, float32.
     """
+    if draws is None and has_kernels(logits):
+        from probegrid.inference.kernels import likeliest
+
+        return likeliest(logits)
     chosen = logits.new_empty(len(logits), dtype=torch.int64)
     logprobs = logits.new_empty(len(logits), dtype=torch.float32)
     for rows in _row_blocks(len(logits)):

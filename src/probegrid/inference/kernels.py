@@ -198,7 +198,7 @@ def attend_packed(
     out = torch.empty((tokens, heads, width), dtype=query.dtype, device=query.device)
     lse = torch.empty((tokens, heads), dtype=torch.float32, device=query.device)
     is_even = groups == triton.next_power_of_2(groups)
-    queries = max(128 if d <= 128 and is_even else 64, triton.next_power_of_2(groups))  # measured on H100s
+    queries = max(128 if d < 128 and is_even else 64, triton.next_power_of_2(groups))  # measured on H100s
     with torch.cuda.device(query.device):
         _packed_kernel[(triton.cdiv(tokens, queries // groups), kv_heads)](
             out, lse, query, prefix_keys, prefix_values, keys, values, row_first, tokens,
@@ -278,3 +278,37 @@ def store(to_keys: Tensor, to_values: Tensor, keys: Tensor, values: Tensor, plac
             to_keys, to_values, keys, values, place, *keys.stride()[:2], *values.stride()[:2],
             KV=kv_heads, WIDTH=width, N=triton.next_power_of_2(kv_heads * width),
         )  # fmt: skip
+
+
+@triton.jit
+def _likeliest_kernel(tokens, logprobs, logits, vocabulary, row_stride, B: tl.constexpr):
+    """A program finds the highest logit of a row and the log-sum-exp of all in one pass over memory."""
+    row = tl.program_id(0).to(tl.int64)
+    best, at = tl.full((), float("-inf"), tl.float32), tl.full((), 0, tl.int32)
+    total = tl.full((), 0.0, tl.float32)
+    for start in range(0, vocabulary, B):
+        column = start + tl.arange(0, B)
+        raw = tl.load(logits + row * row_stride + column, mask=column < vocabulary, other=float("-inf"))
+        raw = raw.to(tl.float32)
+        highest, where = tl.max(raw, 0, return_indices=True)  # the first of equals, as torch.argmax
+        at = tl.where(highest > best, start + where, at)
+        higher = tl.maximum(best, highest)
+        total = total * tl.exp(best - higher) + tl.sum(tl.exp(raw - higher), 0)
+        best = higher
+    tl.store(tokens + row, at.to(tl.int64))
+    tl.store(logprobs + row, -tl.log(total))
+
+
+def likeliest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeliest token of each row of logits [B, V], the first of equals, and its log-probability in nats: [B] each.
+
+    Returns:
+        Token ids in int64, log-probabilities in float32, summed in float32 whatever the logits' dtype.
+    """
+    tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    logprobs = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
+    with torch.cuda.device(logits.device):
+        _likeliest_kernel[(len(logits),)](
+            tokens, logprobs, logits, logits.shape[1], logits.stride(0), B=4096, num_warps=8
+        )
+    return tokens, logprobs

@@ -7,15 +7,13 @@ stays as it is. Knows modules, and Liger's table of families.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import sys
 from collections.abc import Callable
-from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from probegrid.models.blocks import decoder_blocks, execution_device
 
@@ -85,61 +83,3 @@ def _by_device(fused: Callable[..., Any], plain: Callable[..., Any]) -> Callable
             return fused(query, *arguments, **named)
 
     return rotate
-
-
-_LLAMA_BLOCK = [
-    "residual = hidden_states",
-    "hidden_states = self.input_layernorm(hidden_states)",
-    "hidden_states, _ = self.self_attn(",
-    "hidden_states=hidden_states,",
-    "attention_mask=attention_mask,",
-    "position_ids=position_ids,",
-    "past_key_values=past_key_values,",
-    "use_cache=use_cache,",
-    "position_embeddings=position_embeddings,",
-    "**kwargs,",
-    ")",
-    "hidden_states = residual + hidden_states",
-    "residual = hidden_states",
-    "hidden_states = self.post_attention_layernorm(hidden_states)",
-    "hidden_states = self.mlp(hidden_states)",
-    "hidden_states = residual + hidden_states",
-    "return hidden_states",
-]
-_LAST_OF_ATTENTION = ["attn_output = self.o_proj(attn_output)", "return attn_output, attn_weights"]
-
-
-def _add_within_products(block: nn.Module) -> None:
-    """Let a block whose code is Llama's add to the residual stream while it multiplies: the stream is read once less.
-
-    The two sums are rounded once where the block's own code rounds twice. Blocks of other code, and quantized products,
-    stay as they are.
-    """
-    named = dict(block.named_modules())
-    last = [named[name] for name in ("self_attn.o_proj", "mlp.down_proj") if name in named]
-    plain = len(last) == 2 and all(type(product) is nn.Linear and product.bias is None for product in last)
-    if plain and _ends_with(block, _LLAMA_BLOCK) and _ends_with(named["self_attn"], _LAST_OF_ATTENTION):
-        for product in last:
-            product.forward = MethodType(_add_product, product)
-        block.forward = MethodType(_forward, block)
-
-
-def _ends_with(module: nn.Module, code: list[str]) -> bool:
-    """Whether a module's own code ends with some lines, comments and blank lines left out."""
-    lines = (line.strip() for line in inspect.getsource(type(module).forward).splitlines())
-    return [line for line in lines if line and not line.startswith("#")][-len(code) :] == code
-
-
-def _forward(self: Any, hidden_states: Tensor, **named: Any) -> Tensor:
-    """A block's code where ``o_proj`` and ``down_proj`` add the stream."""
-    self.self_attn.o_proj.stream = hidden_states
-    hidden_states, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **named)
-    self.mlp.down_proj.stream = hidden_states
-    added: Tensor = self.mlp(self.post_attention_layernorm(hidden_states))
-    return added
-
-
-def _add_product(self: Any, values: Tensor) -> Tensor:
-    """The product of a linear layer, added to ``stream``, which is let go."""
-    stream, self.stream = self.stream, None
-    return torch.addmm(stream.flatten(0, -2), values.flatten(0, -2), self.weight.t()).view_as(stream)
