@@ -5,6 +5,7 @@ Of all other tokens it owes no more than keys and values, to those that come lat
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
@@ -75,10 +76,8 @@ def _spare(block: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any
     hidden = arguments[0] if arguments else named["hidden_states"]
     tokens, kept = hidden.shape[1], to_device(asked.kept, hidden.device)
     asked.storing = True
-    try:
+    with contextlib.suppress(KeysAreKept):
         block.forward(*arguments, **named)
-    except KeysAreKept:
-        pass
 
     def of_kept(value: Any) -> Any:
         if isinstance(value, tuple):
