@@ -123,6 +123,40 @@ def attend_rows(
     return merge([*parts, cache.attend(query, layout, how)])
 
 
+def attend_ends(
+    query: Tensor, ends: Layout, cache: RowCache, prefix: Pair | None, how: Softmax, *, is_plain: bool
+) -> Tensor:
+    """Attention of the last token of each row, whose keys and values are kept already; else as `attend_rows`.
+
+    Args:
+        query: [R, H, d].
+        ends: of these tokens.
+        cache: of the rows.
+        prefix: keys and values [P, K, d]; None: there is none.
+        how: of the layer.
+        is_plain: as of `attend_rows`.
+
+    Returns:
+        [R, H, d].
+    """
+    if not is_plain:
+        parts = [] if prefix is None else [_attend_end_of(prefix, query, ends.slot, how)]
+        return merge([*parts, cache.attend(query, ends, how, masked=True)], how.sinks)
+    if has_kernels(query):
+        from probegrid.inference.kernels import attend_grown, attend_packed
+
+        shared = None if prefix is None else attend_packed(query, prefix, None, None, how.scale)
+        held = (cache.keys, cache.values)
+        starts = ((ends.row + ends.first_row) * cache.shape[1]).int()
+        none = torch.zeros_like(ends.lengths)
+        attended: Tensor = attend_grown(
+            query, shared, held, held, ends.row_starts, starts, ends.lengths, none, 1, how.scale
+        )
+        return attended
+    parts = [] if prefix is None else [attend_all(query, *prefix, how.scale)]
+    return merge([*parts, cache.attend(query, ends, how)])
+
+
 def attend_step(
     query: Tensor,
     new: Pair,

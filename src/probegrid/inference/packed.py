@@ -32,6 +32,11 @@ ATTENTION = "probegrid_packed"
 class Attends(Protocol):
     """Who answers for the attention of a forward pass."""
 
+    kept: Tensor | None
+    """[n] int64 on the CPU: the tokens of the pass that are asked for, see ``last_block``; None: all."""
+    storing: bool
+    """Whether the next call need only keep keys and values, and raise ``KeysAreKept``."""
+
     def attend(self, query: Tensor, key: Tensor, value: Tensor, how: Softmax) -> Tensor:
         """Attention of the next call of a pass: query [N, H, d], key and value [N, K, d]; returns [N, H, d]."""
         ...
@@ -51,6 +56,11 @@ def attending(attends: Attends | None) -> Iterator[None]:
         yield
     finally:
         _ATTENDS.reset(token)
+
+
+def who_attends() -> Attends | None:
+    """Who is asked in the forward pass that is under way; None: nobody is, or none is."""
+    return _ATTENDS.get(None)
 
 
 def mixing() -> Any:
@@ -117,6 +127,8 @@ class _Rows:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self.kept: Tensor | None = None
+        self.storing = False
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, how: Softmax) -> Tensor:
         """As ``Attends``."""

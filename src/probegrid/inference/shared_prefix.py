@@ -18,8 +18,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from probegrid.inference.attention import RowCache, Softmax, attend_prefix, attend_rows, attend_step
+from probegrid.inference.attention import (
+    Pair,
+    RowCache,
+    Softmax,
+    attend_ends,
+    attend_prefix,
+    attend_rows,
+    attend_step,
+)
 from probegrid.inference.graphs import StepGraph, can_be_recorded
+from probegrid.inference.last_block import KeysAreKept, spare_last_block
 from probegrid.inference.layout import Growth, Layout
 from probegrid.inference.linear import fast_linear
 from probegrid.inference.mixers import MixerStates, Run, mixers, wrap
@@ -73,6 +82,10 @@ class SharedPrefixDecoder:
         """Whether a pass that began with the prefix did not end: the prefix is read alone then."""
         self._rows = _Rows()
         self._now: Layout | Growth | None = None
+        self.kept: Tensor | None = None
+        self.storing = self._stored = False
+        self._ends: Layout | None = None
+        """Of the last tokens of a pass's rows."""
         self._call = -1
         self._longest = 0
         """Tokens of the longest row, its prefix and all that it may grow by."""
@@ -84,7 +97,8 @@ class SharedPrefixDecoder:
         take_attention(model)
         for module in found:
             wrap(module, mixing)
-        if self.n_stages == self.n_lanes == 1 and not found and 2 * len(prefix) <= chunk_tokens:
+        self._spares = spare_last_block(model)
+        if self.n_stages == self.n_lanes == 1 and 2 * len(prefix) <= chunk_tokens and not found:
             self._unread = list(prefix)
         else:
             self._read_prefix(prefix)
@@ -127,9 +141,9 @@ class SharedPrefixDecoder:
             self._unread = ()
         self._rows.begin([len(suffix) for suffix in suffixes], room)
         self._longest = self.prefix_length + len(self._unread) + max(map(len, suffixes)) + room
+        self._ran_out = bool(self._unread)
         if self._states is not None:
             self._states.forget_rows()
-        self._ran_out = bool(self._unread)
         logits: list[Tensor] = []
         done: deque[torch.cuda.Event] = deque()
         most = self._pass_tokens(sum(map(len, suffixes)))
@@ -141,6 +155,7 @@ class SharedPrefixDecoder:
             ahead = len(self._unread)
             positions = torch.cat([torch.arange(ahead), self.prefix_length + ahead + layout.slot])
             ends = ahead + layout.row_starts[1:].long() - 1
+            self._ends = Layout.of([1] * len(group), [count - 1 for count in counts], first)
             logits.append(self._read(packed([self._unread, *group]), positions, ends))
             self.prefix_length, self._unread, self._ran_out = self.prefix_length + ahead, (), False
             if self.n_stages > 1 and logits[-1].is_cuda:
@@ -165,7 +180,7 @@ class SharedPrefixDecoder:
 
     def forward_step(self, tokens: Tensor, growth: Growth) -> Tensor:
         """The forward pass of ``step`` alone: tokens [rows] on the embedding's device; nothing advances."""
-        self._now = growth
+        self._now, self.kept = growth, None
         at = growth.on(tokens.device)
         positions = self.prefix_length + at.question_lengths[at.run] + at.slot
         return self._forward(tokens.unsqueeze(0), positions.unsqueeze(0), logits_to_keep=0)
@@ -208,11 +223,13 @@ class SharedPrefixDecoder:
     def _read(self, tokens: Tensor, positions: Tensor, last: Tensor) -> Tensor:
         """Logits [n, vocabulary] at n of the packed tokens [N], all of them on the CPU."""
         device = embedding_device(self.model)
-        ids, where, kept = (to_device(each, device) for each in (tokens, positions, last))
+        ids, where = to_device(tokens, device), to_device(positions, device)
+        self.kept = last if self._spares else None
+        kept = 0 if self._spares else to_device(last, device)
         return self._forward(ids.unsqueeze(0), where.unsqueeze(0), logits_to_keep=kept)
 
     def _forward(self, input_ids: Tensor, position_ids: Tensor, logits_to_keep: int | Tensor) -> Tensor:
-        self._call = -1
+        self._call, self.storing, self._stored = -1, False, False
         with torch.inference_mode(), fast_linear(self.model), attending(self):
             output = self.model(
                 input_ids=input_ids,
@@ -244,28 +261,54 @@ class SharedPrefixDecoder:
             [N, H, d].
         """
         self._call += 1
-        layer = self._call
-        before, own = self.prefix.get(layer), (key, value)
-        if self._now is None:  # the prefix itself, or its next chunk
-            attended = attend_prefix(query, own, before, how)
-            pairs = zip(before or (key[:0], value[:0]), own, strict=True)
-            self.prefix[layer] = tuple(torch.cat(pair) for pair in pairs)  # type: ignore[assignment]
-            return attended
+        layer, own, now = self._call, (key, value), self._now
         is_plain = how.is_plain(self._longest)
-        if isinstance(self._now, Growth):
+        if isinstance(now, Growth):
             caches = self._rows.questions[layer], self._rows.own(layer, key)
-            attended = attend_step(query, own, self._now, *caches, before, how, is_plain=is_plain)
+            before = self.prefix.get(layer)
+            attended = attend_step(query, own, now, *caches, before, how, is_plain=is_plain)
             if self.watcher is not None:
-                self.watcher.see(layer, query, key, self._now, *caches, before, how, is_plain=is_plain)
+                self.watcher.see(layer, query, key, now, *caches, before, how, is_plain=is_plain)
             return attended
-        layout, questions = self._now.to(query.device), self._rows.of_questions(layer, query, key)
-        if not (ahead := len(self._unread)):
-            return attend_rows(query, own, layout, questions, before, how, is_plain=is_plain)
-        before = self.prefix[layer] = (key[:ahead].clone(), value[:ahead].clone())
-        of_prefix = attend_prefix(query[:ahead], before, None, how)
-        own = (key[ahead:], value[ahead:])
-        of_rows = attend_rows(query[ahead:], own, layout, questions, before, how, is_plain=is_plain)
-        return torch.cat([of_prefix, of_rows])
+        if self.storing:
+            self._store(layer, query, own)
+            self._call, self.storing, self._stored = layer - 1, False, True
+            raise KeysAreKept
+        if self._stored:
+            if now is None or self._ends is None:
+                return query  # of the prefix alone: nobody looks at what comes of it
+            ends, cache = self._ends.to(query.device), self._rows.questions[layer]
+            return attend_ends(query, ends, cache, self.prefix.get(layer), how, is_plain=is_plain)
+        ahead = self._tokens_ahead(query)
+        prefix, rows = self.prefix.get(layer), (key[ahead:], value[ahead:])
+        parts = []
+        if ahead:
+            parts.append(attend_prefix(query[:ahead], (key[:ahead], value[:ahead]), prefix, how))
+            prefix = self._hold_prefix(layer, own, ahead)
+        if now is not None:
+            layout, cache = now.to(query.device), self._rows.of_questions(layer, query, key)
+            parts.append(attend_rows(query[ahead:], rows, layout, cache, prefix, how, is_plain=is_plain))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _tokens_ahead(self, query: Tensor) -> int:
+        """Tokens of the prefix, which come first in a pass."""
+        return len(query) if self._now is None else len(self._unread)
+
+    def _hold_prefix(self, layer: int, own: Pair, ahead: int) -> Pair:
+        """Add the first tokens' keys and values to the prefix's."""
+        before = self.prefix.get(layer) or tuple(part[:0] for part in own)
+        keys, values = (torch.cat([old, new[:ahead]]) for old, new in zip(before, own, strict=True))
+        self.prefix[layer] = keys, values
+        return keys, values
+
+    def _store(self, layer: int, query: Tensor, own: Pair) -> None:
+        """Hold the keys and values of a pass's tokens, queries [N, H, d] beside them."""
+        ahead = self._tokens_ahead(query)
+        if ahead:
+            self._hold_prefix(layer, own, ahead)
+        if isinstance(self._now, Layout):
+            cache = self._rows.of_questions(layer, query, own[0])
+            cache.append(own[0][ahead:], own[1][ahead:], self._now.to(query.device))
 
 
 class _Rows:
