@@ -212,6 +212,9 @@ def test_a_memory_that_cannot_be_kept_costs_a_reading_and_nothing_else(
     assert fingerprint(copy, use_safetensors=True) == fingerprint(copy, use_safetensors=True)
 
 
+ALL_TURNS = "{% for each in messages %}{{ each.content }} {% endfor %}"
+
+
 def rows(folder: Path, name: str, answer: str) -> Path:
     file = folder / f"{name}.jsonl"
     lines = [{"question": f"Who is {number}?", "answers": [answer]} for number in range(10)]
@@ -228,18 +231,18 @@ def test_a_dataset_is_its_content_and_a_template_what_it_renders(key: Key, tmp_p
             f"model.chat_template={file}",
         )
 
-    base = key_with("one", "me", "{{ messages[0].content }}")
-    assert key_with("other", "me", "{{ messages[0].content }}") == base
-    assert key_with("one", "me", "{{ messages[0]['content'] }}{# alike #}") == base
-    assert key_with("one", "you", "{{ messages[0].content }}") != base
-    assert key_with("one", "me", "Hello: {{ messages[0].content }}") != base
+    base = key_with("one", "me", ALL_TURNS)
+    assert key_with("other", "me", ALL_TURNS) == base
+    assert key_with("one", "me", ALL_TURNS + "{# alike #}") == base
+    assert key_with("one", "you", ALL_TURNS) != base
+    assert key_with("one", "me", "Hello: " + ALL_TURNS) != base
 
 
 def test_the_date_of_a_template_is_fixed_and_in_the_key(key: Key, tmp_path: Path) -> None:
     file = tmp_path / "dated.jinja"
     for dated in (
-        "{{ date_string }} {{ messages[0].content }}",
-        "{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}",
+        "{{ date_string }} " + ALL_TURNS,
+        "{{ strftime_now('%d %b %Y') }} " + ALL_TURNS,
     ):
         file.write_text(dated)
         spec = compose_cell(["dataset.num_samples=5", f"model.chat_template={file}"])

@@ -112,4 +112,4 @@ def test_no_link_is_followed_out_of_the_folder(
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert artifacts == {"config.yaml", "figures", "result.json", "scores.parquet"}
+    assert artifacts == {"config.yaml", "examples.json", "figures", "result.json", "scores.parquet"}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from probegrid.errors import CheckpointError
 from probegrid.inference.packed import who_attends
 from probegrid.models.blocks import decoder_blocks
 from probegrid.models.border import to_device
@@ -51,7 +52,10 @@ def spare_last_block(model: PreTrainedModel) -> bool:
     Returns:
         Whether it does: the logits of a pass are then those of the tokens ``kept``, and no others.
     """
-    block = decoder_blocks(model)[-1]
+    try:
+        block = decoder_blocks(model)[-1]
+    except CheckpointError:  # it goes through its blocks in an order of its own
+        return False
     if not hasattr(block, _SPARES):
         setattr(block, _SPARES, _has_known_code(block))
         if getattr(block, _SPARES):
