@@ -158,7 +158,9 @@ def _attention(
     """Transformers' attention interface: query [1, H, N, d], key and value [1, K, N, d]; returns [1, N, H, d]."""
     width, of_values = query.shape[-1], value.shape[-1]
     how = Softmax(width**-0.5 if scaling is None else scaling, sliding_window, softcap, s_aux)
-    widest = max(width, of_values)  # zeros change no score, and what they make of values is cut off
-    q, k, v = (F.pad(part[0].transpose(0, 1), (0, widest - part.shape[-1])) for part in (query, key, value))
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    if width != of_values:  # zeros change no score, and what they make of values is cut off
+        widest = max(width, of_values)
+        q, k, v = (F.pad(part, (0, widest - part.shape[-1])) for part in (q, k, v))
     attended = _ATTENDS.get().attend(q, k, v, how)
     return attended[..., :of_values].unsqueeze(0), None
