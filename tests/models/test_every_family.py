@@ -15,6 +15,7 @@ import torch
 import zoo
 from torch import Tensor, nn
 
+from probegrid.errors import CheckpointError
 from probegrid.models.blocks import decoder_blocks
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.models.facts import by_skeleton, facts_of, headers_of
@@ -163,6 +164,12 @@ def put_unpacked(module: nn.Module, stock: Any, name: str) -> None:
         own, held = stock.get_submodule(name), module.parametrizations
         for attribute in held:
             getattr(own, attribute).data = getattr(module, attribute).detach().float().clone()
+
+
+@pytest.mark.parametrize("method", ["nf4", "int8"])
+def test_a_family_that_scales_its_weights_in_place_is_not_packed(found: Find, method: str) -> None:
+    with pytest.raises(CheckpointError, match="scales its weights in place"):
+        load_model(request(found("rwkv"), method))
 
 
 @pytest.mark.parametrize(

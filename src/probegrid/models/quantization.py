@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -137,6 +138,10 @@ _PLAIN_PRODUCTS = ("Conv1D", "FalconLinear")
 """transformers' layers that are torch's linear layer written otherwise."""
 
 
+_IN_PLACE = re.compile(r"\.weight\.(div|mul|add|sub)_\(")
+"""What code says that changes a weight where it lies (RWKV's)."""
+
+
 @functools.cache
 def _code_of(owner: Any) -> str:
     try:
@@ -166,9 +171,17 @@ def pack(model: nn.Module, name: str, weight: Tensor, method: QuantizationMethod
         The packed weight under ``name``, and its constants: ``<name>.absmax`` and others for NF4 (the keys of
         ``QuantState.as_dict``); for int8 ``<module>.SCB`` and ``<module>.weight_format`` of a linear layer,
         ``<name>.SCB`` of experts.
+
+    Raises:
+        CheckpointError: the model's code changes its weights while it computes.
     """
     import bitsandbytes.functional as bnb
 
+    if _IN_PLACE.search(_code_of(sys.modules[type(model).__module__])):
+        raise CheckpointError(
+            f"{type(model).__name__}'s code scales its weights in place, which packed ones do not allow; give "
+            "quantization=none."
+        )
     module_name = name.rpartition(".")[0]
     is_layer = becomes_layer(model, name)
     if is_layer and is_transposed(model.get_submodule(module_name)):
