@@ -10,7 +10,7 @@ import pytest
 
 from probegrid.cell.lookup import Lookup
 from probegrid.errors import CheckpointError
-from probegrid.models.kinds import other_kind
+from probegrid.models.kinds import _families, other_kind
 from probegrid.schema import ModelConfig
 
 
@@ -43,10 +43,17 @@ def test_kinds_are_told_by_their_config(config: dict[str, Any], kind: str | None
     assert other_kind(config) == kind
 
 
+def test_tables_of_transformers_are_read_as_it_has_them() -> None:
+    from transformers.models.auto import modeling_auto
+
+    for name in ("MODEL_FOR_MASKED_LM_MAPPING_NAMES", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES"):
+        assert _families(name) == frozenset(getattr(modeling_auto, name))
+
+
 def test_a_reward_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
     config = {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"], "num_labels": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     with pytest.raises(
         CheckpointError, match=r"is a classifier or a reward model \(LlamaForSequence"
     ) as refusal:

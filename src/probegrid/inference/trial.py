@@ -22,6 +22,7 @@ from probegrid.inference.one_by_one import keeping
 from probegrid.inference.packed import give_back_attention
 from probegrid.inference.stopping import StopRule
 from probegrid.models.load import embedding_device
+from probegrid.models.quantization import product_dtype, rounds_together
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -195,7 +196,7 @@ class Trial:
                 distance = max(
                     distance, *(self._from_first(place, generation) for place, _, generation in rows)
                 )
-            allowed = ROUNDING[self._model.dtype]
+            allowed = ROUNDING[product_dtype(self._model)]
             if allowed < distance < math.inf:
                 allowed = max(allowed, _TIMES * self._own_distance(rows, plain))
             return Outcome(distance, allowed)
@@ -216,7 +217,22 @@ class Trial:
         return plain_logits(self._model, row, last).log_softmax(-1).cpu()
 
     def _own_distance(self, rows: Sequence[tuple[int, bool, Generation]], plain: Sequence[Tensor]) -> float:
-        """How far the plain pass is from itself when its attention is written out."""
+        """How far the plain pass is from itself, its attention written out; and in company, if that changes rounding."""
+        company = self._in_company(rows, plain) if rounds_together(self._model) else 0.0
+        return max(company, self._written_out(rows, plain))
+
+    def _in_company(self, rows: Sequence[tuple[int, bool, Generation]], plain: Sequence[Tensor]) -> float:
+        """How far the plain pass of a row is from that of the row with another's tokens behind it."""
+        found = 0.0
+        for (place, _, generation), alone in zip(rows, plain, strict=True):
+            tokens, others = generation.token_ids, self.suffixes[place - 1]
+            row = [*self._prefix, *self.suffixes[place], *tokens[:-1], *others]
+            together = self._plain(row, len(tokens) + len(others))[: len(tokens)]
+            of = torch.tensor(tokens).unsqueeze(-1)
+            found = max(found, float((alone.gather(-1, of) - together.gather(-1, of)).abs().mean()))
+        return found
+
+    def _written_out(self, rows: Sequence[tuple[int, bool, Generation]], plain: Sequence[Tensor]) -> float:
         self._model.set_attn_implementation("eager")
         try:
             again = [self._logprobs(place, generation) for place, _, generation in rows]

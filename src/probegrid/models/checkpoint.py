@@ -136,11 +136,16 @@ def hub_errors(what: str, revision: str | None) -> Iterator[None]:
         ) from error
 
 
+def _special_float(found: dict[str, Any]) -> Any:
+    """What transformers writes for numbers that JSON has not: ``{"__float__": "Infinity"}``."""
+    return float(found["__float__"]) if set(found) == {"__float__"} else found
+
+
 def _read_config(file: Path, name: str) -> dict[str, Any]:
     if not file.is_file():
         raise CheckpointError(f"{name} is not a checkpoint: it has no config.json.")
     try:
-        config: dict[str, Any] = json.loads(file.read_text())
+        config: dict[str, Any] = json.loads(file.read_text(), object_hook=_special_float)
     except (RecursionError, ValueError) as error:
         raise CheckpointError(
             f"{name} is not a checkpoint: its config.json is not JSON ({error})."

@@ -5,7 +5,10 @@ Knows the names that transformers gives to its classes, by which a config says w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from probegrid.errors import CheckpointError
@@ -52,15 +55,22 @@ def other_kind(config: Mapping[str, Any]) -> str | None:
         return "an encoder-decoder"
     if "auto_map" in config:
         return None
-    from transformers.models.auto import modeling_auto as tables
-
     family = str(config["model_type"])
-    encoders = tables.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    if family in tables.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and not config.get("is_decoder"):
+    if family in _families("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES") and not config.get("is_decoder"):
         return "an encoder-decoder"
     is_causal = config.get("is_decoder") or any(
         name.endswith(("ForCausalLM", "LMHeadModel")) for name in names
     )
-    if family in encoders and not is_causal:
+    if family in _families("MODEL_FOR_MASKED_LM_MAPPING_NAMES") and not is_causal:
         return "an encoder"
     return None
+
+
+@cache
+def _families(table: str) -> frozenset[str]:
+    """The families of a table of transformers' automatic classes, as its source has them: the module wants torch."""
+    import transformers
+
+    source = Path(transformers.__file__).parent / "models" / "auto" / "modeling_auto.py"
+    found = re.search(rf"^{table}\b.*?^\)", source.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return frozenset() if found is None else frozenset(re.findall(r"\(\s*\"([^\"]+)\",", found[0]))

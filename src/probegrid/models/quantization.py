@@ -150,6 +150,19 @@ def _code_of(owner: Any) -> str:
         return ""
 
 
+def rounds_together(model: nn.Module) -> bool:
+    """Whether rounding of a token depends on the others of its pass: LLM.int8 looks for outliers in all of them."""
+    return any(
+        "Linear8bitLt" in {each.__name__ for each in type(module).__mro__} for module in model.modules()
+    )
+
+
+def product_dtype(model: Any) -> torch.dtype:
+    """The narrowest type that a model multiplies in: NF4's layers have one of their own."""
+    own = {each for module in model.modules() if (each := getattr(module, "compute_dtype", None)) is not None}
+    return min({model.dtype, *own}, key=lambda dtype: (-torch.finfo(dtype).eps, str(dtype)))
+
+
 def is_transposed(module: nn.Module) -> bool:
     """Whether a linear layer holds its weight as [inputs, outputs] (GPT-2's ``Conv1D``)."""
     from transformers.pytorch_utils import Conv1D
