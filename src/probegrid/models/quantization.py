@@ -160,7 +160,8 @@ def rounds_together(model: nn.Module) -> bool:
 def product_dtype(model: Any) -> torch.dtype:
     """The narrowest type that a model multiplies in: NF4's layers have one of their own."""
     own = {each for module in model.modules() if (each := getattr(module, "compute_dtype", None)) is not None}
-    return min({model.dtype, *own}, key=lambda dtype: (-torch.finfo(dtype).eps, str(dtype)))
+    narrowest: torch.dtype = min({model.dtype, *own}, key=lambda dtype: (-torch.finfo(dtype).eps, str(dtype)))
+    return narrowest
 
 
 def is_transposed(module: nn.Module) -> bool:
