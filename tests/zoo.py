@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 VOCABULARY = 96
-CONTEXT = 256
+CONTEXT = 512
 WINDOW = 16
 """Tokens of every sliding window: prompts are longer."""
 

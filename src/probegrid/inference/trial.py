@@ -217,7 +217,7 @@ class Trial:
         return plain_logits(self._model, row, last).log_softmax(-1).cpu()
 
     def _own_distance(self, rows: Sequence[tuple[int, bool, Generation]], plain: Sequence[Tensor]) -> float:
-        """How far the plain pass is from itself: with its attention written out, in company if that changes rounding."""
+        """How far the plain pass is from itself: its attention written out, and in company where that matters."""
         company = self._in_company(rows, plain) if rounds_together(self._model) else 0.0
         return max(company, self._written_out(rows, plain))
 
