@@ -49,7 +49,7 @@ def test_eight_packs_end_at_once_on_a_fresh_sqlite_and_their_faults_are_mended_b
     assert first.returncode == 1
     assert first.stderr.strip().splitlines()[-1].startswith("probegrid: 2 of 16 cells are not done")
     assert grid.states() == ["failed", "done"] * 2 + ["done"] * 12
-    assert "RuntimeError: this cell fails" in first.stdout
+    assert "Sick: this cell fails" in first.stdout
     assert "Unpicklable: holds a lock" in first.stdout
     jobs = grid.jobs()
     assert sorted(job["cells"] for job in jobs[8:]) == [[5, 4], [7, 6]]  # what died, again, the suspect last

@@ -68,7 +68,7 @@ def test_packs_failures_and_the_same_command_again(
         .splitlines()[-1]
         .startswith("probegrid: 1 of 4 cells are not done (3 done, 1 failed)")
     )
-    assert "RuntimeError: this cell fails" in first.stdout
+    assert "Sick: this cell fails" in first.stdout
     assert grid.states() == ["failed", "done", "done", "done"]
     done = [texts for key in grid.records() if (texts := said(grid, key))]
     for shown in (first.stderr, last_column(first.stdout), last_column(grid.look("action=status"))):
