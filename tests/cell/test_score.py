@@ -100,9 +100,8 @@ def by_hand(texts: Sequence[str], probe: Path) -> list[float]:
     row = layers["layers"].index(LAYER)
     scores = []
     for text in texts:
-        rendered = tokenizer.apply_chat_template([{"role": "assistant", "content": text}], tokenize=False)
-        encoded = tokenizer(rendered, add_special_tokens=False, return_offsets_mapping=True)
-        last = rendered.rindex(text) + len(text) - 1
+        encoded = tokenizer(text, return_offsets_mapping=True)
+        last = len(text) - 1
         (at,) = [token for token, (a, b) in enumerate(encoded["offset_mapping"]) if a <= last < b]
         with torch.no_grad():
             output = model(torch.tensor([encoded["input_ids"]]), output_hidden_states=True)
