@@ -64,7 +64,7 @@ NO_OVERRIDE = "is not an override; write group=name or key=value"
         ("hydra.launcher.cell_per_job=2", "did you mean 'cells_per_job'?"),
         ("hydra.mode=FOO", "Allowed: RUN, MULTIRUN"),
         ("-m hydra.sweeper.params.seed=1", "this cannot be composed"),
-        ("probe.layers=[1]", "probe=control or logistic or mass_mean has it. Allowed: from"),
+        ("probe.layers=[1]", " or logistic or mahalanobis or mass_mean or "),
         ("probe.layrs=[1]", "did you mean 'layers'? probe=control"),
         ("probe.form=x", "no key probe.form; did you mean 'from'?"),
         ("store_dir=${nope}", "store_dir is not allowed: Interpolation key 'nope' not found"),
