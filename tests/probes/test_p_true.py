@@ -204,7 +204,7 @@ def test_a_template_wraps_the_prompt_and_the_choice_opens_the_turn(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     samples, answers = result.tables["samples"], result.tables["answers"].set_index("example_id")
     for example in answers.index:
-        question = answers.prompt[example].rpartition("Question: ")[2].partition("\nAnswer:")[0]
+        question = answers.prompt[example].rpartition("<|user|>")[2].partition("</s>")[0]
         texts = [
             answers.answer[example],
             *samples[samples.example_id == example].sort_values("sample").answer,
