@@ -282,7 +282,7 @@ def test_a_damaged_shard_is_named_as_such(tmp_path: Path) -> None:
     target = save(tmp_path / "model", *FAMILIES["llama"])
     for file in target.glob("*.safetensors"):
         file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="cannot be loaded"):
+    with pytest.raises(CheckpointError, match="is cut short"):
         load_truncated(request(target), 1)
 
 

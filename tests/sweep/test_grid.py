@@ -189,8 +189,8 @@ def test_nothing_is_written_where_a_grid_is_refused(command: Command, workdir: P
 def test_models_and_datasets_that_end_alike_are_told_apart(workdir: Path) -> None:
     found = cells("model=./a/llama,./b/llama,tiny", "dataset=x/s.csv,y/s.csv", "probe=gnll")
     assert [cell.spec.choices.name for cell in found if cell.spec] == [
-        f"{model}-none-{data}-gnll"
-        for model in ("a_llama", "b_llama", "tiny")
+        f"{model}-{quantization}-{data}-gnll"  # what is not there is not known to be stored in any way
+        for model, quantization in (("a_llama", "auto"), ("b_llama", "auto"), ("tiny", "none"))
         for data in ("x_s.csv", "y_s.csv")
     ]
     assert len(set(cell_names(found))) == 6
