@@ -185,8 +185,11 @@ def break_config(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (remove_weight, "copied: model.layers.1 cannot be loaded: the checkpoint lacks mlp.up_proj.weight"),
-        (truncate, "cannot be loaded"),
+        (
+            remove_weight,
+            "copied: it lacks 1 weights of its architecture, model.layers.1.mlp.up_proj.weight among them",
+        ),
+        (truncate, "is cut short"),
         (remove_weights, "no weights (*.safetensors)"),
         (remove_tokenizer, "cannot be loaded"),
         (change_shape, "copied"),

@@ -85,13 +85,20 @@ def runs(folder: Path) -> list[str]:
     return sorted(tag["probegrid.cell"] for tag in tags if "probegrid.cell" in tag)
 
 
+SECONDS = ["readings", "reading_s", "own_s"]
+"""What judges took, which no two cells have alike."""
+
+
 def check_equal(whole: Path, others: list[Path]) -> None:
     for other in others:
         assert found(other) == found(whole), (other / "log").read_text()
         assert runs(other) == sorted(found(whole))
         for table in whole.glob("results/*/*.parquet"):
             same = other / table.relative_to(whole)
-            pd.testing.assert_frame_equal(pd.read_parquet(same), pd.read_parquet(table), check_exact=True)
+            first, second = (
+                pd.read_parquet(file).drop(columns=SECONDS, errors="ignore") for file in (same, table)
+            )
+            pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
 @pytest.mark.parametrize("cell", CELLS)
