@@ -27,6 +27,7 @@ from probegrid.compose import compose_cell, register
 from probegrid.door.loader import CONFIG_MODULE
 from probegrid.errors import ConfigError
 from probegrid.schema import Config, Dtype, to_plain
+from probegrid.sweep.grid import compose_grid
 
 CONF = Path(probegrid.__file__).parent / "conf"
 HEAVY = ("torch", "transformers", "mlflow", "sklearn", "matplotlib", "datasets")
@@ -56,14 +57,18 @@ def presets() -> list[str]:
     return sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
 
 
-def grid(preset: str) -> list[list[str]]:
-    """The cells of a preset as overrides, by Hydra's own grammar and sweeper; one without any if it is no grid."""
+def params_of(preset: str) -> list[str]:
+    """What a preset sweeps over, as overrides."""
     register()
     GlobalHydra.instance().clear()
     with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         composed = compose("config", [f"experiment={preset}"], return_hydra_config=True)
-    params = composed.hydra.sweeper.params or {}
-    parsed = OverridesParser.create().parse_overrides([f"{key}={value}" for key, value in params.items()])
+    return [f"{key}={value}" for key, value in (composed.hydra.sweeper.params or {}).items()]
+
+
+def grid(preset: str) -> list[list[str]]:
+    """The cells of a preset as overrides, by Hydra's own grammar and sweeper; one without any if it is no grid."""
+    parsed = OverridesParser.create().parse_overrides(params_of(preset))
     return list(itertools.chain.from_iterable(BasicSweeper.split_arguments(parsed, max_batch_size=None)))
 
 
@@ -85,10 +90,11 @@ def test_every_choice_composes_and_converts(group: str, name: str) -> None:
 
 @pytest.mark.parametrize("preset", presets())
 def test_every_cell_of_every_preset_composes_and_converts(preset: str) -> None:
-    cells = [compose_cell([f"experiment={preset}", *cell]) for cell in grid(preset)]
-    assert cells
+    cells = compose_grid([f"experiment={preset}", *params_of(preset)])[0]
+    assert len(cells) == len(grid(preset))
     for cell in cells:
-        assert cell.choices.name.count("-") == 3
+        assert cell.spec is not None
+        assert cell.spec.choices.name.count("-") == 3
 
 
 def test_ultra_large_is_the_grid_of_the_issue() -> None:

@@ -96,7 +96,8 @@ def test_it_ends_as_a_started_one_ends(code: str) -> None:
     assert ours.stderr.splitlines()[-1:] == started.stderr.splitlines()[-1:]
 
 
-def test_it_has_its_imports_and_a_light_one_no_torch() -> None:
+def test_it_has_its_imports_and_a_light_one_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code = "import sys; print('torch' in sys.modules, 'mlflow' in sys.modules)"
     assert forked.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True True\n"
     script = Path(sys.executable).with_name("probegrid")

@@ -50,6 +50,8 @@ def test_the_users_own_choices_are_offered(complete: Complete, own: Any) -> None
         "model=mine",
         "model=mistral7b",
         "model=mistral_large",
+        "model=mistral_nemo",
+        "model=mistral_small",
         "model=mixtral8x7b",
     ]
 

@@ -29,7 +29,7 @@ def test_a_path_or_an_id_for_a_model(path: str, name: str) -> None:
     spec = compose_cell([f"model={path}", "model.dtype=float16"])
     assert spec.config.model.path == str(Path(path).expanduser() if path.startswith("~") else path)
     assert spec.config.model.dtype.name == "float16"
-    assert spec.choices.name == f"{name}-none-facts-gnll"
+    assert spec.choices.name == f"{name}-auto-facts-gnll"
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ def test_the_current_folder_is_called_by_its_name(workdir: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        (["model.path=/x/llama"], "llama-none-facts-gnll"),
-        (["model=llama8b", "model.path=/x/y"], "y-none-facts-gnll"),
+        (["model.path=/x/llama"], "llama-auto-facts-gnll"),
+        (["model=llama8b", "model.path=/x/y"], "y-auto-facts-gnll"),
         (["model=tiny", "model.path=embedded:tiny"], "tiny-none-facts-gnll"),
-        (["model=llama8b"], "llama8b-none-facts-gnll"),
+        (["model=llama8b"], "llama8b-auto-facts-gnll"),
         (["dataset=squad", "dataset.path=dev-v1.1.json"], "tiny-none-dev-v1.1-gnll"),
         (["dataset=squad", "dataset.path=rajpurkar/squad_v2"], "tiny-none-squad_v2-gnll"),
         (["dataset=squad"], "tiny-none-squad-gnll"),
