@@ -85,11 +85,12 @@ def test_parameters_are_the_published_ones(name: str, total: int) -> None:
     assert parameters(facts).total(facts.layers) == total
 
 
-def test_every_model_with_facts_is_checked() -> None:
+def test_the_models_with_facts_that_are_checked_here_are_there() -> None:
+    """Others' sizes are checked in ``test_choices.py``."""
     with_facts = {
         path.stem for path in MODELS.glob("*.yaml") if yaml.safe_load(path.read_text()).get("architecture")
     }
-    assert with_facts == set(PUBLISHED)
+    assert with_facts >= set(PUBLISHED)
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, "custom"])

@@ -229,7 +229,7 @@ def test_answers(position: Position, spans: list[tuple[int, int]]) -> None:
 def test_an_answer_beyond_the_context_and_a_position_of_statements() -> None:
     with pytest.raises(DataError, match="q0 of q0 is read at token 5"):
         answer_passages(reading((8, 9)), [True], Position.answer_last, context=4)
-    with pytest.raises(ConfigError, match="allowed: answer_first, answer_last, last"):
+    with pytest.raises(ConfigError, match="allowed: prompt_last, answer_first, answer_last, last"):
         answer_passages(reading((8, 9)), [True], Position.statement_end, context=None)
 
 

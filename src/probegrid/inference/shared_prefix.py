@@ -263,12 +263,14 @@ class SharedPrefixDecoder:
         self._call += 1
         layer, own, now = self._call, (key, value), self._now
         is_plain = how.is_plain(self._longest)
+        if self.watcher is not None:
+            self.watcher.note(layer, is_plain=is_plain)
         if isinstance(now, Growth):
             caches = self._rows.questions[layer], self._rows.own(layer, key)
             before = self.prefix.get(layer)
             attended = attend_step(query, own, now, *caches, before, how, is_plain=is_plain)
             if self.watcher is not None:
-                self.watcher.see(layer, query, key, now, *caches, before, how, is_plain=is_plain)
+                self.watcher.see(layer, query, key, now, *caches, before, how)
             return attended
         if self.storing:
             self._store(layer, query, own)

@@ -75,6 +75,11 @@ class Watcher:
     def __post_init__(self) -> None:
         self.layers = watched_layers(self.blocks)
 
+    def note(self, layer: int, *, is_plain: bool) -> None:
+        """Hear of a layer that attends, in whatever pass: ``is_plain`` if by one softmax over all keys up to its own."""
+        self.deepest = max(self.deepest, layer)
+        self.is_known &= is_plain
+
     def see(
         self,
         layer: int,
@@ -85,13 +90,9 @@ class Watcher:
         own: RowCache,
         prefix: tuple[Tensor, Tensor] | None,
         how: Softmax,
-        *,
-        is_plain: bool,
     ) -> None:
-        """Note a step's attention to its own token: query [R, H, d], key [R, K, d], kept in ``own`` already."""
-        self.deepest = max(self.deepest, layer)
-        self.is_known &= is_plain
-        if layer not in self.layers or not is_plain:
+        """Keep a step's attention to its own token: query [R, H, d], key [R, K, d], kept in ``own`` already."""
+        if layer not in self.layers or not self.is_known:
             return
         parts: list[Part] = [] if prefix is None else [attend_all(query, *prefix, how.scale)]
         parts += [questions.attend_question(query, growth, how), own.attend_grown(query, growth, how)]
@@ -105,7 +106,7 @@ class Watcher:
 
         None where the attention is not that of one plain softmax a block.
         """
-        if max(lengths) > 1 and not (self.is_known and self.deepest == self.blocks - 1):
+        if not self.is_known or self.deepest != self.blocks - 1:
             self.weights = {}
             return None
         found = []
