@@ -76,7 +76,7 @@ class Watcher:
         self.layers = watched_layers(self.blocks)
 
     def note(self, layer: int, *, is_plain: bool) -> None:
-        """Hear of a layer that attends, in whatever pass: ``is_plain`` if by one softmax over all keys up to its own."""
+        """Hear of a layer that attends in whatever pass; ``is_plain``: by one softmax over all keys up to its own."""
         self.deepest = max(self.deepest, layer)
         self.is_known &= is_plain
 
