@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import probegrid.data
 import probegrid.probes
@@ -133,7 +133,11 @@ def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
             continue
         if isinstance(node[key], DictConfig):
             _refuse_unknown_keys(node[key], f"{path}{key}.")
-        if is_text_list(f"{path}{key}") and any(map(OmegaConf.is_config, node[key])):
+        if not is_text_list(f"{path}{key}") or node[key] is None:
+            continue
+        if not isinstance(node[key], ListConfig):  # an interpolation is not validated
+            raise ConfigError(f"{path}{key}={node[key]} is no list; it takes texts, such as {key}=[a,b].")
+        if any(map(OmegaConf.is_config, node[key])):
             raise ConfigError(f"{path}{key} holds a list or a mapping where it takes texts: {node[key]}.")
 
 
