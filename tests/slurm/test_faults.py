@@ -55,7 +55,7 @@ def test_eight_packs_end_at_once_on_a_fresh_sqlite_and_their_faults_are_mended_b
     assert sorted(job["cells"] for job in jobs[8:]) == [[5, 4], [7, 6]]  # what died, again, the suspect last
     assert all("JobState=FAILED" in scontrol(job["id"]) for job in jobs[:4])
     failed = [record for record in grid.records().values() if record["status"] == "failed"]
-    assert sorted(record["error"]["type"] for record in failed) == ["RuntimeError", "Unpicklable"]
+    assert sorted(record["error"]["type"] for record in failed) == ["Sick", "Unpicklable"]
     runs = check_mlflow(grid, f"sqlite:///{grid.folder}/mlflow.db", failed=2)
 
     again = grid.run(*command)

@@ -75,7 +75,7 @@ def test_packs_failures_and_the_same_command_again(
         assert [", ".join(texts) in shown for texts in done] == [True] * 3
     assert len({found["name"] for found in grid.records().values()}) == 4
     failed = [found for found in grid.records().values() if found["status"] == "failed"]
-    assert [found["error"]["type"] for found in failed] == ["RuntimeError"]
+    assert [found["error"]["type"] for found in failed] == ["Sick"]
     assert "this cell fails" in (grid.sweep() / "tracebacks" / "0.txt").read_text()
     logs = [Path(grid.folder / job["log"]).read_text() for job in grid.jobs()]
     assert [log.count("loaded ") for log in logs] == [1, 1]
