@@ -16,6 +16,7 @@ import zoo
 from torch import Tensor, nn
 
 from probegrid.errors import CheckpointError
+from probegrid.inference.engine import Engine
 from probegrid.models.blocks import decoder_blocks
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.models.facts import by_skeleton, facts_of, headers_of
@@ -25,7 +26,7 @@ from probegrid.models.request import ModelRequest
 from probegrid.models.storage import bits_of_blocks
 from probegrid.planning.architecture import packed_share, parameters, weight_bytes
 from probegrid.planning.placement import Placement
-from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
+from probegrid.schema import DecodingConfig, Dtype, ModelConfig, QuantizationMethod
 
 pytestmark = [
     pytest.mark.slow,
@@ -164,6 +165,34 @@ def put_unpacked(module: nn.Module, stock: Any, name: str) -> None:
         own, held = stock.get_submodule(name), module.parametrizations
         for attribute in held:
             getattr(own, attribute).data = getattr(module, attribute).detach().float().clone()
+
+
+@pytest.mark.parametrize(("family", "method"), [("llama", "int8"), ("mixtral", "nf4"), ("mixtral", "int8")])
+def test_rounding_of_a_packed_model_is_not_taken_for_another_answer(
+    found: Find, family: str, method: str
+) -> None:
+    """LLM.int8 rounds by all tokens of a pass, and NF4 multiplies in 16 bits: neither makes a model no causal one."""
+    loaded = load_model(request(found(family), method))
+    engine = Engine(
+        loaded,
+        NoText(),  # type: ignore[arg-type]
+        [1, *range(20, 50)],
+        DecodingConfig(max_new_tokens=4),
+        (),
+        suffixes=[[7, 8, 9], [*range(60, 80)]],
+    )
+    assert engine.report.used == "shared prefix"
+
+
+class NoText:
+    eos_token_id = None
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str:
+        return "x"
+
+
+def test_a_number_that_json_has_not_is_read_from_a_config(found: Find) -> None:
+    assert found("mamba2").config["time_step_limit"][1] == float("inf")
 
 
 @pytest.mark.parametrize("method", ["nf4", "int8"])

@@ -63,11 +63,6 @@ def who_attends() -> Attends | None:
     return _ATTENDS.get(None)
 
 
-def mixing() -> Any:
-    """Who is asked how rows lie in a pass, by layers that carry states; None: nobody, each is a row of its batch."""
-    return _ATTENDS.get(None)
-
-
 @dataclass(frozen=True)
 class Batch:
     """What a model is called with."""

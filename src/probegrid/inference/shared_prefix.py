@@ -32,7 +32,7 @@ from probegrid.inference.last_block import KeysAreKept, spare_last_block
 from probegrid.inference.layout import Growth, Layout
 from probegrid.inference.linear import fast_linear
 from probegrid.inference.mixers import MixerStates, Run, mixers, wrap
-from probegrid.inference.packed import attending, mixing, obstacle, packed, take_attention
+from probegrid.inference.packed import attending, obstacle, packed, take_attention, who_attends
 from probegrid.inference.token_steps import Watcher
 from probegrid.models.border import cross, to_device
 from probegrid.models.dispatch import placement_of
@@ -96,7 +96,7 @@ class SharedPrefixDecoder:
         )  # states do not lie in the same tensors twice
         take_attention(model)
         for module in found:
-            wrap(module, mixing)
+            wrap(module, who_attends)
         self._spares = spare_last_block(model)
         if self.n_stages == self.n_lanes == 1 and 2 * len(prefix) <= chunk_tokens and not found:
             self._unread = list(prefix)

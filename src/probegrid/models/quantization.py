@@ -1,6 +1,6 @@
-"""How a quantization method is asked of transformers.
+"""Which matrices of a model are packed, how, and what the packed model's rounding depends on.
 
-Knows bitsandbytes' settings.
+Knows bitsandbytes' layers and settings, and how modules hold their matrices.
 """
 
 from __future__ import annotations
