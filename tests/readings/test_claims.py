@@ -31,13 +31,10 @@ with Claims(Path(sys.argv[1])) as claims:
     time.sleep(600)
 """
 WORK = """
-import sys, time
+import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_claims import read_all
-Path(sys.argv[1], f"ready-{sys.argv[2]}").touch()
-while len(list(Path(sys.argv[1]).glob("ready-*"))) < 3:  # the first to start would read all of it alone
-    time.sleep(0.01)
 read_all(Path(sys.argv[1]), sys.argv[2])
 """
 N = 24
@@ -53,7 +50,7 @@ def write_rows(entry: Entry, digests: Sequence[str]) -> None:
 
 
 def read_all(store: Path, reader: str) -> None:
-    """Read N rows in batches of two, and leave a line for each in a log."""
+    """Read N rows in batches of two, and leave a line for each in a log; none is read before all three hold one."""
     entry, digests = Entry(store, "rows", {"of": "a test"}), [str(number) for number in range(N)]
     index_of = {digest: index for index, digest in enumerate(digests)}
     look = Look(entry, index_of, None)
@@ -63,6 +60,9 @@ def read_all(store: Path, reader: str) -> None:
     )
 
     def do(batch: Sequence[int]) -> None:
+        (store / f"reading-{reader}").touch()
+        while len(list(store.glob("reading-*"))) < 3:  # the first would be done before the others get a core
+            time.sleep(0.01)
         time.sleep(0.05)
         write_rows(entry, [digests[index] for index in batch])
         with (store / "log.txt").open("a") as log:
