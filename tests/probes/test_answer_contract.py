@@ -65,7 +65,8 @@ def scored(choice: str, store: Path) -> tuple[Scores, Others, list[bool]]:
 
 def test_the_probes_that_there_are() -> None:
     assert {"gnll", "semantic_entropy", "p_true", "verbalized", "eigenscore", "judges"} == set(ANSWERS)
-    trained = {"logistic", "p_ik", "sep", "mass_mean", "lda", "pca", "ttpd", "saplma", "mahalanobis", "knn"}
+    linear = {"logistic", "p_ik", "sep", "mass_mean", "lda", "pca", "ttpd"}
+    trained = linear | {"ccs", "saplma", "mahalanobis", "knn"}
     assert trained | {"control", "text_baseline"} == OURS.keys() - set(ANSWERS)
 
 

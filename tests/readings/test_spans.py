@@ -212,6 +212,9 @@ def reading(*answers: tuple[int, ...]) -> AnswerReading:
     [
         (Position.answer_first, [(3, 4), (3, 4), (2, 3)]),
         (Position.answer_last, [(5, 6), (3, 4), (2, 3)]),
+        (Position.answer_before_last, [(4, 5), (2, 3), (2, 3)]),
+        (Position.answer_mean, [(3, 6), (3, 4), (2, 3)]),
+        (Position.prompt_last, [(2, 3), (2, 3), (2, 3)]),
         (Position.last, [(5, 6), (3, 4), (2, 3)]),
     ],
 )
@@ -229,7 +232,9 @@ def test_answers(position: Position, spans: list[tuple[int, int]]) -> None:
 def test_an_answer_beyond_the_context_and_a_position_of_statements() -> None:
     with pytest.raises(DataError, match="q0 of q0 is read at token 5"):
         answer_passages(reading((8, 9)), [True], Position.answer_last, context=4)
-    with pytest.raises(ConfigError, match="allowed: prompt_last, answer_first, answer_last, last"):
+    with pytest.raises(
+        ConfigError, match="allowed: prompt_last, answer_first, answer_before_last, answer_last"
+    ):
         answer_passages(reading((8, 9)), [True], Position.statement_end, context=None)
 
 

@@ -136,11 +136,11 @@ def _prepare(spec: CellSpec, saved: SavedProbe, folder: Path, lookup: Lookup) ->
     return Cell(
         spec,
         probe_of(spec),
-        Needs(hidden=HiddenStates(Of.statements, [saved.layer], saved.positions)),
+        Needs(hidden=HiddenStates(Of.statements, list(saved.reads), saved.positions)),
         statements,
         model,
         statements=Statements(statements, passages),
-        layers=(saved.layer,),
+        layers=saved.reads,
     )
 
 

@@ -26,6 +26,7 @@ from probegrid.evaluation.probe_figures import (
 from probegrid.evaluation.summary import Summary, flat
 from probegrid.probes import ActivationProbe, TrainedProbe
 from probegrid.probes.fitting.fitted import FittedByLayer, FittedProbe
+from probegrid.probes.fitting.joined import FittedJoined
 from probegrid.probes.saved import SavedProbe
 from probegrid.probes.training import (
     TestSet,
@@ -86,11 +87,11 @@ def trained_outcome(
     if probe.repeats > 1:
         found, table = of_repeats(probe, divided, read.layers, read.activations, tested)
         numbers, tables = numbers | found, tables | {"repeats": table}
-    if isinstance(probe, ActivationProbe) and read.layers:
+    if isinstance(probe, ActivationProbe) and read.layers and not _are_joined(folds):
         tables["layer_scores"] = _layer_scores_table(divided, folds, read.layers)
     outcome = Outcome(
         metrics=numbers,
-        notes=dict(summary.notes) | _leaks([*divided.division.notes, *leaks]),
+        notes=dict(summary.notes) | _leaks([*divided.division.notes, *leaks]) | _of_fit(folds),
         tables=tables,
         figures={name: png(figure) for name, figure in _test_figures(divided, tested, summary).items()},
     )
@@ -168,43 +169,47 @@ def _on_layers(
     seed: int,
 ) -> Outcome:
     """What stands beside a probe on activations: the course over the layers, the baselines, the probe to keep."""
-    examples = divided.examples
-    course = layer_course(folds, examples, divided.division, seed=seed)
+    examples, is_joined = divided.examples, _are_joined(folds)
     assert read.activations is not None
     beside, beside_notes = baselines(
         probe, divided, read.layers, read.activations, outcome.metrics, seed=seed
     )
     best = max(folds, key=lambda trained: validation_auroc(trained, examples.labels))
-    layer = read.layers[best.column]
-    metrics = {**outcome.metrics, **flat(beside), "layer": layer, "threshold": tested.threshold}
+    layer = read.layers[-1] if is_joined else read.layers[best.column]
+    chosen = {"joined_layers": len(read.layers)} if is_joined else {"layer": layer}
+    metrics = {**outcome.metrics, **flat(beside), **chosen, "threshold": tested.threshold}
     metrics |= flat(_of_target(probe, divided, read, folds, seed=seed))
+    told = f"{len(read.layers)} layers joined" if is_joined else f"layer {layer}"
     figures = {
         "projection": projection_figure(
-            examples.labels[tested.rows],
-            tested.scores,
-            tested.threshold,
-            title=f"Test examples, layer {layer}",
+            examples.labels[tested.rows], tested.scores, tested.threshold, title=f"Test examples, {told}"
         ),
-        "auroc_by_layer": auroc_by_layer_figure(
+        **_history_figure(best, layer),
+    }
+    steps = _losses(best)
+    if not is_joined:
+        course = layer_course(folds, examples, divided.division, seed=seed)
+        steps["layer_auroc"] = [(at, area.value) for at, area in zip(read.layers, course, strict=True)]
+        figures["auroc_by_layer"] = auroc_by_layer_figure(
             read.layers,
             course,
             layer,
             {"text baseline": beside["text_auroc"], "control": beside["control_auroc"]},
             title="AUROC by layer",
-        ),
-        **_history_figure(best, layer),
-    }
+        )
     return Outcome(
         metrics=metrics,
         notes={**outcome.notes, **beside_notes},
         tables=outcome.tables,
         figures={**outcome.figures, **{name: png(figure) for name, figure in figures.items()}},
-        steps={
-            "layer_auroc": [(layer, area.value) for layer, area in zip(read.layers, course, strict=True)],
-            **_losses(best),
-        },
+        steps=steps,
         files=_saved(probe, best, layer, read, metrics),
     )
+
+
+def _are_joined(folds: Sequence[Trained]) -> bool:
+    """Whether one probe reads all layers at once."""
+    return isinstance(folds[0].fitted, FittedJoined)
 
 
 def _of_target(
@@ -233,16 +238,19 @@ def _saved(
     probe: ActivationProbe, best: Trained, layer: int, read: Read, metrics: Mapping[str, float]
 ) -> dict[str, bytes]:
     """The files of a probe that scores new text, where it is one that can be saved."""
-    if not isinstance(best.fitted, FittedByLayer):
+    is_joined = isinstance(best.fitted, FittedJoined)
+    fitted = best.fitted.inner if isinstance(best.fitted, FittedJoined) else best.fitted
+    if not isinstance(fitted, FittedByLayer):
         return {}
     saved = SavedProbe(
         probe=type(probe).declared_name(),
-        fitted=best.fitted,
+        fitted=fitted,
         layer=layer,
         threshold=best.threshold,
         positions=read.position,
         model=read.model,
         metrics=metrics,
+        joined=read.layers if is_joined else (),
     )
     return saved.to_files()
 
@@ -254,6 +262,12 @@ def _leaks(notes: Sequence[str]) -> dict[str, str]:
     return ({"leakage": "; ".join(leaks)} if leaks else {}) | (
         {"split": "; ".join(of_split)} if of_split else {}
     )
+
+
+def _of_fit(folds: Sequence[Trained]) -> dict[str, str]:
+    """What is to be known of how the probe was fitted; of several folds, of the first."""
+    notes = getattr(folds[0].fitted, "notes", ())
+    return {"probe": "; ".join(notes)} if notes else {}
 
 
 def _losses(trained: Trained) -> dict[str, list[tuple[int, float]]]:

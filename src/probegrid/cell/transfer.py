@@ -109,10 +109,12 @@ class Scored:
 
 def score_statements(session: ModelSession, saved: SavedProbe, statements: Statements) -> Scored:
     """Read the saved probe's layer on a set of statements and score each."""
-    reading = session.activations(statements.passages, [saved.layer])
-    scores = saved.scores(reading.values(saved.layer))
+    reading = session.activations(statements.passages, saved.reads)
+    activations = reading.stack() if saved.joined else reading.values(saved.layer)
+    examples = examples_of_statements(statements.data)
+    scores = saved.scores(activations, examples.texts)
     return Scored(
-        examples_of_statements(statements.data),
+        examples,
         scores,
         saved.probabilities(scores),
         saved.threshold,

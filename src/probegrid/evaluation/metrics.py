@@ -176,6 +176,7 @@ METRICS: dict[str, MetricInfo] = {
     "source_auroc_": MetricInfo("AUROC of the fold that leaves out the source", "1", True),
     "transfer_auroc_": MetricInfo("AUROC of the probe on another dataset,", "1", True),
     "layer": MetricInfo("layer of the probe, chosen on the validation split", "blocks", None),
+    "joined_layers": MetricInfo("layers that the probe reads at once", "1", None),
     "threshold": MetricInfo("score above which the probe calls an example true", "activation", None),
     "nll_mean": MetricInfo(
         "mean over answers of the summed negative log-likelihood of their tokens", "nats", False

@@ -56,6 +56,15 @@ def subject_keys(texts: Sequence[str], sources: Sequence[str]) -> list[set[Key]]
     return keys
 
 
+def without_negation(text: str) -> tuple[str, bool]:
+    """What a statement says with its negation left out, word by word, and whether it had one.
+
+    Two statements that say the same so, one with a negation and one without, are each other's negation.
+    """
+    words = _words(text)
+    return " ".join(map(_stem, _content(words))), any(word in _NEGATIONS for word in words)
+
+
 def _words(text: str) -> list[str]:
     folded = unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
     return _WORD.findall(re.sub(r"\b(\w+)n't\b", r"\1 not", folded))

@@ -52,10 +52,15 @@ POSITIONS = (
     "next_token",
     "prompt_last",
     "answer_first",
+    "answer_before_last",
     "answer_last",
+    "answer_mean",
     "last",
 )
 """Where in a conversation an activation is read."""
+
+_OF_ANSWERS = {"statement_end": "answer_last", "statement_mean": "answer_mean"}
+"""What positions of statements are called where answers are read."""
 
 _NOT_ITS_OWN = ("from_cell", "test_on")
 """Fields that name what a probe is used on, not what it is."""
@@ -190,15 +195,19 @@ class TrainedProbe(Probe, ABC):
 
 @dataclass
 class ActivationProbe(TrainedProbe, ABC):
-    """Learns to score the residual stream, one layer at a time."""
+    """Learns to score the residual stream, one layer at a time or all of some layers at once."""
 
     layers: Any = "all"
     """Layers that are read: a list (``[22]``, ``[0,16,22]``), or ``all``. Layer L is the residual stream after L
     blocks; 0 is the embeddings."""
     positions: str = "statement_end"
     """Where an activation is read: ``statement_end`` (last token of the statement; of a question, of the model's own
-    answer, as ``answer_last``), ``statement_mean``, ``next_token`` (the one after it), ``prompt_last`` (before the
-    answer), ``answer_first``, ``answer_last``, ``last`` (of the whole conversation)."""
+    answer, as ``answer_last``), ``statement_mean`` (of all its tokens; of an answer, as ``answer_mean``), ``next_token``
+    (the one after it), ``last`` (of the whole conversation); of answers ``prompt_last`` (the token before the answer),
+    ``answer_first``, ``answer_last``, ``answer_before_last``, ``answer_mean``."""
+    joined: bool = False
+    """Whether all ``layers`` make one probe, a layer's activations behind the other's; else each layer has its own, and
+    the best on validation is kept."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -214,9 +223,8 @@ class ActivationProbe(TrainedProbe, ABC):
         return Needs(hidden=HiddenStates(of, self.layers, self.position(kind)))
 
     def position(self, kind: Kind) -> str:
-        """Where it is read: ``statement_end`` is called ``answer_last`` where answers are read."""
-        is_end = kind is Kind.questions and self.positions == "statement_end"
-        return "answer_last" if is_end else self.positions
+        """Where it is read: a statement's end and mean are an answer's where answers are read."""
+        return _OF_ANSWERS.get(self.positions, self.positions) if kind is Kind.questions else self.positions
 
     def described(self) -> dict[str, Any]:
         """As of every probe; layers and positions are known by what was read."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ class SavedProbe:
         positions: where in a conversation the activations were read.
         model: what identifies the model that was read.
         metrics: of the probe on its test split.
+        joined: the layers that one probe reads behind one another, rising; empty: it reads the chosen one alone.
     """
 
     probe: str
@@ -44,10 +45,22 @@ class SavedProbe:
     positions: str
     model: Mapping[str, Any]
     metrics: Mapping[str, float]
+    joined: tuple[int, ...] = ()
 
-    def scores(self, activations: Tensor) -> FloatArray:
-        """Score raw activations float[n, d] of the chosen layer: float64[n], larger where true is more likely."""
-        return self.fitted.scores_at(self.layer, activations)
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The layers that a score takes, rising."""
+        return self.joined or (self.layer,)
+
+    def scores(self, activations: Tensor, texts: Sequence[str] = ()) -> FloatArray:
+        """Score raw activations: float64[n], larger where true is more likely.
+
+        Args:
+            activations: float[n, d] of the chosen layer; of a probe on joined layers float[n, l, d].
+            texts: of the n examples, for a probe that holds statements against their negations; empty: not known.
+        """
+        vectors = activations.flatten(1) if self.joined else activations
+        return self.fitted.scores_at(self.layer, vectors, texts)
 
     def probabilities(self, scores: FloatArray) -> FloatArray:
         """Probability of true for scores at the chosen layer: float64[n]."""
@@ -74,6 +87,7 @@ class SavedProbe:
             "kind": fitted.kind,
             "layers": [fitted.layers[row] for row in rows],
             "layer": self.layer,
+            "joined": list(self.joined),
             "threshold": self.threshold,
             "penalties": list(fitted.penalties) if isinstance(fitted, FittedProbe) else [None],
             "positions": self.positions,
@@ -111,7 +125,8 @@ class SavedProbe:
                 name: math.nan if value is None else value for name, value in description["metrics"].items()
             }
             names = ("probe", "layer", "threshold", "positions", "model")
-            return cls(fitted=fitted, metrics=metrics, **{name: description[name] for name in names})
+            told = {name: description[name] for name in names}
+            return cls(fitted=fitted, metrics=metrics, joined=tuple(description.get("joined", ())), **told)
         except (KeyError, ValueError, SafetensorError) as error:
             raise StoreError(
                 f"the saved probe cannot be read ({TENSORS_FILE}, {DESCRIPTION_FILE}): {error}; run its cell again."
@@ -120,10 +135,13 @@ class SavedProbe:
 
 def _kinds() -> dict[str, type[FittedByLayer]]:
     """What can be read again, by what it is called in the file."""
+    from probegrid.probes.fitting.contrast import FittedContrast
     from probegrid.probes.fitting.fitted import FittedProbe
     from probegrid.probes.fitting.gaussian import FittedGaussian
     from probegrid.probes.fitting.neighbours import FittedNeighbours
     from probegrid.probes.fitting.network import FittedNetwork
 
-    ours: tuple[type[FittedByLayer], ...] = (FittedProbe, FittedGaussian, FittedNeighbours, FittedNetwork)
+    ours: tuple[type[FittedByLayer], ...] = (
+        *(FittedProbe, FittedContrast, FittedGaussian, FittedNeighbours, FittedNetwork),
+    )
     return {one.kind: one for one in ours}

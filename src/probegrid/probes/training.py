@@ -115,7 +115,7 @@ def train(probe: TrainedProbe, features: Features, fold: Fold) -> Trained:
         features: the examples, in the splits of the fold.
         fold: their splits.
     """
-    fitted = probe.fit(features)
+    fitted = _fitted(probe, features)
     by_column, scales = fitted.score(features), np.asarray(fitted.scales)
     validation = fold.parts == VALIDATION
     truth = features.labels[validation]
@@ -125,6 +125,21 @@ def train(probe: TrainedProbe, features: Features, fold: Fold) -> Trained:
     if threshold is None:
         threshold = best_threshold(truth, by_column[validation, column])
     return Trained(fold, fitted, column, by_column, float(scales[column]), threshold, features.labels)
+
+
+def _fitted(probe: TrainedProbe, features: Features) -> Fitted:
+    """The probe of each layer, or one of all of them at once where it asks for that and there are several."""
+    if not getattr(probe, "joined", False) or len(features.layers) < _SEVERAL:
+        return probe.fit(features)
+    from probegrid.probes.fitting.fitted import FittedByLayer
+    from probegrid.probes.fitting.joined import FittedJoined
+
+    inner = probe.fit(features.joined())
+    assert isinstance(inner, FittedByLayer)
+    return FittedJoined(features.layers, inner)
+
+
+_SEVERAL = 2
 
 
 def features_of(

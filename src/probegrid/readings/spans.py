@@ -41,6 +41,10 @@ class Position(Enum):
     """The first token of the model's own answer; of an empty answer, the last of the prompt or of the thought."""
     answer_last = "answer_last"
     """The last token of the model's own answer; of an empty answer, the last of the prompt or of the thought."""
+    answer_before_last = "answer_before_last"
+    """The token before the answer's last: of one of one token, the last of the prompt or of the thought."""
+    answer_mean = "answer_mean"
+    """The mean over the answer's tokens; of an empty answer, the last of the prompt or of the thought."""
     prompt_last = "prompt_last"
     """The last token of the prompt, before the model answers."""
     last = "last"
@@ -48,7 +52,14 @@ class Position(Enum):
 
 
 STATEMENT_POSITIONS = (Position.statement_end, Position.statement_mean, Position.next_token, Position.last)
-ANSWER_POSITIONS = (Position.prompt_last, Position.answer_first, Position.answer_last, Position.last)
+ANSWER_POSITIONS = (
+    Position.prompt_last,
+    Position.answer_first,
+    Position.answer_before_last,
+    Position.answer_last,
+    Position.answer_mean,
+    Position.last,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +179,21 @@ def _answer_passage(
     question = prompt.question
     before = (*prompt.token_ids, *answer.thinking_ids)
     first, end = len(before), len(before) + len(answer.token_ids)
-    token = first if position is Position.answer_first and first < end else end - 1
-    if position is Position.prompt_last:
-        token = first - 1
     example = Example(name, question.group or question.id, f"{question.text} {answer.text}", label)
-    return _passage(name, (*before, *answer.token_ids), (example,), ((token, token + 1),), context)
+    span = _read_of_answer(first, end, position)
+    return _passage(name, (*before, *answer.token_ids), (example,), (span,), context)
+
+
+def _read_of_answer(first: int, end: int, position: Position) -> tuple[int, int]:
+    """The tokens that are read of an answer from its first token to past its last."""
+    if position is Position.answer_mean:
+        return min(first, end - 1), end
+    token = {
+        Position.prompt_last: first - 1,
+        Position.answer_first: min(first, end - 1),
+        Position.answer_before_last: max(first - 1, end - 2),
+    }.get(position, end - 1)
+    return token, token + 1
 
 
 def _statement_passage(

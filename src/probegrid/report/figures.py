@@ -137,8 +137,8 @@ def _from_log_odds(cell: RecordedCell) -> FloatArray:
 
     file, scale = cell.folder / "probe.safetensors", 1.0
     if file.exists():
-        layers = json.loads((cell.folder / "probe.json").read_text())["layers"]
-        scale = float(load_file(file)["scale"][layers.index(int(cell.record.metrics["layer"]))])
+        saved = json.loads((cell.folder / "probe.json").read_text())
+        scale = float(load_file(file)["scale"][saved["layers"].index(saved["layer"])])
     return np.asarray(expit(scale * cell.values), dtype=np.float64)
 
 

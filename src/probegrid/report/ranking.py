@@ -139,7 +139,8 @@ def _scores(cell: RecordedCell, block: Sequence[RecordedCell]) -> list[Score]:
     if own != ALL_OF_THEM and cell.has_one_scale and area is not None:
         alike = [each for each in block if each.value("probe") == own]
         name = own if len(alike) == 1 else f"{own} {label(cell, varying(alike))}"
-        reads: tuple[str, ...] = ("answers", "activations") if "layer" in cell.record.metrics else ()
+        is_of_states = not {"layer", "joined_layers"}.isdisjoint(cell.record.metrics)
+        reads: tuple[str, ...] = ("answers", "activations") if is_of_states else ()
         found.append(Score(name, cell, area, cell.scores, reads, cell.metric("read_s")))
     for name in cell.other_scores:
         area = cell.estimate(f"{name}_auroc")

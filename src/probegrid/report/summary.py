@@ -65,7 +65,9 @@ def numbers(record: CellRecord, metrics: Sequence[str] = HEADLINES, *, with_note
     transfers = [name for name in record.metrics if is_transfer(name) or is_source(name)]
     found = [name for name in (*metrics, *transfers) if name in record.metrics]
     texts = [*_size(record), *(_number(record, name, with_notes) for name in found)]
-    texts += [f"{name}: {record.notes[name]}" for name in ("leakage", "split") if name in record.notes]
+    texts += [
+        f"{name}: {record.notes[name]}" for name in ("leakage", "split", "probe") if name in record.notes
+    ]
     return [*texts, *_seconds(record)]
 
 
@@ -88,8 +90,9 @@ def is_source(metric: str) -> bool:
 
 def _size(record: CellRecord) -> Iterator[str]:
     if "n" in record.metrics:
-        layer = f", layer {record.metrics['layer']:.0f}" if "layer" in record.metrics else ""
-        yield f"n {record.metrics['n']:.0f}{layer}"
+        told = {"layer": "layer {:.0f}", "joined_layers": "{:.0f} layers joined"}
+        found = [text.format(record.metrics[name]) for name, text in told.items() if name in record.metrics]
+        yield ", ".join([f"n {record.metrics['n']:.0f}", *found])
 
 
 def _number(record: CellRecord, name: str, with_note: bool) -> str:

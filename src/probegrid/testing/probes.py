@@ -175,8 +175,9 @@ def make_features(separation: float, *, n: int = 300, width: int = WIDTH, seed: 
     activations = noise + separation / 2 * signs[:, None, None] * direction
     scales = torch.logspace(-0.5, 0.5, width)
     parts = np.array([TRAIN, TRAIN, TRAIN, VALIDATION, TEST])[np.arange(n) // 2 % 5]
-    texts = tuple(f"thing {row % 17} is {row % 5}" for row in range(n))
-    sources = tuple("neg_things" if row % 3 else "things" for row in range(n))
+    negated = [(row // 2 + row) % 2 == 0 for row in range(n)]  # two neighbours are each other's negation
+    texts = tuple(f"thing {row // 2 % 85} is {'not ' * negated[row]}here" for row in range(n))
+    sources = tuple("neg_things" if each else "things" for each in negated)
     entropies = (~labels).double().numpy()
     return Features(
         activations * scales + 20 * scales, LAYERS, labels.numpy(), parts, texts, sources, entropies

@@ -73,6 +73,10 @@ class Features:
         labels: BoolArray = self.labels[self.parts == part]
         return labels
 
+    def joined(self) -> Features:
+        """The layers behind one another, as one layer that has the number of the deepest: activations [n, 1, l * d]."""
+        return replace(self, activations=self.activations.flatten(1)[:, None], layers=self.layers[-1:])
+
     def with_shuffled_labels(self, seed: int) -> Features:
         """Give each text, wherever it recurs, one label by chance: the control task of Hewitt & Liang (2019).
 

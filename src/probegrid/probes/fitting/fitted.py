@@ -36,6 +36,7 @@ class FittedByLayer(ABC):
         layers: the l layers.
         scales: float64[l], positive.
         column: which of them is to be used, where the probe has chosen itself; None: by its AUROC on validation.
+        notes: what the user should know of how it was fitted.
     """
 
     kind: ClassVar[str]
@@ -44,6 +45,7 @@ class FittedByLayer(ABC):
     layers: tuple[int, ...]
     scales: Tensor
     column: int | None = None
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def values(self, row: int, activations: Tensor) -> Tensor:
@@ -64,20 +66,29 @@ class FittedByLayer(ABC):
 
     def score(self, features: Features) -> FloatArray:
         """Score the n examples by every layer: float64[n, l]."""
-        return self.scores(features.activations)
+        return self.scores(features.activations, features.texts)
 
-    def scores(self, activations: Tensor) -> FloatArray:
+    def scores(self, activations: Tensor, texts: Sequence[str] = ()) -> FloatArray:
         """Score raw activations float[n, l, d]: float64[n, l], larger where true is more likely.
 
         Computed in float64, so that a score does not depend on the examples it is computed with.
+
+        Args:
+            activations: of n examples.
+            texts: what they say, for a probe that holds statements against their negations; empty: not known.
         """
-        columns = (self.scores_at(layer, activations[:, row]) for row, layer in enumerate(self.layers))
+        columns = (self.scores_at(layer, activations[:, row], texts) for row, layer in enumerate(self.layers))
         return np.stack(list(columns), axis=1)
 
-    def scores_at(self, layer: int, activations: Tensor) -> FloatArray:
+    def scores_at(self, layer: int, activations: Tensor, texts: Sequence[str] = ()) -> FloatArray:
         """Score raw activations float[n, d] of one of the layers: float64[n]."""
-        found: FloatArray = self.values(self.layers.index(layer), activations.double()).cpu().numpy()
-        return found
+        found = self.values_of(self.layers.index(layer), activations.double(), texts)
+        scores: FloatArray = found.cpu().numpy()
+        return scores
+
+    def values_of(self, row: int, activations: Tensor, texts: Sequence[str]) -> Tensor:
+        """As `values`, of examples whose texts may be known; they do not matter to most."""
+        return self.values(row, activations)
 
     def probabilities(self, scores: FloatArray) -> FloatArray:
         """Probability of true for scores float64[n, l]: float64[n, l]."""
