@@ -44,6 +44,8 @@ def test_the_judges_that_people_ask_for_are_there() -> None:
         "eig_val_laplacian",
         "agreement",
         "verbalized",
+        "verbalized_top_k",
+        "p_true_hint",
         "ccp",
         "rauq",
     } <= names

@@ -59,22 +59,35 @@ def asked_of(result: Result) -> dict[str, str]:
 
 
 def written_out(
-    question: str, answers: list[str], *, is_shot: bool = False, greedy_first: bool = False
+    question: str,
+    answers: list[str],
+    *,
+    is_shot: bool = False,
+    greedy_first: bool = False,
+    hint: bool = False,
 ) -> str:
     """semantic_uncertainty's: in a shot the greedy answer first and lines end in a space, else it is last."""
     ordered = answers if is_shot or greedy_first else [*answers[1:], answers[0]]
     end = " \n" if is_shot and not greedy_first else "\n"
     ideas = "".join(f"{answer}{end}" for answer in ordered)
+    if hint:
+        asked = (
+            f"Possible answer: {answers[0]}\nDo the brainstormed answers match the possible answer? Respond with A if "
+            "they do, if they do not respond with B. Answer:"
+        )
+        return f"Question: {question}\nBrainstormed Answers: {ideas}{asked}"
     lines = [f"Possible answer: {answers[0]}", "Is the possible answer:", "A) True", "B) False"]
     asked = "\n".join([*lines, "The possible answer is:"])
     return f"Question: {question}\nBrainstormed Answers: {ideas}{asked}"
 
 
-def blocks(result: Result) -> dict[str, str]:
+def blocks(result: Result, *, hint: bool = False) -> dict[str, str]:
     answers, samples = result.tables["answers"].set_index("example_id").answer, result.tables["samples"]
     return {
         example: written_out(
-            question, [answers[example], *samples[samples.example_id == example].sort_values("sample").answer]
+            question,
+            [answers[example], *samples[samples.example_id == example].sort_values("sample").answer],
+            hint=hint,
         )
         for example, question in asked_of(result).items()
     }
@@ -156,6 +169,11 @@ def test_worked_examples_are_the_models_own_answers_with_their_verdicts(
         lead += written_out(shot.text, answers, is_shot=True) + (" A\n" if right else " B\n")
     prompts = {example: lead + block for example, block in blocks(result).items()}
     check(result, choice_logprobs(checkpoint("llama"), prompts))
+    hinted = cells("llama", "probe.num_few_shot=5", "probe.seed=3", "probe.hint=true")
+    asked = {example: lead + block for example, block in blocks(hinted, hint=True).items()}
+    own = hinted.tables["scores"].set_index("example_id").score
+    for example, (match, no_match) in choice_logprobs(checkpoint("llama"), asked).items():
+        assert own[example] == pytest.approx(1 / (1 + math.exp(no_match - match)), abs=1e-4)
     other = cells("llama", "probe.num_few_shot=5", "probe.seed=4")
     assert other.key != result.key
     assert other.tables["scores"].score.tolist() != result.tables["scores"].score.tolist()

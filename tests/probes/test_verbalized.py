@@ -11,11 +11,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import probegrid
+from probegrid.compose import compose_cell
 from probegrid.data.example import Question
+from probegrid.evaluation.extraction import by_pattern, compiled
 from probegrid.inference.generation import Generation
-from probegrid.judges.asked import VERBALIZED, stated_probability
+from probegrid.judges.asked import VERBALIZED, VERBALIZED_TOP_K, probability_beside_guess, stated_probability
 from probegrid.probes import Kind
-from probegrid.probes.verbalized import Verbalized, question_of
+from probegrid.probes.verbalized import Verbalized, question_of, scores_of
+from probegrid.probes.verbalized_top_k import VerbalizedTopK
 
 
 @pytest.mark.parametrize(
@@ -43,6 +46,52 @@ def test_a_stated_probability_is_read(reply: str, value: float) -> None:
 @pytest.mark.parametrize("reply", ["", "very likely", "I do not know.", "5/0"])
 def test_a_reply_without_one_gives_none(reply: str) -> None:
     assert math.isnan(stated_probability(reply))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "guess", "value"),
+    [
+        ("verbalized", " Paris\nProbability: 0.9", "Paris", 0.9),
+        ("verbalized", "Guess: 1995\n Probability: 80%", "1995", 0.8),
+        ("verbalized", "1995", "1995", math.nan),
+        ("verbalized", "1995\nProbability: high", "1995", math.nan),
+        ("verbalized", "Probability\nProbability: 1", "Probability", 1.0),
+        ("verbalized_top_k", " Oslo\nP1: .6\nG2: Bergen 2\nP2: 0.3", "Oslo", 0.6),
+        ("verbalized_top_k", "G1: Oslo\nG2: Bergen\nP2: 0.3", "Oslo", math.nan),
+    ],
+)
+def test_guess_and_probability_of_one_answer(prompt: str, answer: str, guess: str, value: float) -> None:
+    config = compose_cell(["probe=verbalized_1s", f"prompt={prompt}"]).config.prompt
+    found = by_pattern(answer, compiled(config.answer_pattern or ""))
+    assert found is not None
+    assert found.text == guess
+    assert probability_beside_guess(answer) == pytest.approx(value, nan_ok=True)
+
+
+def test_replies_without_a_number_are_counted_and_never_nought() -> None:
+    scores = scores_of([0.5, math.nan, math.nan, 0.0])
+    assert list(scores.own)[:1] == [0.5]
+    assert math.isnan(scores.own[1])
+    assert scores.notes == ["2 of 4 replies state no probability (50%) and are left out"]
+    assert not scores_of([0.0]).notes
+
+
+def test_other_guesses_are_shown_once_after_what_all_questions_share() -> None:
+    ask = VerbalizedTopK(guesses=3).needs(Kind.questions).asks[VERBALIZED_TOP_K]
+    said = [Generation((), (), text, 0, 0.0, 0.0, "stop") for text in ("a", "b", "a", "c", "d")]
+    one, other = (ask.write(Question(name, name, ()), said) for name in ("Who?", "Where?"))
+    assert one.endswith("Question: Who?\nG1: a\nG2: b\nG3: c\nP1:")
+    assert one.partition("Question: ")[0] == other.partition("Question: ")[0] != ""
+
+
+def test_a_cell_whose_answers_state_no_probability_says_so(workdir: Path) -> None:
+    result = probegrid.run(["probe=verbalized_1s", "dataset.num_samples=6", "tracking=none"])
+    assert result.tables["scores"].score.isna().all()
+    assert result.metrics["n_unscored"] == result.metrics["n"] == 6
+    assert result.metrics["unscored_share"] == 1
+    assert result.notes["auroc"] == "no answer has a score"
+    assert "accuracy" not in result.notes
+    assert "6 of 6 replies state no probability (100%)" in result.notes["scores"]
 
 
 def test_replies_are_those_of_a_plain_greedy_generation(

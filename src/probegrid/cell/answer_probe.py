@@ -141,7 +141,7 @@ def _evaluated(cell: Cell, probe: AnswerProbe, scored: ScoredAnswers) -> Outcome
     found, lacking = area_metrics(held, seed)
     metrics, said = found | metrics, said | lacking
     if len(held.labels) < len(table.labels):
-        metrics |= _of_all(table, seed) | {"n_unscored": len(table.labels) - len(held.labels)}
+        metrics, said = metrics | _of_all(table, seed) | _unscored(held, table), _of_scored(said, held)
     if missing := metrics.get("n_not_extracted"):
         said["n_not_extracted"] = (
             f"in {missing:.0f} of {len(table.labels)} answers nothing was found to judge, and they count as wrong"
@@ -174,8 +174,30 @@ def area_metrics(table: ScoreTable, seed: int) -> tuple[dict[str, float], dict[s
         held = [table.labels[row] for row in rows], [values[row] for row in rows]
         of_rows = evaluate_answers(*held, [table.groups[row] for row in rows], seed=seed).metrics
         metrics |= {f"{name}_auroc{end}": of_rows[f"auroc{end}"] for end in _ENDS}
-        notes[f"{name}_auroc"] = f"of the {len(rows)} of {len(values)} answers that have such a score"
+        share = 1 - len(rows) / len(values)
+        notes[f"{name}_auroc"] = (
+            f"of the {len(rows)} of {len(values)} answers that have such a score ({share:.0%} have none)"
+        )
     return metrics, notes
+
+
+def _unscored(held: ScoreTable, table: ScoreTable) -> dict[str, float]:
+    """How many answers have no score, and the share that they are."""
+    lacks = [math.isnan(score) for score in table.scores]
+    groups = table.groups if len({*table.groups}) < len(lacks) else None
+    share = mean_estimate(lacks, groups, is_share=True)
+    return {"n_unscored": len(lacks) - len(held.labels), **flat({"unscored_share": share})}
+
+
+def _of_scored(notes: Mapping[str, str], held: ScoreTable) -> dict[str, str]:
+    """The notes, where some answers have no score: accuracy is of all, and what none has is not for lack of answers."""
+    kept = {name: note for name, note in notes.items() if name != "accuracy"}
+    return (
+        kept if held.labels else {name: note.replace(_NO_ANSWERS, _NO_SCORES) for name, note in kept.items()}
+    )
+
+
+_NO_ANSWERS, _NO_SCORES = "there are no answers", "no answer has a score"
 
 
 def _of_all(table: ScoreTable, seed: int) -> dict[str, float]:

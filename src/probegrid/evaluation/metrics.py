@@ -91,6 +91,7 @@ METRICS: dict[str, MetricInfo] = {
         "examples",
         False,
     ),
+    "unscored_share": MetricInfo("share of the answers that the probe gives no score", "1", False),
     "option_accuracy": MetricInfo(
         "share of questions whose right option has the highest log-probability", "1", True
     ),

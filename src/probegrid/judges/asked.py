@@ -11,8 +11,11 @@ import re
 from probegrid.judges.evidence import Evidence
 from probegrid.judges.registry import Rises, judge
 
-P_TRUE, P_TRUE_ZERO, VERBALIZED = "p_true", "p_true_zero", "verbalized"
-"""The prompts, by name: with worked examples and samples, the bare one, and the one that wants a number."""
+P_TRUE, P_TRUE_HINT, P_TRUE_ZERO = "p_true", "p_true_hint", "p_true_zero"
+"""Prompts that offer choices, by name: with worked examples and samples, the same asking whether these match, bare."""
+VERBALIZED, VERBALIZED_TOP_K = "verbalized", "verbalized_top_k"
+"""Prompts that want a number: of the greedy answer alone, and of it among the samples."""
+_LABEL = re.compile(r"\b(?:Probability|P1)\W{0,3}:", re.IGNORECASE)
 _NUMBER = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>%|/\s*(?P<of>\d+(?:\.\d+)?))?")
 
 
@@ -29,6 +32,15 @@ def p_true(evidence: Evidence) -> float:
 def log_p_true(evidence: Evidence) -> float:
     """The log-probability of ' A' (True) after the question whether the answer is true, as in the original."""
     return evidence.asked[P_TRUE][0]
+
+
+@judge(rises=Rises.confidence, asks=P_TRUE_HINT)
+def p_true_hint(evidence: Evidence) -> float:
+    """The probability the model gives to its answer being what its samples say, among yes and no.
+
+    The hint of semantic_uncertainty (Farquhar et al. 2024): do the brainstormed answers match the possible answer?
+    """
+    return share_of_first(*evidence.asked[P_TRUE_HINT])
 
 
 @judge(rises=Rises.confidence, asks=P_TRUE_ZERO)
@@ -49,6 +61,25 @@ def verbalized(evidence: Evidence) -> float:
     Tian et al. 2023 (arXiv 2305.14975), in a second turn; not a number where it states none.
     """
     return stated_probability(evidence.said[VERBALIZED])
+
+
+@judge(rises=Rises.confidence, asks=VERBALIZED_TOP_K)
+def verbalized_top_k(evidence: Evidence) -> float:
+    """The probability that the model states in words for its own answer when it is shown beside its other guesses.
+
+    Tian et al. 2023 (arXiv 2305.14975), in a second turn; not a number where it states none.
+    """
+    return stated_probability(evidence.said[VERBALIZED_TOP_K])
+
+
+def probability_beside_guess(answer: str) -> float:
+    """The probability behind the last ``Probability:`` or ``P1:`` of an answer that states both at once.
+
+    Returns:
+        As `stated_probability`; not a number where there is no such line, whatever numbers the guess holds.
+    """
+    labels = list(_LABEL.finditer(answer))
+    return stated_probability(answer[labels[-1].end() :].partition("\n")[0]) if labels else math.nan
 
 
 def stated_probability(reply: str) -> float:

@@ -68,8 +68,8 @@ class CCS(ActivationProbe):
         nothing = torch.zeros(len(x), dtype=torch.float64)
         held = (each.cpu() for each in (weights, biases.double(), means, spreads))
         note = (
-            f"{len(rows[0])} pairs among {len(texts)} train statements were learned from, no label; which end is true is "
-            "by the labels of the validation split"
+            f"{len(rows[0])} pairs among {len(texts)} train statements were learned from, no label; which end is true "
+            "is by the labels of the validation split"
         )
         fitted = FittedContrast(features.layers, nothing + 1, *held, nothing, notes=(note,))
         return _oriented(fitted, features)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from probegrid.errors import ConfigError
-from probegrid.judges.asked import P_TRUE, P_TRUE_ZERO, VERBALIZED
+from probegrid.judges.asked import P_TRUE, P_TRUE_HINT, P_TRUE_ZERO, VERBALIZED, VERBALIZED_TOP_K
 from probegrid.judges.likelihood import sum_logprob
 from probegrid.probes.base import AnswerProbe, HiddenStates, Kind, Needs, Of, Scores, Scoring, Similarity
 from probegrid.probes.p_true import Order, p_true_prompt, p_true_zero_prompt
 from probegrid.probes.semantic_entropy import EXACT, check_entailment, classifier_of
 from probegrid.probes.verbalized import verbalized_prompt
+from probegrid.probes.verbalized_top_k import GUESSES, verbalized_top_k_prompt
 from probegrid.schema.ranges import number_field, path_field, seed_field
 
 
@@ -54,8 +55,10 @@ class Judges(AnswerProbe):
             hidden=HiddenStates(Of.samples, "middle", "answer_last"),
             asks={
                 P_TRUE: p_true_prompt(self.order, self.num_few_shot, self.seed),
+                P_TRUE_HINT: p_true_prompt(self.order, self.num_few_shot, self.seed, hint=True),
                 P_TRUE_ZERO: p_true_zero_prompt(),
                 VERBALIZED: verbalized_prompt(),
+                VERBALIZED_TOP_K: verbalized_top_k_prompt(GUESSES),
             },
             classifier=classifier_of(self.entailment),
             relations=True,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
-from probegrid.judges.asked import P_TRUE, share_of_first
+from probegrid.judges.asked import P_TRUE, P_TRUE_HINT, share_of_first
 from probegrid.probes.base import AnswerProbe, Ask, Kind, Needs, Scores, Scoring
 from probegrid.schema.ranges import number_field, seed_field
 
@@ -44,6 +44,9 @@ class PTrue(AnswerProbe):
     fewest_samples: ClassVar[int] = 1
     order: Order = Order.nature
     """Where the greedy answer stands among the brainstormed ones: ``nature`` or ``greedy_first``."""
+    hint: bool = False
+    """Ask whether the brainstormed answers match the possible answer, and not whether that is true; the worked examples
+    stay as they are, as in semantic_uncertainty."""
     num_few_shot: int = number_field(20, least=0, most=100_000)
     """Worked examples (20 is semantic_uncertainty's default); fewer where the pool or the context has no more."""
     seed: int = seed_field()
@@ -51,22 +54,35 @@ class PTrue(AnswerProbe):
 
     def needs(self, kind: Kind) -> Needs:
         """Samples, and the question whether the greedy answer among them is true."""
-        ask = p_true_prompt(self.order, self.num_few_shot, self.seed)
-        return Needs(samples=self.fewest_samples, asks={P_TRUE: ask})
+        ask = p_true_prompt(self.order, self.num_few_shot, self.seed, hint=self.hint)
+        return Needs(samples=self.fewest_samples, asks={self._name: ask})
 
     def score(self, scoring: Scoring) -> Scores:
         """By what it said of each greedy answer."""
-        return Scores([share_of_first(*row) for row in scoring.asked[P_TRUE].logprobs])
+        return Scores([share_of_first(*row) for row in scoring.asked[self._name].logprobs])
+
+    @property
+    def _name(self) -> str:
+        """Of the prompt."""
+        return P_TRUE_HINT if self.hint else P_TRUE
 
 
-def p_true_prompt(order: Order, num_few_shot: int, seed: int) -> Ask:
-    """The question whether the greedy answer among its samples is true, behind worked examples."""
+def p_true_prompt(order: Order, num_few_shot: int, seed: int, *, hint: bool = False) -> Ask:
+    """The question whether the greedy answer among its samples is true, behind worked examples.
+
+    Args:
+        order: of the brainstormed answers.
+        num_few_shot: worked examples.
+        seed: of their draw, which is that of `P_TRUE` whatever the prompt is called.
+        hint: whether it is asked if the samples match it.
+    """
     return Ask(
-        write=lambda question, found: question_of(question, found, order),
+        write=lambda question, found: question_of(question, found, order, hint=hint),
         choices=(TRUE, FALSE),
         show=lambda question, found, is_correct: worked_example(question, found, is_correct, order),
         worked_examples=num_few_shot,
         seed=seed,
+        drawn_as=P_TRUE,
     )
 
 
@@ -75,11 +91,11 @@ def p_true_zero_prompt() -> Ask:
     return Ask(write=lambda question, found: _block(question.text, [], found[0].text), choices=(TRUE, FALSE))
 
 
-def question_of(question: Question, found: Sequence[Generation], order: Order) -> str:
-    """Ask whether the first of some answers to a question is true."""
+def question_of(question: Question, found: Sequence[Generation], order: Order, *, hint: bool = False) -> str:
+    """Ask whether the first of some answers to a question is true; with a hint, whether the others match it."""
     greedy, *samples = [answer.text for answer in found]
     texts = [*samples, greedy] if order is Order.nature else [greedy, *samples]
-    return _block(question.text, [f"{text}\n" for text in texts], greedy)
+    return _block(question.text, [f"{text}\n" for text in texts], greedy, _HINT if hint else _ASKED)
 
 
 def worked_example(question: Question, found: Sequence[Generation], is_correct: bool, order: Order) -> str:
@@ -89,9 +105,13 @@ def worked_example(question: Question, found: Sequence[Generation], is_correct: 
     return f"{block}{TRUE if is_correct else FALSE}\n"
 
 
-def _block(question: str, brainstormed: Sequence[str], possible: str) -> str:
+_ASKED = "Is the possible answer:\nA) True\nB) False\nThe possible answer is:"
+_HINT = (
+    "Do the brainstormed answers match the possible answer? Respond with A if they do, if they do not respond with B. "
+    "Answer:"
+)
+
+
+def _block(question: str, brainstormed: Sequence[str], possible: str, asked: str = _ASKED) -> str:
     ideas = f"Brainstormed Answers: {''.join(brainstormed)}" if brainstormed else ""
-    return (
-        f"Question: {question}\n{ideas}Possible answer: {possible}\n"
-        "Is the possible answer:\nA) True\nB) False\nThe possible answer is:"
-    )
+    return f"Question: {question}\n{ideas}Possible answer: {possible}\n{asked}"

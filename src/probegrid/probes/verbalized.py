@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from probegrid.data.example import Question
     from probegrid.inference.generation import Generation
 
+REPLY_TOKENS = 16
+"""Longest reply: a number, and little beside it."""
+
 
 @dataclass
 class Verbalized(AnswerProbe):
@@ -31,23 +34,25 @@ class Verbalized(AnswerProbe):
 
     def score(self, scoring: Scoring) -> Scores:
         """The stated probability; a reply that states none gives no score."""
-        stated = [stated_probability(text) for text in scoring.asked[VERBALIZED].texts]
-        missing = sum(math.isnan(value) for value in stated)
-        notes = (
-            [f"{missing} of {len(stated)} replies state no probability and are left out"] if missing else []
-        )
-        return Scores(stated, notes=notes)
+        return scores_of([stated_probability(text) for text in scoring.asked[VERBALIZED].texts])
+
+
+def scores_of(stated: Sequence[float]) -> Scores:
+    """The stated probabilities as scores; how many there are none of is said."""
+    missing = sum(map(math.isnan, stated))
+    share = f"{missing} of {len(stated)} replies state no probability ({missing / max(1, len(stated)):.0%})"
+    return Scores(stated, notes=[f"{share} and are left out"] if missing else [])
 
 
 def verbalized_prompt() -> Ask:
     """The second turn, whose reply is a line."""
-    return Ask(write=question_of, max_new_tokens=16, stop=("\n",))
+    return Ask(write=question_of, max_new_tokens=REPLY_TOKENS, stop=("\n",))
 
 
 def question_of(question: Question, found: Sequence[Generation]) -> str:
-    """Ask for the probability that the greedy answer is correct."""
+    """Ask for the probability that the greedy answer is correct; what all questions share comes first."""
     return (
-        f"Question: {question.text}\nProposed answer: {found[0].text}\n"
-        "How likely is it that the proposed answer is correct? Reply with a probability between 0.0 and 1.0, nothing "
-        "else.\nProbability:"
+        "Below are a question and a proposed answer to it. Reply with the probability, between 0.0 and 1.0, that the "
+        "proposed answer is correct, nothing else.\n\n"
+        f"Question: {question.text}\nProposed answer: {found[0].text}\nProbability:"
     )

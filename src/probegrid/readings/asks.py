@@ -46,7 +46,7 @@ def draw_worked(name: str, ask: Ask, data: QuestionSet, shown: Sequence[Question
     in_prompt = {question.id for question in shown}
     pool = [question for question in data.shots if question.id not in in_prompt]
     count = min(ask.worked_examples if ask.show else 0, len(pool))
-    return tuple(Random(f"{name}/{ask.seed}").sample(pool, count))
+    return tuple(Random(f"{ask.drawn_as or name}/{ask.seed}").sample(pool, count))
 
 
 def check_choices(ask: Ask, template: ChatTemplate, checkpoint: Checkpoint, question: Question) -> None:

@@ -81,6 +81,8 @@ class Ask:
     """Worked examples; fewer where the pool or the context has no more."""
     seed: int = 0
     """Seed of their draw."""
+    drawn_as: str = ""
+    """The prompt that is shown the same worked examples; empty: the prompt draws by its own name."""
 
 
 @dataclass(frozen=True)

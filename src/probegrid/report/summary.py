@@ -23,6 +23,7 @@ ALL_METRICS = (
     "letter_mass",
     "extraction_share",
     "f1",
+    "unscored_share",
     "auroc",
     "auroc_repeat_mean",
     "auroc_repeat_sd",

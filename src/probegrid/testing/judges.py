@@ -9,6 +9,7 @@ import numpy as np
 
 from probegrid.inference.generation import Generation
 from probegrid.judges import Evidence, Judge, Read
+from probegrid.judges.asked import P_TRUE, P_TRUE_HINT, P_TRUE_ZERO, VERBALIZED, VERBALIZED_TOP_K
 from probegrid.readings.token_steps import TokenSteps
 
 QUESTIONS, SAMPLES, LIKELIEST = 12, 5, 4
@@ -72,9 +73,12 @@ def make_evidence(seed: int) -> Evidence:
         states=generator.normal(size=(SAMPLES, 8)),
         options=tuple(np.log(generator.dirichlet(np.ones(4)))),
         asked={
-            name: tuple(np.log(generator.dirichlet(np.ones(3))[:2])) for name in ("p_true", "p_true_zero")
+            name: tuple(np.log(generator.dirichlet(np.ones(3))[:2]))
+            for name in (P_TRUE, P_TRUE_HINT, P_TRUE_ZERO)
         },
-        said={"verbalized": f"{generator.random():.2f}" if seed else "surely"},
+        said={
+            name: f"{generator.random():.2f}" if seed else "surely" for name in (VERBALIZED, VERBALIZED_TOP_K)
+        },
     )
 
 

@@ -147,7 +147,7 @@ class FittedContrast(FittedByLayer):
     notes: tuple[str, ...] = ()
 
     def values(self, row: int, activations: Tensor) -> Tensor:
-        """As `FittedByLayer`; statements whose words are not known are taken for affirmative, and none is a negation."""
+        """As `FittedByLayer`; statements whose words are not known are taken for affirmative, each by itself."""
         return self.values_of(row, activations, [""] * len(activations))
 
     def values_of(self, row: int, activations: Tensor, texts: Sequence[str]) -> Tensor:
