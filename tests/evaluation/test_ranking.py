@@ -232,6 +232,9 @@ def test_the_worked_values() -> None:
     assert ranking.auprc(*WORKED) == pytest.approx(0.810714, abs=1e-6)
     assert ranking.aurc(*WORKED) == pytest.approx(0.239960, abs=1e-6)
     assert ranking.excess_aurc(*WORKED) == pytest.approx(0.127341, abs=1e-6)
+    optimum = ranking.aurc(*WORKED) - ranking.excess_aurc(*WORKED)
+    assert optimum == pytest.approx(0.112619, abs=1e-6)
+    assert 0.4 + 0.6 * np.log(0.6) == pytest.approx(0.093505, abs=1e-6)  # what it tends to; ours is exact
     risks = [0, 0, 0.166667, 0.25, 0.2, 0.333333, 0.285714, 0.375, 0.388889, 0.4]
     assert ranking.risk_coverage_curve(*WORKED)[1] == pytest.approx(risks, abs=1e-6)
     assert ranking.augrc(*WORKED) == pytest.approx(0.15)

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probegrid.evaluation import ranking
-from probegrid.evaluation.selective import coverage_at_risk, graded_prr, rejection_ratio, risk_at
+from probegrid.evaluation.selective import (
+    _kept_quality,
+    coverage_at_risk,
+    graded_prr,
+    rejection_ratio,
+    risk_at,
+)
 
 WORKED = [1, 0, 1, 1, 0, 1, 0, 0, 1, 1], [0.9, 0.8, 0.8, 0.7, 0.6, 0.55, 0.4, 0.3, 0.3, 0.95]
 tied_examples = st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=6)
@@ -26,6 +32,17 @@ def test_the_worked_rejection_ratios() -> None:
     assert rejection_ratio(WORKED[0], broken) == pytest.approx(0.479564, abs=1e-6)
     assert rejection_ratio(WORKED[0], broken, max_rejection=0.5) == pytest.approx(0.184832, abs=1e-6)
     assert rejection_ratio(*WORKED) == pytest.approx(0.556890, abs=1e-6)
+    span = np.array(quality) - 0.2
+    good = span / span.max()
+    for grades, order, share, area, oracle in (
+        (good, scores, 5, 0.683810, 0.769524),
+        (good, scores, 2, 0.578571, 0.578571),
+        (np.array(WORKED[0], dtype=float), broken, 10, 0.737817, 0.887381),
+        (np.array(WORKED[0], dtype=float), broken, 5, 0.632302, 0.774762),
+    ):
+        kept, best = (_kept_quality(grades, np.array(of))[-share:].mean() for of in (order, grades))
+        assert (kept, best) == pytest.approx((area, oracle), abs=1e-6)
+    assert good.mean() == pytest.approx(0.514286, abs=1e-6)
     assert risk_at(*WORKED, 0.8) == pytest.approx(0.375)
     assert math.isnan(rejection_ratio([0.5, 0.5], [1, 2]))
     assert math.isnan(rejection_ratio([0.5, 0.6], [1, 2], max_rejection=0.4))

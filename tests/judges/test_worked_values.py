@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from probegrid.cell.options import ScoredOptions
+from probegrid.data.example import Question
 from probegrid.inference.generation import Generation
 from probegrid.judges import Evidence, all_judges
 from probegrid.judges import entropies as found
@@ -25,7 +27,9 @@ from probegrid.judges.relevance import sentence_relevance, token_relevance
 from probegrid.judges.samples import mean_rouge_l
 from probegrid.judges.states import mean_log_eigenvalue
 from probegrid.judges.tokens import claim_conditioned, recurrent
+from probegrid.readings.options import OptionReading
 from probegrid.readings.token_steps import TokenSteps
+from probegrid.schema import OptionScores
 
 JUDGES = all_judges()
 S4 = [[-0.1, -0.2], [-0.5], [-0.3, -0.3, -0.6], [-1, -0.4]]
@@ -86,6 +90,16 @@ def test_a1_to_a6_entropies_of_samples() -> None:
     assert JUDGES["num_semantic_sets"](evidence) == 3
 
 
+def test_a3b_and_a4_what_others_make_of_the_same_clusters() -> None:
+    """LM-Polygraph's direct estimate, and Kuhn's shift of 5, by the masses that our estimators take."""
+    evidence = of_samples(S4, clusters=CLUSTERS)
+    sums = evidence.log_sums
+    members = [[sums[row] for row, each in enumerate(CLUSTERS) if each == one] for one in range(3)]
+    masses = [-found.polygraph_semantic_entropy(each, [0] * len(each)) for each in members]
+    assert -sum(masses[one] * math.exp(masses[one]) for one in CLUSTERS) == near(-0.096725)
+    assert found.kuhn_semantic_entropy(evidence.log_means.tolist(), CLUSTERS) + 5 == near(5.238873)
+
+
 def test_a7_lexical_similarity() -> None:
     assert mean_rouge_l(T3) == near(0.492063)
     assert [mean_rouge_l([T3[i], T3[j]]) for i, j in ((0, 1), (0, 2), (1, 2))] == [
@@ -128,6 +142,7 @@ def test_a12_and_a13_sets_and_kernel() -> None:
     assert heat_entropy(AS_GIVEN, soft=True) == near(1.230725)
     assert heat_entropy(AS_GIVEN, soft=True) / math.log(4) == near(0.887780)
     assert heat_entropy(RELATIONS) == near(1.234200)
+    assert heat_entropy(RELATIONS) / math.log(4) == near(0.890287)
     assert heat_entropy(RELATIONS, 0.4) == near(1.145819)
     assert heat_entropy(np.tile([0.0, 0, 1], (4, 4, 1))) == near(0.754147)
     assert heat_entropy(np.tile([1.0, 0, 0], (4, 4, 1))) == near(math.log(4))
@@ -177,7 +192,9 @@ def test_a15_self_check() -> None:
     logits = np.array([[-1, 1.5], [2, -1], [0.5, 0.5]])  # contradicts, entails
     for neutral in (-3.0, 0.0, 4.0):
         three = np.exp(np.insert(logits, 1, neutral, axis=1))
-        assert contradicted(three / three.sum(1, keepdims=True)) == near(0.509477)
+        shares = three / three.sum(1, keepdims=True)
+        assert contradicted(shares) == near(0.509477)
+        assert [contradicted(row[None]) for row in shares] == [near(0.075858), near(0.952574), near(0.5)]
 
 
 def test_a16_eigenscore() -> None:
@@ -205,6 +222,8 @@ def test_a17_to_a20_relevance() -> None:
     )
     names = ("cocoa_msp", "cocoa_ppl", "cocoa_mte")
     assert [JUDGES[name](evidence) for name in names] == [near(0.27), near(0.09), near(0.2)]
+    of_uqlm = (0.5 + similarities[0, 1:] / 2).mean() / JUDGES["perplexity"](evidence)
+    assert of_uqlm == near(0.629695)
 
 
 def test_a17_and_a19_reach_their_judges() -> None:
@@ -228,6 +247,7 @@ def test_a21_agreement() -> None:
 def test_b1_to_b3_greedy_tokens() -> None:
     rows = [[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.9, 0.05, 0.05]]
     evidence = of_greedy([0.7, 0.5, 0.9], steps_of(rows))
+    assert steps_of(rows).entropies == pytest.approx([0.801819, 0.943348, 0.394398], abs=1e-6)
     expected = {
         "gnll": 1.155183,
         "sequence_probability": 0.315,
@@ -253,6 +273,8 @@ def test_b4_claim_conditioned_probability() -> None:
     rows = [[entails, entails, contradicts, neutral], [entails, contradicts, neutral, neutral]]
     relations = np.array([[[each, each] for each in row] for row in rows])
     assert claim_conditioned(top, relations) == near(0.748538)
+    of_tokens = [claim_conditioned(top[[step]], relations[[step]]) for step in (0, 1)]
+    assert of_tokens == [near(0.888889), near(0.842105)]
     # one way entails and the other contradicts: neutral; one way neutral: the other decides
     relations[0, 1] = [entails, contradicts]
     relations[0, 2] = [contradicts, neutral]
@@ -265,6 +287,11 @@ def test_b4_claim_conditioned_probability() -> None:
 def test_b5_and_b7_attention() -> None:
     p, attention = np.array([0.9, 0.4, 0.7]), np.array([[0.3, 0.6]])
     assert recurrent(p, attention, 0.2) == near(0.862774)
+    assert recurrent(p, attention, 0.2) + 1 == near(1.862774)
+    for own, course in ((0.2, (0.9, 0.296, 0.28208)), (0.5, (0.9, 0.335, 0.4505))):
+        for length in (1, 2, 3):
+            part = recurrent(p[:length], attention[:, : length - 1], own)
+            assert part * length == near(-sum(math.log(each) for each in course[:length]))
     assert recurrent(p, attention, 0.5) == near(0.665461)
     assert recurrent(p, np.array([[0.99, 0.99], [0.3, 0.6]]), 0.2) == near(0.862774)
     assert recurrent(p[:1], np.empty((2, 0)), 0.2) == near(-math.log(0.9))
@@ -281,11 +308,24 @@ def test_b6_p_true() -> None:
     evidence = Evidence("q?", answer([-1.0]), asked={"p_true": (math.log(0.3), math.log(0.1))})
     assert JUDGES["p_true"].score(evidence) == near(0.75)
     assert JUDGES["log_p_true"].score(evidence) == near(-1.203973)
+    assert 1 - JUDGES["log_p_true"].score(evidence) == near(2.203973)  # semantic_uncertainty's p_false
+    assert 1 - math.exp(JUDGES["log_p_true"].score(evidence)) == near(0.7)
 
 
-def test_option_confidence() -> None:
-    evidence = Evidence("q?", answer([-1.0]), options=(-4, -6, -5.5, -9))
-    assert JUDGES["option_confidence"](evidence) == near(0.732492)
+def test_e2_options() -> None:
+    options = (-4, -6, -5.5, -9)
+    evidence = Evidence("q?", answer([-1.0]), options=options)
+    most = JUDGES["option_confidence"](evidence)
+    assert most == near(0.732492)
+    shares = [most * math.exp(each - max(options)) for each in options]
+    assert shares == [near(0.732492), near(0.099132), near(0.163441), near(0.004935)]
+    texts = tuple("x" * length for length in (5, 12, 20, 10))
+    reading = OptionReading("key", (tuple((each,) for each in options),), 0.0, 0.0)
+    scored = ScoredOptions([Question("q", "q?", ("C",), options=texts)], OptionScores.texts, reading)
+    assert scored.sums == [list(options)]
+    assert scored.by_length()[0] == pytest.approx([-0.8, -0.5, -0.275, -0.9])
+    assert scored.metrics(0)["option_accuracy"] == 0
+    assert scored.metrics(0)["option_accuracy_norm"] == 1
 
 
 def test_an_answer_without_tokens_has_the_likelihood_of_its_stop() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from sweep_helpers import Grid
 
@@ -256,3 +259,46 @@ def test_the_same_grid_is_the_same_sweep_however_it_is_composed(grid: Grid) -> N
     again = grid.run("probe=gnll,verbalized", *few)
     assert "2 done already" in again.stderr
     assert json.loads((grid.sweep() / "manifest.json").read_text())["id"] == first["id"]
+
+
+LATE = """
+from probegrid.judges import Evidence, Read, Rises, judge
+
+
+@judge(Read.greedy, rises=Rises.confidence)
+def late_words(evidence: Evidence) -> float:
+    \"\"\"The number of characters of the greedy answer.\"\"\"
+    return float(len(evidence.greedy.text))
+"""
+
+
+def test_a_judge_that_comes_later_scores_the_done_cells_of_a_sweep_from_the_store(grid: Grid) -> None:
+    few = ("probe=gnll,mass_mean", "probe.layers=[4]", "dataset.num_samples=60", "decoding.max_new_tokens=3")
+    assert grid.run(*few).returncode == 0
+    before, store = grid.numbers(), sorted((grid.folder / "store").rglob("*.*"))
+    read = {file: file.stat().st_mtime_ns for file in store}
+    (grid.folder / "late_judge.py").write_text(LATE)
+    late = replace(grid, environment={**grid.environment, "PROBEGRID_PLUGINS": "late_judge"}, anew=True)
+    ended = late.run(*few)
+    assert ended.returncode == 0, ended.stderr
+    assert "2 cells: 0 done already, 0 on their way, 2 to run" in ended.stderr
+    after = late.numbers()
+    assert after.keys() == before.keys()
+    for key, numbers in after.items():
+        assert before[key].items() <= numbers.items()
+        assert {"late_words_auroc", "late_words_auroc_ci_low"} <= numbers.keys()
+        folder = grid.folder / "results" / key
+        tables = [pd.read_parquet(folder / f"{name}.parquet") for name in ("other_scores", "answers")]
+        both = tables[0].merge(tables[1], on="example_id")
+        assert (both.late_words == both.answer.str.len()).all()
+    assert {file: file.stat().st_mtime_ns for file in sorted((grid.folder / "store").rglob("*.*"))} == read
+    late.look("action=report")
+    assert "late words" in (grid.folder / "report" / "index.html").read_text()
+    assert "2 done already" in late.run(*few).stderr
+    (grid.folder / "late_judge.py").write_text(LATE.replace("late_words", "later_words"))
+    shutil.rmtree(grid.folder / "store")
+    gone = late.run(*few)
+    assert gone.returncode == 0, gone.stderr
+    said = "".join(file.read_text() for file in late.sweep().rglob("*.log")) + gone.stderr
+    assert "no scores by later_words: its readings are not in the store any more" in said
+    assert late.numbers() == after

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from probegrid.cell.cell import Cell
 from probegrid.cell.lookup import Lookup
+from probegrid.cell.others import new_judges
 from probegrid.cell.plan import plan_cell, workload_of
 from probegrid.cell.prepare import prepare
 from probegrid.errors import ConfigError, UnknownArchitecture, UserError
@@ -50,7 +51,7 @@ class Checker:
             elsewhere = isinstance(self._options, SlurmOptions)
             cell = prepare(spec, self._lookup, visible=() if elsewhere else None)
             key = cell.key
-            done = not spec.config.force and is_done(Path(spec.config.results_dir) / key)
+            done = not spec.config.force and has_all(Path(spec.config.results_dir) / key)
             plan = None if done else self._plan(cell)
         except UserError as error:
             return CheckedCell(composed, error=error)
@@ -108,6 +109,11 @@ class Checker:
             gpus=gpus if device_map.gpus is None else device_map.gpus,
             gpu_memory_gb=memory_gb if device_map.gpu_memory_gb is None else device_map.gpu_memory_gb,
         )
+
+
+def has_all(folder: Path) -> bool:
+    """Whether a cell is done, and scored by every judge there is: by new ones a job of its sweep scores it."""
+    return is_done(folder) and not new_judges(folder)
 
 
 def refusals(names: Sequence[str], checked: Iterable[CheckedCell]) -> list[str]:

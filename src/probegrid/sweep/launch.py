@@ -21,7 +21,7 @@ from probegrid.disk import disk_errors, locked
 from probegrid.errors import ConfigError, ProbegridError, RunError, TrackingError, UserError
 from probegrid.progress import Progress
 from probegrid.schema import Config
-from probegrid.sweep.check import CheckedCell, Checker, refusals
+from probegrid.sweep.check import CheckedCell, Checker, has_all, refusals
 from probegrid.sweep.close import close_sweep, open_sweep
 from probegrid.sweep.grid import ComposedCell, cell_names, told_apart
 from probegrid.sweep.interrupts import interruptible, name_of, quietly
@@ -37,7 +37,6 @@ from probegrid.sweep.slurm_script import check_names, check_options
 from probegrid.sweep.stop import ended_by, stop_sweep
 from probegrid.sweep.table import counts, print_table, say
 from probegrid.sweep.wait import wait
-from probegrid.tracking.integrity import is_done
 from probegrid.tracking.provenance import git_commit, own_argv, uncommitted_changes, versions
 from probegrid.tracking.redaction import redact, redact_override
 from probegrid.tracking.sweep_folder import SweepFolder
@@ -87,7 +86,7 @@ def _as_of_now(checked: Sequence[CheckedCell], folder: SweepFolder) -> list[Chec
     """The cells, some of which another command may have finished while this one waited for its turn."""
     return [
         replace(cell, is_done=True)
-        if cell.key and not _is_forced(cell) and is_done(folder.results_dir / cell.key)
+        if cell.key and not _is_forced(cell) and has_all(folder.results_dir / cell.key)
         else cell
         for cell in checked
     ]

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 
+from probegrid.probes.fitting.class_means import mean_difference, whitened
 from probegrid.probes.fitting.features import Features
 from probegrid.probes.fitting.gaussian import Gaussian
 from probegrid.probes.fitting.neighbours import FittedNeighbours
@@ -42,7 +43,24 @@ def of_train(x: torch.Tensor, labels: torch.Tensor, **more: object) -> Features:
 
 
 def test_c1_split_of_entropies() -> None:
-    assert best_split(np.array([0, 0, 0.3, 0.5, 0.7, 1.2, 1.5, 1.6, 2])) == near(0.707071)
+    entropies = np.array([0, 0, 0.3, 0.5, 0.7, 1.2, 1.5, 1.6, 2])
+    split = best_split(entropies)
+    assert split == near(0.707071)
+    sides = entropies[entropies < split], entropies[entropies >= split]
+    assert sum(((side - side.mean()) ** 2).sum() for side in sides) == near(0.7075)
+
+
+def test_c2_difference_of_means() -> None:
+    assert tuple(mean_difference(X, LABELS).tolist()) == near(2.5, -0.066667)
+    assert tuple(whitened(X, LABELS).tolist()) == near(40.240415, -21.948187)
+
+
+def test_c4_discriminant_with_degrees_of_freedom() -> None:
+    true, false = Mahalanobis(away=Away.false, ridge=0.0).gaussians(X, LABELS)
+    assert false is not None
+    weights = true.precision @ (true.mean - false.mean)
+    assert tuple(weights.tolist()) == near(26.826943, -14.632124)
+    assert float(-weights @ (true.mean + false.mean) / 2) == near(-18.413817)
 
 
 @pytest.mark.parametrize("shrink", [False, True])
@@ -101,6 +119,7 @@ def test_c8_mahalanobis_distances() -> None:
     squares = [float(each.squares(AT)) for each in (near_true, everything)]
     assert [root**0.5 for root in squares] == [near(3.452621), near(0.174458)]
     assert squares[0] - squares[1] == near(11.890157)
+    assert squares[0] ** 0.5 - squares[1] ** 0.5 == near(3.278163)
     covariance = np.cov(TRUE.numpy().T) + 1e-3 * np.eye(2)
     assert squares[0] ** 0.5 == near(mahalanobis(AT[0], TRUE.mean(0), np.linalg.inv(covariance)))
     fitted = Mahalanobis(ridge=1e-3).fit(of_train(X, LABELS))
