@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
+from probegrid.models.relative_positions import only_near
 from probegrid.schema import ModelConfig
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Classifier:
             max_length=self.longest,
             return_tensors="pt",
         ).to(self.model.device)
-        with torch.inference_mode():
+        with torch.inference_mode(), only_near(self.model, batch["input_ids"].shape[1]):
             logits: torch.Tensor = self.model(**batch).logits
         return logits
 
