@@ -306,3 +306,60 @@ def test_scores_are_sent_to_mlflow_and_where_they_are_not_the_status_says_so(
     status, said = score(*here, f"tracking.uri=http://127.0.0.1:{free_port()}")
     assert status == 1
     assert "MLflow does not have them" in said
+
+
+def write_statements(folder: Path, name: str, statements: Sequence[world.Statement]) -> str:
+    """Two lists, the second of which denies the first; their paths with a comma between."""
+    for prefix, denies in (("", False), ("neg_", True)):
+        rows = [
+            (one.text.replace(" is ", " is not ") if denies else one.text, int(one.is_true is not denies))
+            for one in statements
+        ]
+        pd.DataFrame(rows, columns=["statement", "label"]).to_csv(folder / f"{prefix}{name}.csv", index=False)
+    return f"{folder / name}.csv,{folder / f'neg_{name}'}.csv"
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        ("knn", "probe.k=5"),
+        ("knn", "probe.labelled=false", "probe.k=3"),
+        ("mahalanobis",),
+        ("saplma",),
+        ("lda",),
+        ("ttpd",),
+        ("ccs", "probe.restarts=2", "probe.epochs=200"),
+        ("logistic", "probe.joined=true"),
+        ("knn", "probe.joined=true"),
+    ],
+    ids=" ".join,
+)
+def test_any_probe_is_tested_elsewhere_and_scores_as_it_did(
+    probe: tuple[str, ...], score: Invoke, folders: Folders, workdir: Path
+) -> None:
+    """Transfer while it is trained, and ``action=score`` afterwards, say the same of the same statements."""
+    statements = world.statements(1)
+    own = write_statements(workdir, "own", statements[:60])
+    write_statements(workdir, "far", statements[60:90])
+    name, *settings = probe
+    trained = probegrid.run(
+        [
+            *(*folders.places, "dataset=statements", f"dataset.path='{own}'", f"probe={name}", *settings),
+            *("probe.layers=[2,5]", f"probe.test_on=[statements:{workdir / 'far.csv'}]"),
+        ]
+    )
+    found = []
+    for path in (own, str(workdir / "far.csv")):
+        before = set((workdir / "results").glob("[!.]*"))
+        words = ("dataset=statements", f"dataset.path='{path}'", folders.places[0])
+        status, stderr = score(f"probe.from={trained.folder}", *words)
+        assert status == 0, stderr
+        found += set((workdir / "results").glob("[!.]*")) - before
+    first, scored = trained.tables["scores"], pd.read_parquet(found[0] / "scores.parquet")
+    assert scored.example_id.tolist() == first.example_id.tolist()
+    assert scored.score.tolist() == pytest.approx(first.score.tolist(), rel=1e-9, abs=1e-12)
+    elsewhere = json.loads((found[1] / "result.json").read_text())["metrics"]
+    assert elsewhere["auroc"] == trained.metrics["transfer_auroc_far"]
+    table = trained.tables["transfer"].set_index("tested_on")
+    assert table.auroc["far"] == elsewhere["auroc"]
+    assert table.accuracy["far"] == elsewhere["accuracy"]
