@@ -113,6 +113,46 @@ def test_the_table_of_judges(row: tuple[str, str], tmp_path: Path) -> None:
     _assert_agree(_judges_table()[row], found)
 
 
+_RANKED = {
+    "G-NLL": "auroc",
+    "probability margin": "probability_margin_auroc",
+    "CCP": "ccp_auroc",
+    "CoCoA (MSP)": "cocoa_msp_auroc",
+    "mean NLL": "mean_nll_auroc",
+    "RAUQ": "rauq_auroc",
+    "semantic entropy": "semantic_entropy_auroc",
+    "kernel language entropy": "kernel_language_entropy_auroc",
+    "EigenScore": "eigenscore_auroc",
+    "mean token entropy": "mean_token_entropy_auroc",
+    "p(true)": "p_true_auroc",
+    "p(true) with the hint": "p_true_hint_auroc",
+}
+"""Rows of the ranking that the cell of all judges has, by its metrics; those of trained probes have cells of their own."""
+
+
+def _ranking() -> dict[str, str]:
+    """AUROC and interval of each row of the ranking of judges."""
+    table = README.partition("The first lines of that ranking")[2].partition("![All judges")[0]
+    return dict(re.findall(r"^\| ([^|]+) \| (\d\.\d+ \[[^|]+\]) \|", table, re.MULTILINE))
+
+
+def test_the_ranking_of_judges_is_in_order() -> None:
+    areas = [float(shown.partition(" ")[0]) for shown in _ranking().values()]
+    assert areas == sorted(areas, reverse=True)
+    assert _ranking().keys() - _RANKED.keys() == {"P(IK)"}
+    assert _RANKED.keys() <= _ranking().keys()
+
+
+@pytest.mark.skipif(not ALL, reason=WHY)
+def test_the_ranking_of_judges(tmp_path: Path) -> None:
+    metrics = _run(tmp_path, "probe=judges", "dataset.num_samples=400").metrics
+    found = {
+        name: f"{metrics[metric]:.3f} [{metrics[f'{metric}_ci_low']:.3f}, {metrics[f'{metric}_ci_high']:.3f}]"
+        for name, metric in _RANKED.items()
+    }
+    _assert_agree([_ranking()[name] for name in found], list(found.values()))
+
+
 @pytest.mark.skipif("PROBEGRID_DATA" not in os.environ, reason="PROBEGRID_DATA is not set")
 def test_words_alone_by_three_splits(tmp_path: Path) -> None:
     found = re.search(

@@ -1,7 +1,8 @@
 """DeBERTa's relative positions: only those that occur in a batch are scored.
 
 Its second and third versions hold every token against all 512 relative positions, and then pick those that occur: of
-texts of 40 tokens, 79 of them. The first version cuts its table beforehand; so is theirs here. Knows transformers' code.
+texts of 40 tokens, 79 of them. The first version cuts its table beforehand; so is theirs here. Knows transformers'
+modules.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 @contextmanager
 def only_near(model: Any, length: int) -> Iterator[None]:
-    """Within it a model scores rows of so many tokens by the relative positions that they have; the scores are the same.
+    """Within it a model holds rows of so many tokens against the relative positions that they have; it says the same.
 
     Args:
         model: any; one that has no such table is left as it is.

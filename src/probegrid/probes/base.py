@@ -202,9 +202,9 @@ class ActivationProbe(TrainedProbe, ABC):
     blocks; 0 is the embeddings."""
     positions: str = "statement_end"
     """Where an activation is read: ``statement_end`` (last token of the statement; of a question, of the model's own
-    answer, as ``answer_last``), ``statement_mean`` (of all its tokens; of an answer, as ``answer_mean``), ``next_token``
-    (the one after it), ``last`` (of the whole conversation); of answers ``prompt_last`` (the token before the answer),
-    ``answer_first``, ``answer_last``, ``answer_before_last``, ``answer_mean``."""
+    answer, as ``answer_last``), ``statement_mean`` (of all its tokens; of an answer, as ``answer_mean``),
+    ``next_token`` (the one after it), ``last`` (of the whole conversation); of answers ``prompt_last`` (the token
+    before the answer), ``answer_first``, ``answer_last``, ``answer_before_last``, ``answer_mean``."""
     joined: bool = False
     """Whether all ``layers`` make one probe, a layer's activations behind the other's; else each layer has its own, and
     the best on validation is kept."""

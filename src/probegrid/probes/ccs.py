@@ -1,4 +1,4 @@
-"""CCS: what is true of a statement is false of its negation, found without labels (Burns et al. 2022, arXiv 2212.03827).
+"""CCS: what is true of a statement is false of its negation, found without labels (Burns et al. 2022, 2212.03827).
 
 Knows pairs of a statement and its negation among those it learns from; labels give the sign alone, and the scale.
 """
@@ -66,12 +66,20 @@ class CCS(ActivationProbe):
             positive, negative, restarts=self.restarts, epochs=self.epochs, seed=self.seed
         )
         nothing = torch.zeros(len(x), dtype=torch.float64)
-        held = (each.cpu() for each in (weights, biases.double(), means, spreads))
         note = (
             f"{len(rows[0])} pairs among {len(texts)} train statements were learned from, no label; which end is true "
             "is by the labels of the validation split"
         )
-        fitted = FittedContrast(features.layers, nothing + 1, *held, nothing, notes=(note,))
+        fitted = FittedContrast(
+            features.layers,
+            nothing + 1,
+            weights.cpu(),
+            biases.double().cpu(),
+            means.cpu(),
+            spreads.cpu(),
+            nothing,
+            notes=(note,),
+        )
         return _oriented(fitted, features)
 
     def _spreads(self, sides: Tensor) -> Tensor:

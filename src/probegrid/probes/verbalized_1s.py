@@ -1,7 +1,7 @@
 """Verbalized confidence in one stage: guess and probability in the same answer (Tian et al. 2023, arXiv 2305.14975).
 
-The guess, not the answer to another prompt, is what is judged: the cell's own prompt asks for both (``prompt=verbalized``,
-``prompt=verbalized_top_k``). Knows where the probability stands in such an answer.
+The guess, not the answer to another prompt, is what is judged: the cell's own prompt asks for both
+(``prompt=verbalized``, ``prompt=verbalized_top_k``). Knows where the probability stands in such an answer.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from probegrid.probes.fitting.fitted import FittedByLayer
 
 _RATE, _DECAY = 1e-3, 0.01
 _NOBODY = -1
+_PARTS = ("weights", "biases", "means", "spreads", "shifts")
 
 
 @dataclass(frozen=True)
@@ -177,13 +178,12 @@ class FittedContrast(FittedByLayer):
     def to_tensors(self, layer: int) -> dict[str, Tensor]:
         """As `FittedByLayer`."""
         row = self.layers.index(layer)
-        names = ("weights", "biases", "means", "spreads", "shifts")
-        return {name: getattr(self, name)[row : row + 1].contiguous() for name in names}
+        return {name: getattr(self, name)[row : row + 1].contiguous() for name in _PARTS}
 
     @classmethod
     def of_tensors(
         cls, layers: tuple[int, ...], scales: Tensor, tensors: Mapping[str, Tensor]
     ) -> FittedContrast:
         """As `FittedByLayer`."""
-        names = ("weights", "biases", "means", "spreads", "shifts")
-        return cls(layers, scales, *(tensors[name] for name in names))
+        weights, biases, means, spreads, shifts = (tensors[name] for name in _PARTS)
+        return cls(layers, scales, weights, biases, means, spreads, shifts)
