@@ -127,7 +127,7 @@ _RANKED = {
     "p(true)": "p_true_auroc",
     "p(true) with the hint": "p_true_hint_auroc",
 }
-"""Rows of the ranking that the cell of all judges has, by its metrics; those of trained probes have cells of their own."""
+"""Rows of the ranking that the cell of all judges has, by its metrics; trained probes have cells of their own."""
 
 
 def _ranking() -> dict[str, str]:

@@ -181,7 +181,7 @@ def ranking_table(found: Sequence[Ranking], cells: Sequence[RecordedCell]) -> Ta
                 *(row.score.cell.value(name) for name in columns),
                 row.score.name.replace("_", " "),
                 str(row.score.n),
-                estimate_text(row.score.area),
+                estimate_text(row.score.area) if row.score.n else "no answer has it",
                 _difference_text(row),
                 p_text(row.p_holm),
                 MISSING if row.score.seconds is None else amount_text(row.score.seconds),
