@@ -341,6 +341,8 @@ def _small(default: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("kv_lora_rank"):
         found["num_key_value_heads"] = found["num_attention_heads"]
     found |= {key: value for key, value in SPECIAL.items() if key in values}
+    if "vocab_size" in changes and "vocab_size_per_layer_input" in values:
+        found["vocab_size_per_layer_input"] = changes["vocab_size"]
     changes = {} if "text_config" in found else changes
     return found | dict(CHANGES.get(default.model_type, {})) | dict(changes)
 
