@@ -27,8 +27,29 @@ from probegrid.embedded import tokenizer
 from probegrid.errors import ProbegridError, UserError
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
+INTRODUCTION = """\
+# Families
+
+What becomes of a small random checkpoint of each family (`model_type` in `config.json`) that transformers builds as a
+decoder of text, in float32 on a CPU. A number in brackets is the reason, below the table, why it is not more.
+
+- *answers*: the fastest way to read it whose answers are those of the model's own forward pass over one row.
+  `shared prefix` is the fastest: the examples that all prompts begin with are computed once, the rest is packed without
+  padding. Then come `padded batches`, `one by one`, and `one by one without a cache`. Nothing is looked up: each cell
+  finds its way anew, with its own prompts, and names it on the terminal and in `engine` of `result.json`.
+- *plan*: whether bytes, memory and time are planned before a weight is read.
+- *truncation*: whether a probe at layer 2 loads two blocks and no more.
+- *NF4*, *int8*: *answers* of the model quantized so. LLM.int8 rounds a token by all tokens of its pass: where that
+  sends it elsewhere, rows are read one by one.
+- *activations*: how the rows of a batch are read, tried likewise.
+
+Image-text models with a decoder inside are read by that decoder, as its family is
+(`PROBEGRID_ZOO=all pytest tests/models/test_every_family.py`).
+"""
 COMMON = ("tracking=none", "model=custom", "model.dtype=float32", "device_map=cpu")
 ANSWERS = ("dataset=facts", "dataset.num_samples=6", "decoding.max_new_tokens=6", "prompt.num_few_shot=2")
+FOLDER = re.compile(r"(?<!\w)/\S+/")
+"""Where a checkpoint lay, in front of its name."""
 APART = re.compile(
     r"\S+ (nats|of its length) from (the model's own forward pass of one row|what the model gives for a row alone), "
     r"where rounding is [-+.\de]+"
@@ -66,19 +87,19 @@ def attempt(make: Callable[[], Made]) -> Made:
         return make()
     except (UserError, ProbegridError) as error:
         assert "\n" not in str(error)
-        return Made("no", str(error))
+        return Made("no", FOLDER.sub("", str(error)))
 
 
 def row_of(family: str, folder: Path, say: list[str]) -> Row:
-    """Run a family's cells."""
-    path = f"model.path={folder}"
+    """Run a family's cells, in a store of its own: some families' checkpoints are another's to the last byte."""
+    own = [*COMMON, f"model.path={folder}", f"store_dir={folder}/store", f"results_dir={folder}/results"]
 
     def plan() -> Made:
-        probegrid.plan([*COMMON, *ANSWERS, path])
+        probegrid.plan([*own, *ANSWERS])
         return Made("yes")
 
     def read(kind: str, *cell: str) -> Made:
-        done = probegrid.run([*COMMON, *cell, path])
+        done = probegrid.run([*own, *cell])
         found = json.loads((done.folder / "result.json").read_text())["engine"][kind]
         why = "; ".join(f"not {name}: {reason}" for name, reason in found["passed_over"].items())
         return Made(found["used"], APART.sub("not what a plain pass over one row gives", why))
@@ -110,30 +131,16 @@ def page(rows: list[Row]) -> str:
     table = [
         f"| {row.family} | " + " | ".join(told(row, row.cells[name]) for name in names) + " |" for row in rows
     ]
-    lines = [
-        "# Families",
-        "",
-        f"What becomes of a small random checkpoint of each of the {len(rows)} families (`model_type` in `config.json`) "
-        "that transformers builds as a",
-        "decoder of text, in float32 on a CPU. A number in brackets is the reason, below the table, why it is not more.",
-        "",
-        "- *answers*: the fastest way to read it whose answers are those of the model's own forward pass over one row. "
-        "`shared prefix` is the fastest (the examples",
-        "  that all prompts begin with are computed once, the rest packed without padding), then `padded batches`, `one "
-        "by one`, and `one by one without a cache`.",
-        "  Nothing is looked up here: every cell finds its way anew with its own prompts, and says it on the terminal "
-        "and in `engine` of `result.json`.",
-        "- *plan*: whether its bytes, memory and time are planned before a weight is read.",
-        "- *truncation*: whether a probe at layer 2 loads two blocks and no more.",
-        "- *NF4*, *int8*: *answers*, of the model quantized so.",
-        "- *activations*: how the rows of a batch are read, tried likewise: in padded batches, or one by one where rows "
-        "depend on their neighbours.",
-        "",
+    made = (
         f"Made by `pytest -m zoo tests/test_zoo_page.py` on {datetime.date.today().isoformat()} with probegrid "
-        f"{probegrid.__version__}, transformers",
-        f"{transformers.__version__}, torch {torch.__version__}, Python {platform.python_version()}. Answers: "
+        f"{probegrid.__version__}, transformers {transformers.__version__}, torch {torch.__version__} and Python "
+        f"{platform.python_version()}. {len(rows)} families: "
         + ", ".join(f"{count} {'refused' if way == 'no' else way}" for way, count in ways.most_common())
-        + ".",
+        + "."
+    )
+    lines = [
+        INTRODUCTION,
+        made,
         "",
         "| family | " + " | ".join(names) + " |",
         "|---|" + "---|" * len(names),
@@ -143,6 +150,7 @@ def page(rows: list[Row]) -> str:
         "",
     ]
     return "\n".join(lines)
+
 
 @contextmanager
 def heard() -> Iterator[list[str]]:

@@ -216,6 +216,7 @@ NOT_WRAPPERS: Mapping[str, str] = {
     "pi0": "moves a robot",
     "pix2struct": "an encoder-decoder",
     "pp_formulanet": "an encoder-decoder",
+    "shieldgemma2": "a classifier",
     "t5gemma2": "an encoder-decoder",
     "udop": "an encoder-decoder",
     "vision-encoder-decoder": "an encoder-decoder",
@@ -227,6 +228,7 @@ _TOWER = "its tower does not become small by a rule"
 UNMADE: Mapping[str, str] = {
     "deepseek_ocr2": _TOWER,
     "dots3_note": _TOWER,
+    "ernie4_5_vl_moe": "its defaults do not agree",
     "emu3": "tokens of images need a table of words",
     "fast_vlm": _TIMM,
     "gemma3n": _TIMM,

@@ -181,7 +181,9 @@ class Trial:
             sampling=sampling,
         )
         decoder.reset()
-        may_share = isinstance(decoder, SharedPrefixDecoder)  # other ways have the model's own cache in common with it
+        may_share = isinstance(
+            decoder, SharedPrefixDecoder
+        )  # other ways have the model's own cache in common with it
         return or_none_if_out_of_memory(lambda: self._compare(found, may_share=may_share))
 
     def _compare(self, found: Sequence[Sequence[Generation]], *, may_share: bool) -> Outcome | None:
@@ -199,7 +201,9 @@ class Trial:
                 if distance <= allowed:
                     return Outcome(distance, allowed)
             plain = [self._logprobs(row) for row in rows]
-            if not all(map(_is_sound, plain)):  # the model's own pass overflows, which the reading itself refuses
+            if not all(
+                map(_is_sound, plain)
+            ):  # the model's own pass overflows, which the reading itself refuses
                 return Outcome(0.0, math.inf)
             distances = self._distances(rows, plain)
             distance = max(distances)
@@ -257,9 +261,7 @@ class Trial:
         """Log-probabilities behind each of the last tokens of one row: [last, V] float32 on the CPU."""
         return plain_logits(self._model, row, last).log_softmax(-1).cpu()
 
-    def _rounding(
-        self, rows: Sequence[_Row], plain: Sequence[Tensor], distances: Sequence[float]
-    ) -> float:
+    def _rounding(self, rows: Sequence[_Row], plain: Sequence[Tensor], distances: Sequence[float]) -> float:
         """What is rounding on this model: the farthest rows first, until it explains them all."""
         found, company = 0.0, rounds_together(self._model)
         for index in sorted(range(len(rows)), key=lambda index: -distances[index]):

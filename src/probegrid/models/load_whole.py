@@ -75,7 +75,9 @@ def _unpack_now(model: Any) -> None:
         return
     model.hf_quantizer.compressor.decompress_model(model)
     for module in model.modules():
-        if hasattr(module, "quantization_scheme"):  # of some forms bfloat16 weights come out, whatever the model's type
+        if hasattr(
+            module, "quantization_scheme"
+        ):  # of some forms bfloat16 weights come out, whatever the model's type
             module.weight.data = module.weight.data.to(model.dtype)
 
 
