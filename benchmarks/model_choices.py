@@ -58,6 +58,14 @@ _QWEN3 = {"head_dim": 128, "attention_bias": False}
 _LATENT = {
     "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128,
 }  # fmt: skip
+_QWEN35 = {
+    "head_dim": 256, "linear_num_key_heads": 16, "linear_key_head_dim": 128, "linear_value_head_dim": 128, **_UNTIED,
+}  # fmt: skip
+"""Their publisher names 9, 27 and 35 billion, towers and drafting heads among them."""
+_GEMMA4 = {
+    "head_dim": 256, "global_head_dim": 512, "sliding_window": 1024, "attention_k_eq_v": True,
+    "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0,
+}  # fmt: skip
 _GPT_OSS = {"head_dim": 64, "num_experts_per_tok": 4, **_UNTIED}
 
 PUBLISHED: dict[str, Published] = {
@@ -97,6 +105,14 @@ PUBLISHED: dict[str, Published] = {
         _sized(2048, 5120, 48, 16, 2, 151936, 262144, head_dim=256, num_experts=512, num_experts_per_tok=10,
                moe_intermediate_size=512, shared_expert_intermediate_size=512, linear_num_key_heads=16,
                linear_num_value_heads=32, linear_key_head_dim=128, linear_value_head_dim=128, **_UNTIED)),
+    "qwen35_9b": Published("Qwen/Qwen3.5-9B", "Qwen3.5 9B, its language model", 8.954, "qwen3_5_text",
+        _sized(4096, 12288, 32, 16, 4, 248320, 262144, linear_num_value_heads=32, **_QWEN35)),
+    "qwen35_27b": Published("Qwen/Qwen3.5-27B", "Qwen3.5 27B, its language model", 26.90, "qwen3_5_text",
+        _sized(5120, 17408, 64, 24, 4, 248320, 262144, linear_num_value_heads=48, **_QWEN35)),
+    "qwen35_35b_a3b": Published("Qwen/Qwen3.5-35B-A3B", "Qwen3.5 35B-A3B, a linear mixture, its language model", 34.66,
+        "qwen3_5_moe_text",
+        _sized(2048, 512, 40, 16, 2, 248320, 262144, num_experts=256, num_experts_per_tok=8, moe_intermediate_size=512,
+               shared_expert_intermediate_size=512, linear_num_value_heads=32, **_QWEN35)),
     "gemma2_2b": Published("google/gemma-2-2b-it", "Gemma 2 2B", 2.614, "gemma2",
         _sized(2304, 9216, 26, 8, 4, 256000, 8192, head_dim=256)),
     "gemma2_9b": Published("google/gemma-2-9b-it", "Gemma 2 9B", 9.242, "gemma2",
@@ -111,6 +127,12 @@ PUBLISHED: dict[str, Published] = {
         _sized(3840, 15360, 48, 16, 8, 262208, 131072, head_dim=256)),
     "gemma3_27b": Published("google/gemma-3-27b-it", "Gemma 3 27B, its language model", 27.0, "gemma3_text",
         _sized(5376, 21504, 62, 32, 16, 262208, 131072, head_dim=128)),
+    "gemma4_26b_a4b": Published("google/gemma-4-26B-A4B-it", "Gemma 4 26B-A4B, a mixture, its language model", 25.2,
+        "gemma4_text",
+        _sized(2816, 2112, 30, 16, 8, 262144, 262144, num_global_key_value_heads=2, enable_moe_block=True,
+               num_experts=128, top_k_experts=8, moe_intermediate_size=704, **_GEMMA4)),
+    "gemma4_31b": Published("google/gemma-4-31B-it", "Gemma 4 31B, its language model", 30.7, "gemma4_text",
+        _sized(5376, 21504, 60, 32, 16, 262144, 262144, num_global_key_value_heads=4, **_GEMMA4)),
     "llama32_3b": Published("meta-llama/Llama-3.2-3B-Instruct", "Llama 3.2 3B Instruct", 3.213, "llama",
         _sized(3072, 8192, 28, 24, 8, 128256, 131072, head_dim=128, **_TIED)),
     "llama4_scout": Published("meta-llama/Llama-4-Scout-17B-16E-Instruct", "Llama 4 Scout Instruct, its language model",

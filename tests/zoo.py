@@ -216,6 +216,7 @@ NOT_WRAPPERS: Mapping[str, str] = {
     "pi0": "moves a robot",
     "pix2struct": "an encoder-decoder",
     "pp_formulanet": "an encoder-decoder",
+    "shieldgemma2": "a classifier",
     "t5gemma2": "an encoder-decoder",
     "udop": "an encoder-decoder",
     "vision-encoder-decoder": "an encoder-decoder",
@@ -227,6 +228,7 @@ _TOWER = "its tower does not become small by a rule"
 UNMADE: Mapping[str, str] = {
     "deepseek_ocr2": _TOWER,
     "dots3_note": _TOWER,
+    "ernie4_5_vl_moe": "its defaults do not agree",
     "emu3": "tokens of images need a table of words",
     "fast_vlm": _TIMM,
     "gemma3n": _TIMM,
@@ -341,6 +343,8 @@ def _small(default: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
     if values.get("kv_lora_rank"):
         found["num_key_value_heads"] = found["num_attention_heads"]
     found |= {key: value for key, value in SPECIAL.items() if key in values}
+    if "vocab_size" in changes and "vocab_size_per_layer_input" in values:
+        found["vocab_size_per_layer_input"] = changes["vocab_size"]
     changes = {} if "text_config" in found else changes
     return found | dict(CHANGES.get(default.model_type, {})) | dict(changes)
 

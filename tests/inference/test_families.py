@@ -25,7 +25,7 @@ from probegrid.schema import DecodingConfig
 torch.set_num_threads(1)
 
 SHARED = (
-    "cohere2", "deepseek_v2", "deepseek_v3", "falcon_h1", "gemma", "gemma2", "gemma3_text", "gemma3n_text",
+    "cohere2", "deepseek_v2", "deepseek_v3", "diffllama", "falcon_h1", "gemma", "gemma2", "gemma3_text", "gemma3n_text",
     "gemma4_text", "glm4", "glm4_moe", "gpt2", "gpt_neox", "gpt_oss", "granite", "granitemoehybrid", "kimi_linear",
     "lfm2", "llama", "mistral", "mixtral", "nemotron_h", "olmo2", "olmo3", "opt", "phi", "phi3", "qwen2", "qwen3",
     "qwen3_5_text", "qwen3_moe", "qwen3_next", "smollm3", "stablelm", "starcoder2",

@@ -12,9 +12,10 @@ from torch import Tensor
 from transformers import BertConfig, BertLMHeadModel
 
 from probegrid.errors import RunError
-from probegrid.inference import engine
+from probegrid.inference import engine, trial
 from probegrid.inference.engine import Engine
 from probegrid.inference.packed import give_back_attention
+from probegrid.inference.plain import logits_from_one_prefix, plain_logits
 from probegrid.inference.residual import ResidualReader, Rows
 from probegrid.inference.residual_trial import rows_that_agree
 from probegrid.inference.shared_prefix import SharedPrefixDecoder
@@ -61,6 +62,54 @@ def test_a_decoder_that_is_wrong_in_its_steps_alone_is_not_believed(monkeypatch:
     assert answers is not None
     assert wanted is not None
     assert [one.token_ids for (one,) in answers] == [one.token_ids for (one,) in wanted]
+
+
+def test_a_decoder_that_is_wrong_about_its_shortest_row_alone_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Hasty(SharedPrefixDecoder):
+        def prefill(self, suffixes: Sequence[Sequence[int]], *, room: int) -> Tensor:
+            logits = super().prefill(suffixes, room=room)
+            shortest = min(range(len(suffixes)), key=lambda row: len(suffixes[row]))
+            logits[shortest] *= 1.01
+            return logits
+
+    monkeypatch.setattr(engine, "SharedPrefixDecoder", Hasty)
+    monkeypatch.setattr(trial, "SharedPrefixDecoder", Hasty)
+    assert opened(zoo.build(zoo.config_of("llama"))).report.used == "padded batches"
+
+
+def tokens_of_blocks(model: Any) -> list[int]:
+    """What the blocks of a model compute from now on, a number a pass."""
+    passes: list[int] = []
+    model.model.layers[0].mlp.register_forward_pre_hook(
+        lambda _, args: passes.append(args[0].shape[0] * args[0].shape[1])
+    )
+    return passes
+
+
+def test_the_prefix_is_computed_once_to_try_a_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = {}
+    for shares in (True, False):
+        if not shares:
+            monkeypatch.setattr(trial, "logits_from_one_prefix", lambda *_: None)
+        model = zoo.build(zoo.config_of("llama"))
+        passes = tokens_of_blocks(model)
+        report = opened(model, do_sample=True, num_generations=3).report
+        assert (report.used, report.prompts) == ("shared prefix", 2)
+        spent[shares] = sum(passes)
+    rows = 4  # a greedy answer and a sample of two prompts
+    assert spent[False] - spent[True] == (rows - 1) * len(PREFIX)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss", "deepseek_v3", "mistral", "olmo3", "gpt2"])
+def test_rows_that_go_on_from_one_prefix_are_those_of_the_plain_pass(family: str) -> None:
+    model = zoo.build(zoo.config_of(family))
+    rows = [([*PREFIX, *suffix], 2) for suffix in SUFFIXES]
+    found = logits_from_one_prefix(model, len(PREFIX), rows)
+    assert found is not None
+    for (row, last), logits in zip(rows, found, strict=True):
+        torch.testing.assert_close(logits, plain_logits(model, row, last), rtol=1e-4, atol=1e-4)
 
 
 def test_samples_are_tried_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from probegrid.errors import CheckpointError
 from probegrid.inference.engine import Engine
+from probegrid.inference.residual import ResidualReader
+from probegrid.inference.residual_trial import rows_that_agree
 from probegrid.models.blocks import decoder_blocks
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.models.facts import by_skeleton, facts_of, headers_of
@@ -89,8 +91,9 @@ class Read(Exception):
     """The layer that was asked for has been seen."""
 
 
-def layers_of(model: Any, deepest: int) -> list[Tensor]:
-    """The residual stream at layers 0 to ``deepest``."""
+def layers_of(model: Any, deepest: int, row: Sequence[int] | None = None) -> list[Tensor]:
+    """The residual stream at layers 0 to ``deepest``, of ``TOKENS`` or of a row."""
+    ids = TOKENS if row is None else torch.tensor([list(row)])
     seen: list[Tensor] = []
 
     def take(hidden: Any) -> None:
@@ -108,7 +111,7 @@ def layers_of(model: Any, deepest: int) -> list[Tensor]:
         block.register_forward_hook(lambda _module, _args, output: take(output)) for block in blocks[:deepest]
     ]
     with torch.inference_mode(), pytest.raises(Read):
-        model(input_ids=TOKENS, use_cache=False)
+        model(input_ids=ids, use_cache=False)
     for hook in hooks:
         hook.remove()
     return seen
@@ -243,3 +246,62 @@ def test_the_language_model_of_an_image_text_model_answers_as_it_does(found: Fin
     assert parameters(facts).total(facts.layers) == pytest.approx(
         sum(each.numel() for each in held), rel=0.01
     )
+
+
+PREFIX = [1, *range(20, 49)]
+SUFFIXES = [[7, 8, 9, 50], [*range(60, 83)], [11, 12, 13, 14, 15]]
+"""Longer together than any window."""
+IN_PADDED_BATCHES = ("inkling2", "inkling_mm_model", "llama4", "mistral_large4", "qwen4_exp")
+"""Whose attention is told more than its call says: chunks, an indexer's keys."""
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_answers_of_an_image_text_model_are_those_of_its_own_forward_pass(found: Find, family: str) -> None:
+    engine = Engine(
+        load_model(request(found(family))),
+        NoText(),  # type: ignore[arg-type]
+        PREFIX,
+        DecodingConfig(max_new_tokens=4),
+        (),
+        suffixes=SUFFIXES,
+    )
+    assert engine.report.used == ("padded batches" if family in IN_PADDED_BATCHES else "shared prefix")
+    answers = engine.answer(SUFFIXES, ["a", "b", "c"])
+    assert answers is not None
+    stock = stock_of(found(family))
+    for suffix, (answer,) in zip(SUFFIXES, answers, strict=True):
+        row = [*PREFIX, *suffix]
+        for token, logprob in zip(answer.token_ids, answer.token_logprobs, strict=True):
+            wanted = logprobs_behind(stock, row)
+            assert float(wanted.max() - wanted[token]) < 2e-4  # the likeliest, or as likely
+            assert abs(float(wanted[token]) - logprob) < 2e-4
+            row.append(token)
+
+
+def logprobs_behind(stock: Any, row: list[int]) -> Tensor:
+    """[V] behind a row, by the whole model with its tower."""
+    ids = torch.tensor([row])
+    with torch.inference_mode():
+        found: Tensor = stock(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    return found[0, -1].double().log_softmax(-1)
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_activations_of_an_image_text_model_are_its_own(found: Find, family: str) -> None:
+    wanted = request(found(family))
+    assert wanted.placement is not None
+    deepest = len(wanted.placement.blocks) - 1
+    layers = list(range(deepest + 1))
+    stock, cut = stock_of(found(family)), load_truncated(wanted, deepest).model
+    rows = [[*PREFIX, *suffix] for suffix in SUFFIXES]
+    spans = [[(len(row) - 1, len(row)), (3, 9)] for row in rows]
+    _, way = rows_that_agree(cut, layers, list(zip(rows, spans, strict=True)))
+    read = ResidualReader(cut, layers, way).read(rows, spans, torch.float32)
+    streams = [layers_of(stock, deepest, row) for row in rows]
+    for layer in layers:
+        vectors = [
+            streams[place][layer][0, start:end].flatten(1).mean(0)
+            for place, of_row in enumerate(spans)
+            for start, end in of_row
+        ]
+        torch.testing.assert_close(read[layer], torch.stack(vectors), rtol=2e-4, atol=2e-4)

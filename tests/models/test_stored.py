@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from probegrid.errors import CheckpointError
+from probegrid.hardware.devices import Hardware
+from probegrid.inference.residual import ResidualReader
 from probegrid.models.as_stored import as_stored
 from probegrid.models.checkpoint import find_checkpoint
-from probegrid.models.facts import facts_of
+from probegrid.models.facts import facts_of, is_unpacked
 from probegrid.models.load import LoadedModel, load_model
 from probegrid.models.load_truncated import load_truncated
 from probegrid.models.request import ModelRequest
@@ -159,12 +162,66 @@ def test_mxfp4_is_unpacked_without_its_kernels(tmp_path: Path) -> None:
     says_what_stock_says(stored(tmp_path / "base", tmp_path / "mxfp4", settings, in_mxfp4))
 
 
+def by_compressed_tensors(base: Path, folder: Path, scheme: str) -> Path:
+    """A checkpoint as the library itself writes it, every scale the largest magnitude of its weights."""
+    quantization = pytest.importorskip(
+        "compressed_tensors.quantization", reason="compressed-tensors is not installed"
+    )
+    from compressed_tensors.compressors import ModelCompressor
+
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    groups = {"all": quantization.preset_name_to_scheme(scheme, ["Linear"])}
+    quantization.apply_quantization_config(
+        model,
+        quantization.QuantizationConfig(
+            config_groups=groups, ignore=["lm_head"], quantization_status="frozen"
+        ),
+    )
+    for module in model.modules():
+        if hasattr(module, "weight_scale"):
+            largest = {"W4A16": 7, "W8A8": 127, "FP8_DYNAMIC": 448}[scheme]
+            rows, groups_of_row = module.weight_scale.shape
+            scales = module.weight.detach().float().view(rows, groups_of_row, -1).abs().amax(-1) / largest
+            module.weight_scale.data = scales.to(module.weight_scale.dtype)
+    compressor = ModelCompressor.from_pretrained_model(model)
+    compressor.compress_model(model)
+    model.save_pretrained(folder)
+    compressor.update_config(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(("scheme", "name"), [("W4A16", "ct4"), ("W8A8", "ct8"), ("FP8_DYNAMIC", "ct8")])
+def test_compressed_tensors_are_unpacked_where_they_are_loaded(
+    base: Path, tmp_path: Path, scheme: str, name: str
+) -> None:
+    folder = by_compressed_tensors(base, tmp_path / "compressed", scheme)
+    form = stored_form(find_checkpoint(ModelConfig(path=str(folder))).config)
+    assert form is not None
+    assert form.name == name
+    assert is_unpacked(form, Hardware())
+    assert says_what_stock_says(folder).notes[-1] == "blocks hold 100% of their weights in 16 bits"
+    model: Any = load_model(request(folder)).model
+    cut = load_truncated(request(folder), 1)
+    with torch.inference_mode():
+        wanted = model(TOKENS, output_hidden_states=True).hidden_states[1]
+        reader = ResidualReader(cut.model, [1])
+        found = reader.read([TOKENS[0].tolist()], [[(3, 4)]], torch.float32)[1]
+    torch.testing.assert_close(found[0], wanted[0, 3].float())
+
+
 @pytest.mark.parametrize(
     ("settings", "name", "lacking"),
     [
         ({"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True}, "gptq4", "optimum"),
         ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}, "awq4", "gptqmodel"),
-        ({"quant_method": "compressed-tensors", "format": "int-quantized"}, "ct", "compressed"),
+        pytest.param(
+            {"quant_method": "compressed-tensors", "format": "int-quantized"},
+            "ct",
+            "compressed",
+            marks=pytest.mark.skipif(
+                find_spec("compressed_tensors") is not None, reason="compressed-tensors is installed"
+            ),
+        ),
     ],
 )
 def test_a_library_that_is_not_here_is_named(

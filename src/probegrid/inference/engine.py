@@ -20,7 +20,7 @@ from probegrid.inference.padded import PaddedDecoder
 from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
 from probegrid.inference.stopping import StopRule
 from probegrid.inference.token_steps import Distributions, Watcher, distributions
-from probegrid.inference.trial import CAUSAL, Outcome, Report, Trial, tried
+from probegrid.inference.trial import Outcome, Report, Trial, tried
 from probegrid.models.blocks import computing_devices, decoder_blocks
 from probegrid.models.fusing import fuse, may_fuse
 from probegrid.models.kv_budget import KVBudget
@@ -120,9 +120,8 @@ class Engine:
                 made[0].reset()
                 return made[0], Report(name, passed_over=passed_over)
             if isinstance(found, Outcome) and name == _PLAINEST:
-                found = Outcome(
-                    found.distance, max(found.allowed, CAUSAL)
-                )  # the plain pass itself, row by row
+                # the plain pass itself, row by row
+                found = Outcome(found.distance, max(found.allowed, trial.causal))
             if isinstance(found, Outcome) and found.agrees:
                 report = Report(
                     name, len(trial.suffixes), found.distance, found.allowed, passed_over=passed_over

@@ -17,11 +17,10 @@ from torch import Tensor
 
 from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.inference.generation import Decoder, Generation, Sampling, generate
-from probegrid.inference.linear import fast_linear
-from probegrid.inference.one_by_one import keeping
 from probegrid.inference.packed import give_back_attention
+from probegrid.inference.plain import logits_from_one_prefix, plain_logits
+from probegrid.inference.shared_prefix import SharedPrefixDecoder
 from probegrid.inference.stopping import StopRule
-from probegrid.models.load import embedding_device
 from probegrid.models.quantization import product_dtype, rounds_together
 
 if TYPE_CHECKING:
@@ -38,8 +37,10 @@ ROUNDING = {torch.float32: 5e-5, torch.float16: 0.02, torch.bfloat16: 0.06}
 _TIMES = 8
 """A decoder's distance from the plain pass may be so many times that of the plain pass from itself, its attention
 written out."""
-CAUSAL = 0.005
+_CAUSAL = 0.005
 """Nats by which the plain pass may differ from itself on rows that end earlier, which other kernels may read."""
+_CAUSAL_TOGETHER = 0.5
+"""The same where rounding depends on all tokens of a pass: it may send a token to another expert."""
 _TRIED = "_probegrid_tried"
 FAILURES = (
     ArithmeticError,
@@ -131,11 +132,18 @@ class Trial:
         chosen = dict.fromkeys([by_length[0], by_length[-1]]) if by_length else {}
         self.suffixes = [list(suffixes[index]) for index in chosen]
         self._model, self._prefix, self._rule = model, list(prefix), rule
-        self._first: list[Tensor] | None = None
+        self._first: Tensor | None = None
+        self._read: dict[tuple[int, ...], Tensor] = {}
+        """What the plain pass gave, by an answer's prompt and its tokens: ways that agree ask again."""
 
     @property
     def _longest(self) -> int:
         return len(self._prefix) + max(map(len, self.suffixes), default=0)
+
+    @property
+    def causal(self) -> float:
+        """Nats by which the plain pass may differ from itself on rows that end earlier."""
+        return _CAUSAL_TOGETHER if rounds_together(self._model) else _CAUSAL
 
     def known(self, steps: int, sampling: Sampling) -> Report | None:
         """What a trial of the same model said, of prompts as long as these and as many steps; None where none did."""
@@ -148,10 +156,13 @@ class Trial:
         setattr(self._model, _TRIED, ((self._longest, min(STEPS, steps), min(1, sampling.count)), report))
 
     def look_before_fusing(self) -> None:
-        """Keep what the model's own code gives behind each prompt, before kernels of others take its place."""
-        self._first = or_none_if_out_of_memory(
-            lambda: [self._plain([*self._prefix, *suffix], 1)[0] for suffix in self.suffixes]
-        )
+        """Keep what the model's own code gives behind the longest prompt, before kernels of others take its place.
+
+        They compute each token by itself: one row shows what is wrong with them.
+        """
+        if self.suffixes:
+            longest = [*self._prefix, *self.suffixes[-1]]
+            self._first = or_none_if_out_of_memory(lambda: self._plain(longest, 1)[0])
 
     def of(self, decoder: Decoder, *, steps: int, sampling: Sampling) -> Outcome | None:
         """Try a decoder, its steps and a sample too; None where memory is too small for the plain pass.
@@ -170,102 +181,150 @@ class Trial:
             sampling=sampling,
         )
         decoder.reset()
-        return or_none_if_out_of_memory(lambda: self._compare(found))
+        may_share = isinstance(
+            decoder, SharedPrefixDecoder
+        )  # other ways have the model's own cache in common with it
+        return or_none_if_out_of_memory(lambda: self._compare(found, may_share=may_share))
 
-    def _compare(self, found: Sequence[Sequence[Generation]]) -> Outcome | None:
+    def _compare(self, found: Sequence[Sequence[Generation]], *, may_share: bool) -> Outcome | None:
         own = self._model.config._attn_implementation
         give_back_attention(self._model)
         try:
             rows = [
-                (place, sample == 0, generation)
+                _Row(place, generation, is_greedy=sample == 0)
                 for place, each in enumerate(found)
                 for sample, generation in enumerate(each)
             ]
-            plain = [self._logprobs(place, generation) for place, _, generation in rows]
-            if not all(
-                bool(each.isfinite().any(-1).all()) and not bool(each.isnan().any()) for each in plain
-            ):
-                return Outcome(
-                    0.0, math.inf
-                )  # the model's own pass overflows, which the reading itself refuses
-            distance = max(
-                _distance(each, generation, greedy=greedy)
-                for each, (_, greedy, generation) in zip(plain, rows, strict=True)
-            )
-            if self._first is not None:
-                distance = max(
-                    distance, *(self._from_first(place, generation) for place, _, generation in rows)
-                )
             allowed = ROUNDING[product_dtype(self._model)]
+            if may_share and (shared := self._from_one_prefix(rows)) is not None:
+                distance = max(self._distances(rows, shared))
+                if distance <= allowed:
+                    return Outcome(distance, allowed)
+            plain = [self._logprobs(row) for row in rows]
+            if not all(
+                map(_is_sound, plain)
+            ):  # the model's own pass overflows, which the reading itself refuses
+                return Outcome(0.0, math.inf)
+            distances = self._distances(rows, plain)
+            distance = max(distances)
             if allowed < distance < math.inf:
-                allowed = max(allowed, _TIMES * self._own_distance(rows, plain))
+                allowed = max(allowed, self._rounding(rows, plain, distances))
             return Outcome(distance, allowed)
         finally:
             self._model.set_attn_implementation(own)
 
-    def _from_first(self, place: int, generation: Generation) -> float:
-        assert self._first is not None
-        return abs(float(self._first[place][generation.token_ids[0]]) - generation.token_logprobs[0])
+    def _from_one_prefix(self, rows: Sequence[_Row]) -> list[Tensor] | None:
+        """What the plain pass gives with the prefix computed once, where that is most of it; None: it is not known."""
+        if len(self._prefix) <= max(map(len, self.suffixes)):
+            return None
+        longest_first = sorted(range(len(rows)), key=lambda index: -rows[index].place)
+        asked = [(self._tokens(rows[index]), len(rows[index].tokens)) for index in longest_first]
+        try:
+            read = logits_from_one_prefix(self._model, len(self._prefix), asked)
+        except FAILURES:
+            return None
+        if read is None:
+            return None
+        by_row = {
+            index: logits.log_softmax(-1).cpu() for index, logits in zip(longest_first, read, strict=True)
+        }
+        found = [by_row[index] for index in range(len(rows))]
+        return found if all(map(_is_sound, found)) else None
 
-    def _logprobs(self, place: int, generation: Generation) -> Tensor:
+    def _distances(self, rows: Sequence[_Row], plain: Sequence[Tensor]) -> list[float]:
+        """How far each row is from what the plain pass gives, and from what it gave before fusing."""
+        found = [_distance(each, row) for row, each in zip(rows, plain, strict=True)]
+        if self._first is None:
+            return found
+        last = len(self.suffixes) - 1
+        return [
+            max(each, self._from_first(row)) if row.place == last else each
+            for row, each in zip(rows, found, strict=True)
+        ]
+
+    def _from_first(self, row: _Row) -> float:
+        assert self._first is not None
+        return abs(float(self._first[row.tokens[0]]) - row.generation.token_logprobs[0])
+
+    def _tokens(self, row: _Row) -> list[int]:
+        """Of a row, as far as the plain pass has to read it."""
+        return [*self._prefix, *self.suffixes[row.place], *row.tokens[:-1]]
+
+    def _logprobs(self, row: _Row) -> Tensor:
         """What the plain pass gives for every token of an answer: [T, V] float32 on the CPU."""
-        tokens = generation.token_ids
-        return self._plain([*self._prefix, *self.suffixes[place], *tokens[:-1]], len(tokens))
+        key = (row.place, *row.tokens)
+        if key not in self._read:
+            self._read[key] = self._plain(self._tokens(row), len(row.tokens))
+        return self._read[key]
 
     def _plain(self, row: Sequence[int], last: int) -> Tensor:
         """Log-probabilities behind each of the last tokens of one row: [last, V] float32 on the CPU."""
         return plain_logits(self._model, row, last).log_softmax(-1).cpu()
 
-    def _own_distance(self, rows: Sequence[tuple[int, bool, Generation]], plain: Sequence[Tensor]) -> float:
-        """How far the plain pass is from itself: its attention written out, and in company where that matters."""
-        company = self._in_company(rows, plain) if rounds_together(self._model) else 0.0
-        return max(company, self._written_out(rows, plain))
-
-    def _in_company(self, rows: Sequence[tuple[int, bool, Generation]], plain: Sequence[Tensor]) -> float:
-        """How far the plain pass of a row is from that of the row with another's tokens behind it."""
-        found = 0.0
-        for (place, _, generation), alone in zip(rows, plain, strict=True):
-            tokens, others = generation.token_ids, self.suffixes[place - 1]
-            row = [*self._prefix, *self.suffixes[place], *tokens[:-1], *others]
-            together = self._plain(row, len(tokens) + len(others))[: len(tokens)]
-            of = torch.tensor(tokens).unsqueeze(-1)
-            found = max(found, float((alone.gather(-1, of) - together.gather(-1, of)).abs().mean()))
+    def _rounding(self, rows: Sequence[_Row], plain: Sequence[Tensor], distances: Sequence[float]) -> float:
+        """What is rounding on this model: the farthest rows first, until it explains them all."""
+        found, company = 0.0, rounds_together(self._model)
+        for index in sorted(range(len(rows)), key=lambda index: -distances[index]):
+            if company:
+                found = max(found, _TIMES * self._in_company(rows[index], plain[index]))
+            found = max(found, _TIMES * self._written_out(rows[index], plain[index]))
+            if max(distances) <= found:
+                break
         return found
 
-    def _written_out(self, rows: Sequence[tuple[int, bool, Generation]], plain: Sequence[Tensor]) -> float:
+    def _in_company(self, row: _Row, alone: Tensor) -> float:
+        """How far the plain pass of a row is from that of the row with another's tokens behind it."""
+        others = self.suffixes[row.place - 1]
+        asked = len(row.tokens)
+        together = self._plain([*self._tokens(row), *others], asked + len(others))[:asked]
+        return _apart(alone, together, row)
+
+    def _written_out(self, row: _Row, plain: Tensor) -> float:
+        """How far the plain pass of a row is from itself with its attention written out."""
+        before = self._model.config._attn_implementation
         self._model.set_attn_implementation("eager")
         try:
-            again = [self._logprobs(place, generation) for place, _, generation in rows]
+            again = self._plain(self._tokens(row), len(row.tokens))
         except FAILURES:
             return 0.0
-        tokens = [torch.tensor(generation.token_ids).unsqueeze(-1) for _, _, generation in rows]
-        return max(
-            float((one.gather(-1, each) - other.gather(-1, each)).abs().mean())
-            for one, other, each in zip(plain, again, tokens, strict=True)
-        )
+        finally:
+            self._model.set_attn_implementation(before)
+        return _apart(plain, again, row)
 
 
-def plain_logits(model: PreTrainedModel, row: Sequence[int], last: int) -> Tensor:
-    """Logits [last, V] in float32 behind each of the last tokens of one row, by the model's own forward pass alone."""
-    ids = torch.tensor([list(row)], device=embedding_device(model))
-    with torch.inference_mode(), fast_linear(model):
-        # some families cannot do without a mask, which ``generate`` always gives them
-        output = model(
-            input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, **keeping(model, last)
-        )
-    logits: Tensor = output.logits
-    return logits[0, -last:].float()
+@dataclass(frozen=True)
+class _Row:
+    """An answer that a decoder gave, and the place of its prompt."""
+
+    place: int
+    generation: Generation
+    is_greedy: bool
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Of the answer."""
+        return self.generation.token_ids
 
 
-def _distance(plain: Tensor, generation: Generation, *, greedy: bool) -> float:
+def _is_sound(logprobs: Tensor) -> bool:
+    """Whether there is something to compare with: no NaN, and no token whose every log-probability is infinite."""
+    return bool(logprobs.isfinite().any(-1).all()) and not bool(logprobs.isnan().any())
+
+
+def _apart(one: Tensor, other: Tensor, row: _Row) -> float:
+    """Mean over an answer's tokens of how far two passes' log-probabilities [T, V] of them are apart."""
+    of = torch.tensor(row.tokens).unsqueeze(-1)
+    return float((one.gather(-1, of) - other.gather(-1, of)).abs().mean())
+
+
+def _distance(plain: Tensor, row: _Row) -> float:
     """Mean over an answer's tokens of how far their log-probabilities are from the plain pass's [T, V].
 
     A greedy answer's tokens are to be the likeliest there too: what lacks to that counts as well.
     """
-    tokens = torch.tensor(generation.token_ids).unsqueeze(-1)
-    of_tokens = plain.gather(-1, tokens).squeeze(-1)
-    apart = (of_tokens - torch.tensor(generation.token_logprobs)).abs()
-    if greedy:
+    of_tokens = plain.gather(-1, torch.tensor(row.tokens).unsqueeze(-1)).squeeze(-1)
+    apart = (of_tokens - torch.tensor(row.generation.token_logprobs)).abs()
+    if row.is_greedy:
         apart = torch.maximum(apart, plain.amax(-1) - of_tokens)
     distance = float(apart.mean())
     return math.inf if math.isnan(distance) else distance

@@ -57,7 +57,12 @@ def loaded_by_transformers(checkpoint: Checkpoint, config: ModelConfig) -> str |
 
 
 def is_unpacked(form: StoredForm, hardware: Hardware) -> bool:
-    """Whether transformers unpacks what is stored so on this hardware: FP8 and MXFP4 where no GPU multiplies them."""
+    """Whether what is stored so is unpacked on this hardware.
+
+    compressed-tensors is everywhere, FP8 and MXFP4 are where no GPU multiplies them.
+    """
+    if form.kind == "compressed-tensors":
+        return True
     if form.kind not in ("fp8", "mxfp4"):
         return False
     return not hardware.gpus or (form.kind == "mxfp4" and importlib.util.find_spec("kernels") is None)

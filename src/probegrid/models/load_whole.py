@@ -60,9 +60,25 @@ def load_whole(request: ModelRequest) -> PreTrainedModel:
             f"{checkpoint.name} is stored as {form.name}, which cannot be loaded here: {reason}"
         ) from error
     refuse_missing(checkpoint, info)
+    _unpack_now(model)
     compute_in(model, getattr(torch, config.dtype.value))
     found: PreTrainedModel = model.eval()
     return found
+
+
+def _unpack_now(model: Any) -> None:
+    """Unpack what compressed-tensors would unpack in the first pass of the model with its head.
+
+    What a cell says of the weights it holds is true then, and activations are read by the model without its head.
+    """
+    if not hasattr(model, "ct_decompress_hook"):
+        return
+    model.hf_quantizer.compressor.decompress_model(model)
+    for module in model.modules():
+        if hasattr(
+            module, "quantization_scheme"
+        ):  # of some forms bfloat16 weights come out, whatever the model's type
+            module.weight.data = module.weight.data.to(model.dtype)
 
 
 def _device_map(request: ModelRequest, own: Any, *, brings_code: bool) -> dict[str, int | str] | str:

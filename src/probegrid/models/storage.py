@@ -55,10 +55,15 @@ def _count(module: nn.Module, counted: Counter[int]) -> None:
     }
     inputs, outputs = getattr(module, "in_features", None), getattr(module, "out_features", None)
     packed = [tensor for tensor in own.values() if _is_packed(tensor)]
-    if isinstance(inputs, int) and isinstance(outputs, int) and packed:
+    is_unpacked = "weight" in own and not _is_packed(
+        own["weight"]
+    )  # what packed ones had beside them may be left
+    if isinstance(inputs, int) and isinstance(outputs, int) and packed and not is_unpacked:
         largest = max(packed, key=lambda tensor: tensor.nbytes)
         counted[round(8 * largest.nbytes / (inputs * outputs))] += inputs * outputs
         own = {name: tensor for name, tensor in own.items() if name == "bias"}
+    elif is_unpacked:
+        own = {name: tensor for name, tensor in own.items() if name in ("weight", "bias")}
     elif type(module).__name__ in ("Bnb4bitParametrization", "Int8Rows"):
         return
     for name, tensor in own.items():
