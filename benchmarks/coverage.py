@@ -1,10 +1,12 @@
 """How often the intervals of a cell hold the truth, over simulated data sets.
 
     OMP_NUM_THREADS=1 python benchmarks/coverage.py --data-sets 600
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py --tables alone --settings "n 400, 0.9 true" --data-sets 2000
 
 Scores are normal in each class (binormal), at a given AUROC; the truth of every number is that of one sample of half a
 million. A data set counts only where at least 5 examples stand in each class, where clusters are not fewer than 10. The
-ECE is of probabilities drawn from a beta distribution, with labels that have these probabilities or others.
+ECE is of probabilities drawn from a beta distribution, with labels that have these probabilities or others; there a data
+set with fewer of a class, which a note tells of, stands in a column of its own.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from scipy.stats import norm
 from probegrid.evaluation.classification import classification_metrics, evaluate_classification
 from probegrid.evaluation.intervals import Estimate
 from probegrid.evaluation.miscalibration import miscalibration
+from probegrid.evaluation.shares import FEW_ERRORS
 from probegrid.evaluation.summary import answer_metrics, evaluate_answers
 
 Sample = tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.intp]]
@@ -125,6 +128,11 @@ def covered(setting: Setting, data_sets: int, resamples: int) -> tuple[int, dict
     return used, held
 
 
+def named(settings: Sequence[Setting], texts: Sequence[str]) -> list[Setting]:
+    """The settings whose name holds one of the texts."""
+    return [setting for setting in settings if any(text in str(setting) for text in texts)]
+
+
 def data_sets_of(setting: Setting, data_sets: int) -> int:
     """Fewer of the large ones, whose intervals leave 95% the least."""
     return data_sets // 2 if setting.n == 3000 else data_sets
@@ -148,24 +156,26 @@ TRUE = {
 
 def ece_rows(data_sets: int, resamples: int) -> Iterator[str]:
     """Coverage of the ECE's interval, and how often it begins at 0, for right and for wrong probabilities."""
-    yield "| probabilities | ECE | plug-in | debiased | covered | from 0 |"
+    yield "| probabilities | ECE | plug-in | debiased | covered (of) | with fewer than 5 of a class (of) | from 0 |"
     for (said, true), (shape_said, shape) in itertools.product(TRUE.items(), SHAPES.items()):
         generator = np.random.default_rng(3)
         large = np.clip(generator.beta(*shape, size=2_000_000), 1e-9, 1 - 1e-9)
         gaps = np.bincount(np.ceil(large * 15).astype(int) - 1, true(large) - large, 15) / len(large)
         truth = float(np.abs(gaps).sum())
         for n in (20, 50, 100, 400, 3000):
-            found = []
+            found, fewer = [], []
             for seed in range(data_sets if n < 3000 else data_sets // 4):
                 stated = np.clip(generator.beta(*shape, size=n), 1e-9, 1 - 1e-9)
                 labels = generator.random(n) < true(stated)
                 found.append(miscalibration(labels, stated, seed=seed, resamples=resamples))
+                fewer.append(min(labels.sum(), n - labels.sum()) < FEW_ERRORS)
             means = [np.mean([getattr(one, name) for one in found]) for name in ("ece", "debiased")]
-            held = 100 * np.mean([one.low <= truth <= one.high for one in found])
+            held, few = np.array([one.low <= truth <= one.high for one in found]), np.array(fewer)
             at_zero = 100 * np.mean([one.low == 0 for one in found])
+            shares = [f"{100 * of.mean():.1f} ({len(of)})" if len(of) else "" for of in (held[~few], held[few])]
             yield (
-                f"| {said}, {shape_said}, n {n} | {truth:.3f} | {means[0]:.3f} | {means[1]:.3f} | {held:.1f} "
-                f"| {at_zero:.1f} |"
+                f"| {said}, {shape_said}, n {n} | {truth:.3f} | {means[0]:.3f} | {means[1]:.3f} "
+                f"| {' | '.join(shares)} | {at_zero:.1f} |"
             )
 
 
@@ -176,11 +186,14 @@ if __name__ == "__main__":
     parser.add_argument(
         "--tables", nargs="+", choices=("alone", "clustered", "ece"), default=["alone", "clustered", "ece"]
     )
+    parser.add_argument(
+        "--settings", nargs="+", default=[""], help="those of a table that hold one of these texts"
+    )
     arguments = parser.parse_args()
     size = arguments.data_sets, arguments.resamples
     tables = {
-        "alone": lambda: rows(ALONE, *size),
-        "clustered": lambda: rows(CLUSTERED, *size),
+        "alone": lambda: rows(named(ALONE, arguments.settings), *size),
+        "clustered": lambda: rows(named(CLUSTERED, arguments.settings), *size),
         "ece": lambda: ece_rows(*size),
     }
     for table in arguments.tables:

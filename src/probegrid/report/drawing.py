@@ -125,6 +125,9 @@ def _draw_curve(axes: Axes, curve: Curve, *, is_named: bool) -> None:
             curve.x, curve.y, s=curve.sizes, color=style["color"], alpha=0.6, linewidth=0,
             marker=MARKERS[place % len(MARKERS)],
         )  # fmt: skip
+    elif curve.is_band and curve.low is not None and curve.high is not None:
+        axes.fill_between(curve.x, curve.low, curve.high, color=style["color"], alpha=0.18, linewidth=0)
+        axes.plot(curve.x, curve.y, **style, **line, **marker)
     elif curve.low is not None and curve.high is not None:
         values = curve.x if is_named else curve.y
         ends = np.nan_to_num(np.array([values - curve.low, curve.high - values]).clip(min=0))
