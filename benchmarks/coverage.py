@@ -5,8 +5,8 @@
 
 Scores are normal in each class (binormal), at a given AUROC; the truth of every number is that of one sample of half a
 million. A data set counts only where at least 5 examples stand in each class, where clusters are not fewer than 10. The
-ECE is of probabilities drawn from a beta distribution, with labels that have these probabilities or others; there a data
-set with fewer of a class, which a note tells of, stands in a column of its own.
+ECE is of probabilities drawn from a beta distribution, with labels that have these probabilities or others; there data
+sets with fewer of a class, which a note tells of, stand in a column of their own.
 """
 
 from __future__ import annotations
@@ -172,7 +172,9 @@ def ece_rows(data_sets: int, resamples: int) -> Iterator[str]:
             means = [np.mean([getattr(one, name) for one in found]) for name in ("ece", "debiased")]
             held, few = np.array([one.low <= truth <= one.high for one in found]), np.array(fewer)
             at_zero = 100 * np.mean([one.low == 0 for one in found])
-            shares = [f"{100 * of.mean():.1f} ({len(of)})" if len(of) else "" for of in (held[~few], held[few])]
+            shares = [
+                f"{100 * of.mean():.1f} ({len(of)})" if len(of) else "" for of in (held[~few], held[few])
+            ]
             yield (
                 f"| {said}, {shape_said}, n {n} | {truth:.3f} | {means[0]:.3f} | {means[1]:.3f} "
                 f"| {' | '.join(shares)} | {at_zero:.1f} |"

@@ -96,7 +96,9 @@ def test_every_form_of_a_report_has_the_costs(recorder: Recorder) -> None:
 
 def test_memory_is_drawn_by_device(recorder: Recorder) -> None:
     place(recorder)
-    (panel,) = next(chart for chart in cost_charts(over_seeds(recorder.cells)) if chart.name == "memory").panels
+    (panel,) = next(
+        chart for chart in cost_charts(over_seeds(recorder.cells)) if chart.name == "memory"
+    ).panels
     widths = [bar.values.tolist() for bar in panel.bars]
     assert widths == [[4, 64], [40, 10], [38, 9.5], [0, 9], [0, 8.5]]  # the process, then each GPU
     assert panel.names == ["2xh100", "4x11gb"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from probegrid.tracking.record import CellRecord, Status
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow
 
 GROUPS = ("model", "quantization", "device_map", "dataset", "probe")
 """The groups whose choices are recorded by name."""
@@ -111,15 +112,14 @@ class RecordedCell:
 
     @cached_property
     def _all_scores(self) -> pd.DataFrame:
-        import pandas as pd
-
-        return pd.read_parquet(self.folder / "scores.parquet").set_index("example_id")
+        return _table(self.folder / "scores.parquet").to_pandas().set_index("example_id")
 
     @cached_property
     def scores(self) -> pd.DataFrame:
         """The test examples of ``scores.parquet`` that have a score, by example_id: group, label, score."""
         scores = self._all_scores
-        return scores[(scores["split"] == "test") & scores["score"].notna()]
+        kept = ((scores["split"] == "test") & scores["score"].notna()).to_numpy()
+        return scores if kept.all() else scores[kept]
 
     @cached_property
     def read_ids(self) -> frozenset[str]:
@@ -141,14 +141,8 @@ class RecordedCell:
     @cached_property
     def _read_answers(self) -> dict[str, list[Any]] | None:
         """The columns of ``answers.parquet`` that a report looks at, read once; None where the cell has none."""
-        import pyarrow.parquet
-
-        path = self.folder / "answers.parquet"
-        if not path.exists():
-            return None
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = [name for name in _OF_ANSWERS if name in file.schema_arrow.names]
-            return dict(file.read(names, use_threads=False).to_pydict())
+        file = self.folder / "answers.parquet"
+        return dict(_table(file, _OF_ANSWERS).to_pydict()) if file.exists() else None
 
     @cached_property
     def answers(self) -> pd.DataFrame | None:
@@ -260,6 +254,15 @@ class RecordedCell:
     def threshold(self) -> float:
         """A trained probe calls an example true above this score; 0 for the text baseline, an even chance."""
         return self.record.metrics.get("threshold", 0.0)
+
+
+def _table(path: Path, names: Sequence[str] | None = None) -> pyarrow.Table:
+    """A table of a cell, of these columns as far as it has them; without the scanner, which takes as long again."""
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        known = file.schema_arrow.names
+        return file.read([name for name in names or known if name in known], use_threads=False)
 
 
 def _index(read: Mapping[str, list[Any]]) -> pd.Index:

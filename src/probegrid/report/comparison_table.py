@@ -22,9 +22,7 @@ from probegrid.report.tables import MISSING, Table, difference_text, p_text
 
 _LEVEL = 0.05
 _FEWEST = 2
-_CAPTION_OVER_SEEDS = (
-    " Of pairs that differ in seeds alone mean, standard deviation and number, and in how many p is below 0.05."
-)
+_CAPTION_OVER_SEEDS = f" Of pairs that differ in seeds alone mean, standard deviation and number, and in how many p is below {_LEVEL:g}."
 
 
 def comparisons_table(comparisons: Comparisons) -> Table:
@@ -61,9 +59,7 @@ def comparisons_table(comparisons: Comparisons) -> Table:
 def _over_seeds(made: Sequence[Comparison]) -> list[tuple[Pair, list[Comparison]]]:
     """The comparisons of cells that differ in seeds alone together, each with the pair that names them."""
     cells = {cell.record.cell: cell for one in made for cell in (one.pair.first, one.pair.second)}
-    merged = {
-        cell.record.cell: one.merged for one in over_seeds([*cells.values()]) for cell in one.cells
-    }
+    merged = {cell.record.cell: one.merged for one in over_seeds([*cells.values()]) for cell in one.cells}
     blocks: dict[tuple[str, str], list[Comparison]] = {}
     for one in made:
         sides = (merged[cell.record.cell].record.cell for cell in (one.pair.first, one.pair.second))
@@ -98,9 +94,9 @@ def _row(
     pair: Pair, ones: Sequence[Comparison], context: Sequence[str], accuracies: Sequence[bool]
 ) -> list[str]:
     leaky = f" {LEAKY}" if pair.first.leakage or pair.second.leakage else ""
-    numbers = [
-        _numbers_of([_accuracy(one, column) for one in ones], leaky) for column in accuracies
-    ] + [_numbers_of([one.auroc for one in ones], leaky)]
+    numbers = [_numbers_of([_accuracy(one, column) for one in ones], leaky) for column in accuracies] + [
+        _numbers_of([one.auroc for one in ones], leaky)
+    ]
     sizes = sorted({one.n for one in ones})
     n = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     return [*context_values(pair, context), pair.first_name, pair.second_name, n, *numbers]

@@ -1,6 +1,7 @@
 """Costs as bars, a bar a cell: seconds of loading and reading, tokens a second, peak memory by device.
 
-Knows costs. Cells that differ in seeds alone share a bar, the mean of what was measured in them. Like stands beside like: a panel is of one dataset and one probe, whose cells read the same.
+Knows costs. Cells that differ in seeds alone share a bar, the mean of what was measured in them.
+Like stands beside like: a panel is of one dataset and one probe, whose cells read the same.
 """
 
 from __future__ import annotations

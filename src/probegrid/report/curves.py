@@ -1,7 +1,7 @@
-"""Curves of cells: ROC, risk and coverage, reliability, AUROC by layer; of cells that differ in seeds alone, their mean.
+"""Curves of cells: ROC, risk and coverage, reliability, AUROC by layer; means of cells that differ in seeds alone.
 
-Knows cells and evaluation's curves. A mean has a band about it, a standard deviation either way; the reliability of such
-cells is that of their examples together.
+Knows cells and evaluation's curves. A mean has a band about it, a standard deviation either way; reliability is that of
+the examples of all seeds together.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ def over_their_seeds(cells: Sequence[RecordedCell]) -> list[str]:
     if len(together) == len(cells):
         return []
     return [
-        f"{len(cells)} cells are {len(together)} but for their seeds: numbers, points, bars and curves are means, error "
-        "bars and bands a standard deviation either way; reliability is of the examples of all seeds together."
+        f"{len(cells)} cells are {len(together)} but for their seeds: numbers, points, bars and curves are means, "
+        "error bars and bands a standard deviation either way; reliability is of the examples of all seeds together."
     ]
 
 

@@ -38,7 +38,9 @@ def spread_charts(together: Sequence[OverSeeds]) -> list[Chart]:
         values, low, high = np.array([ends for _, of, ends in rows if of == kind]).T
         curves.append(Curve(kind, values, at, place, Mark.points, low, high))
     return [
-        Chart("spread", "AUROC", "", [ChartPanel("", curves, names=[name for name, _, _ in rows])], upright=0.5)
+        Chart(
+            "spread", "AUROC", "", [ChartPanel("", curves, names=[name for name, _, _ in rows])], upright=0.5
+        )
     ]
 
 
