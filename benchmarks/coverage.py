@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +21,14 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from probegrid.evaluation.classification import classification_metrics, evaluate_classification
-from probegrid.evaluation.intervals import Estimate
+from probegrid.evaluation.intervals import Estimate, resampled
 from probegrid.evaluation.miscalibration import miscalibration
-from probegrid.evaluation.shares import FEW_ERRORS
-from probegrid.evaluation.summary import answer_metrics, evaluate_answers
+from probegrid.evaluation.ranking import Ranking
+from probegrid.evaluation.selective import selective_ends
+from probegrid.evaluation.shares import FEW_ERRORS, Standing, share_ends
+from probegrid.evaluation.summary import answer_metrics, area_interval, evaluate_answers
 
+Find = Callable[["Setting", "Sample", int, int], Mapping[str, Estimate]]
 Sample = tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.intp]]
 ANSWERS = ("accuracy", "auroc", "auprc", "aurc", "accuracy_at_80", "augrc", "prr")
 CALLS = ("recall_at_1_fpr", "within_conversation_auroc")
@@ -108,7 +111,29 @@ def found_in(setting: Setting, sample: Sample, seed: int, resamples: int) -> Map
     return found
 
 
-def covered(setting: Setting, data_sets: int, resamples: int) -> tuple[int, dict[str, list[bool]]]:
+def ranks_found_in(setting: Setting, sample: Sample, seed: int, resamples: int) -> Mapping[str, Estimate]:
+    """The intervals of accuracy, AUROC and PRR alone, in a quarter of the time."""
+    labels, scores, cluster = sample
+    groups = [f"{number:05}" for number in cluster] if setting.clusters else None
+    ranking, standing = Ranking(labels, scores), Standing.of(labels, groups)
+
+    def metrics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        counts = ranking.counts(weights)
+        return {"accuracy": counts.accuracy(), "auroc": counts.auroc(), "prr": counts.prr()}
+
+    drawn = resampled(metrics, len(labels), groups, seed=seed, resamples=resamples)
+    share = share_ends(drawn.values["accuracy"], drawn.variance("accuracy"), standing)
+    ends = {
+        "accuracy": share,
+        "auroc": area_interval(labels, scores, drawn, "auroc", standing),
+        "prr": selective_ends("prr", drawn, standing),
+    }
+    return {name: drawn.estimate(name, of) for name, of in ends.items()}
+
+
+def covered(
+    setting: Setting, data_sets: int, resamples: int, find: Find
+) -> tuple[int, dict[str, list[bool]]]:
     """Whether the interval of each number held the truth, a data set each, and how many data sets were used."""
     truth, generator = truth_of(setting), np.random.default_rng(2)
     held: dict[str, list[bool]] = {name: [] for name in truth}
@@ -118,9 +143,9 @@ def covered(setting: Setting, data_sets: int, resamples: int) -> tuple[int, dict
         fewer = min(sample[0].sum(), (~sample[0]).sum())
         if fewer < (1 if 0 < setting.clusters < 10 else 5):
             continue
-        found = found_in(setting, sample, seed, resamples)
+        found = find(setting, sample, seed, resamples)
         for name, value in truth.items():
-            if not np.isnan(found[name].low):  # else there is none, and a note says so
+            if name in found and not np.isnan(found[name].low):  # else there is none, and a note says so
                 held[name].append(bool(found[name].low - 1e-12 <= value <= found[name].high + 1e-12))
         used += 1
         if used == data_sets:
@@ -138,11 +163,11 @@ def data_sets_of(setting: Setting, data_sets: int) -> int:
     return data_sets // 2 if setting.n == 3000 else data_sets
 
 
-def rows(settings: Sequence[Setting], data_sets: int, resamples: int) -> Iterator[str]:
+def rows(settings: Sequence[Setting], data_sets: int, resamples: int, find: Find) -> Iterator[str]:
     """The table, a line a setting."""
     yield "| " + " | ".join(["setting", *ANSWERS, *CALLS]) + " |"
     for setting in settings:
-        used, held = covered(setting, data_sets_of(setting, data_sets), resamples)
+        used, held = covered(setting, data_sets_of(setting, data_sets), resamples, find)
         of = [f"{100 * np.mean(found):.1f}" if found else "" for found in held.values()]
         yield f"| {setting} ({used}) | {' | '.join(of)} |"
 
@@ -191,11 +216,13 @@ if __name__ == "__main__":
     parser.add_argument(
         "--settings", nargs="+", default=[""], help="those of a table that hold one of these texts"
     )
+    parser.add_argument("--ranks", action="store_true", help="accuracy, AUROC and PRR alone, in a quarter of the time")
     arguments = parser.parse_args()
     size = arguments.data_sets, arguments.resamples
+    find = ranks_found_in if arguments.ranks else found_in
     tables = {
-        "alone": lambda: rows(named(ALONE, arguments.settings), *size),
-        "clustered": lambda: rows(named(CLUSTERED, arguments.settings), *size),
+        "alone": lambda: rows(named(ALONE, arguments.settings), *size, find),
+        "clustered": lambda: rows(named(CLUSTERED, arguments.settings), *size, find),
         "ece": lambda: ece_rows(*size),
     }
     for table in arguments.tables:
