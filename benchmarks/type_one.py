@@ -103,8 +103,12 @@ def calibration(n: int, data_sets: int, times_too_sure: float) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-sets", type=int, default=2000)
+    parser.add_argument("--settings", nargs="+", default=[""], help="those that hold one of these texts")
+    parser.add_argument("--no-calibration", action="store_true", help="leave the test of calibration out")
     arguments = parser.parse_args()
     for setting in SETTINGS:
+        if not any(text in str(setting) for text in arguments.settings):
+            continue
         rows = [*p_values(setting, arguments.data_sets // (4 if setting.gain else 1))]  # power needs no 1%
         shares = {name: np.array([row[name] for row in rows]) for name in rows[0]}
         said = ", ".join(
@@ -112,5 +116,7 @@ if __name__ == "__main__":
             for name, found in shares.items()
         )
         print(f"{setting}: {said}", flush=True)
-    for n, times_too_sure in ((50, 1.0), (400, 1.0), (50, 2.0), (400, 1.5)):
+    for n, times_too_sure in (
+        () if arguments.no_calibration else ((50, 1.0), (400, 1.0), (50, 2.0), (400, 1.5))
+    ):
         print(calibration(n, arguments.data_sets // 2, times_too_sure), flush=True)

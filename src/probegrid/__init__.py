@@ -30,6 +30,8 @@ __all__ = ["__version__", "load", "plan", "report", "run", "sweep"]
 def run(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) -> Result:
     """Run one cell, as ``probegrid <overrides>`` would.
 
+    Where ``tracking`` is not typed, MLflow's run of it is a child of the run that is active here, if any.
+
     Args:
         overrides: what would be typed on the command line, ``["model=tiny", "dataset=facts"]``.
         config_dir: a folder of groups of your own.
@@ -44,8 +46,10 @@ def run(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) -> R
     from probegrid.cell.run import run_cell
     from probegrid.compose import compose_cell
     from probegrid.schema import Action
+    from probegrid.tracking.mlflow_around import experiment_around
 
-    spec = compose_cell(overrides, config_dir, refuse_grids=True)
+    with experiment_around(overrides):
+        spec = compose_cell(overrides, config_dir, refuse_grids=True)
     _only(spec.config.action, Action.run, "run")
     return run_cell(spec)
 
@@ -83,8 +87,10 @@ def sweep(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) ->
     from probegrid.schema import Action
     from probegrid.sweep.grid import compose_grid
     from probegrid.sweep.launch import failure, run_sweep
+    from probegrid.tracking.mlflow_around import experiment_around
 
-    cells, options = compose_grid(overrides, config_dir)
+    with experiment_around(overrides):
+        cells, options = compose_grid(overrides, config_dir)
     for cell in cells:
         if cell.spec is not None:
             _only(cell.spec.config.action, Action.run, "sweep")

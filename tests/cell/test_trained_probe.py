@@ -106,8 +106,11 @@ def test_files_and_columns_are_those_of_the_contract(logistic: Result) -> None:
     assert {path.relative_to(logistic.folder).as_posix() for path in logistic.folder.rglob("*.*")} == {
         *("config.yaml", "result.json", "scores.parquet", "probe.safetensors", "probe.json"),
         *("examples.html", "layer_scores.parquet", "statements.parquet"),
-        *("figures/auroc_by_layer.png", "figures/projection.png"),
-        *("figures/reliability.png", "figures/roc.png", "figures/scores.png"),
+        *(
+            f"figures/{name}.{ending}"
+            for name in ("auroc_by_layer", "projection", "reliability", "roc", "scores")
+            for ending in ("png", "svg", "pdf")
+        ),
     }
     assert pq.read_schema(logistic.folder / "scores.parquet").names == SCORES
     assert recorded(logistic.folder)["metrics"] == dict(logistic.metrics)

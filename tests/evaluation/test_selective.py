@@ -14,9 +14,11 @@ from probegrid.evaluation.selective import (
     _kept_quality,
     coverage_at_risk,
     graded_prr,
+    prr_ends,
     rejection_ratio,
     risk_at,
 )
+from probegrid.evaluation.shares import Standing, ranked_ends
 
 WORKED = [1, 0, 1, 1, 0, 1, 0, 0, 1, 1], [0.9, 0.8, 0.8, 0.7, 0.6, 0.55, 0.4, 0.3, 0.3, 0.95]
 tied_examples = st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=6)
@@ -76,3 +78,28 @@ def test_coverage_at_risk_takes_the_greatest_share() -> None:
     assert coverage_at_risk(labels, scores, 1 / 3) == 0.8
     assert coverage_at_risk(labels, scores, 0.4) == 1
     assert coverage_at_risk(labels, scores, 0.2) == 0
+
+
+@pytest.mark.parametrize("wrong", [6, 40, 200, 360, 394])
+def test_the_end_that_waits_for_the_rarer_class_is_the_farther_one(wrong: int) -> None:
+    """Of 400 answers, as many errors: the ratio's interval against one that moves out neither end."""
+    value, variance, n = 0.6, 0.01, 400
+    standing = Standing(n, n - wrong, n, min(wrong, n - wrong), 1.0)
+    low, high = prr_ends(value, variance, standing)
+    lacks_least, lacks_most = ranked_ends(
+        (1 - value) / 2, variance / 4, 4 * wrong * (n - wrong) / n, standing
+    )
+    assert low < 1 - 2 * lacks_most < value < 1 - 2 * lacks_least < high < 1
+    farther = (1 - 2 * lacks_most - low, high - (1 - 2 * lacks_least))
+    assert (farther[0] > farther[1]) == (wrong < 200) or wrong == 200
+
+
+def test_a_prr_with_five_errors_or_none_is_moved_no_farther() -> None:
+    for wrong, value in ((5, 0.6), (40, 1.0)):
+        standing = Standing(400, 400 - wrong, 400, wrong, 1.0)
+        lacks = ranked_ends((1 - value) / 2, 0.01 / 4, 4 * wrong * (400 - wrong) / 400, standing)
+        low, high = prr_ends(value, 0.01, standing)
+        assert low <= 1 - 2 * lacks[1] <= value
+        assert high == 1 - 2 * lacks[0]
+        if wrong == 5:
+            assert low == 1 - 2 * lacks[1]

@@ -21,6 +21,7 @@ from probegrid.report.costs import CostContrasts, contrast_costs, costs_of
 from probegrid.report.drawing import draw
 from probegrid.report.panels import panels
 from probegrid.report.report import make_report
+from probegrid.report.seeds import over_seeds
 from probegrid.report.tables import amount_text, latex_text, ratio_text
 
 pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
@@ -95,7 +96,9 @@ def test_every_form_of_a_report_has_the_costs(recorder: Recorder) -> None:
 
 def test_memory_is_drawn_by_device(recorder: Recorder) -> None:
     place(recorder)
-    (panel,) = next(chart for chart in cost_charts(recorder.cells) if chart.name == "memory").panels
+    (panel,) = next(
+        chart for chart in cost_charts(over_seeds(recorder.cells)) if chart.name == "memory"
+    ).panels
     widths = [bar.values.tolist() for bar in panel.bars]
     assert widths == [[4, 64], [40, 10], [38, 9.5], [0, 9], [0, 8.5]]  # the process, then each GPU
     assert panel.names == ["2xh100", "4x11gb"]
@@ -108,7 +111,7 @@ def test_like_stands_beside_like(recorder: Recorder) -> None:
     for dataset in ("facts", "facts_rare"):
         for method in ("none", "nf4"):
             recorder(f"dataset={dataset}", f"quantization={method}", metrics=ON_TWO, gpus=[H100] * 2)
-    seconds = cost_charts(recorder.cells)[0]
+    seconds = cost_charts(over_seeds(recorder.cells))[0]
     assert [(panel.title, list(panel.names)) for panel in seconds.panels] == [
         ("facts", ["none", "nf4"]),
         ("facts_rare", ["none", "nf4"]),
@@ -220,7 +223,7 @@ def test_what_reads_no_model_costs_nothing_to_compare(recorder: Recorder) -> Non
     found = compared(recorder, "quantization")
     assert [unpaired.reason for unpaired in found.not_made] == ["no model is read"]
     assert cell_costs_table(recorder.cells) is None
-    assert not [chart.name for chart in cost_charts(recorder.cells) if chart.panels]
+    assert not [chart.name for chart in cost_charts(over_seeds(recorder.cells)) if chart.panels]
 
 
 def test_probes_are_not_compared_in_cost(recorder: Recorder) -> None:
@@ -271,7 +274,7 @@ def test_no_label_twice_where_the_device_map_alone_differs(recorder: Recorder) -
     assert [len(series.cells) for panel in panels(cells) for series in panel.series] == [1, 1, 1, 1]
     assert len({series.name for panel in panels(cells) for series in panel.series}) == 4
     assert len({cell.record.name for cell in cells}) == 4
-    for chart in cost_charts(cells):
+    for chart in cost_charts(over_seeds(cells)):
         assert [len({*panel.names}) for panel in chart.panels] == [4]
 
 

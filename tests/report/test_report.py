@@ -22,7 +22,7 @@ from probegrid.errors import ConfigError
 from probegrid.evaluation.calibration import ece
 from probegrid.report.cells import RecordedCell
 from probegrid.report.columns import label, varying
-from probegrid.report.figures import probabilities
+from probegrid.report.curves import probabilities
 from probegrid.report.panels import panels
 from probegrid.report.report import Report, make_report, report_on, show_report
 from probegrid.report.select import select_cells

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from recorder import Recorder
 
+from probegrid.report.figures import make_figures
 from probegrid.report.report import make_report
 from probegrid.report.seeds import over_seeds
 
@@ -63,3 +64,74 @@ def test_what_differs_in_more_than_seeds_stays_apart(recorder: Recorder) -> None
     for number in range(2):  # the same config: a file's content changed
         recorder("dataset=facts", metrics={"n": 4, "auroc": 0.5 + number / 10, "accuracy": 0.5})
     assert [len(one.cells) for one in over_seeds(recorder.cells)] == [1, 1]
+
+
+def test_a_curve_of_seeds_is_their_mean_with_a_band(recorder: Recorder) -> None:
+    """Scores fall, and of four examples the first and the third are right: an AUROC of 3/4 with each seed."""
+    for seed in range(3):
+        recorder("dataset=facts", f"seed={seed}", metrics={})
+    recorder("dataset=facts", "quantization=nf4", metrics={})
+    found = {chart.name: chart for chart in make_figures(recorder.cells).charts}
+    for name, at, expected in (
+        ("roc", [0, 25, 50, 75, 100], [0.5, 0.5, 1, 1, 1]),
+        ("risk_coverage", [95], [0.5]),
+    ):
+        (panel,) = found[name].panels
+        over, alone = panel.curves
+        assert over.is_band
+        assert not alone.is_band
+        assert over.y[at] == pytest.approx(expected)
+        assert over.low == pytest.approx(over.y)  # alike with every seed
+    assert found["roc"].panels[0].curves[0].name == "none: AUROC 0.750 ± 0.000 (3)"
+    report = make_report(recorder.cells, title="t", compare=None, seed=0, resamples=20)
+    assert b"FillBetweenPolyCollection" in report.images["roc"]["svg"]
+
+
+def test_seeds_stand_beside_the_interval_of_one(recorded: Recorder) -> None:
+    found = {chart.name: chart for chart in make_figures(recorded.cells).charts}
+    (panel,) = found["spread"].panels
+    assert panel.names == ["logistic, the first seed", "logistic, over 4 seeds"]
+    interval, deviation = panel.curves
+    assert interval.high is not None
+    assert (interval.x.tolist(), interval.high.tolist()) == ([AREAS[0]], [1])
+    assert deviation.x == pytest.approx(np.mean(AREAS))
+    assert deviation.high is not None
+    assert deviation.high - deviation.x == pytest.approx(np.std(AREAS, ddof=1))
+
+
+def test_folds_and_repeats_stand_beside_the_interval_of_one_division(recorder: Recorder) -> None:
+    area = {"auroc": 0.8, "auroc_ci_low": 0.7, "auroc_ci_high": 0.9}
+    spread = {"auroc_repeat_mean": 0.78, "auroc_repeat_sd": 0.05}
+    recorder("dataset=facts_statements", "probe=logistic", metrics={**area, **spread})
+    recorder("dataset=facts_statements", "probe=mass_mean", metrics=area)
+    found = {chart.name: chart for chart in make_figures(recorder.cells).charts}
+    (panel,) = found["spread"].panels
+    assert panel.names == ["logistic", "logistic, over repeats"]
+    _, deviation = panel.curves
+    assert (deviation.low, deviation.high) == (pytest.approx([0.73]), pytest.approx([0.83]))
+
+
+def test_costs_of_seeds_are_one_bar(recorder: Recorder) -> None:
+    for seed in range(3):
+        costs = {"load_s": 2.0, "read_s": 10.0 + seed, "tokens_per_s": 5.0 + seed}
+        recorder("dataset=facts", f"seed={seed}", metrics=costs)
+    seconds = next(chart for chart in make_figures(recorder.cells).charts if chart.name == "seconds")
+    (panel,) = seconds.panels
+    assert len(panel.names) == 1
+    assert [bar.values.tolist() for bar in panel.bars] == [[2.0], [11.0]]
+
+
+def test_comparisons_of_seeds_are_one_row(recorder: Recorder) -> None:
+    answers = ("paris", "rome", "bonn", "oslo")
+    for seed in range(3):
+        for method, given in (("none", answers), ("nf4", ("paris", "rome", "bonn", f"no {seed}"))):
+            recorder("dataset=facts", f"quantization={method}", f"seed={seed}", metrics={}, answers=given)
+    report = make_report(recorder.cells, title="t", compare="quantization", seed=0, resamples=20)
+    table = report.others[0]
+    assert table.name == "comparisons"
+    ((first, second, n, *numbers),) = table.rows
+    assert (first, second, n) == ("nf4", "none", "4")
+    assert "75.0%" in numbers  # the same text, in each
+    assert "seeds alone" in table.caption
+    assert len(table.cells) == 1
+    assert report.frames["comparisons"]["seed"].tolist() == ["0", "1", "2"]  # the file keeps each

@@ -50,7 +50,7 @@ RECORD = CellRecord(
     versions={"python": "3.11.0"},
 )
 TABLES = {"scores": pyarrow.table({"example_id": ["a", "b"], "score": [0.5, -1.0]})}
-FIGURES = {"roc": b"\x89PNG figure"}
+FIGURES = {"roc.png": b"\x89PNG figure"}
 
 
 @pytest.fixture(autouse=True)

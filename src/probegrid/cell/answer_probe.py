@@ -21,7 +21,7 @@ from probegrid.cell.outcome import Outcome
 from probegrid.data.example import Question
 from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.extraction import Extracted
-from probegrid.evaluation.figures import png, reliability_figure, risk_coverage_figure, roc_figure
+from probegrid.evaluation.figures import image_files, reliability_figure, risk_coverage_figure, roc_figure
 from probegrid.evaluation.summary import Summary, evaluate_answers, flat, mean_estimate
 from probegrid.judges.likelihood import logprobs, mean_logprob, perplexity, sum_logprob
 from probegrid.probes import AnswerProbe, Of, Scores, Scoring
@@ -450,4 +450,4 @@ def _figures(table: ScoreTable, summary: Summary, seed: int) -> dict[str, bytes]
         figures["roc"] = roc_figure(labels, scores, estimates["auroc"], title="Correct against wrong")
     if "ece" in estimates:
         figures["reliability"] = reliability_figure(labels, scores, estimates["ece"], title="Reliability")
-    return {name: png(figure) for name, figure in figures.items()}
+    return image_files(figures)

@@ -21,7 +21,7 @@ class Outcome:
     tables: Mapping[str, pa.Table]
     """By name, ``scores`` always among them; each becomes ``<name>.parquet``."""
     figures: Mapping[str, bytes]
-    """By name, PNG images."""
+    """Images by the names of their files, ``roc.png``."""
     steps: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     """Metrics with a course, as (step, value) pairs."""
     files: Mapping[str, bytes] = field(default_factory=dict)

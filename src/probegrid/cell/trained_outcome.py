@@ -17,7 +17,12 @@ from probegrid.cell.examples import Divided
 from probegrid.cell.outcome import Outcome
 from probegrid.cell.resplit import calibrated_numbers, of_folds, of_repeats
 from probegrid.evaluation.classification import evaluate_classification, layer_aurocs
-from probegrid.evaluation.figures import png, reliability_figure, roc_figure, score_histogram_figure
+from probegrid.evaluation.figures import (
+    image_files,
+    reliability_figure,
+    roc_figure,
+    score_histogram_figure,
+)
 from probegrid.evaluation.probe_figures import (
     auroc_by_layer_figure,
     projection_figure,
@@ -93,7 +98,7 @@ def trained_outcome(
         metrics=numbers,
         notes=dict(summary.notes) | _leaks([*divided.division.notes, *leaks]) | _of_fit(folds),
         tables=tables,
-        figures={name: png(figure) for name, figure in _test_figures(divided, tested, summary).items()},
+        figures=image_files(_test_figures(divided, tested, summary)),
     )
     if isinstance(probe, ActivationProbe) and read.activations is not None:
         return _on_layers(outcome, probe, divided, read, folds, tested, seed=seed)
@@ -201,7 +206,7 @@ def _on_layers(
         metrics=metrics,
         notes={**outcome.notes, **beside_notes},
         tables=outcome.tables,
-        figures={**outcome.figures, **{name: png(figure) for name, figure in figures.items()}},
+        figures={**outcome.figures, **image_files(figures)},
         steps=steps,
         files=_saved(probe, best, layer, read, metrics),
     )

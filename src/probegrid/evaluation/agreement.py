@@ -54,7 +54,7 @@ def agreement(
             f"as many answers and verdicts on both sides are needed, at least one; got {len(first)}"
         )
     same = [
-        normalize(one, Rule.SQUAD) == normalize(other, Rule.SQUAD)
+        one == other or normalize(one, Rule.SQUAD) == normalize(other, Rule.SQUAD)
         for one, other in zip(first, second, strict=True)
     ]
     observed = float(np.mean(right == other_right))

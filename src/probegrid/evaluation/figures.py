@@ -7,7 +7,7 @@ Drawn on `Figure` objects, without pyplot: no global state, no display. Colors a
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#666666"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Colors of overlaid series, as many as a panel can hold and be read."""
-_INCHES, _DPI = (6.4, 4.8), 100
+_INCHES, _DPI = (6.4, 4.8), 150
 _BAND_COVERAGES = np.linspace(0.02, 1, 50)
 FIRST_COVERAGE_IN_VIEW = 0.05  # below it a handful of answers would set the scale
 
@@ -169,10 +169,37 @@ def score_histogram_figure(
     return figure
 
 
+def image_files(figures: Mapping[str, Figure]) -> dict[str, bytes]:
+    """Each figure for a screen and for papers by the names of its files, ``roc.png``, ``roc.svg`` and ``roc.pdf``."""
+    files: dict[str, bytes] = {}
+    for name, figure in figures.items():
+        files[f"{name}.png"] = png(figure)
+        figure.set_layout_engine(
+            "none"
+        )  # where everything stands is known now, and takes as long again to find
+        files |= {f"{name}.{ending}": image for ending, image in vector_images(figure).items()}
+    return files
+
+
 def png(figure: Figure) -> bytes:
-    """Render at 100 dpi; the same figure gives the same bytes, with no date and no program version in them."""
+    """Render at 150 dpi; the same figure gives the same bytes, with no date and no program version in them."""
+    return _saved(figure, "png", {"Software": None}, dpi=_DPI)
+
+
+def vector_images(figure: Figure) -> dict[str, bytes]:
+    """Draw as ``svg`` and ``pdf``, text as text; the same figure gives the same bytes."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "probegrid", "pdf.fonttype": 42}):
+        return {
+            "svg": _saved(figure, "svg", {"Date": None, "Creator": None}),
+            "pdf": _saved(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
+        }
+
+
+def _saved(figure: Figure, kind: str, metadata: dict[str, None], *, dpi: float | None = None) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    figure.savefig(buffer, format=kind, metadata=metadata, **({} if dpi is None else {"dpi": dpi}))
     return buffer.getvalue()
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from probegrid.evaluation.checks import FloatArray, as_scores, ratio
 from probegrid.evaluation.intervals import Estimate, Resampled
 from probegrid.evaluation.ranking import RankCounts, Ranking, accuracy_at, risk_coverage_curve
-from probegrid.evaluation.shares import Ends, Standing, few_share_ends, ranked_ends, share_ends
+from probegrid.evaluation.shares import FEW_ERRORS, Ends, Standing, few_share_ends, ranked_ends, share_ends
 
 COVERAGES_PERCENT = (80, 90, 95)
 SELECTIVE = ("aurc", "eaurc", *(f"accuracy_at_{percent}" for percent in COVERAGES_PERCENT), "augrc", "prr")
@@ -25,6 +25,9 @@ RISK = 0.1
 """Of which the coverage that keeps to it is reported."""
 
 _ROUNDING = 1e-9
+_UNSEEN = (
+    0.09  # how much farther an end of a PRR is for each e-fold that a class is rarer; chosen by simulation
+)
 
 
 def selective_metrics(counts: RankCounts) -> dict[str, FloatArray]:
@@ -73,14 +76,32 @@ def _mirrored(estimate: Estimate) -> Estimate:
 
 
 def prr_ends(value: float, variance: float, standing: Standing) -> Ends:
-    """Ends of a prediction-rejection ratio, at most 1; by what it lacks of 1, halved, as a share."""
+    """Ends of a prediction-rejection ratio, at most 1; by what it lacks of 1, halved, as a share.
+
+    One error that is ranked high lacks up to log(n), where others lack little: a handful of errors, or of positives,
+    seldom shows such a one, and then both the ratio and its variance say too little. So the ends are moved out on the
+    scale of log-odds, the more the rarer what they wait for; with `FEW_ERRORS` of a class `ranked_ends` is as wide.
+    """
     lacking = (1 - value) / 2
     size = 4 * standing.positives * standing.negatives / max(standing.n, 1)
     low, high = ranked_ends(min(max(lacking, 0.0), 1.0), variance / 4, size, standing)
     if lacking > 1 and not np.isnan(low):  # below -1, where there is no edge
         half = 2 * np.sqrt(variance)
         return value - half, value + half
+    fewest = min(standing.positives, standing.negatives)
+    if not np.isnan(low) and fewest > FEW_ERRORS:
+        unseen = _UNSEEN * (1 - FEW_ERRORS / fewest)
+        low = _farther(lacking, low, 1 + unseen * np.log(standing.n / standing.positives))
+        high = _farther(lacking, high, 1 + unseen * np.log(standing.n / standing.negatives))
     return 1 - 2 * high, 1 - 2 * low
+
+
+def _farther(share: float, end: float, times: float) -> float:
+    """An end so many times as far from a share on the scale of log-odds; where either is 0 or 1, as it is."""
+    if not (0 < share < 1 and 0 < end < 1):
+        return end
+    middle, at = (np.log(one / (1 - one)) for one in (share, end))
+    return float(1 / (1 + np.exp(-(middle + times * (at - middle)))))
 
 
 def rejection_ratio(quality: ArrayLike, scores: ArrayLike, *, max_rejection: float = 1.0) -> float:

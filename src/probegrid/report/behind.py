@@ -6,19 +6,16 @@ Knows recorded cells. A page that is mailed alone holds these few; where the cel
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from probegrid.report.cells import RecordedCell
-from probegrid.report.comparisons import Comparison
+from probegrid.report.comparisons import Comparison, at
 from probegrid.report.example_rows import CellTables
 from probegrid.report.examples_page import EXAMPLES_FILE, examples_page
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MOST_PAIRS = 40
 """Pairs of cells that get a page of their own; of further ones the report holds the first answers that changed."""
@@ -77,34 +74,31 @@ def _telling(cell: RecordedCell, most: int, folder: Path | None) -> dict[str, An
     scores, about = cell.scores, cell.texts
     if about is None or scores.empty or scores["label"].isna().any():
         return None
-    joined = scores.join(about, how="inner")
-    told = {"name": cell.record.name, "n": len(joined), "href": _href(cell, folder)}
+    shared = scores.index.intersection(about.index, sort=False)
+    scores, about = at(scores, shared), at(about, shared)
+    told = {"name": cell.record.name, "n": len(shared), "href": _href(cell, folder)}
+    score, label = scores["score"].to_numpy(dtype=np.float64), scores["label"].to_numpy(dtype=np.bool_)
+    columns = {name: about[name].tolist() for name in ("question", "answer", "reference") if name in about}
     if "answer" in about:
-        columns: tuple[str, ...] = ("question", "answer", "reference", "score")
-        right, sure = joined["correct"], joined["score"]
-        empty = joined[joined["answer"].str.strip() == ""]
-        told["empty"] = _rows(empty, columns, most)
+        right, sure = about["correct"].to_numpy(dtype=np.bool_), score
+        empty = [row for row, answer in enumerate(columns["answer"]) if not answer.strip()]
+        told["empty"] = _rows([*columns.values(), score.tolist()], empty[:most])
+        names = [*columns, "score"]
     else:
-        right = (joined["score"] > cell.threshold) == joined["label"]
-        sure = (joined["score"] - cell.threshold).abs()
-        columns = ("question", "label", "score")
-        joined["label"] = joined["label"].map({True: "true", False: "false"})
-    middle = sure.median()
-    wrong = joined[~right.astype(bool) & (sure >= middle)]
-    unsure = joined[right.astype(bool) & (sure <= middle)]
+        right, sure = (score > cell.threshold) == label, np.abs(score - cell.threshold)
+        columns["label"] = ["true" if one else "false" for one in label]
+        names = ["statement", "label", "score"]
+    middle, shown = np.median(sure) if len(sure) else 0.0, [*columns.values(), score.tolist()]
+    wrong, unsure = (np.flatnonzero(of) for of in (~right & (sure >= middle), right & (sure <= middle)))
     return told | {
-        "columns": ["statement" if one == "question" and "answer" not in about else one for one in columns],
-        "confident-wrong": _rows(
-            wrong.loc[sure[wrong.index].sort_values(ascending=False).index], columns, most
-        ),
-        "unsure-right": _rows(unsure.loc[sure[unsure.index].sort_values().index], columns, most),
+        "columns": names,
+        "confident-wrong": _rows(shown, wrong[np.argsort(-sure[wrong], kind="stable")][:most]),
+        "unsure-right": _rows(shown, unsure[np.argsort(sure[unsure], kind="stable")][:most]),
     }
 
 
-def _rows(table: pd.DataFrame, columns: Sequence[str], most: int) -> list[list[Any]]:
-    return [
-        [_short(value) for value in row] for row in table[list(columns)].head(most).itertuples(index=False)
-    ]
+def _rows(columns: Sequence[Sequence[Any]], places: Iterable[int]) -> list[list[Any]]:
+    return [[_short(column[place]) for column in columns] for place in places]
 
 
 def _changes(one: Comparison) -> dict[str, Any] | None:
@@ -112,7 +106,7 @@ def _changes(one: Comparison) -> dict[str, Any] | None:
     if first is None or second is None or "answer" not in first or "answer" not in second:
         return None
     ids = one.pair.first.scores.index.intersection(one.pair.second.scores.index, sort=False)
-    first, second = first.loc[ids], second.loc[ids]
+    first, second = at(first, ids), at(second, ids)
     other_text = (first["answer"] != second["answer"]).to_numpy()
     was, now = (table["correct"].to_numpy(dtype=np.bool_) for table in (first, second))
     lost, won = int((was & ~now).sum()), int((~was & now).sum())

@@ -48,6 +48,9 @@ MORE_METRICS = (
     "auroc_repeat_sd",
 )
 """What the page shows besides, where any cell has it."""
+_OVER_SEEDS = (
+    "Mean, standard deviation and number of cells that differ in seeds alone; others with their 95% intervals"
+)
 ACCURACY_OF = {False: "answers", True: "the probe's calls"}
 """What `accuracy` and `f1` are of in the files, where both kinds have one key; by whether a probe was trained."""
 
@@ -121,27 +124,40 @@ def _transfers(cells: Sequence[RecordedCell]) -> list[str]:
 
 
 def other_scores_table(cells: Sequence[RecordedCell]) -> Table | None:
-    """A row a cell and a score that came from the same reading: its AUROC; None where no cell has any."""
+    """A row a cell and a score that came from the same reading: its AUROC; None where no cell has any.
+
+    Cells that differ in seeds alone share a row, as in the table of cells.
+    """
+    together = over_seeds(cells)
+    merged = [one.merged for one in together]
     pairs = [
-        (cell, name)
-        for cell in cells
-        for name in cell.other_scores
-        if cell.metric(f"{name}_auroc") is not None
+        (one, name)
+        for one in together
+        for name in one.merged.other_scores
+        if one.merged.metric(f"{name}_auroc") is not None
     ]
     if not pairs:
         return None
-    columns = shown(cells)
+    columns, of_all = shown(merged), shown(cells)
     return Table(
         name="other_scores",
-        caption="Other scores of the same readings.",
+        caption="Other scores of the same readings."
+        + (f" {_OVER_SEEDS}." if len(merged) < len(cells) else ""),
         columns=[*columns, "score", "AUROC"],
         rows=[
-            [*map(cell.value, columns), name.replace("_", " "), estimate_text(cell.estimate(f"{name}_auroc"))]
-            for cell, name in pairs
+            [
+                *map(one.merged.value, columns),
+                name.replace("_", " "),
+                one.text(f"{name}_auroc") or estimate_text(one.merged.estimate(f"{name}_auroc")),
+            ]
+            for one, name in pairs
         ],
         n_names=len(columns) + 1,
         records=[
-            identity(cell, columns) | {"score": name} | _ends(cell, f"{name}_auroc") for cell, name in pairs
+            identity(cell, of_all) | {"score": name} | _ends(cell, f"{name}_auroc")
+            for one, name in pairs
+            for cell in one.cells
+            if cell.metric(f"{name}_auroc") is not None
         ],
     )
 
@@ -190,11 +206,7 @@ def _ends(cell: RecordedCell, name: str) -> dict[str, object]:
 def _caption(cells: Sequence[RecordedCell], columns: Sequence[str], *, is_over_seeds: bool) -> str:
     shared = ", ".join(f"{group} {value}" for group, value in common(cells, columns).items())
     count = f"{len(cells)} cells" if len(cells) > 1 else "1 cell"
-    values = (
-        "Mean, standard deviation and number of cells that differ in seeds alone; others with their 95% intervals"
-        if is_over_seeds
-        else "Values with their 95% intervals"
-    )
+    values = _OVER_SEEDS if is_over_seeds else "Values with their 95% intervals"
     return f"{count}{f', all with {shared}' if shared else ''}. {values}."
 
 

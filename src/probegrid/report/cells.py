@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,11 +28,13 @@ from probegrid.tracking.record import CellRecord, Status
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow
 
 GROUPS = ("model", "quantization", "device_map", "dataset", "probe")
 """The groups whose choices are recorded by name."""
 
 _KEY_LENGTH = 8
+_OF_ANSWERS = ("example_id", "question", "answer", "references", "correct", "extracted")
 _ROUNDING = 1e-9
 
 
@@ -110,15 +112,14 @@ class RecordedCell:
 
     @cached_property
     def _all_scores(self) -> pd.DataFrame:
-        import pandas as pd
-
-        return pd.read_parquet(self.folder / "scores.parquet").set_index("example_id")
+        return _table(self.folder / "scores.parquet").to_pandas().set_index("example_id")
 
     @cached_property
     def scores(self) -> pd.DataFrame:
         """The test examples of ``scores.parquet`` that have a score, by example_id: group, label, score."""
         scores = self._all_scores
-        return scores[(scores["split"] == "test") & scores["score"].notna()]
+        kept = ((scores["split"] == "test") & scores["score"].notna()).to_numpy()
+        return scores if kept.all() else scores[kept]
 
     @cached_property
     def read_ids(self) -> frozenset[str]:
@@ -138,14 +139,20 @@ class RecordedCell:
         return hashlib.sha256(repr(asked).encode()).hexdigest()
 
     @cached_property
+    def _read_answers(self) -> dict[str, list[Any]] | None:
+        """The columns of ``answers.parquet`` that a report looks at, read once; None where the cell has none."""
+        file = self.folder / "answers.parquet"
+        return dict(_table(file, _OF_ANSWERS).to_pydict()) if file.exists() else None
+
+    @cached_property
     def answers(self) -> pd.DataFrame | None:
         """``answer`` and ``correct`` of ``answers.parquet`` by example_id; None where the cell has none."""
         import pandas as pd
 
-        file = self.folder / "answers.parquet"
-        if not file.exists():
+        read = self._read_answers
+        if read is None:
             return None
-        return pd.read_parquet(file, columns=["example_id", "answer", "correct"]).set_index("example_id")
+        return pd.DataFrame({name: read[name] for name in ("answer", "correct")}, index=_index(read))
 
     @cached_property
     def texts(self) -> pd.DataFrame | None:
@@ -154,19 +161,19 @@ class RecordedCell:
         Of answers ``question``, ``answer``, ``reference`` and ``correct``; of statements ``question``, the text alone.
         """
         import pandas as pd
-        import pyarrow.parquet
 
-        answers, statements = (self.folder / f"{name}.parquet" for name in ("answers", "statements"))
-        if answers.exists():
-            known = pyarrow.parquet.read_schema(answers).names
-            wanted = ("example_id", "question", "answer", "references", "correct")
-            found = pd.read_parquet(answers, columns=[name for name in wanted if name in known])
-            found = found.set_index("example_id")
-            if "question" not in known:  # in records from before it was kept
-                found["question"] = found.index
-            lists = found.pop("references") if "references" in known else [()] * len(found)
-            found["reference"] = [" | ".join(references) for references in lists]
-            return found
+        read, statements = self._read_answers, self.folder / "statements.parquet"
+        if read is not None:
+            ids = read["example_id"]
+            return pd.DataFrame(
+                {
+                    "question": read.get("question", ids),  # not in records from before it was kept
+                    "answer": read["answer"],
+                    "reference": [" | ".join(each) for each in read.get("references", [()] * len(ids))],
+                    "correct": read["correct"],
+                },
+                index=_index(read),
+            )
         if statements.exists():
             found = pd.read_parquet(statements, columns=["example_id", "text"]).set_index("example_id")
             return found.rename(columns={"text": "question"})
@@ -216,16 +223,13 @@ class RecordedCell:
         ``judged`` is the part of each answer that its rule judged, None where nothing was found.
         """
         import pandas as pd
-        import pyarrow.parquet
 
-        file = self.folder / "answers.parquet"
-        names = pyarrow.parquet.read_schema(file).names if file.exists() else []
-        if "references" not in names:
+        read = self._read_answers
+        if read is None or "references" not in read:
             return None
-        judged = "extracted" if "extracted" in names else "answer"
-        found = pd.read_parquet(file, columns=["example_id", judged, "references", "correct"])
-        found["references"] = found["references"].map(list)  # pandas has arrays, which have no truth value
-        return found.rename(columns={judged: "judged"}).set_index("example_id")
+        judged = read.get("extracted", read["answer"])
+        columns = {"judged": judged, "references": read["references"], "correct": read["correct"]}
+        return pd.DataFrame(columns, index=_index(read))
 
     @cached_property
     def has_one_scale(self) -> bool:
@@ -250,6 +254,21 @@ class RecordedCell:
     def threshold(self) -> float:
         """A trained probe calls an example true above this score; 0 for the text baseline, an even chance."""
         return self.record.metrics.get("threshold", 0.0)
+
+
+def _table(path: Path, names: Sequence[str] | None = None) -> pyarrow.Table:
+    """A table of a cell, of these columns as far as it has them; without the scanner, which takes as long again."""
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        known = file.schema_arrow.names
+        return file.read([name for name in names or known if name in known], use_threads=False)
+
+
+def _index(read: Mapping[str, list[Any]]) -> pd.Index:
+    import pandas as pd
+
+    return pd.Index(read["example_id"], name="example_id")
 
 
 def load_cells(

@@ -39,6 +39,7 @@ class Curve:
         place: which color, dash and marker of those that there are; the same of the same series in every figure.
         mark: line, points or both.
         low, high: ends of each point's interval, where there is one: of y, or of x where panels have names along y.
+        is_band: whether low and high are a band about a line and not a bar at each point.
         sizes: area of each marker, in points squared; None: all alike.
         says: what each point is, for the pointer; empty: its numbers alone.
     """
@@ -52,6 +53,7 @@ class Curve:
     high: FloatArray | None = None
     sizes: FloatArray | None = None
     says: Sequence[str] = ()
+    is_band: bool = False
 
     def plain(self) -> dict[str, Any]:
         """Its values as a page takes them."""
@@ -61,6 +63,7 @@ class Curve:
             "place": self.place,
             "mark": self.mark.value,
             "says": list(self.says),
+            "is_band": self.is_band,
             **{name: _short(values) for name, values in arrays.items() if values is not None},
         }
 

@@ -164,6 +164,11 @@ def _with(contrast: Contrast, adjusted: Mapping[bytes, float], tests: int) -> Co
     return replace(contrast, p_holm=p_holm, together=ends)
 
 
+def at(table: pd.DataFrame, ids: pd.Index) -> pd.DataFrame:
+    """The rows of these ids in their order; the table itself where it has them so, for a look-up takes long."""
+    return table if table.index.equals(ids) else table.loc[ids]
+
+
 @dataclass(frozen=True)
 class _Shared:
     """The test examples of two cells, joined by example_id: columns group, label, score and answer of each."""
@@ -174,8 +179,9 @@ class _Shared:
 
     @classmethod
     def of(cls, pair: Pair) -> _Shared:
-        ids = pair.first.scores.index.intersection(pair.second.scores.index, sort=False)
-        return cls(pair, pair.first.scores.loc[ids], pair.second.scores.loc[ids])
+        first, second = pair.first.scores, pair.second.scores
+        ids = first.index.intersection(second.index, sort=False)
+        return cls(pair, at(first, ids), at(second, ids))
 
     def obstacle(self) -> str | None:
         """Why the two cannot be compared, if they cannot."""
@@ -237,10 +243,10 @@ class _Shared:
         first, second = self.pair.first.answers, self.pair.second.answers
         if first is None or second is None:
             return None
-        ids = self.first.index
+        first, second = (at(table, self.first.index) for table in (first, second))
         return agreement(
-            first.loc[ids, "answer"].tolist(),
-            second.loc[ids, "answer"].tolist(),
-            first.loc[ids, "correct"].to_numpy(dtype=np.bool_),
-            second.loc[ids, "correct"].to_numpy(dtype=np.bool_),
+            first["answer"].tolist(),
+            second["answer"].tolist(),
+            first["correct"].to_numpy(dtype=np.bool_),
+            second["correct"].to_numpy(dtype=np.bool_),
         )

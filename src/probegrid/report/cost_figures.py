@@ -1,6 +1,7 @@
 """Costs as bars, a bar a cell: seconds of loading and reading, tokens a second, peak memory by device.
 
-Knows costs. Like stands beside like: a panel is of one dataset and one probe, whose cells read the same.
+Knows costs. Cells that differ in seeds alone share a bar, the mean of what was measured in them.
+Like stands beside like: a panel is of one dataset and one probe, whose cells read the same.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from probegrid.evaluation.figures import BLUE, GRAY, ORANGE, PALETTE
-from probegrid.report.cells import RecordedCell
 from probegrid.report.charts import Bar, Chart, ChartPanel
 from probegrid.report.columns import label, varying
 from probegrid.report.costs import GPU, RAM, Costs, costs_of
+from probegrid.report.seeds import OverSeeds
 
 COST_FIGURES = ("seconds", "speed", "memory")
 """Their names."""
@@ -33,13 +34,17 @@ class _Measured:
     costs: Costs
 
 
-def cost_charts(cells: Sequence[RecordedCell]) -> list[Chart]:
+def cost_charts(together: Sequence[OverSeeds]) -> list[Chart]:
     """The figures; none of a measurement that no cell has.
 
     Args:
-        cells: those that ended well, at least one.
+        together: cells that ended well, at least one.
     """
-    costs = costs_of(cells)
+    of_cells = costs_of([cell for one in together for cell in one.cells])
+    costs = {
+        one.merged.record.cell: _mean([of_cells[cell.record.cell] for cell in one.cells]) for one in together
+    }
+    cells = [one.merged for one in together]
     columns = varying(cells)
     apart = [name for name in columns if name.startswith(READ_APART)]
     within = [name for name in columns if name not in apart]
@@ -59,6 +64,19 @@ def cost_charts(cells: Sequence[RecordedCell]) -> list[Chart]:
         _chart("speed", "Tokens a second while reading", blocks, {"tokens_per_s": ("", BLUE)}),
         _chart("memory", "Peak memory (GB)", blocks, {RAM: ("the process", GRAY)} | gpus),
     ]
+
+
+def _mean(costs: Sequence[Costs]) -> Costs:
+    """Of what was measured in these cells, where anything was; else of what is told of their readings."""
+    measured = [each for each in costs if not each.elsewhere and each.values] or costs
+    names = dict.fromkeys(name for each in measured for name in each.values)
+    values = {
+        name: float(np.mean([each.values[name] for each in measured if name in each.values]))
+        for name in names
+    }
+    return Costs(
+        values, elsewhere=any(each.elsewhere for each in measured), loads=any(each.loads for each in costs)
+    )
 
 
 def _is_gpu(measure: str) -> bool:

@@ -5,12 +5,11 @@ Knows charts and matplotlib. A series is told from others by its color, its dash
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probegrid.evaluation.figures import GRAY, PALETTE, dress
+from probegrid.evaluation.figures import GRAY, PALETTE, dress, vector_images
 from probegrid.report.charts import Chart, ChartPanel, Curve, Mark
 from probegrid.report.tables import amount_text
 
@@ -29,20 +28,7 @@ _TICKS = 6
 
 def draw(chart: Chart) -> dict[str, bytes]:
     """The chart's files by their ending: ``svg`` and ``pdf``."""
-    from matplotlib import rc_context
-
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "probegrid", "pdf.fonttype": 42}):
-        figure = _figure(chart)
-        return {
-            "svg": _saved(figure, "svg", {"Date": None, "Creator": None}),
-            "pdf": _saved(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
-        }
-
-
-def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, metadata=metadata)
-    return buffer.getvalue()
+    return vector_images(_figure(chart))
 
 
 def _figure(chart: Chart) -> Figure:
@@ -125,6 +111,9 @@ def _draw_curve(axes: Axes, curve: Curve, *, is_named: bool) -> None:
             curve.x, curve.y, s=curve.sizes, color=style["color"], alpha=0.6, linewidth=0,
             marker=MARKERS[place % len(MARKERS)],
         )  # fmt: skip
+    elif curve.is_band and curve.low is not None and curve.high is not None:
+        axes.fill_between(curve.x, curve.low, curve.high, color=style["color"], alpha=0.18, linewidth=0)
+        axes.plot(curve.x, curve.y, **style, **line, **marker)
     elif curve.low is not None and curve.high is not None:
         values = curve.x if is_named else curve.y
         ends = np.nan_to_num(np.array([values - curve.low, curve.high - values]).clip(min=0))

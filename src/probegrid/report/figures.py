@@ -1,28 +1,24 @@
 """The figures of a report, each over many cells, as charts.
 
-Knows cells and evaluation's curves. A chart is made only where there is something to draw.
+Knows cells. A chart is made only where there is something to draw.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from probegrid.evaluation.calibration import Calibration, ece
-from probegrid.evaluation.checks import FloatArray
-from probegrid.evaluation.figures import FIRST_COVERAGE_IN_VIEW, interval_text
-from probegrid.evaluation.ranking import risk_coverage_curve, roc_curve
 from probegrid.report.cells import RecordedCell
-from probegrid.report.charts import Chart, ChartPanel, Curve, Mark, thinned
+from probegrid.report.charts import Chart, ChartPanel, Curve, Mark
 from probegrid.report.columns import label, shown
 from probegrid.report.cost_figures import COST_FIGURES, cost_charts
-from probegrid.report.panels import Panel, Series, only, panels
+from probegrid.report.curves import Curves, has_layers
+from probegrid.report.panels import Panel, panels
 from probegrid.report.ranking_figure import ranking_chart
 from probegrid.report.seeds import over_seeds
+from probegrid.report.spread_figure import spread_charts
 
 _TRADED: dict[str, tuple[str, str, Callable[[RecordedCell], bool]]] = {
     "accuracy": ("accuracy", "Accuracy of answers", lambda cell: not cell.is_trained),
@@ -30,7 +26,6 @@ _TRADED: dict[str, tuple[str, str, Callable[[RecordedCell], bool]]] = {
     "auroc": ("auroc", "AUROC", lambda _: True),
 }
 """By figure: the metric, its axis, and the cells that have it."""
-_ROUNDING = 1e-9
 _FEWEST_POINTS = 2
 _FEW_HOURS = 0.1
 MOST_PANELS = 24
@@ -59,7 +54,7 @@ class Figures:
 
 
 def make_figures(cells: Sequence[RecordedCell]) -> Figures:
-    """Every figure that these cells give; of cells that differ in seeds alone, means, and the curves of the first.
+    """Every figure that these cells give; of cells that differ in seeds alone, means.
 
     Args:
         cells: those that ended well; none give no figure.
@@ -72,20 +67,14 @@ def make_figures(cells: Sequence[RecordedCell]) -> Figures:
     figures.add(ranking_chart(merged))
     for chart in (*_by_size(merged), *_by_hours(merged)):
         figures.add(chart)
-    cells = [one.cells[0] for one in together]  # a curve is of one cell; means have none
-    divided = panels(cells)
+    divided = panels(merged)
     if len(divided) > MOST_PANELS:  # no curve need be computed to know that
-        figures.left_out.extend(_has_any(cells))
+        figures.left_out.extend(_has_any(merged))
     else:
-        for chart in (
-            _roc(divided),
-            _risk_coverage(divided),
-            _reliability(divided),
-            _auroc_by_layer(divided),
-        ):
+        for chart in Curves(divided, together).charts():
             figures.add(chart)
-    if len(cells) <= MOST_BARS:
-        for chart in cost_charts(cells):
+    if len(merged) <= MOST_BARS:
+        for chart in (*spread_charts(together), *cost_charts(together)):
             figures.add(chart)
     else:
         figures.left_out.extend(COST_FIGURES)
@@ -98,48 +87,13 @@ def _has_any(cells: Sequence[RecordedCell]) -> list[str]:
         "roc": lambda _: True,
         "risk_coverage": lambda cell: not cell.is_trained,
         "reliability": lambda cell: cell.metric("ece") is not None,
-        "auroc_by_layer": _has_layers,
+        "auroc_by_layer": has_layers,
     }
     return [name for name, of in has.items() if any(map(of, cells))]
 
 
 def _has_layers(cell: RecordedCell) -> bool:
     return "layer_auroc" in cell.record.steps
-
-
-def _has_roc(cell: RecordedCell) -> bool:
-    return cell.has_one_scale and not math.isnan(cell.record.metrics["auroc"])
-
-
-def _has_risk(cell: RecordedCell) -> bool:
-    return cell.has_one_scale and not cell.is_trained
-
-
-def probabilities(cell: RecordedCell) -> FloatArray | None:
-    """The score of each test example as a probability, `float64[n]`; None where scores are none, or do not give it.
-
-    A trained probe's scores are log-odds or in proportion to them; what is returned has the ECE that the cell
-    recorded.
-    """
-    recorded = cell.metric("ece")
-    if recorded is None or np.isnan(recorded):
-        return None
-    for found in (cell.values, _from_log_odds(cell)):
-        is_possible = ((found >= 0) & (found <= 1)).all()
-        if is_possible and abs(ece(cell.labels, found) - recorded) < _ROUNDING:
-            return found
-    return None
-
-
-def _from_log_odds(cell: RecordedCell) -> FloatArray:
-    from safetensors.numpy import load_file
-    from scipy.special import expit
-
-    file, scale = cell.folder / "probe.safetensors", 1.0
-    if file.exists():
-        saved = json.loads((cell.folder / "probe.json").read_text())
-        scale = float(load_file(file)["scale"][saved["layers"].index(saved["layer"])])
-    return np.asarray(expit(scale * cell.values), dtype=np.float64)
 
 
 def _by_size(cells: Sequence[RecordedCell]) -> list[Chart]:
@@ -206,88 +160,3 @@ def _scatter(
                 )
             )
     return ChartPanel(panel.title, curves)
-
-
-def _roc(divided: Sequence[Panel]) -> Chart:
-    def curve(series: Series) -> Curve:
-        (cell,) = series.cells
-        return Curve(
-            _legend(series, "auroc"), *thinned(*roc_curve(cell.labels, cell.values)), place=series.place
-        )
-
-    return Chart(
-        "roc",
-        "False positive rate",
-        "True positive rate",
-        _overlaid(only(divided, _has_roc), curve),
-        square=True,
-    )
-
-
-def _risk_coverage(divided: Sequence[Panel]) -> Chart:
-    def curve(series: Series) -> Curve:
-        (cell,) = series.cells
-        coverage, risk = risk_coverage_curve(cell.labels, cell.values)
-        in_view = coverage >= FIRST_COVERAGE_IN_VIEW
-        return Curve(_legend(series, "aurc"), *thinned(coverage[in_view], risk[in_view]), place=series.place)
-
-    return Chart(
-        "risk_coverage",
-        "Coverage (share of answers kept)",
-        "Risk (error rate among those kept)",
-        _overlaid(only(divided, _has_risk), curve),
-    )
-
-
-def _reliability(divided: Sequence[Panel]) -> Chart:
-    def curve(series: Series) -> Curve:
-        (cell,) = series.cells
-        stated = probabilities(cell)
-        assert stated is not None
-        points = Calibration(cell.labels, stated).reliability()
-        return Curve(
-            _legend(series, "ece"),
-            points.confidence,
-            points.accuracy,
-            series.place,
-            Mark.both,
-            sizes=12 + 300 * points.weight,
-            says=[f"{weight:.0%} of the examples" for weight in points.weight],
-        )
-
-    return Chart(
-        "reliability",
-        "Mean probability in the bin",
-        "Share of positives in the bin",
-        _overlaid(only(divided, lambda cell: probabilities(cell) is not None), curve),
-        square=True,
-    )
-
-
-def _auroc_by_layer(divided: Sequence[Panel]) -> Chart:
-    def curve(series: Series) -> Curve:
-        (cell,) = series.cells
-        layers, areas = (
-            np.array(values, dtype=np.float64)
-            for values in zip(*cell.record.steps["layer_auroc"], strict=True)
-        )
-        return Curve(_legend(series, "auroc"), layers, areas, series.place, Mark.both)
-
-    return Chart(
-        "auroc_by_layer",
-        "Layer (blocks read; 0: embeddings)",
-        "Test AUROC",
-        _overlaid(only(divided, _has_layers), curve),
-        level=0.5,
-        whole_x=True,
-    )
-
-
-def _overlaid(divided: Sequence[Panel], curve: Callable[[Series], Curve]) -> list[ChartPanel]:
-    return [ChartPanel(panel.title, [curve(series) for series in panel.series]) for panel in divided]
-
-
-def _legend(series: Series, metric: str) -> str:
-    estimate = series.cells[0].estimate(metric)
-    value = "" if estimate is None else f"{metric.upper()} {interval_text(estimate)}"
-    return f"{series.name}: {value}" if series.name else value

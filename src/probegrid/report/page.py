@@ -47,6 +47,7 @@ _FIGURES = {
     "risk_coverage": "Risk and coverage",
     "reliability": "Reliability of scores that are probabilities",
     "auroc_by_layer": "AUROC by layer",
+    "spread": "AUROC with its own interval, and over folds, repeats and seeds",
     "seconds": "Seconds of loading and reading",
     "speed": "Tokens a second",
     "memory": "Peak memory by device",

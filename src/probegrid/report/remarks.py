@@ -12,14 +12,14 @@ from probegrid.report.page import figure_heading
 from probegrid.report.seeds import over_seeds
 
 
-def first_seeds(cells: Sequence[RecordedCell]) -> list[str]:
-    """What to know of curves where cells differ in seeds alone."""
+def over_their_seeds(cells: Sequence[RecordedCell]) -> list[str]:
+    """What to know of numbers and figures where cells differ in seeds alone."""
     together = over_seeds(cells)
     if len(together) == len(cells):
         return []
     return [
-        f"{len(cells)} cells are {len(together)} but for their seeds: numbers and points are means, error bars a "
-        "standard deviation either way, curves those of the first seed."
+        f"{len(cells)} cells are {len(together)} but for their seeds: numbers, points, bars and curves are means, "
+        "error bars and bands a standard deviation either way; reliability is of the examples of all seeds together."
     ]
 
 

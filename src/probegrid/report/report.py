@@ -27,7 +27,7 @@ from probegrid.report.figures import make_figures
 from probegrid.report.page import page
 from probegrid.report.ranking import ranking_table, rankings
 from probegrid.report.ranking_figure import compared_ranking_chart
-from probegrid.report.remarks import first_seeds, no_details, not_drawn
+from probegrid.report.remarks import no_details, not_drawn, over_their_seeds
 from probegrid.report.rules_table import rules_table
 from probegrid.report.score_table import compared_scores_table
 from probegrid.report.select import select
@@ -195,7 +195,7 @@ def make_report(
         behind={"examples": examples_behind(done, folder), "pairs": pairs},
         pages=pair_pages(made, pairs),
         notes=[
-            *first_seeds(done),
+            *over_their_seeds(done),
             *([] if is_detailed else [no_details(len(done), MOST_DETAILED)]),
             *([not_drawn(len(done), figures.left_out)] if figures.left_out else []),
         ],

@@ -247,6 +247,8 @@ def _sweep_run(experiment: OpenExperiment, results_dir: Path, sweep: str) -> str
         found = _runs_tagged(experiment, tags)
         if found:
             return str(found[0].info.run_id)
+        around = _active_run(experiment)
+        tags |= {_PARENT_TAG: around} if around else {}
         with without_retries():
             run_id = str(client.create_run(experiment.id, tags=tags, run_name=f"sweep {sweep}").info.run_id)
         client.set_terminated(run_id)

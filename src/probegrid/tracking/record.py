@@ -143,7 +143,7 @@ def write(
         record: becomes ``result.json``, secrets removed.
         config: the resolved config as plain nested values; becomes ``config.yaml``, secrets removed.
         tables: by name, written as ``<name>.parquet``.
-        figures: by name, PNG images written as ``figures/<name>.png``.
+        figures: images by the names of their files, ``roc.png``.
         files: by relative path, anything else; written as given, so text must have gone through `redact`.
 
     Returns:
@@ -155,7 +155,7 @@ def write(
     folder = results_dir / record.cell
     contents = {CONFIG_FILE: yaml.safe_dump(redact(config), sort_keys=False, allow_unicode=True).encode()}
     contents |= {f"{name}.parquet": _parquet(table) for name, table in (tables or {}).items()}
-    contents |= {f"figures/{name}.png": image for name, image in (figures or {}).items()}
+    contents |= {f"figures/{name}": image for name, image in (figures or {}).items()}
     contents |= dict(files or {})
     checksums = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())}
     remove_leftovers(results_dir)

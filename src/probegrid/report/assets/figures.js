@@ -12,19 +12,26 @@ function color(place) {
   const one = charts.colors[place % charts.colors.length];
   return darkness.matches && one === "#000000" ? "#ffffff" : one;
 }
+/** A band about a line: its upper end, and the lower one filled up to it. */
+function band(curve) {
+  const rgb = [1, 3, 5].map((at) => parseInt(color(curve.place).slice(at, at + 2), 16)).join(",");
+  const end = { type: "scatter", x: curve.x, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: text(curve.name) };
+  return [{ ...end, y: curve.high }, { ...end, y: curve.low, fill: "tonexty", fillcolor: `rgba(${rgb},0.18)` }];
+}
 function traces(chart, panel) {
   const isNamed = panel.names.length > 0;
-  const curves = panel.curves.map((curve) => {
-    const value = isNamed ? "x" : "y", ends = curve.low ? { type: "data", symmetric: false, thickness: 1.2, width: 4,
+  const curves = panel.curves.flatMap((curve) => {
+    const value = isNamed ? "x" : "y", ends = curve.low && !curve.is_band ? { type: "data", symmetric: false, thickness: 1.2, width: 4,
       array: curve.high.map((end, place) => (end === null ? 0 : Math.max(0, end - curve[value][place]))),
       arrayminus: curve.low.map((end, place) => (end === null ? 0 : Math.max(0, curve[value][place] - end))) } : undefined;
-    return { type: "scatter", name: text(curve.name), x: curve.x, y: isNamed ? curve.y.map((place) => text(panel.names[place])) : curve.y,
+    const drawn = { type: "scatter", name: text(curve.name), legendgroup: text(curve.name), x: curve.x, y: isNamed ? curve.y.map((place) => text(panel.names[place])) : curve.y,
       mode: curve.mark === "line" ? "lines" : curve.mark === "points" ? "markers" : "lines+markers",
       line: { color: color(curve.place), dash: DASHES[curve.place % DASHES.length], width: 2 },
       marker: { color: color(curve.place), symbol: MARKERS[curve.place % MARKERS.length], size: curve.sizes ? curve.sizes.map((area) => 3 + Math.sqrt(area)) : 8, opacity: curve.sizes ? 0.7 : 1 },
       ...(ends ? { [isNamed ? "error_x" : "error_y"]: ends } : {}),
       text: curve.says.length ? curve.says.map(text) : undefined,
       hovertemplate: `${curve.says.length ? "%{text}<br>" : ""}%{x:.4~g}, %{y}<extra>%{fullData.name}</extra>` };
+    return curve.is_band ? [...band(curve), drawn] : [drawn];
   });
   const bars = panel.bars.map((bar) => ({ type: "bar", orientation: "h", name: text(bar.name), x: bar.values, y: panel.names.map((_, place) => place),
     marker: { color: bar.color, pattern: { shape: panel.names.map((_, place) => (panel.hatched.includes(place) ? "/" : "")) } },
