@@ -6,13 +6,15 @@ CONSTRAINTS := constraints.txt
 BIN := $(VENV)/bin
 # Four processes keep two cores busy: tests of services wait much. A file's tests run in one process.
 WORKERS ?= 4
+# What is checked; of docs/ the Python alone, for ruff would write the pages' examples its own way.
+CODE := src launchers tests benchmarks docs/conf.py docs/ext
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Where this is set, each of the hundred programs that tests start compiles this package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-fast check lock bench ui tiny wheel clean
+.PHONY: help install run test test-fast check lock bench docs ui tiny wheel clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,8 +40,8 @@ test-fast: install  ## run the tests that take no service and little time, for e
 	$(PYTEST) -m 'not slow'
 
 check: install  ## lint, format, imports and types
-	$(BIN)/ruff check src launchers tests benchmarks
-	$(BIN)/ruff format --check src launchers tests benchmarks
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
@@ -56,6 +58,10 @@ lock:  ## write constraints.txt anew: every package that a fresh install holds
 
 bench: install  ## our engine beside stock generate, in one run
 	$(BIN)/python benchmarks/answers.py
+
+docs: install  ## build the site in build/docs; a dead link, or anything else Sphinx warns of, ends it
+	$(BIN)/python -m sphinx -b html -W --keep-going --quiet -d build/doctrees docs build/docs
+	@echo 'file://$(CURDIR)/build/docs/index.html'
 
 ui: install  ## open the MLflow UI on what was recorded here
 	@echo 'http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=probegrid'

@@ -1,5 +1,7 @@
 """The exception tree: everything probegrid raises on purpose.
 
+::
+
     ProbegridError
     ├── UserError            the user's mistake: one sentence, exit status 2
     │   ├── ConfigError      a value or a combination of values that is not allowed

@@ -52,11 +52,11 @@ def help_text(config_dir: str | None = None) -> str:
     Raises:
         ConfigError: there is no such folder.
     """
-    folders = [_own_groups(), *([users_folder(config_dir)] if config_dir is not None else [])]
-    groups = _groups(folders)
+    folders = [own_folder(), *([users_folder(config_dir)] if config_dir is not None else [])]
+    groups = groups_in(folders)
     launchers = groups.pop(_LAUNCHERS, {})
     actions = {action.name: action.value for action in Action}
-    defaults = _defaults(folders[0] / f"{ROOT}.yaml")
+    defaults = defaults_in(folders[0] / f"{ROOT}.yaml")
     parts = [
         "probegrid runs any cell, or the whole grid, of model x quantization x device map x dataset x probe.",
         "Usage: probegrid [flags] [group=choice ...] [key=value ...]",
@@ -70,14 +70,15 @@ def help_text(config_dir: str | None = None) -> str:
     return "\n\n".join(parts)
 
 
-def _own_groups() -> Path:
+def own_folder() -> Path:
+    """Where our own groups lie."""
     spec = importlib.util.find_spec(CONFIG_MODULE)
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent
 
 
-def _groups(folders: list[Path]) -> dict[str, dict[str, str]]:
+def groups_in(folders: list[Path]) -> dict[str, dict[str, str]]:
     """A line for each choice of each group: of what is registered, of our files, and before those of the user's."""
     found: dict[str, dict[str, str]] = {}
     for group, name, line in _registered():
@@ -126,7 +127,7 @@ def _first_comment(file: Path) -> str:
     return ""
 
 
-def _defaults(root: Path) -> dict[str, str]:
+def defaults_in(root: Path) -> dict[str, str]:
     """What is chosen where nothing is typed, by group."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     listed = yaml.load(root.read_text(encoding="utf-8"), Loader=loader)["defaults"]  # noqa: S506  # a safe loader

@@ -64,7 +64,7 @@ class Calibration:
     def ece(self, weights: ArrayLike | None = None) -> FloatArray:
         """Expected calibration error: `float64[r]` in [0, 1], lower is better.
 
-        The mean over bins of |accuracy - confidence|, each bin by its weight. A plug-in estimate: on few
+        The mean over bins of `|accuracy - confidence|`, each bin by its weight. A plug-in estimate: on few
         examples it is above zero even for a calibrated model. `nan` where no example has weight.
         """
         multiplicities = as_weights(weights, len(self._labels))
