@@ -117,7 +117,7 @@ def _hints(key: str) -> frozenset[Any]:
 
 
 @cache
-def _types_of(owner: type[Any]) -> dict[str, Any]:
+def _types_of(owner: Any) -> dict[str, Any]:
     """The types of a class's fields: evaluating them anew for every key takes half of what composing does."""
     return get_type_hints(owner)
 
