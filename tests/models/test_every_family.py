@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import zoo
 from torch import Tensor, nn
 
 from probegrid.errors import CheckpointError
+from probegrid.inference import trial
 from probegrid.inference.engine import Engine
 from probegrid.inference.residual import ResidualReader
 from probegrid.inference.residual_trial import rows_that_agree
@@ -185,6 +187,25 @@ def test_rounding_of_a_packed_model_is_not_taken_for_another_answer(
         suffixes=[[7, 8, 9], [*range(60, 80)]],
     )
     assert engine.report.used == "shared prefix"
+
+
+def test_a_mixture_in_int8_is_no_model_that_sees_what_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even its plain pass of a row is another where more tokens follow, which send some to another expert."""
+    monkeypatch.setattr(trial, "_TIMES", 0)
+    checkpoint = find_checkpoint(ModelConfig(path=str(zoo.save("deepseek_v3", tmp_path, seed=1))))
+    prefix, suffixes = [1, *range(20, 40)], [[41, 42, 43], [*range(50, 59)], [60, 61, 62, 63]]
+    engine = Engine(
+        load_model(request(checkpoint, "int8")),
+        NoText(),  # type: ignore[arg-type]
+        prefix,
+        DecodingConfig(max_new_tokens=7),
+        (),
+        suffixes=suffixes,
+    )
+    assert engine.report.used == "one by one without a cache"
+    assert 5e-5 < engine.report.distance < 0.5
 
 
 class NoText:

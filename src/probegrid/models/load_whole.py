@@ -56,6 +56,8 @@ def load_whole(request: ModelRequest) -> PreTrainedModel:
         if form is None:
             raise
         reason = " ".join(str(error).split())
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            reason += f" (pip install {error.name})"
         raise CheckpointError(
             f"{checkpoint.name} is stored as {form.name}, which cannot be loaded here: {reason}"
         ) from error
