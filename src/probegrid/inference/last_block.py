@@ -70,9 +70,8 @@ def _has_known_code(block: Any) -> bool:
         attention = inspect.getsource(type(block.self_attn).forward)
     except (AttributeError, OSError, TypeError):
         return False
-    if (
-        attention.count("attention_interface(") != 1
-    ):  # DiffLlama's attends twice: the first call has not all keys
+    # DiffLlama's attends twice, so that the first call has not all keys
+    if attention.count("attention_interface(") != 1:
         return False
     return [line for line in lines if line and not line.startswith("#")][-len(_BLOCK) :] == _BLOCK
 

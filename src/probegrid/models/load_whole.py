@@ -76,10 +76,9 @@ def _unpack_now(model: Any) -> None:
     if not hasattr(model, "ct_decompress_hook"):
         return
     model.hf_quantizer.compressor.decompress_model(model)
+    # of some forms bfloat16 weights come out, whatever the model's type
     for module in model.modules():
-        if hasattr(
-            module, "quantization_scheme"
-        ):  # of some forms bfloat16 weights come out, whatever the model's type
+        if hasattr(module, "quantization_scheme"):
             module.weight.data = module.weight.data.to(model.dtype)
 
 
