@@ -123,9 +123,8 @@ class Trial:
             sampling=sampling,
         )
         decoder.reset()
-        may_share = isinstance(
-            decoder, SharedPrefixDecoder
-        )  # other ways have the model's own cache in common with it
+        # other ways go on from the model's own cache themselves
+        may_share = isinstance(decoder, SharedPrefixDecoder)
         return or_none_if_out_of_memory(lambda: self._compare(found, may_share=may_share))
 
     def _compare(self, found: Sequence[Sequence[Generation]], *, may_share: bool) -> Outcome | None:
@@ -143,9 +142,8 @@ class Trial:
                 if distance <= allowed:
                     return Outcome(distance, allowed)
             plain = [self._logprobs(row) for row in rows]
-            if not all(
-                map(_is_sound, plain)
-            ):  # the model's own pass overflows, which the reading itself refuses
+            if not all(map(_is_sound, plain)):
+                # the model's own pass overflows, which the reading itself refuses
                 return Outcome(0.0, math.inf)
             distances = self._distances(rows, plain)
             distance = max(distances)
