@@ -38,10 +38,14 @@ ROUNDING = {torch.float32: 5e-5, torch.float16: 0.02, torch.bfloat16: 0.06}
 _TIMES = 8
 """A decoder's distance from the plain pass may be so many times that of the plain pass from itself, its attention
 written out."""
+_MOST = {torch.float32: 0.02, torch.float16: 0.2, torch.bfloat16: 0.5}
+"""Nats beyond which nothing is rounding: PaliGemma's two kinds of attention are 1 apart, for one sees what follows."""
+_MOST_TOGETHER = 0.5
+"""The same where rounding depends on all tokens of a pass."""
 _CAUSAL = 0.005
 """Nats by which the plain pass may differ from itself on rows that end earlier, which other kernels may read."""
 _CAUSAL_TOGETHER = 0.5
-"""The same where rounding depends on all tokens of a pass: it may send a token to another expert."""
+"""The same where rounding depends on all of a pass's tokens: it may send one to another expert."""
 _TRIED = "_probegrid_tried"
 FAILURES = (
     ArithmeticError,
@@ -210,7 +214,7 @@ class Trial:
             found = max(found, _TIMES * self._written_out(rows[index], plain[index]))
             if max(distances) <= found:
                 break
-        return found
+        return min(found, _MOST_TOGETHER if company else _MOST[product_dtype(self._model)])
 
     def _in_company(self, row: _Row, alone: Tensor) -> float:
         """How far the plain pass of a row is from that of the row with another's tokens behind it."""
