@@ -209,11 +209,30 @@ def test_compressed_tensors_are_unpacked_where_they_are_loaded(
     torch.testing.assert_close(found[0], wanted[0, 3].float())
 
 
+def test_torchao(base: Path, tmp_path: Path) -> None:
+    torchao = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+    settings: Any = transformers.TorchAoConfig(torchao.Int8WeightOnlyConfig(version=2))
+    saving: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        base, quantization_config=settings, device_map={"": "cpu"}, dtype=torch.bfloat16
+    )
+    saving.save_pretrained(tmp_path / "torchao")
+    assert "in 8 bits" in says_what_stock_says(tmp_path / "torchao").notes[-1]
+
+
 @pytest.mark.parametrize(
     ("settings", "name", "lacking"),
     [
         ({"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True}, "gptq4", "optimum"),
         ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}, "awq4", "gptqmodel"),
+        pytest.param(
+            {
+                "quant_method": "torchao",
+                "quant_type": {"default": {"_type": "Int8WeightOnlyConfig", "_data": {}}},
+            },
+            "torchao",
+            r"pip install torchao",
+            marks=pytest.mark.skipif(find_spec("torchao") is not None, reason="torchao is installed"),
+        ),
         pytest.param(
             {"quant_method": "compressed-tensors", "format": "int-quantized"},
             "ct",

@@ -15,12 +15,13 @@ from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.inference.choosing import logprobs_of
 from probegrid.inference.generation import Decoder, Generation, Sampling, continuation_logprobs, generate
 from probegrid.inference.one_by_one import OneByOneDecoder
+from probegrid.inference.outcome import Outcome, Report
 from probegrid.inference.overflow import refuse_overflow
 from probegrid.inference.padded import PaddedDecoder
 from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
 from probegrid.inference.stopping import StopRule
 from probegrid.inference.token_steps import Distributions, Watcher, distributions
-from probegrid.inference.trial import Outcome, Report, Trial, tried
+from probegrid.inference.trial import Trial, tried
 from probegrid.models.blocks import computing_devices, decoder_blocks
 from probegrid.models.fusing import fuse, may_fuse
 from probegrid.models.kv_budget import KVBudget

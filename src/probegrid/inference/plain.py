@@ -61,7 +61,8 @@ def _holds_all_keys(cache: Any, length: int) -> bool:
 
     return bool(cache.layers) and all(
         type(layer) is DynamicLayer
-        and layer.is_initialized
+        and layer.keys is not None
+        and layer.values is not None
         and layer.keys.dim() == 4
         and layer.keys.shape[-2] == layer.values.shape[-2] == length
         for layer in cache.layers

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from probegrid.hardware.memory import or_none_if_out_of_memory
+from probegrid.inference.outcome import Report
 from probegrid.inference.residual import ResidualReader, Rows, Span, ways
-from probegrid.inference.trial import FAILURES, Report
+from probegrid.inference.trial import FAILURES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -8,15 +8,16 @@ families decides what is right. Knows decoders, and the plain forward pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.inference.generation import Decoder, Generation, Sampling, generate
+from probegrid.inference.outcome import Outcome, Report
 from probegrid.inference.packed import give_back_attention
 from probegrid.inference.plain import logits_from_one_prefix, plain_logits
 from probegrid.inference.shared_prefix import SharedPrefixDecoder
@@ -37,10 +38,14 @@ ROUNDING = {torch.float32: 5e-5, torch.float16: 0.02, torch.bfloat16: 0.06}
 _TIMES = 8
 """A decoder's distance from the plain pass may be so many times that of the plain pass from itself, its attention
 written out."""
+_MOST = {torch.float32: 0.02, torch.float16: 0.2, torch.bfloat16: 0.5}
+"""Nats beyond which nothing is rounding: PaliGemma's two kinds of attention are 1 apart, for one sees what follows."""
+_MOST_TOGETHER = 0.5
+"""The same where rounding depends on all tokens of a pass."""
 _CAUSAL = 0.005
 """Nats by which the plain pass may differ from itself on rows that end earlier, which other kernels may read."""
 _CAUSAL_TOGETHER = 0.5
-"""The same where rounding depends on all tokens of a pass: it may send a token to another expert."""
+"""The same where rounding depends on all of a pass's tokens: it may send one to another expert."""
 _TRIED = "_probegrid_tried"
 FAILURES = (
     ArithmeticError,
@@ -53,65 +58,6 @@ FAILURES = (
     ValueError,
 )
 """What a model's code raises where a decoder calls it as it was not meant to be."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Which way a model is read, and what it was tried on."""
-
-    used: str
-    """Name of the way."""
-    prompts: int = 0
-    """Prompts that it was tried on; 0: it was not."""
-    distance: float = 0.0
-    """Of what it gives from the model's own forward pass of one row, the mean of the worst row."""
-    allowed: float = 0.0
-    """The largest distance that counts as rounding here."""
-    unit: str = "nats"
-    """Of the distances."""
-    passed_over: Mapping[str, str] = field(default_factory=dict)
-    """Faster ways, and why each was not taken."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "used": self.used,
-            "prompts": self.prompts,
-            "distance": self.distance,
-            "allowed": self.allowed,
-            "unit": self.unit,
-            "passed_over": dict(self.passed_over),
-        }
-
-    def sentence(self) -> str:
-        """What a person should know of it."""
-        tried = (
-            f"within {self.distance:.1g} {self.unit} of the model's own forward pass on {self.prompts} prompts"
-            if self.prompts
-            else "not tried"
-        )
-        others = "".join(f"; not {name}: {why}" for name, why in self.passed_over.items())
-        return f"{self.used}: {tried}{others}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How far a decoder was from the plain pass."""
-
-    distance: float
-    allowed: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether it is rounding."""
-        return self.distance <= self.allowed
-
-    def why_not(self) -> str:
-        """Why it is not taken."""
-        return (
-            f"{self.distance:.2g} nats from the model's own forward pass of one row, where rounding is "
-            f"{self.allowed:.1g}"
-        )
 
 
 class Trial:
@@ -181,9 +127,8 @@ class Trial:
             sampling=sampling,
         )
         decoder.reset()
-        may_share = isinstance(
-            decoder, SharedPrefixDecoder
-        )  # other ways have the model's own cache in common with it
+        # other ways go on from the model's own cache themselves
+        may_share = isinstance(decoder, SharedPrefixDecoder)
         return or_none_if_out_of_memory(lambda: self._compare(found, may_share=may_share))
 
     def _compare(self, found: Sequence[Sequence[Generation]], *, may_share: bool) -> Outcome | None:
@@ -201,9 +146,8 @@ class Trial:
                 if distance <= allowed:
                     return Outcome(distance, allowed)
             plain = [self._logprobs(row) for row in rows]
-            if not all(
-                map(_is_sound, plain)
-            ):  # the model's own pass overflows, which the reading itself refuses
+            if not all(map(_is_sound, plain)):
+                # the model's own pass overflows, which the reading itself refuses
                 return Outcome(0.0, math.inf)
             distances = self._distances(rows, plain)
             distance = max(distances)
@@ -270,7 +214,7 @@ class Trial:
             found = max(found, _TIMES * self._written_out(rows[index], plain[index]))
             if max(distances) <= found:
                 break
-        return found
+        return min(found, _MOST_TOGETHER if company else _MOST[product_dtype(self._model)])
 
     def _in_company(self, row: _Row, alone: Tensor) -> float:
         """How far the plain pass of a row is from that of the row with another's tokens behind it."""

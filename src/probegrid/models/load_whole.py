@@ -56,6 +56,8 @@ def load_whole(request: ModelRequest) -> PreTrainedModel:
         if form is None:
             raise
         reason = " ".join(str(error).split())
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            reason += f" (pip install {error.name})"
         raise CheckpointError(
             f"{checkpoint.name} is stored as {form.name}, which cannot be loaded here: {reason}"
         ) from error
@@ -74,10 +76,9 @@ def _unpack_now(model: Any) -> None:
     if not hasattr(model, "ct_decompress_hook"):
         return
     model.hf_quantizer.compressor.decompress_model(model)
+    # of some forms bfloat16 weights come out, whatever the model's type
     for module in model.modules():
-        if hasattr(
-            module, "quantization_scheme"
-        ):  # of some forms bfloat16 weights come out, whatever the model's type
+        if hasattr(module, "quantization_scheme"):
             module.weight.data = module.weight.data.to(model.dtype)
 
 

@@ -55,9 +55,8 @@ def _count(module: nn.Module, counted: Counter[int]) -> None:
     }
     inputs, outputs = getattr(module, "in_features", None), getattr(module, "out_features", None)
     packed = [tensor for tensor in own.values() if _is_packed(tensor)]
-    is_unpacked = "weight" in own and not _is_packed(
-        own["weight"]
-    )  # what packed ones had beside them may be left
+    # what packed weights had beside them may be left
+    is_unpacked = "weight" in own and not _is_packed(own["weight"])
     if isinstance(inputs, int) and isinstance(outputs, int) and packed and not is_unpacked:
         largest = max(packed, key=lambda tensor: tensor.nbytes)
         counted[round(8 * largest.nbytes / (inputs * outputs))] += inputs * outputs

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probegrid.inference.trial import Report
+    from probegrid.inference.outcome import Report
     from probegrid.readings.store import Entry
 
 _FILE = "way.json"
