@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from probegrid.errors import ConfigError
 from probegrid.evaluation.splits import Fold
 from probegrid.probes import ActivationProbe
 from probegrid.probes.fitting.joined import FittedJoined
 from probegrid.probes.knn import KNN
 from probegrid.probes.lda import LDA
 from probegrid.probes.logistic import Logistic
+from probegrid.probes.mahalanobis import Mahalanobis
 from probegrid.probes.mass_mean import MassMean
 from probegrid.probes.saplma import SAPLMA
 from probegrid.probes.saved import SavedProbe
@@ -72,6 +74,13 @@ def test_what_is_saved_scores_the_same(probe: ActivationProbe) -> None:
     assert again.reads == LAYERS
     assert features.activations.shape[1:] == (len(LAYERS), WIDTH)
     assert again.scores(features.activations) == pytest.approx(trained.scores, abs=1e-9)
+
+
+@pytest.mark.parametrize("probe", [LDA(joined=True), Mahalanobis(joined=True)], ids=repr)
+def test_a_covariance_that_no_memory_holds_is_refused(probe: ActivationProbe) -> None:
+    features = make_features(separation=1.0, n=20, width=6667)
+    with pytest.raises(ConfigError, match="a covariance of 20001 features takes 3 GB"):
+        train(probe, features, Fold("", features.parts))
 
 
 def test_one_layer_is_joined_with_nothing() -> None:

@@ -55,7 +55,7 @@ class CCS(ActivationProbe):
             raise DataError(
                 f"probe=ccs learns from statements beside their negations, and the train split's {len(texts)} "
                 f"statements hold {len(rows[0])} such pair{'' if len(rows[0]) == 1 else 's'}; give both lists, as in "
-                "dataset.path=cities.csv,neg_cities.csv."
+                "\"dataset.path='cities.csv,neg_cities.csv'\"."
             )
         x = features.activations_of(TRAIN)
         sides = torch.stack([x[:, torch.from_numpy(side).to(x.device)] for side in rows], 1)  # [l, 2, p, d]

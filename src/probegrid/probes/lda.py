@@ -28,7 +28,9 @@ class LDA(ActivationProbe):
 
         from probegrid.evaluation.splits import TRAIN
         from probegrid.probes.fitting.fitted import FittedProbe
+        from probegrid.probes.fitting.gaussian import check_width
 
+        check_width(features.activations.shape[-1])
         weights, biases = [], []
         for x in features.activations_of(TRAIN):
             fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto" if self.shrink else None)

@@ -141,7 +141,6 @@ def _kinds() -> dict[str, type[FittedByLayer]]:
     from probegrid.probes.fitting.neighbours import FittedNeighbours
     from probegrid.probes.fitting.network import FittedNetwork
 
-    ours: tuple[type[FittedByLayer], ...] = (
-        *(FittedProbe, FittedContrast, FittedGaussian, FittedNeighbours, FittedNetwork),
-    )
+    ours: list[type[FittedByLayer]] = [FittedProbe, FittedContrast, FittedGaussian]
+    ours += [FittedNeighbours, FittedNetwork]
     return {one.kind: one for one in ours}

@@ -13,7 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from probegrid.errors import ConfigError
 from probegrid.probes.fitting.fitted import FittedByLayer
+
+WIDEST = 20_000
+"""Most features of a covariance: 3 GB in float64."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,19 @@ class Gaussian:
         return ((x - mean) @ precision * (x - mean)).sum(1)
 
 
+def check_width(width: int) -> None:
+    """Refuse a covariance that no memory holds.
+
+    Raises:
+        ConfigError: it has more features than `WIDEST`.
+    """
+    if width > WIDEST:
+        raise ConfigError(
+            f"a covariance of {width} features takes {8 * width**2 / 1e9:.0f} GB, and several are needed; join fewer "
+            "layers (probe.layers=[8,9,10]), set probe.joined=false, or use probe=logistic."
+        )
+
+
 def precision_of(centred: Tensor, ridge: float | None, *, ddof: int) -> Tensor:
     """Inverse of the covariance of centred examples float64[n, d]: float64[d, d].
 
@@ -47,6 +64,7 @@ def precision_of(centred: Tensor, ridge: float | None, *, ddof: int) -> Tensor:
         ridge: added to the diagonal; None: Ledoit & Wolf's shrinkage, by which it is never singular.
         ddof: degrees of freedom that the means took.
     """
+    check_width(centred.shape[1])
     if ridge is None:
         from sklearn.covariance import ledoit_wolf
 
