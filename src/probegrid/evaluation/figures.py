@@ -199,7 +199,7 @@ def vector_images(figure: Figure) -> dict[str, bytes]:
 
 def _saved(figure: Figure, kind: str, metadata: dict[str, None], *, dpi: float | None = None) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, metadata=metadata, **({} if dpi is None else {"dpi": dpi}))
+    figure.savefig(buffer, format=kind, metadata=metadata, dpi=dpi or figure.dpi)
     return buffer.getvalue()
 
 
