@@ -22,7 +22,9 @@ from probegrid.report.tables import MISSING, Table, difference_text, p_text
 
 _LEVEL = 0.05
 _FEWEST = 2
-_CAPTION_OVER_SEEDS = f" Of pairs that differ in seeds alone mean, standard deviation and number, and in how many p is below {_LEVEL:g}."
+_CAPTION_OVER_SEEDS = (
+    f" Of pairs that differ in seeds alone mean, sd and number, and how many p are below {_LEVEL:g}."
+)
 
 
 def comparisons_table(comparisons: Comparisons) -> Table:
