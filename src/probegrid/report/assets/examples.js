@@ -257,7 +257,7 @@ function oneSide(row, cell) {
   const right = isRight(row, cell), parts = [];
   if (two()) parts.push(el("h3", { text: `${cell ? "B" : "A"}: ${of.name}` }));
   parts.push(el("p", {}, el("span", { class: verdictText(right), text: isStatements ? `called ${right === null ? "-" : right === row.label ? "true" : "false"}, ${verdictText(right)}` : verdictText(right) }),
-    el("span", { class: "faint", text: at.ended ? `, ended by ${at.ended}${at.n_tokens !== null ? ` after ${at.n_tokens} tokens` : ""}` : "" })));
+    el("span", { class: "faint", text: at.ended ? `, ended by ${at.ended}${at.n_tokens !== null ? ` after ${at.n_tokens} ${at.n_tokens === 1 ? "token" : "tokens"}` : ""}` : "" })));
   if (!isStatements) {
     parts.push(tokens(at) || said(at.answer));
     if (at.extracted !== undefined) parts.push(el("p", { text: at.extracted === null ? "nothing was found in it to judge" : `judged of it: ${at.extracted}` }));
