@@ -216,7 +216,9 @@ if __name__ == "__main__":
     parser.add_argument(
         "--settings", nargs="+", default=[""], help="those of a table that hold one of these texts"
     )
-    parser.add_argument("--ranks", action="store_true", help="accuracy, AUROC and PRR alone, in a quarter of the time")
+    parser.add_argument(
+        "--ranks", action="store_true", help="accuracy, AUROC and PRR alone, in a quarter of the time"
+    )
     arguments = parser.parse_args()
     size = arguments.data_sets, arguments.resamples
     find = ranks_found_in if arguments.ranks else found_in

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from browser import Browser, open_browser
+from recorder import Recorder
 
 import probegrid
 from probegrid.report.report import report_on
@@ -147,6 +148,20 @@ def test_figures_answer_to_the_pointer(pages: Pages, browser: Browser) -> None:
     )
     assert len(dashes) == len({*dashes}) >= 2
     assert browser.driver.get_log("browser") == []  # nothing was refused by the page's policy
+
+
+def test_a_curve_of_seeds_has_a_band(browser: Browser, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "results")
+    for seed in range(2):
+        recorder("dataset=facts", f"seed={seed}", metrics={})
+    report_on(tmp_path / "results", ReportConfig(folder=str(tmp_path / "report"), resamples=20))
+    look(browser, (tmp_path / "report" / "index.html").as_uri())
+    figure = browser.find("//section[@id='roc']//figure")
+    run(browser, "arguments[0].scrollIntoView()", figure)
+    browser.wait(lambda: figure.get_attribute("data-drawn") == "yes", "the figure")
+    traces = "return document.querySelector('#roc .live > div').data.map((one) => [one.fill ?? '', one.name ?? ''])"
+    assert run(browser, traces) == [["", ""], ["tonexty", ""], ["", "AUROC 0.750 ± 0.000 (2)"]]
+    assert browser.driver.get_log("browser") == []
 
 
 def test_a_row_leads_to_its_confident_and_wrong_answers(pages: Pages, browser: Browser) -> None:

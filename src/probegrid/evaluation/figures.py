@@ -174,9 +174,8 @@ def image_files(figures: Mapping[str, Figure]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for name, figure in figures.items():
         files[f"{name}.png"] = png(figure)
-        figure.set_layout_engine(
-            "none"
-        )  # where everything stands is known now, and takes as long again to find
+        # where everything stands is known now, and takes as long again to find
+        figure.set_layout_engine("none")
         files |= {f"{name}.{ending}": image for ending, image in vector_images(figure).items()}
     return files
 
@@ -199,7 +198,7 @@ def vector_images(figure: Figure) -> dict[str, bytes]:
 
 def _saved(figure: Figure, kind: str, metadata: dict[str, None], *, dpi: float | None = None) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, metadata=metadata, **({} if dpi is None else {"dpi": dpi}))
+    figure.savefig(buffer, format=kind, metadata=metadata, dpi=dpi or figure.dpi)
     return buffer.getvalue()
 
 

@@ -25,9 +25,8 @@ RISK = 0.1
 """Of which the coverage that keeps to it is reported."""
 
 _ROUNDING = 1e-9
-_UNSEEN = (
-    0.09  # how much farther an end of a PRR is for each e-fold that a class is rarer; chosen by simulation
-)
+_UNSEEN = 0.09
+"""How much farther an end of a PRR is for each e-fold that a class is rarer; chosen by simulation."""
 
 
 def selective_metrics(counts: RankCounts) -> dict[str, FloatArray]:

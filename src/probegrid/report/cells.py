@@ -112,7 +112,8 @@ class RecordedCell:
 
     @cached_property
     def _all_scores(self) -> pd.DataFrame:
-        return _table(self.folder / "scores.parquet").to_pandas().set_index("example_id")
+        read: pd.DataFrame = _table(self.folder / "scores.parquet").to_pandas()
+        return read.set_index("example_id")
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -268,7 +269,8 @@ def _table(path: Path, names: Sequence[str] | None = None) -> pyarrow.Table:
 def _index(read: Mapping[str, list[Any]]) -> pd.Index:
     import pandas as pd
 
-    return pd.Index(read["example_id"], name="example_id")
+    index: pd.Index = pd.Index(read["example_id"], name="example_id")
+    return index
 
 
 def load_cells(

@@ -21,8 +21,9 @@ from probegrid.report.seeds import over_seeds
 from probegrid.report.tables import MISSING, Table, difference_text, p_text
 
 _LEVEL = 0.05
-_FEWEST = 2
-_CAPTION_OVER_SEEDS = f" Of pairs that differ in seeds alone mean, standard deviation and number, and in how many p is below {_LEVEL:g}."
+_CAPTION_OVER_SEEDS = (
+    f" Of pairs that differ in seeds alone mean, sd and number, and how many p are below {_LEVEL:g}."
+)
 
 
 def comparisons_table(comparisons: Comparisons) -> Table:
@@ -110,8 +111,10 @@ def _accuracy(one: Comparison, of_probe: bool) -> Contrast | None:
 def _numbers_of(contrasts: Sequence[Contrast | None], mark: str) -> str:
     """One contrast as it is; of several seeds mean, standard deviation and number, and how many of them differ."""
     found = [each for each in contrasts if each is not None and each.difference is not None]
-    if len(contrasts) == 1 or len(found) < _FEWEST:
-        return _difference(found[0] if found else contrasts[0], mark)
+    if not found or len(contrasts) == 1:
+        return _difference(contrasts[0], mark)
+    if len(found) == 1:
+        return f"{_difference(found[0], mark)} (1)"
     values = np.array([each.difference.value for each in found if each.difference is not None])
     differ = sum(each.p_holm < _LEVEL for each in found)
     return (

@@ -13,6 +13,7 @@ import socket
 import urllib.error
 import urllib.request
 from http import HTTPStatus
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
@@ -52,7 +53,7 @@ def obstacle(tracking: TrackingConfig) -> str | None:
             f"tracking.uri={shown} is a folder, which MLflow takes no more; give a database (sqlite:///mlflow.db) or a "
             "server (http://host:5000)."
         )
-    if kind and kind not in _BY_NAME:
+    if kind and kind not in (*_BY_NAME, *entry_points(group="mlflow.tracking_store").names):
         return (
             f"tracking.uri={shown} is nothing MLflow can write to; give a database (sqlite:///mlflow.db) or a server "
             "(http://host:5000)."

@@ -80,7 +80,7 @@ function columns() {
     ...(data.has_sources ? [{ title: "source", value: (row) => row.source, wide: 1 }] : [])];
   return [first, ...each("answer", (row, cell) => row.at[cell].answer, { wide: 2 }),
     { title: "reference", value: (row) => row.references.join(" | "), wide: 2 },
-    ...each("verdict", (row, cell) => verdictText(isRight(row, cell)), { isVerdict: true, wide: 1 }),
+    ...each("verdict", (row, cell) => verdictText(isRight(row, cell)), { isVerdict: true, wide: two() ? 1.5 : 1 }),
     ...each(scoreName, (row, cell) => score(row, cell), { isNumber: true, wide: 1.4 }),
     ...(two() ? [] : each("ended", (row, cell) => row.at[cell].ended, { wide: 1 })),
     ...(data.splits.length > 1 ? [{ title: "split", value: (row) => row.split, wide: 0.8 }] : [])];
@@ -195,7 +195,7 @@ function tokens(at) {
 }
 function pairsTable(caption, pairs) {
   return el("table", {}, el("caption", { class: "visually-hidden", text: caption }), el("tbody", {}, ...pairs.map(([name, value]) =>
-    el("tr", {}, el("th", { scope: "row", class: "name", text: name }), el("td", { text: typeof value === "number" || value === null ? number(value) : value })))));
+    el("tr", {}, el("th", { scope: "row", class: "name", text: name }), typeof value === "number" || value === null ? el("td", { class: "number", text: number(value) }) : el("td", { text: value })))));
 }
 function samples(at) {
   if (!at.samples || !at.samples.length) return null;
@@ -257,7 +257,7 @@ function oneSide(row, cell) {
   const right = isRight(row, cell), parts = [];
   if (two()) parts.push(el("h3", { text: `${cell ? "B" : "A"}: ${of.name}` }));
   parts.push(el("p", {}, el("span", { class: verdictText(right), text: isStatements ? `called ${right === null ? "-" : right === row.label ? "true" : "false"}, ${verdictText(right)}` : verdictText(right) }),
-    el("span", { class: "faint", text: at.ended ? `, ended by ${at.ended}${at.n_tokens !== null ? ` after ${at.n_tokens} tokens` : ""}` : "" })));
+    el("span", { class: "faint", text: at.ended ? `, ended by ${at.ended}${at.n_tokens !== null ? ` after ${at.n_tokens} ${at.n_tokens === 1 ? "token" : "tokens"}` : ""}` : "" })));
   if (!isStatements) {
     parts.push(tokens(at) || said(at.answer));
     if (at.extracted !== undefined) parts.push(el("p", { text: at.extracted === null ? "nothing was found in it to judge" : `judged of it: ${at.extracted}` }));
