@@ -10,6 +10,10 @@ sys.path.insert(0, str(Path(__file__).parent / "ext"))
 os.environ.pop("PROBEGRID_PLUGINS", None)  # the site shows our own parts, whoever builds it
 
 import probegrid
+import probegrid.report
+import probegrid.sweep
+
+vars(probegrid).update(probegrid._CALLED)  # the functions of these names, not the rooms just imported
 
 project = "probegrid"
 author = "the authors of probegrid"
@@ -27,7 +31,7 @@ myst_links_external_new_tab = False
 default_role = "code"  # docstrings write `name` for code
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_preprocess_types = False

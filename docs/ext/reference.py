@@ -142,7 +142,9 @@ def _entry(owner: type[Any], part: Field[Any], prefix: str) -> str:
 
 def _facts(owner: type[Any], part: Field[Any], hint: Any) -> str:
     """Default, and what is allowed, of one field."""
-    found = ["keys of its own"] if is_dataclass(hint) else [f"default {_default(part)}"]
+    is_group = part.name in GROUPS and part.default == REQUIRED
+    found = [f"default {_default(part)}"] if is_group or not is_dataclass(hint) else []
+    found += ["keys of its own"] if is_dataclass(hint) else []
     members = [one for one in (hint, *get_args(hint)) if isinstance(one, type) and issubclass(one, Enum)]
     allowed = declared(owner, part.name)
     if members:
