@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -31,17 +31,27 @@ from probegrid.tracking.redaction import redact_override
 
 
 def register() -> None:
-    """Put the schema into Hydra's config store: the root as ``schema``, datasets and probes by their modules' names."""
+    """Put the schema into Hydra's config store: the root as ``schema``, datasets and probes by their modules' names.
+
+    What the store holds already stays: a class becomes a config node in milliseconds, and each composition asks.
+    """
     store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
+    held = store.repo.get("schema", {})
+    if not _is_node_of(store.repo.get("schema.yaml"), Config):
+        store.store(name="schema", node=Config)
     for group, package, base in (
         ("dataset", probegrid.data, DatasetConfig),
         ("probe", probegrid.probes, ProbeConfig),
     ):
         for name, owner in config_classes(f"{group}s", package, base):
-            store.store(group=f"schema/{group}", name=name, node=owner)
+            if not _is_node_of(held.get(group, {}).get(f"{name}.yaml"), owner):
+                store.store(group=f"schema/{group}", name=name, node=owner)
             if not owner.__module__.startswith(f"{package.__name__}."):
                 store.store(group=group, name=name, node=_choice(group, name, owner))
+
+
+def _is_node_of(node: object, owner: type[Any]) -> bool:
+    return isinstance(node, ConfigNode) and OmegaConf.get_type(node.node) is owner
 
 
 def _choice(group: str, name: str, owner: type[Any]) -> dict[str, Any]:

@@ -12,10 +12,17 @@ from probegrid.hardware import telemetry
 from probegrid.hardware.telemetry import Telemetry
 
 
+def wait_for_samples(running: Telemetry, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while len(running.series().get("system/cpu_utilization_percentage", ())) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_series_carry_mlflow_s_names_and_rising_seconds() -> None:
     shown: list[str] = []
     with Telemetry(shown.append, every_s=0.02) as running:
-        time.sleep(0.5)
+        wait_for_samples(running, 4)
     series = running.series()
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(series)
     memory = series["system/system_memory_usage_megabytes"]
@@ -32,6 +39,7 @@ def test_series_carry_mlflow_s_names_and_rising_seconds() -> None:
 def test_a_long_run_is_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telemetry, "MOST_SAMPLES", 8)
     with Telemetry(lambda _: None, every_s=0.002) as running:
+        wait_for_samples(running, 4)
         time.sleep(0.5)
     points = running.series()["system/cpu_utilization_percentage"]
     assert 4 <= len(points) <= 8

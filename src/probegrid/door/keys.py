@@ -32,6 +32,7 @@ SPELLED = {"from_cell": "from"}
 """Keys that are typed otherwise than their fields are called: ``from`` is a word of Python's, which no field can be."""
 
 _LAUNCHER = "hydra.launcher"
+_hints_of: dict[type[Any], dict[str, Any]] = {}
 
 
 def is_known(key: str) -> bool:
@@ -109,10 +110,17 @@ def _hints(key: str) -> frozenset[Any]:
         owners, parts = list(_launchers().values()), parts[2:]
     hints: set[Any] = set()
     for part in parts:
-        hints = {member for owner in owners for member in _members(get_type_hints(owner).get(part))}
+        hints = {member for owner in owners for member in _members(_type_hints(owner).get(part))}
         held = [hint for hint in hints if isinstance(hint, type) and is_dataclass(hint)]
         owners = [owner for hint in held for owner in (hint, *_subclasses(hint))]
     return frozenset(hints)
+
+
+def _type_hints(owner: type[Any]) -> dict[str, Any]:
+    """Those of a class, kept: each look compiles its annotations anew, and a cell has hundreds of looks."""
+    if owner not in _hints_of:
+        _hints_of[owner] = get_type_hints(owner)
+    return _hints_of[owner]
 
 
 def _members(hint: Any) -> Iterator[Any]:
@@ -138,7 +146,7 @@ def _types(nodes: dict[str, Any]) -> Iterator[tuple[str, type[Any]]]:
 def _dataclasses(root: type[Any]) -> Iterator[type[Any]]:
     """A dataclass, those its fields may hold, and the subclasses of each."""
     yield root
-    for hint in get_type_hints(root).values():
+    for hint in _type_hints(root).values():
         for candidate in (hint, *get_args(hint)):
             if isinstance(candidate, type) and is_dataclass(candidate):
                 yield from _dataclasses(candidate)

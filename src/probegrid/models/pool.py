@@ -23,6 +23,7 @@ class ModelPool:
     def __init__(self) -> None:
         self._held: tuple[ModelRequest, int | None] | None = None
         self.loaded: LoadedModel | None = None
+        self._may_hold = False
 
     def __enter__(self) -> Self:
         return self
@@ -43,6 +44,7 @@ class ModelPool:
         """
         if self.loaded is None or not self._serves(request, deepest_layer):
             self.release()
+            self._may_hold = True  # and what a load that fails leaves behind
             self.loaded = (
                 load_model(request) if deepest_layer is None else load_truncated(request, deepest_layer)
             )
@@ -69,6 +71,9 @@ class ModelPool:
     def release(self) -> None:
         """Free the model that is held, if any, on every device."""
         self._held = self.loaded = None
+        if not self._may_hold:  # a pass over all objects takes a third of a second
+            return
+        self._may_hold = False
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
