@@ -40,11 +40,11 @@ html_theme = "furo"
 html_title = "probegrid"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0a5c96", "color-brand-content": "#0a5c96"},
     "dark_css_variables": {"color-brand-primary": "#7fc1f0", "color-brand-content": "#7fc1f0"},
 }
-pygments_style = "tango"
-pygments_dark_style = "github-dark"
+highlight_language = "none"  # what a block without a language holds is no program
