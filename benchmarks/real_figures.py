@@ -3,26 +3,38 @@
     python benchmarks/real_figures.py --model FOLDER --squad dev-v1.1.json --cities cities.csv \
         --ntml 3T3L_500samples.jsonl --out docs/real_figures
 
-FOLDER holds SmolLM2-135M-Instruct, from its hub or its publisher; the three files are those of SQuAD, of Geometry of Truth and of
-NTML. Grids: SQuAD with and without its paragraphs in three quantizations; every judge of the answers; probes on all layers over
-statements. ``--work`` keeps store and results, so that the same command goes on where it was. ``--only`` makes some of them.
+FOLDER holds SmolLM2-135M-Instruct, from its hub or its publisher; the files are those of SQuAD, Geometry of Truth and
+NTML. Grids: SQuAD with and without its paragraphs in three quantizations; the judges that greedy
+answers, samples and p(true) allow; probes on all
+layers over statements. ``--work`` keeps store and results, so that the same command goes on where it was; ``--only``
+makes some of the grids.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 from rich.console import Console
 
 import probegrid
 
 console = Console(width=130, highlight=False)
+
+FEW_JUDGES, EVERY_JUDGE = ("probe=semantic_entropy,p_true",), ("experiment=judges",)
+PROBES = ("figures/auroc_by_layer.svg",)
+SHOWN = {
+    "cities": PROBES,
+    "ntml": PROBES,
+    "squad": ("table.md", "figures/roc.svg"),
+    "judges": ("ranking.md", "figures/ranking.svg"),
+}
+"""Of each grid's report what the page shows."""
 
 
 def main() -> None:
@@ -42,7 +54,7 @@ def main() -> None:
             (*asked, "probe=gnll", "prompt.use_context=false,true", "quantization=none,nf4,int8"),
             ("quantization", "prompt.use_context"),
         ),
-        "judges": ((*judged, "experiment=judges"), ()),
+        "judges": ((*judged, *(EVERY_JUDGE if arguments.every_judge else FEW_JUDGES)), ()),
     }
     for name, (overrides, compared) in grids.items():
         if name in arguments.only:
@@ -65,16 +77,21 @@ def parse() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=Path, required=True, help=what)
     parser.add_argument("--questions", type=int, default=200, help="of SQuAD, in each of six cells")
     parser.add_argument("--judged", type=int, default=100, help="questions of SQuAD for the judges")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="GRID", help=", ".join(names))
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, metavar="GRID", help=", ".join(names)
+    )
+    parser.add_argument(
+        "--every-judge",
+        action="store_true",
+        help="experiment=judges: hidden states of every sample too, and trained probes; hours on a CPU",
+    )
     parser.add_argument("--work", type=Path, default=Path("real_figures"), help="folder of store and results")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables and pictures")
     return parser.parse_args()
 
 
-def run(
-    name: str, overrides: Sequence[str], compared: Sequence[str], work: Path, out: Path
-) -> None:
-    """Run one grid, and write its report's tables (Markdown) and figures (SVG) into a folder of its name."""
+def run(name: str, overrides: Sequence[str], compared: Sequence[str], work: Path, out: Path) -> None:
+    """Run one grid, and keep of its report what the page shows, in a folder of its name."""
     places = (f"store_dir={work / 'store'}", f"results_dir={work / 'results' / name}")
     probegrid.sweep([*overrides, *places, "tracking=none"])
     folder = out / name
@@ -83,14 +100,31 @@ def run(
     for key in compared or (None,):
         words = [] if key is None else [f"report.compare={key}"]
         report = probegrid.report([places[1], f"report.folder={work / 'reports' / name}", *words])
-        for path, content in report.files.items():
-            kept = Path(path)
-            if kept.suffix == ".md":
-                table = kept.stem if key is None or kept.stem not in ("comparisons", "costs") else f"{kept.stem}_{key}"
-                (folder / f"{table}.md").write_bytes(content)
-            elif kept.suffix == ".svg":
-                (folder / kept.name).write_bytes(content)
-    console.print(f"{name}: {len(os.listdir(folder))} files")
+        files = report.files
+        for shown in SHOWN[name]:
+            if (content := files.get(shown)) is not None:
+                (folder / Path(shown).name).write_bytes(content)
+        if SHOWN[name] == PROBES:
+            (folder / "probes.md").write_text(probes_table(report.frames["table"]))
+        if key is not None:
+            (folder / f"by_{key.rpartition('.')[2]}.md").write_bytes(files["comparisons.md"])
+    console.print(f"{name}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def probes_table(cells: pd.DataFrame) -> str:
+    """Trained probes as Markdown: the layer, and beside the AUROC those of the words alone and of the control."""
+    lines = [
+        "| probe | n of the test split | layer | probe accuracy | AUROC | AUROC of text | AUROC of control |"
+    ]
+    lines.append("|---" * 3 + "|---:" * 4 + "|")
+    for _, cell in cells.iterrows():
+        numbers = [
+            f"{cell[name]:.3f} [{cell[f'{name}_ci_low']:.3f}, {cell[f'{name}_ci_high']:.3f}]"
+            for name in ("accuracy", "auroc", "text_auroc", "control_auroc")
+        ]
+        what = [cell["probe"], f"{cell['n']:.0f}", f"{cell['layer']:.0f}"]
+        lines.append(f"| {' | '.join([*what, *numbers])} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

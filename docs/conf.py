@@ -10,6 +10,10 @@ sys.path.insert(0, str(Path(__file__).parent / "ext"))
 os.environ.pop("PROBEGRID_PLUGINS", None)  # the site shows our own parts, whoever builds it
 
 import probegrid
+import probegrid.report
+import probegrid.sweep
+
+vars(probegrid).update(probegrid._CALLED)  # the functions of these names, not the rooms just imported
 
 project = "probegrid"
 author = "the authors of probegrid"
@@ -27,7 +31,7 @@ myst_links_external_new_tab = False
 default_role = "code"  # docstrings write `name` for code
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_preprocess_types = False
@@ -36,11 +40,11 @@ html_theme = "furo"
 html_title = "probegrid"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0a5c96", "color-brand-content": "#0a5c96"},
     "dark_css_variables": {"color-brand-primary": "#7fc1f0", "color-brand-content": "#7fc1f0"},
 }
-pygments_style = "tango"
-pygments_dark_style = "github-dark"
+highlight_language = "none"  # what a block without a language holds is no program

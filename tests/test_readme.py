@@ -1,7 +1,7 @@
-"""The README's figures of the embedded model, read out of it and held against what the cells give.
+"""The figures of the embedded model in README and pages, read out of them and held against what the cells give.
 
 Seconds, rates and keys are left out; the rest is compared to the last digit that is printed, and one more: sums in
-another order round another way. Figures of GPUs are of the machines that the README names.
+another order round another way. Figures of GPUs are of the machines that pages name.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import pages
 import pytest
 
 import probegrid
@@ -22,7 +23,6 @@ from probegrid.tracking import record
 
 pytestmark = pytest.mark.slow  # whole cells of the embedded model
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
 _NUMBER = re.compile(r"-?\d+\.\d+|-?\d+")
 _MEASURED = re.compile(r"^(load .* tokens/s|results/[0-9a-f]+$)")
 _PRECISION = 0.0015  # a digit in the last place
@@ -32,11 +32,13 @@ ALL, WHY = "PROBEGRID_FIGURES" in os.environ, "half a minute a row: PROBEGRID_FI
 PRECISIONS = {"unquantized": "none", "NF4": "nf4"}
 
 
-def _block(first: str) -> list[str]:
-    """The lines of the fenced block that begins with this line."""
-    found = [
-        block.splitlines() for block in re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-    ]
+def _text(page: str) -> str:
+    return next(path for path in pages.pages() if path.name == page).read_text()
+
+
+def _block(page: str, first: str) -> list[str]:
+    """The lines of the page's fenced block that begins with this line."""
+    found = [block.text.splitlines() for block in pages.blocks() if block.page == page]
     return next(lines for lines in found if lines[0] == first)
 
 
@@ -54,7 +56,7 @@ def _agree(shown: str, found: str) -> bool:
 
 def _assert_agree(shown: Sequence[str], found: Sequence[str]) -> None:
     stale = [pair for pair in zip(shown, found, strict=True) if not _agree(*pair)]
-    assert not stale, "\n".join(f"README: {one}\nfound:  {other}" for one, other in stale)
+    assert not stale, "\n".join(f"shown: {one}\nfound:  {other}" for one, other in stale)
 
 
 def _run(folder: Path, *overrides: str) -> Result:
@@ -69,23 +71,26 @@ def _summary(result: Result) -> list[str]:
 
 
 def test_the_default_cell(tmp_path: Path) -> None:
-    """What ``make run`` prints: the examples, by what they are judged, and every number."""
-    shown = _block("tiny-none-facts-gnll")
+    """What ``make run`` prints: the examples, by what they are judged, and every number; in the README the numbers."""
+    shown = _block("start.md", "tiny-none-facts-gnll")
     result = _run(tmp_path)
     assert shown[1:5] == result.notes[EXAMPLES].splitlines()
     start = next(row for row, line in enumerate(shown) if line.startswith("tiny-none-facts-gnll: n "))
     _assert_agree(_numbers_of(shown[start:]), _summary(result))
+    _assert_agree(_numbers_of(_block("README.md", shown[start])), _summary(result))
 
 
 def test_the_probe_on_activations(tmp_path: Path) -> None:
     first = "$ probegrid dataset=facts_statements probe=logistic probe.layers=all"
-    shown = _block(first)
+    shown = _block("probes.md", first)
     _assert_agree(_numbers_of(shown[1:]), _summary(_run(tmp_path, *shlex.split(first)[2:])))
 
 
 def _judges_table() -> dict[tuple[str, str], list[str]]:
     """The cells of the table of judges, by the set and the precision of its rows."""
-    rows = re.findall(r"^\| (facts|rare facts), (unquantized|NF4) \| (.*) \|$", README, re.MULTILINE)
+    row = re.compile(r"^\| (facts|rare facts), (unquantized|NF4) \| (.*) \|$", re.MULTILINE)
+    rows = row.findall(_text("judges.md"))
+    assert rows == row.findall(_text("README.md"))
     return {(name, precision): cells.split(" | ") for name, precision, cells in rows}
 
 
@@ -132,7 +137,7 @@ _RANKED = {
 
 def _ranking() -> dict[str, str]:
     """AUROC and interval of each row of the ranking of judges."""
-    table = README.partition("The first lines of that ranking")[2].partition("![All judges")[0]
+    table = _text("judges.md").partition("The first lines of that ranking")[2].partition("![All judges")[0]
     return dict(re.findall(r"^\| ([^|]+) \| (\d\.\d+ \[[^|]+\]) \|", table, re.MULTILINE))
 
 
@@ -157,9 +162,10 @@ def test_the_ranking_of_judges(tmp_path: Path) -> None:
 def test_words_alone_by_three_splits(tmp_path: Path) -> None:
     found = re.search(
         r"test AUROC (0\.\d+) with\s`random` rows, (0\.\d+) `by_conversation`, and (0\.\d+) `leakfree`",
-        README,
+        _text("probes.md"),
     )
     assert found is not None
+    assert all(area in _text("layer22.md") for area in found.groups())
     path = Path(os.environ["PROBEGRID_DATA"]) / "ntml/3T3L_500samples.jsonl"
     data = ("dataset=ntml", f"dataset.path={path}", "dataset.num_samples=500", "probe=text_baseline")
     areas = [

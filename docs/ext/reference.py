@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from omegaconf import MISSING as REQUIRED
@@ -48,7 +49,17 @@ _NESTED = ("thinking", "architecture", "resources", "weights", "blocks")
 def setup(app: Sphinx) -> dict[str, bool]:
     """Let Sphinx replace the places of every page."""
     app.connect("source-read", lambda _app, _name, source: source.__setitem__(0, filled(source[0])))
+    app.connect("env-get-outdated", _made_anew)
     return {"parallel_read_safe": True}
+
+
+def _made_anew(app: Sphinx, _env: object, _added: object, _changed: object, _removed: object) -> list[str]:
+    """Pages with places, which Sphinx would take for unchanged where a docstring has changed."""
+    return [
+        file.stem
+        for file in Path(app.srcdir).glob("*.md")
+        if _PLACE.search(file.read_text(encoding="utf-8")) is not None
+    ]
 
 
 def filled(page: str) -> str:
@@ -85,9 +96,11 @@ def _sections() -> Iterator[tuple[str, str, type[Any], str, bool]]:
         "dataset.",
         True,
     )
+    choices = groups_in([own_folder()])["dataset"]
     for name, owner in config_classes("datasets", data, DatasetConfig):
         if _own_fields(owner):
-            yield f"`dataset={name}`", _doc(owner), owner, "dataset.", True
+            title = f"`dataset={name}`" if name in choices else f"`dataset`: {name} sets"
+            yield title, _doc(owner), owner, "dataset.", True
     for group in ("prompt", "decoding"):
         yield f"`{group}`", _doc(hints[group]), hints[group], f"{group}.", False
     yield "`probe`: all", _doc(ProbeConfig), ProbeConfig, "probe.", True
@@ -120,7 +133,7 @@ def _own_fields(owner: type[Any]) -> list[str]:
 def _entry(owner: type[Any], part: Field[Any], prefix: str) -> str:
     hint = get_type_hints(owner)[part.name]
     key = f"{prefix}{SPELLED.get(part.name, part.name)}"
-    entry = f"`{key}`\n: {_facts(owner, part, hint)}\n\n  {_field_doc(owner, part.name)}"
+    entry = f"`{key}`\n: {_field_doc(owner, part.name)}\\\n  [{_facts(owner, part, hint)}]{{.facts}}"
     inner = next((one for one in (hint, *get_args(hint)) if is_dataclass(one) and part.name in _NESTED), None)
     if inner is None or not isinstance(inner, type):
         return entry
@@ -129,7 +142,9 @@ def _entry(owner: type[Any], part: Field[Any], prefix: str) -> str:
 
 def _facts(owner: type[Any], part: Field[Any], hint: Any) -> str:
     """Default, and what is allowed, of one field."""
-    found = ["keys of its own"] if is_dataclass(hint) else [f"default {_default(part)}"]
+    is_group = part.name in GROUPS and part.default == REQUIRED
+    found = [f"default {_default(part)}"] if is_group or not is_dataclass(hint) else []
+    found += ["keys of its own"] if is_dataclass(hint) else []
     members = [one for one in (hint, *get_args(hint)) if isinstance(one, type) and issubclass(one, Enum)]
     allowed = declared(owner, part.name)
     if members:
@@ -175,12 +190,15 @@ def metrics_page() -> str:
     """Every metric, as `METRICS` describes it."""
     rows = []
     for name, info in METRICS.items():
-        of_answers, of_probe = (metric_title(name, of_probe=is_probe) for is_probe in (False, True))
-        title = of_answers if of_answers == of_probe else f"{of_answers}; {of_probe}"
-        better = {True: "higher", False: "lower", None: ""}[info.higher_is_better]
+        titles = dict.fromkeys(metric_title(name, of_probe=is_probe) for is_probe in (False, True))
+        told = [title for title in titles if title != name.replace("_", " ")]
         shown = f"`{name}<name>`" if name.endswith("_") else f"`{name}`"
-        rows.append(f"| {shown} | {title.rstrip()} | {info.description} | {info.unit} | {better} |")
-    return "\n".join(["| metric | in tables | what | unit | better |", "|---|---|---|---|---|", *rows])
+        better = {True: "higher is better", False: "lower is better", None: ""}[info.higher_is_better]
+        unit = "" if info.unit == "1" else info.unit
+        rows.append(
+            f"| {', '.join([shown, *told])} | {info.description} | {'; '.join(filter(None, (unit, better)))} |"
+        )
+    return "\n".join(["| metric, and its name in tables | what | unit, direction |", "|---|---|---|", *rows])
 
 
 def judges_page() -> str:

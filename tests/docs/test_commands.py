@@ -1,4 +1,4 @@
-"""Every command of every page is run: as a plan where it would read a model, over small stand-ins of the files it names."""
+"""Every command of every page is run: as a plan where it would read a model, over stand-ins of the files it names."""
 
 from __future__ import annotations
 
@@ -13,20 +13,26 @@ from pathlib import Path
 import forked
 import pages
 import pytest
+from classifiers import save_classifier
+from hydra.core.plugins import Plugins
 
 import probegrid
+from probegrid import compose
 from probegrid.door import keys
 from probegrid.schema import Action
 
 pytestmark = pytest.mark.slow  # a program a command
 
 ROOT = pages.ROOT
-PROBEGRID = sorted(
-    {one.line: one for one in pages.commands() if one.words[:1] == ["probegrid"]}.values(),
-    key=lambda one: one.line,
-)
-OTHERS = {one.line: one for one in pages.commands() if one.words and one.words[0] != "probegrid"}
+TYPED = {one.line: one for one in pages.commands() if one.page != "own_parts.md"}
+"""By line; what ``own_parts.md`` types ``tests/test_own_parts.py`` runs, with the page's own parts."""
+PROBEGRID = [one for one in TYPED.values() if one.words[:1] == ["probegrid"]]
+OTHERS = [line for line, one in TYPED.items() if one.words[:1] != ["probegrid"]]
+MACHINE = ("device_map.gpus=8", "device_map.gpu=H100", "device_map.cpu_memory_gb=1000")
+"""What a reader has whose command names no hardware."""
 PRINTED = [one for one in PROBEGRID if one.printed and "action=plan" in one.words]
+THEIRS = {"model.load_model_args.device_map", "probe.save_json"}
+"""What other tools call so (``coming_from.md``)."""
 ASK = ("--help", "--version", "--cfg")
 SETUP = ("git clone", "cd ", "source ", "export ", "umask ", "cat ", "hf auth login", "hf download")
 """What is a shell's or the hub's own, and nothing of ours."""
@@ -54,6 +60,8 @@ def folder(
         (place / name).parent.mkdir(exist_ok=True)
         (place / name).symlink_to(ROOT / "src/probegrid/embedded/tiny")
     (place / "models/random").symlink_to(checkpoint("llama"))
+    save_classifier(place / "microsoft/deberta-v2-xlarge-mnli")
+    save_classifier(place / "cross-encoder/stsb-roberta-large", "roberta", {0: "similar"})
     for block in pages.blocks("yaml"):
         if named := re.match(r"# (FOLDER/\S+\.yaml)\n", block.text):
             (place / named[1]).parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +116,7 @@ def _write_data(place: Path) -> None:
     (place / "cities.csv").write_text("statement,label\n" + cities)
     (place / "neg_cities.csv").write_text("statement,label\n" + cities.replace(" is in ", " is not in "))
     (place / "new.jsonl").write_text(
-        "".join(json.dumps({"text": f"Fact {n} holds."}) + "\n" for n in range(5))
+        "".join(json.dumps({"statement": f"Fact {n} holds."}) + "\n" for n in range(5))
     )
     talks = []
     for number in range(12):
@@ -145,8 +153,12 @@ def _typed(command: pages.Command, folder: Path) -> list[str]:
     """The words of a command, run as a plan where it would read a model."""
     (trained,) = {file.parent.name for file in folder.glob("results/*/probe.safetensors")}
     words = [word.replace("<key>", trained) for word in command.words[1:]]
-    acts = any(word.startswith("action=") for word in words)
-    return words if acts or any(word in ASK for word in words) else ["action=plan", *words]
+    if any(word in ASK for word in words):
+        return words
+    if not any(word.startswith("action=") for word in words):
+        words = ["action=plan", *words]
+    is_placed = "action=plan" not in words or any(word.startswith("device_map") for word in words)
+    return words if is_placed else [*words, *MACHINE]
 
 
 def _run(words: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -163,7 +175,10 @@ def _run(words: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize("command", PROBEGRID, ids=lambda one: f"{one.page}: {one.line[:60]}")
 def test_every_command_is_taken(command: pages.Command, folder: Path) -> None:
     done = _run(_typed(command, folder), folder)
-    assert done.returncode == 0, f"{command.page}: {command.line}\n{done.stdout[-600:]}{done.stderr}"
+    is_refused = any(line.startswith("probegrid: ") for line in command.printed)
+    assert done.returncode == (2 if is_refused else 0), (
+        f"{command.page}: {command.line}\n{done.stdout[-600:]}{done.stderr}"
+    )
 
 
 @pytest.mark.parametrize("command", PRINTED, ids=lambda one: f"{one.page}: {one.line[:60]}")
@@ -180,7 +195,7 @@ def test_every_other_command_is_there(line: str) -> None:
     """A target of make, a script with the options that are typed, a program's own: all are known here."""
     if line.startswith(SETUP):
         return
-    words = OTHERS[line].words
+    words = TYPED[line].words
     if words[0] == "make":
         subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, check=True, capture_output=True)
     elif words[:2] == ["mlflow", "server"]:
@@ -190,7 +205,7 @@ def test_every_other_command_is_there(line: str) -> None:
         ).stdout
         assert not [word for word in words if word.startswith("--") and word not in helped]
     else:
-        assert words[0] == "python", f"{OTHERS[line].page}: nothing here runs {line!r}"
+        assert words[0] == "python", f"{TYPED[line].page}: nothing here runs {line!r}"
         helped = subprocess.run(
             [sys.executable, words[1], "--help"], cwd=ROOT, check=True, capture_output=True, text=True
         ).stdout
@@ -209,11 +224,16 @@ def test_what_python_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_every_key_that_a_page_names_is_one() -> None:
     """In the text and in tables too: `dataset.rule`, `'probe.layers=[22]'`."""
+    compose.register()
+    Plugins.instance()  # launchers have keys too
     prefixes = "|".join((*keys.GROUPS, "report", "status", "hydra.launcher"))
     named = {
         (page.name, found)
         for page in pages.pages()
-        for span in re.findall(r"`([^`\n]+)`", page.read_text())
+        if page.name != "own_parts.md"
+        for span in re.findall(
+            r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+        )
         for found in re.findall(
             rf"(?<![\w/.$({{-])((?:{prefixes})\.[a-z_]+(?:\.[a-z_]+)*)(?=[=\s`'\],]|$)", span
         )
@@ -226,7 +246,7 @@ def test_every_key_that_a_page_names_is_one() -> None:
         and not _is_file(key)
     }
     assert len(named) > 60
-    assert not mistyped
+    assert {key for _, key in mistyped} == THEIRS
 
 
 def _is_file(key: str) -> bool:

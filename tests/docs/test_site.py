@@ -30,7 +30,7 @@ def site(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
         how = ("-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", str(pages.DOCS), str(folder))
         done = subprocess.run(
             [sys.executable, *how],
-            env=os.environ | {"PYTHONWARNINGS": "default"},
+            env=os.environ | {"PYTHONWARNINGS": "ignore"},
             capture_output=True,
             text=True,
             check=False,

@@ -34,7 +34,7 @@ class Result:
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Every table of the cell by name, read from its folder: ``scores``, ``answers``."""
+        """Every table of the cell by name (``scores``, ``answers``), read from its folder."""
         import pandas as pd
 
         return {file.stem: pd.read_parquet(file) for file in sorted(self.folder.glob("*.parquet"))}
