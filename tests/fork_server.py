@@ -11,6 +11,7 @@ is the process that asked, and it ends as Python ends. `forked.Forked` is how to
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -167,10 +168,10 @@ class Server:
             self._become(program, streams, None)
         for stream in streams:
             os.close(stream)
-        forked.send(asker, pid)
         child = Child(pid, os.pidfd_open(pid), asker if program["waits"] else None)
         self._children.append(child)
         self._selector.register(child.ended, selectors.EVENT_READ, lambda _: self._on_end(child))
+        _tell(asker, pid)
         if child.asker is None:
             asker.close()
         else:
@@ -182,7 +183,7 @@ class Server:
         os.close(child.ended)
         self._children.remove(child)
         if child.asker is not None:
-            forked.send(child.asker, os.waitstatus_to_exitcode(status))
+            _tell(child.asker, os.waitstatus_to_exitcode(status))
             self._on_asker_gone(child)
 
     def _on_asker_gone(self, child: Child) -> None:
@@ -225,6 +226,12 @@ class Server:
             Server(its, None).serve()
         its.close()
         return ours
+
+
+def _tell(asker: socket.socket, number: int) -> None:
+    """Answer one who may have been killed while this server was still importing; its socket then says so."""
+    with contextlib.suppress(ConnectionError):
+        forked.send(asker, number)
 
 
 def take_over(program: Mapping[str, Any], streams: Sequence[int]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -123,3 +125,29 @@ def test_by_way_of_a_shell_it_hands_on_signals_and_ends_alike(tmp_path: Path) ->
             process.send_signal(sent)
             assert process.wait(timeout=60) == status
             assert process.stdout.read() == ""  # what it stood for has ended too
+
+
+def test_a_server_outlives_those_who_ask_and_are_gone(tmp_path: Path) -> None:
+    """As a cancelled job is, which was killed while the server still imported."""
+    address = shlex.split(forked.python())[-1]
+    program = forked._forkable(
+        {
+            **dict.fromkeys(forked._SPECIAL),
+            "args": [sys.executable, "-c", "pass"],
+            "cwd": tmp_path,
+            "env": None,
+            "umask": -1,
+            "process_group": -1,
+            "start_new_session": False,
+        }
+    )
+    assert program is not None
+    for waits in [True, False] * 8:
+        with socket.socket(socket.AF_UNIX) as asker:
+            asker.connect(address)
+            with open(os.devnull) as nothing:
+                forked.send(asker, program | {"waits": waits}, [nothing.fileno()] * 3)
+    done = subprocess.run(
+        ["sh", "-c", f"exec {forked.python()} -c 'print(1)'"], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"1\n")

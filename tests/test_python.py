@@ -34,6 +34,22 @@ def test_a_cell_is_run_and_loaded_by_its_key_or_its_folder(workdir: Path) -> Non
         probegrid.load("0123456789abcdef")
 
 
+def test_the_environment_names_the_folders_that_are_not_typed(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROBEGRID_STORE", "kept/store")
+    monkeypatch.setenv("PROBEGRID_RESULTS", "kept/results")
+    result = probegrid.run(FEW)
+    assert result.folder == Path("kept/results", result.key)
+    assert any(Path("kept/store").iterdir())
+    assert probegrid.load(result.key).metrics == result.metrics
+    typed = probegrid.run([*FEW, "results_dir=typed", "store_dir=of-its-own"])
+    assert typed.key == result.key
+    assert typed.folder.parent == Path("typed")
+    assert Path("of-its-own").is_dir()
+    assert not Path("results").exists()
+
+
 def test_a_plan_is_of_what_a_run_would_do(workdir: Path) -> None:
     plan = probegrid.plan([*FEW, "device_map=cpu"])
     assert plan is not None

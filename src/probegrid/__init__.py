@@ -105,12 +105,12 @@ def sweep(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) ->
     return [load(folder.results_dir / str(known.key)) for known in manifest.cells]
 
 
-def load(key_or_folder: Folder, *, results_dir: Folder = "results") -> Result:
+def load(key_or_folder: Folder, *, results_dir: Folder | None = None) -> Result:
     """A recorded cell that is done.
 
     Args:
         key_or_folder: its folder, or its key below ``results_dir``.
-        results_dir: folder of the recorded cells.
+        results_dir: folder of the recorded cells; by default what ``PROBEGRID_RESULTS`` names, or ``results``.
 
     Raises:
         probegrid.errors.ConfigError: there is none, or it failed.
@@ -118,8 +118,8 @@ def load(key_or_folder: Folder, *, results_dir: Folder = "results") -> Result:
     """
     from probegrid.cell.result import recorded
 
-    given = Path(key_or_folder)
-    return recorded(given if given.is_dir() else Path(results_dir) / given)
+    given, below = Path(key_or_folder), results_dir or os.environ.get("PROBEGRID_RESULTS", "results")
+    return recorded(given if given.is_dir() else Path(below) / given)
 
 
 def report(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) -> Report:

@@ -537,9 +537,9 @@ class Config:
     seed: int = seed_field()
     """Base of every other seed; each random choice has its own, so that one more choice changes no other."""
     store_dir: str = path_field("store")
-    """Folder of the readings, shared by all cells."""
+    """Folder of the readings, shared by all cells; where it is not given, what ``PROBEGRID_STORE`` names."""
     results_dir: str = path_field("results")
-    """Folder of the recorded cells."""
+    """Folder of the recorded cells; where it is not given, what ``PROBEGRID_RESULTS`` names."""
     force: bool = False
     """Read and compute again what is done already, and replace it."""
     debug: bool = False
