@@ -119,6 +119,8 @@ class _Servers:
     def _let_go(self) -> None:
         """In a copy of this process: its servers are not the copy's, whose answers would be mixed with its own."""
         if self._owned:
+            for server in self._owned.values():
+                server.close()
             self._owned, self.address = {}, ""
 
     def take(self, heavy: str | socket.socket) -> None:

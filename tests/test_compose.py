@@ -279,7 +279,7 @@ def test_test_sets_may_be_the_users_own(tmp_path: Path) -> None:
             ["probe=text_baseline", "probe.test_on=[facts_statements]"],
             "tests activation probes (logistic, mass_mean)",
         ),
-        (["probe=gnll", "probe.test_on=[facts_statements]"], "no key probe.test_on; probe=control or"),
+        (["probe=gnll", "probe.test_on=[facts_statements]"], "no key probe.test_on; probe=ccs or control or"),
     ],
 )
 def test_a_test_set_that_cannot_be_is_refused_before_anything_is_read(

@@ -157,7 +157,7 @@ def test_a_cell_that_cannot_work_leaves_the_others_alone(workdir: Path) -> None:
             "source",
         ),
         (("probe=logistic", "dataset=facts_statements", "dataset.num_samples=1"), "are needed"),
-        (("probe=logistic", "probe.positions=statement_mean"), "is not a position of answers"),
+        (("probe=logistic", "probe.positions=next_token"), "is not a position of answers"),
         (("probe=text_baseline", "dataset=facts_statements", "dataset.num_samples=1"), "are needed"),
         (("decoding.max_new_tokens=100000", "dataset.num_samples=3"), "context is"),
     ],

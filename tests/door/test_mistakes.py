@@ -65,7 +65,7 @@ NO_OVERRIDE = "is not an override; write group=name or key=value"
         ("hydra.mode=FOO", "Allowed: RUN, MULTIRUN"),
         ("-m hydra.sweeper.params.seed=1", "this cannot be composed"),
         ("probe.layers=[1]", " or logistic or mahalanobis or mass_mean or "),
-        ("probe.layrs=[1]", "did you mean 'layers'? probe=control"),
+        ("probe.layrs=[1]", "did you mean 'layers'? probe=ccs or control"),
         ("probe.form=x", "no key probe.form; did you mean 'from'?"),
         ("store_dir=${nope}", "store_dir is not allowed: Interpolation key 'nope' not found"),
         ("model=~nobody-here", "is in no user's home folder; ./~nobody-here"),

@@ -131,8 +131,8 @@ def test_a_key_goes_to_the_choices_that_have_it(
     ("words", "sentence"),
     [
         (["probe=gnll,logistic", "probe.layrs=all"], "no key probe.layrs; did you mean 'layers'?"),
-        (["probe=gnll,p_true", "probe.layers=all"], "no key probe.layers; probe=control or"),
-        (["seed=0,1", "probe.layers=all"], "no key probe.layers; probe=control or"),
+        (["probe=gnll,p_true", "probe.layers=all"], "no key probe.layers; probe=ccs or control or"),
+        (["seed=0,1", "probe.layers=all"], "no key probe.layers; probe=ccs or control or"),
         (["seed=0,1", "model.dtpye=float32"], "no key model.dtpye; did you mean 'dtype'?"),
         (
             ["dataset=facts,facts_rare", "dataset.answerable_only=true"],
