@@ -55,8 +55,8 @@ def test_files_and_columns_are_those_of_the_contract(mixed: Result) -> None:
         "judges.parquet",
         "answers.parquet",
         "examples.html",
-        *(f"figures/roc.{ending}" for ending in ("png", "svg", "pdf")),
-        *(f"figures/risk_coverage.{ending}" for ending in ("png", "svg", "pdf")),
+        *(f"figures/roc.{ending}" for ending in ("png", "svg")),
+        *(f"figures/risk_coverage.{ending}" for ending in ("png", "svg")),
     }
     columns = {file.stem: pq.read_schema(file).names for file in mixed.folder.glob("*.parquet")}
     assert columns["scores"] == ["example_id", "group", "split", "label", "score"]

@@ -109,7 +109,7 @@ def test_files_and_columns_are_those_of_the_contract(logistic: Result) -> None:
         *(
             f"figures/{name}.{ending}"
             for name in ("auroc_by_layer", "projection", "reliability", "roc", "scores")
-            for ending in ("png", "svg", "pdf")
+            for ending in ("png", "svg")
         ),
     }
     assert pq.read_schema(logistic.folder / "scores.parquet").names == SCORES

@@ -7,6 +7,7 @@ Drawn on `Figure` objects, without pyplot: no global state, no display. Colors a
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -170,13 +171,13 @@ def score_histogram_figure(
 
 
 def image_files(figures: Mapping[str, Figure]) -> dict[str, bytes]:
-    """Each figure for a screen and for papers by the names of its files, ``roc.png``, ``roc.svg`` and ``roc.pdf``."""
+    """Each figure for a screen and for papers by the names of its files, ``roc.png`` and ``roc.svg``."""
     files: dict[str, bytes] = {}
     for name, figure in figures.items():
         files[f"{name}.png"] = png(figure)
         # where everything stands is known now, and takes as long again to find
         figure.set_layout_engine("none")
-        files |= {f"{name}.{ending}": image for ending, image in vector_images(figure).items()}
+        files[f"{name}.svg"] = svg(figure)
     return files
 
 
@@ -185,15 +186,28 @@ def png(figure: Figure) -> bytes:
     return _saved(figure, "png", {"Software": None}, dpi=_DPI)
 
 
-def vector_images(figure: Figure) -> dict[str, bytes]:
-    """Draw as ``svg`` and ``pdf``, text as text; the same figure gives the same bytes."""
+def svg(figure: Figure) -> bytes:
+    """Draw as SVG, text as text; the same figure gives the same bytes."""
     from matplotlib import rc_context
 
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "probegrid", "pdf.fonttype": 42}):
-        return {
-            "svg": _saved(figure, "svg", {"Date": None, "Creator": None}),
-            "pdf": _saved(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
-        }
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "probegrid"}):
+        return _saved(figure, "svg", {"Date": None, "Creator": None})
+
+
+def pdf(figure: Figure) -> bytes:
+    """Draw as PDF with TrueType fonts in it, which publishers demand; the same figure gives the same bytes."""
+    from matplotlib import rc_context
+
+    fonts = logging.getLogger("fontTools")
+    level = fonts.level
+    fonts.setLevel(
+        logging.WARNING
+    )  # it names each table of a font, which an application's own log would show
+    try:
+        with rc_context({"pdf.fonttype": 42}):
+            return _saved(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None})
+    finally:
+        fonts.setLevel(level)
 
 
 def _saved(figure: Figure, kind: str, metadata: dict[str, None], *, dpi: float | None = None) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probegrid.evaluation.figures import GRAY, PALETTE, dress, vector_images
+from probegrid.evaluation.figures import GRAY, PALETTE, dress, pdf, svg
 from probegrid.report.charts import Chart, ChartPanel, Curve, Mark
 from probegrid.report.tables import amount_text
 
@@ -28,7 +28,8 @@ _TICKS = 6
 
 def draw(chart: Chart) -> dict[str, bytes]:
     """The chart's files by their ending: ``svg`` and ``pdf``."""
-    return vector_images(_figure(chart))
+    figure = _figure(chart)
+    return {"svg": svg(figure), "pdf": pdf(figure)}
 
 
 def _figure(chart: Chart) -> Figure:
