@@ -268,8 +268,9 @@ def test_an_interrupted_reading_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_killed_between_two_layers_of_a_batch(tmp_path: Path) -> None:
     """A real SIGKILL, after the first layer of the second batch was written and in the middle of the next file."""
     script = f"""
-import importlib.util, os, signal, sys
+import importlib.util, os, signal, sys, warnings
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+warnings.simplefilter("ignore")  # a plugin of Hypothesis's own, whose import these tests need
 spec = importlib.util.spec_from_file_location("own_tests", {str(Path(__file__))!r})
 tests = importlib.util.module_from_spec(spec); sys.modules["own_tests"] = tests; spec.loader.exec_module(tests)
 from pathlib import Path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -68,11 +68,11 @@ def test_gpus_are_those_that_are_visible(tmp_path: Path, monkeypatch: pytest.Mon
         assert provenance(now()).gpus == names
 
 
-def test_versions_are_found_without_imports(start_python: Callable[..., subprocess.Popen[str]]) -> None:
-    process = start_python(
+def test_versions_are_found_without_imports() -> None:
+    code = (
         "import sys, probegrid.tracking.sync; from probegrid.tracking.provenance import versions\n"
         "versions(); print(sorted({'torch', 'mlflow', 'pyarrow', 'sqlalchemy'} & set(sys.modules)))"
     )
-    out, err = process.communicate()
-    assert out == "[]\n", err
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n", done.stderr
     assert {"python", "torch", "mlflow", "hydra-core"} <= set(versions())
