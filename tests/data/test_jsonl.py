@@ -152,6 +152,8 @@ def test_labels_are_asked_for_unless_the_statements_are_only_scored(tmp_path: Pa
     path = write(tmp_path / "mine.jsonl", [{"statement": "Snow is white."}, {"statement": "Snow is black."}])
     with pytest.raises(DataError, match=r"no column 'label'.*can be scored, with dataset\.labelled=false"):
         load(JsonlConfig(path=path))
+    with pytest.raises(DataError, match=r"no column 'claim'.*name their column with dataset\.text_column="):
+        statements(path, labelled=False, text_column="claim")
     loaded = statements(path, labelled=False)
     assert not loaded.labelled
     assert {conversation.messages[0].content for conversation in loaded.conversations} == {

@@ -56,6 +56,11 @@ def load(config: JsonlConfig) -> QuestionSet | StatementSet:
         config, (config.split, config.shot_split), config.subset, _of_release, config.records
     )
     table = next(splits)
+    if not config.labelled:
+        table.require(
+            [config.text_column],
+            "dataset.labelled=false is of statements; name their column with dataset.text_column=<column>",
+        )
     if config.text_column in table.columns:
         return _statement_set(config, table)
     if {"messages", "labels"} <= {*table.columns}:
