@@ -139,11 +139,14 @@ def test_a_new_judge_scores_what_is_done_from_the_store(
     )
     command = ["dataset.num_samples=12", "prompt.num_few_shot=2", "tracking=none"]
     before = probegrid.run(command)
+    files = sorted(file.name for file in before.folder.rglob("*.*"))
     monkeypatch.syspath_prepend(workdir)
     monkeypatch.setenv("PROBEGRID_PLUGINS", "late_judge_module")
     again = probegrid.run(command)
     assert again.was_done
     assert "is scored by letters too" in " ".join(capfd.readouterr().err.split())
+    assert sorted(file.name for file in again.folder.rglob("*.*")) == files
+    assert "letters" in (again.folder / "examples.html").read_text()
     letters = again.tables["other_scores"].letters.tolist()
     assert letters == [-len(text) for text in again.tables["answers"].answer]
     for name in ("auroc", "load_s", "read_s"):

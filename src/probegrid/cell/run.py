@@ -120,18 +120,23 @@ def share_cell(
             return None
         outcome = replace(outcome, notes={**outcome.notes, **notes_of(cell.examples, cell.config.prompt)})
         written = CellRecord(**_identity(cell, plan, started, sweep), **_found(outcome), status=Status.done)
-        page = examples_page(CellTables(written, outcome.tables)).encode()
-        record.write(
-            folder.parent,
-            written,
-            to_plain(cell.config),
-            tables=outcome.tables,
-            figures=outcome.figures,
-            files={**outcome.files, EXAMPLES_FILE: page},
-        )
+        _write(cell, folder, written, outcome)
         progress.say(summarize(written, folder))
         unsent = send_recorded(folder, config.tracking, progress)
         return Result(folder.name, folder, written.metrics, written.notes, was_done=False, unsent=unsent)
+
+
+def _write(cell: Cell, folder: Path, written: CellRecord, outcome: Outcome) -> None:
+    """Write all that a cell leaves behind, with the page of its examples."""
+    page = examples_page(CellTables(written, outcome.tables)).encode()
+    record.write(
+        folder.parent,
+        written,
+        to_plain(cell.config),
+        tables=outcome.tables,
+        figures=outcome.figures,
+        files={**outcome.files, EXAMPLES_FILE: page},
+    )
 
 
 def _with_new_judges(
@@ -163,14 +168,7 @@ def _with_new_judges(
         notes={**recorded.notes, **outcome.notes},
         steps={**outcome.steps, **recorded.steps},
     )
-    record.write(
-        folder.parent,
-        written,
-        to_plain(cell.config),
-        tables=outcome.tables,
-        figures=outcome.figures,
-        files=outcome.files,
-    )
+    _write(cell, folder, written, outcome)
     progress.say(f"{cell.name} is scored by {', '.join(new)} too")
     return written
 
