@@ -64,7 +64,8 @@ def test_a_flipped_bit_in_any_file(
     whole = shutil.copytree(workdir, tmp_path / "whole")
     files = [file.relative_to(whole) for file in sorted(whole.glob("*/**/*")) if file.is_file()]
     assert {file.suffix for file in files} >= {".parquet", ".json", ".yaml", ".png", ".svg", ".safetensors"}
-    drawings = [file for file in files if file.suffix == ".svg"]  # each beside its PNG, and checked as that is
+    # each beside its PNG, and checked as that is
+    drawings = [file for file in files if file.suffix == ".svg"]
     generator = random.Random(8)
     for file in files:
         if file.name.startswith(NOT_BELIEVED) or file in drawings[1:]:
