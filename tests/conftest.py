@@ -11,6 +11,7 @@ import functools
 import gc
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -102,9 +103,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Pass over all that was imported whenever garbage is collected, as it is before and after each model: it stays."""
+    """Where tests run: pass over what was imported whenever garbage is collected, and take signals as programs do."""
     gc.collect()
     gc.freeze()
+    # Started in the background or by nohup, this process ignores these, and what tests start would too.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
