@@ -135,7 +135,7 @@ def test_a_server_outlives_those_who_ask_and_are_gone(tmp_path: Path) -> None:
             **dict.fromkeys(forked._SPECIAL),
             "args": [sys.executable, "-c", "pass"],
             "cwd": tmp_path,
-            "env": None,
+            "env": os.environ | {"HF_HUB_OFFLINE": "1"},  # as the server has it
             "umask": -1,
             "process_group": -1,
             "start_new_session": False,
