@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import probegrid
+from probegrid.compose import compose_cell
 from probegrid.errors import ConfigError, RunError
 
 FEW = ("dataset.num_samples=6", "decoding.max_new_tokens=4", "tracking=none")
@@ -48,6 +49,16 @@ def test_the_environment_names_the_folders_that_are_not_typed(
     assert typed.folder.parent == Path("typed")
     assert Path("of-its-own").is_dir()
     assert not Path("results").exists()
+
+
+def test_an_empty_variable_is_none_and_a_home_folder_is_found(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(workdir / "home"))
+    monkeypatch.setenv("PROBEGRID_STORE", "~/store")
+    monkeypatch.setenv("PROBEGRID_RESULTS", "")
+    config = compose_cell(FEW).config
+    assert (config.store_dir, config.results_dir) == (str(workdir / "home" / "store"), "results")
 
 
 def test_a_plan_is_of_what_a_run_would_do(workdir: Path) -> None:

@@ -118,8 +118,8 @@ def load(key_or_folder: Folder, *, results_dir: Folder | None = None) -> Result:
     """
     from probegrid.cell.result import recorded
 
-    given, below = Path(key_or_folder), results_dir or os.environ.get("PROBEGRID_RESULTS", "results")
-    return recorded(given if given.is_dir() else Path(below) / given)
+    given, below = Path(key_or_folder), results_dir or os.environ.get("PROBEGRID_RESULTS") or "results"
+    return recorded(given if given.is_dir() else Path(below).expanduser() / given)
 
 
 def report(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) -> Report:

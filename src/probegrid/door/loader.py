@@ -33,6 +33,7 @@ from probegrid.door.overrides import in_grammar, parse, quoted, refuse_slips
 from probegrid.door.places import PLACED, is_place
 from probegrid.door.yaml_files import ReadOnce
 from probegrid.errors import ConfigError
+from probegrid.schema import Config
 
 CONFIG_MODULE = "probegrid.conf"
 ROOT = "config"
@@ -309,7 +310,10 @@ def _note(overrides: Sequence[Override], config: DictConfig) -> None:
 
 
 def _expand_home(config: DictConfig) -> None:
-    """Write the home folder for ``~`` in every key that may name a file."""
+    """Write the home folder for ``~`` in every key that may name a file, folders of the environment included."""
+    for key in ("store_dir", "results_dir"):
+        if OmegaConf.is_interpolation(config, key) and config[key][:1] in ("", "~"):
+            config[key] = config[key] or getattr(Config, key)  # an empty variable is none
     for key in keys.PATHS:
         group, _, name = key.rpartition(".")
         part = OmegaConf.select(config, group) if group else config

@@ -200,9 +200,8 @@ def pdf(figure: Figure) -> bytes:
 
     fonts = logging.getLogger("fontTools")
     level = fonts.level
-    fonts.setLevel(
-        logging.WARNING
-    )  # it names each table of a font, which an application's own log would show
+    # it names each table of a font, which an application's own log would show
+    fonts.setLevel(logging.WARNING)
     try:
         with rc_context({"pdf.fonttype": 42}):
             return _saved(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None})
