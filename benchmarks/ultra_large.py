@@ -3,9 +3,11 @@
     python benchmarks/ultra_large.py --preset rehearsal                        a tiny model on the CPU, in seconds
     python benchmarks/ultra_large.py --gpus 4 --gb 10.5                        four cards, each held to 10.5 GB
 
-Random weights of true shapes in NF4, drawn where they lie; 400 questions. Each model answers on the small cards, and
-once on one whole card where it fits (``--whole``): answers, seconds, tokens a second, peaks, and how busy each card is
-while prompts are read and while answers are decoded (kernels of torch's profiler, of one batch).
+Random weights of true shapes in NF4, drawn where they lie; 400 questions. Each model answers on the small cards, on one
+whole card (``--whole``), and by stock ``generate`` with accelerate's hooks, its blocks spread over whole cards
+(``--stock``, a batch of 16, scaled). What is printed of each cell: seconds, tokens a second, peaks, how busy each card
+is while prompts are read and while answers are decoded (kernels of torch's profiler, of one batch), what its link
+carries, and whether the answers to the first batch are those of one card, bit for bit, in the same passes.
 """
 
 from __future__ import annotations
@@ -13,22 +15,25 @@ from __future__ import annotations
 import argparse
 import gc
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from answers import NoStop, Workload, seconds
-from pipeline import busy
+from answers import NoStop, Workload, stock
+from offload import seconds
+from pipeline import busy, spread
 from probegrid.hardware.devices import GPUS, Cpu, Hardware
 from probegrid.inference.engine import Engine
 from probegrid.inference.generation import Generation
 from probegrid.models.build import assemble
+from probegrid.models.dispatch import streamed_bytes
 from probegrid.models.load import LoadedModel
 from probegrid.planning.families import architecture_from_config
-from probegrid.planning.plan import Plan, plan
+from probegrid.planning.plan import Limits, Plan, plan
 from probegrid.planning.workload import Workload as Planned
+from probegrid.planning.workload import pass_tokens
 from probegrid.schema import DecodingConfig, DeviceMapConfig, Dtype, QuantizationMethod
 from random_models import SHAPES, RandomParts, config
 
@@ -37,6 +42,7 @@ SHAPES["qwen72b"] = dict(
     vocab_size=152064,
 )  # fmt: skip
 DTYPE, NF4 = torch.bfloat16, QuantizationMethod.nf4
+STOCK_ROWS = 16
 console = Console(width=150, highlight=False)
 
 
@@ -67,13 +73,17 @@ class Tokenizer(NoStop):
 
 
 @dataclass
-class Answered:
-    """What a model made of all questions."""
+class Measured:
+    """What a placement of a model took to answer."""
 
-    generations: list[Generation]
     read_s: float
-    peaks: dict[int, float]
-    busy: str = ""
+    """Of all questions, the prefix included, the session's check of its engine left out."""
+    check_s: float
+    tokens: int
+    peaks: dict[int, float] = field(default_factory=dict)
+    """GB that torch held on each GPU."""
+    first: list[Generation] = field(default_factory=list)
+    """Answers to the first batch, in the passes of the small cards."""
 
 
 def planned(shape: str, asked: Asked, gpus: int, gigabytes: float) -> Plan:
@@ -91,57 +101,124 @@ def planned(shape: str, asked: Asked, gpus: int, gigabytes: float) -> Plan:
     )  # fmt: skip
 
 
-def answer(found: Plan, model: torch.nn.Module, work: Workload, asked: Asked, *, profiled: bool) -> Answered:
-    """Answer everything in the plan's batches; with ``profiled``, a batch once more under the profiler."""
-    decoding = DecodingConfig(max_new_tokens=asked.new)
-    loaded = LoadedModel(model, 0.0, limits=found.limits)  # type: ignore[arg-type]
-    answers: dict[int, Generation] = {}
+def engine_of(
+    model: torch.nn.Module, work: Workload, new: int, limits: Limits, *, is_tried: bool = False
+) -> Engine:
+    """An engine for all questions, its prefix read.
 
-    def run() -> Engine:
-        engine = Engine(loaded, Tokenizer(), work.prefix, decoding, (), suffixes=work.suffixes)  # type: ignore[arg-type]
+    With ``is_tried`` as in a cell, where it is tried first. Random weights so deep may be farther from themselves in
+    bfloat16, attention computed another way, than a trained model ever is: what is timed is the fastest engine all the
+    same.
+    """
+    loaded = LoadedModel(model, 0.0, limits=limits)  # type: ignore[arg-type]
+    decoding = DecodingConfig(max_new_tokens=new)
+    suffixes = work.suffixes if is_tried else ()
+    return Engine(loaded, Tokenizer(), work.prefix, decoding, (), suffixes=suffixes)  # type: ignore[arg-type]
+
+
+def held() -> str:
+    """GB that torch has on each GPU: at the peak, and reserved."""
+    gpus = range(torch.cuda.device_count())
+    peaks = [f"{torch.cuda.max_memory_allocated(gpu) / 1e9:.2f}" for gpu in gpus]
+    reserved = [f"{torch.cuda.memory_reserved(gpu) / 1e9:.2f}" for gpu in gpus]
+    return f"peaks {' '.join(peaks)}, reserved {' '.join(reserved)}"
+
+
+def first_batch(engine: Engine, work: Workload, count: int) -> list[Generation]:
+    """The answers to the first questions, which are the longest."""
+    found = engine.answer(work.suffixes[:count], [str(index) for index in range(count)])
+    assert found is not None, "memory ran out"
+    return [greedy for (greedy,) in found]
+
+
+def answer(
+    found: Plan, model: torch.nn.Module, work: Workload, asked: Asked, alike: Plan | None = None
+) -> Measured:
+    """Answer everything in the plan's batches, and the first batch once more as the plan ``alike`` would."""
+
+    def run() -> None:
+        engine = engine_of(model, work, asked.new, found.limits)
         pending = engine.lay_out({index: len(suffix) for index, suffix in enumerate(work.suffixes)})
         while pending:
             batch = pending.pop(0)
-            generations = engine.answer(
+            answers = engine.answer(
                 [work.suffixes[index] for index in batch], [str(index) for index in batch]
             )
-            if generations is None:
-                console.print(f"  memory ran out with {len(batch)} questions; halved")
+            if answers is None:
+                console.print(f"  memory ran out with {len(batch)} questions; halved; {held()}")
                 pending[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
                 continue
-            answers.update(zip(batch, (greedy for (greedy,) in generations), strict=True))
-        return engine
+            tokens.extend(greedy.steps for (greedy,) in answers)
 
+    tokens: list[int] = []
     gpus = range(torch.cuda.device_count())
+    tried: list[Engine] = []
+    check_s = seconds(lambda: tried.append(engine_of(model, work, asked.new, found.limits, is_tried=True)))
+    console.print(
+        f"{asked.name}, {len(found.placement.gpus)} cards: {tried.pop().report.sentence()} ({check_s:.1f} s)"
+    )
+    gc.collect()
     for gpu in gpus:
         torch.cuda.reset_peak_memory_stats(gpu)
-    read_s = seconds(run)
-    peaks = {gpu: torch.cuda.max_memory_allocated(gpu) / 1e9 for gpu in gpus}
-    shares = ""
-    if profiled and torch.cuda.is_available():
-        few = [work.suffixes[index] for index in range(found.batch_size)]
-        keys = [str(index) for index in range(len(few))]
-        used = len(found.placement.gpus)
-        engines = [
-            Engine(
-                loaded,
-                Tokenizer(),  # type: ignore[arg-type]
-                work.prefix,
-                replace(decoding, max_new_tokens=new),
-                (),
-                suffixes=work.suffixes,
-            )
-            for new in (1, asked.new)
-        ]
-        for engine in engines:
-            engine.answer(few, keys)
-        prompts_s, of_prompts = busy(lambda: engines[0].answer(few, keys), used)
-        all_s, of_all = busy(lambda: engines[1].answer(few, keys), used)
-        reading = " ".join(f"{spent / prompts_s:.0%}" for spent in of_prompts.values())
-        decoding_s = all_s - prompts_s
-        steps = " ".join(f"{(of_all[gpu] - of_prompts[gpu]) / decoding_s:.0%}" for gpu in of_all)
-        shares = f"reading {reading}; decoding {steps}"
-    return Answered([answers[index] for index in sorted(answers)], read_s, peaks, shares)
+    measured = Measured(seconds(run), check_s, sum(tokens))
+    console.print(f"  {measured.read_s:.1f} s, {held()}")
+    measured.peaks = {gpu: torch.cuda.max_memory_allocated(gpu) / 1e9 for gpu in gpus}
+    limits, count = of_first_batch(alike or found, work)
+    measured.first = first_batch(engine_of(model, work, asked.new, limits), work, count)
+    return measured
+
+
+def of_first_batch(found: Plan, work: Workload) -> tuple[Limits, int]:
+    """The limits by which any placement reads a plan's first batch in the plan's own passes, and its questions."""
+    batch = work.suffixes[: found.batch_size]
+    placement = found.placement
+    tokens = sum(map(len, batch)) + len(work.prefix)
+    cut = pass_tokens(
+        tokens,
+        found.limits.pass_tokens,
+        stages=placement.stages,
+        abreast=placement.abreast,
+        longest=len(batch[0]),
+    )
+    return replace(found.limits, pass_tokens=cut), len(batch)
+
+
+def busy_shares(found: Plan, model: torch.nn.Module, work: Workload, asked: Asked) -> dict[str, str]:
+    """How busy cards and links are with a batch: while its prompts are read, and while its answers are decoded."""
+    if not torch.cuda.is_available():
+        return {}
+    used = len(found.placement.gpus)
+    prompts, whole = (engine_of(model, work, new, found.limits) for new in (1, asked.new))
+    prompts_s, of_prompts = busy(lambda: first_batch(prompts, work, found.batch_size), used)
+    before = streamed_bytes(model)
+    all_s, of_all = busy(lambda: first_batch(whole, work, found.batch_size), used)
+    after, passes = streamed_bytes(model), asked.new
+    steps_s = all_s - prompts_s
+    return {
+        "busy reading": " ".join(f"{spent / prompts_s:.0%}" for spent in of_prompts.values()),
+        "busy decoding": " ".join(f"{(of_all[gpu] - of_prompts[gpu]) / steps_s:.0%}" for gpu in of_all),
+        "a step": f"{steps_s / (passes - 1) * 1e3:.0f} ms",
+        "links over both, GB/s": " ".join(f"{(after[gpu] - before[gpu]) / all_s / 1e9:.0f}" for gpu in after),
+    }
+
+
+def stock_s(shape: str, parts: RandomParts, work: Workload, gpus: int) -> float:
+    """Seconds of stock ``generate`` for all questions: left-padded, blocks spread evenly by accelerate, cards whole."""
+    of_shape = config(shape)
+    placement = spread(of_shape.num_hidden_layers, gpus)
+    model = assemble(of_shape, placement, parts, DTYPE)
+    for module in model.modules():  # ours
+        module._forward_pre_hooks.clear()
+        module._forward_hooks.clear()
+    if torch.cuda.is_available():
+        from accelerate import dispatch_model
+
+        ends = {"model.embed_tokens": 0, "model.rotary_emb": 0, "model.norm": gpus - 1, "lm_head": gpus - 1}
+        layers = {f"model.layers.{index}": gpu for index, gpu in enumerate(placement.blocks)}
+        dispatch_model(model, device_map=ends | layers)
+    few = min(STOCK_ROWS, len(work.suffixes))
+    stock(model, replace(work, new_tokens=2), 1, 1)
+    return seconds(lambda: stock(model, work, few, 1)) * len(work.suffixes) / few
 
 
 def cap(gpus: int, gigabytes: float | None) -> None:
@@ -163,54 +240,80 @@ def main() -> None:
     parser.add_argument("--gb", type=float, default=10.5)
     parser.add_argument("--models", nargs="+", help="of the preset's, these alone")
     parser.add_argument("--whole", nargs="*", default=[], help="models that answer on one whole card too")
+    parser.add_argument(
+        "--stock", nargs="*", default=[], help="models that answer by stock generate too, squad alone"
+    )
     arguments = parser.parse_args()
-    table = Table(title=f"{arguments.gpus} cards of {arguments.gb} GB")
-    for column in ("cell", "blocks, streamed", "batch", "read s", "planned", "tokens/s", "peaks GB", "planned", "busy",
-                   "one card: s", "same answers"):  # fmt: skip
-        table.add_column(column)
-    model, held = None, ""
-    for shape, asked in PRESETS[arguments.preset]:
-        if arguments.models and shape not in arguments.models:
-            continue
+    console.print(f"{arguments.gpus} cards of {arguments.gb} GB")
+    cells = [cell for cell in PRESETS[arguments.preset] if cell[0] in (arguments.models or [cell[0]])]
+    columns: dict[str, dict[str, str]] = {}
+    for shape in dict.fromkeys(shape for shape, _ in cells):
         of_shape = config(shape)
         parts = RandomParts(of_shape, DTYPE, NF4)
-        work = Workload.draw(of_shape.vocab_size, asked.questions, asked.shared, asked.own, asked.new)
-        one: Answered | None = None
-        if shape in arguments.whole:
-            model = None
-            cap(arguments.gpus, None)
-            whole = planned(shape, asked, 1, 76.0)
-            one = answer(
-                whole, assemble(of_shape, whole.placement, parts, DTYPE), work, asked, profiled=False
+        asked_of = [asked for other, asked in cells if other == shape]
+        works = {
+            asked.name: Workload.draw(
+                of_shape.vocab_size, asked.questions, asked.shared, asked.own, asked.new
             )
-            held = ""
-        found = planned(shape, asked, arguments.gpus, arguments.gb)
-        if held != repr((shape, found.placement)):
+            for asked in asked_of
+        }
+        plans = {asked.name: planned(shape, asked, arguments.gpus, arguments.gb) for asked in asked_of}
+        on_one: dict[str, Measured] = {}
+        stock_seconds: dict[str, float] = {}
+        cap(arguments.gpus, None)
+        if shape in arguments.stock:
+            stock_seconds[asked_of[0].name] = stock_s(shape, parts, works[asked_of[0].name], arguments.gpus)
+            cap(arguments.gpus, None)
+        if shape in arguments.whole:
+            model, held = None, None
+            for asked in asked_of:
+                whole = planned(shape, asked, 1, 76.0)
+                if held != whole.placement:
+                    model = None
+                    cap(arguments.gpus, None)
+                    model, held = assemble(of_shape, whole.placement, parts, DTYPE), whole.placement
+                on_one[asked.name] = answer(whole, model, works[asked.name], asked, plans[asked.name])
             model = None
+        for asked in asked_of:
+            found, work = plans[asked.name], works[asked.name]
             cap(arguments.gpus, None)
             started = time.perf_counter()
             model = assemble(of_shape, found.placement, parts, DTYPE)
-            held = repr((shape, found.placement))
-            console.print(f"{shape}: built in {time.perf_counter() - started:.0f} s")
-        cap(arguments.gpus, arguments.gb)
-        assert model is not None
-        many = answer(found, model, work, asked, profiled=True)
-        tokens = sum(each.steps for each in many.generations)
-        same = ""
-        if one is not None:
-            agree = sum(
-                a.token_ids == b.token_ids for a, b in zip(one.generations, many.generations, strict=True)
-            )
-            same = f"{agree} of {asked.questions}"
-        table.add_row(
-            f"{shape} {asked.name}", f"{found.blocks}, {len(found.placement.streamed)}", str(found.batch_size),
-            f"{many.read_s:.1f}", f"{found.duration.total_s:.1f}", f"{tokens / many.read_s:.0f}",
-            " ".join(f"{peak:.2f}" for gpu, peak in many.peaks.items() if gpu in found.placement.gpus),
-            " ".join(f"{found.loads[gpu].total / 1e9:.2f}" for gpu in found.placement.gpus), many.busy,
-            "" if one is None else f"{one.read_s:.1f}", same,
-        )  # fmt: skip
-        console.print(table)
-    console.print(f"GPU-hours of these cells, loading left out: see 'read s' x {arguments.gpus} / 3600")
+            built_s = time.perf_counter() - started
+            cap(arguments.gpus, arguments.gb)
+            many, one = answer(found, model, work, asked), on_one.get(asked.name)
+            columns[f"{shape} {asked.name}"] = {
+                "blocks, streamed": f"{found.blocks}, {len(found.placement.streamed)}",
+                "passes abreast, stages": f"{found.placement.abreast}, {found.placement.stages}",
+                "batch, tokens a pass": f"{found.batch_size}, {of_first_batch(found, work)[0].pass_tokens}",
+                "built s, checked s": f"{built_s:.0f}, {many.check_s:.1f}",
+                "read s": f"{many.read_s:.1f}",
+                "planned": f"{found.duration.total_s:.1f} ({many.read_s / found.duration.total_s - 1:+.0%})",
+                "tokens/s": f"{many.tokens / many.read_s:.0f}",
+                "GPU-hours": f"{many.read_s * len(found.placement.gpus) / 3600:.4f}",
+                "peaks GB": " ".join(
+                    f"{many.peaks[gpu]:.2f}" for gpu in found.placement.gpus if gpu in many.peaks
+                ),
+                "planned GB": " ".join(f"{found.loads[gpu].total / 1e9:.2f}" for gpu in found.placement.gpus),
+                **busy_shares(found, model, work, asked),
+                "one card of 80 GB: s": f"{one.read_s:.1f}" if one else "",
+                "equal answers, bit for bit": (
+                    f"{sum(a == b for a, b in zip(one.first, many.first, strict=True))} of {len(many.first)}"
+                    if one
+                    else ""
+                ),
+                "stock and accelerate: s": f"{stock_seconds.get(asked.name, 0):.0f}".removeprefix("0"),
+            }
+            model = None
+            print_table(columns)
+
+
+def print_table(columns: dict[str, dict[str, str]]) -> None:
+    """A column a cell."""
+    table = Table("", *columns)
+    for name in next(iter(columns.values())):
+        table.add_row(name, *(values.get(name, "") for values in columns.values()))
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ pytestmark = [
 PREFIX = list(range(5, 305))
 SUFFIXES = [[(7 * row + slot) % 900 + 10 for slot in range(3 + 11 * row)] for row in range(12)]
 BLOCKS = 6
+GPUS = torch.cuda.device_count()
 
 
 class NoText:
@@ -55,17 +56,18 @@ def answers(model: PreTrainedModel, lanes: int | None, count: int) -> tuple[list
     return found, all(lane._rows._graph is not None for lane in decoder.lanes(len(SUFFIXES)))
 
 
-@pytest.mark.parametrize("head", [0, 1])
+@pytest.mark.parametrize("head", [0, GPUS - 1])
 @pytest.mark.parametrize("count", [0, 3])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_two_gpus_answer_as_one(dtype: torch.dtype, count: int, head: int) -> None:
+@pytest.mark.parametrize("gpus", sorted({2, GPUS}))
+def test_several_gpus_answer_as_one(dtype: torch.dtype, count: int, head: int, gpus: int) -> None:
     one = model_on((0,) * BLOCKS, dtype, 0)
-    two = model_on((0, 0, 0, 1, 1, 1), dtype, head)
-    assert SharedPrefixDecoder(two, PREFIX, chunk_tokens=100).n_lanes == 2
+    several = model_on(tuple(gpus * block // BLOCKS for block in range(BLOCKS)), dtype, min(head, gpus - 1))
+    assert SharedPrefixDecoder(several, PREFIX, chunk_tokens=100).n_lanes == gpus
     if dtype is torch.bfloat16:
-        fuse(one), fuse(two)
-    wanted, recorded = answers(one, 2, count)
-    found, also_recorded = answers(two, None, count)
+        fuse(one), fuse(several)
+    wanted, recorded = answers(one, gpus, count)
+    found, also_recorded = answers(several, None, count)
     assert found == wanted
     assert found[: len(SUFFIXES)] == found[len(SUFFIXES) :]
     assert recorded == also_recorded == (dtype is torch.bfloat16)

@@ -1,4 +1,4 @@
-"""On two GPUs: replicas read one cell, one of them is killed, and a sweep's packs run side by side.
+"""On two GPUs or four: replicas read one cell, some are killed, and a sweep's packs run side by side.
 
 ``PROBEGRID_REHEARSE=1`` runs the same on the CPU, where nothing is said of cards.
 """
@@ -28,6 +28,8 @@ pytestmark = [
     pytest.mark.skipif(torch.cuda.device_count() < 2 and not REHEARSED, reason="needs two GPUs"),
 ]
 
+COPIES = 2 if torch.cuda.device_count() in (2, 3) else 4
+CARDS_A_PACK = COPIES // 2
 QUESTIONS = 160
 CELL = (
     "tracking=none",
@@ -115,42 +117,43 @@ def check_equal(machine: Machine, name: str, to: str) -> None:
     assert machine.record(name)["cell"] == machine.record(to)["cell"]
 
 
-def test_two_replicas_give_the_answers_of_one(machine: Machine, slow: FaultyModel) -> None:
-    slow.set("slow 0.1")
-    shared = machine.cell("two", "device_map.replicas=2")
-    wait_until(lambda: len(machine.holders("two")) == 2, 240)
+def test_replicas_give_the_answers_of_one(machine: Machine, slow: FaultyModel) -> None:
+    slow.set("slow 0.5")
+    shared = machine.cell("several", f"device_map.replicas={COPIES}")
+    wait_until(lambda: len(machine.holders("several")) == COPIES, 240)
     slow.mend()
     ended = finish(shared)
     assert ended.returncode == 0
-    assert "2 copies as above share the reading" in ended.stderr
-    record = machine.record("two")
-    assert record["readers"] == 2
+    assert f"{COPIES} copies as above share the reading" in ended.stderr
+    record = machine.record("several")
+    assert record["readers"] == COPIES
     if not REHEARSED:
-        assert record["metrics"]["peak_gpu_gb_0"] > 0
-        assert record["metrics"]["peak_gpu_gb_1"] > 0
-    assert set(machine.rows("two").values()) == {1}
-    check_equal(machine, "two", "one")
+        assert all(record["metrics"][f"peak_gpu_gb_{gpu}"] > 0 for gpu in range(COPIES))
+    assert set(machine.rows("several").values()) == {1}
+    check_equal(machine, "several", "one")
 
 
-def test_a_replica_killed_half_way_loses_and_doubles_nothing(machine: Machine, slow: FaultyModel) -> None:
-    slow.set("slow 0.1")
-    shared = machine.cell("two", "device_map.replicas=2")
-    wait_until(lambda: len(machine.holders("two")) == 2, 240)
+def test_replicas_killed_half_way_lose_and_double_nothing(machine: Machine, slow: FaultyModel) -> None:
+    slow.set("slow 0.5")
+    shared = machine.cell("several", f"device_map.replicas={COPIES}")
+    wait_until(lambda: len(machine.holders("several")) == COPIES, 240)
     half = QUESTIONS // 2
-    wait_until(lambda: sum(machine.rows("two").values()) >= half or shared.poll() is not None, 240)
-    (replica,) = [
+    wait_until(lambda: sum(machine.rows("several").values()) >= half or shared.poll() is not None, 240)
+    replicas = [
         child
         for child in psutil.Process(shared.pid).children()
         if "probegrid.cell.replica" in child.cmdline()
     ]
-    replica.kill()
+    assert len(replicas) == COPIES - 1
+    for replica in replicas[: COPIES // 2]:
+        replica.kill()
     slow.mend()
     ended = finish(shared)
     assert ended.returncode == 0
-    assert "replica 1 ended, the others go on without it" in ended.stderr
-    rows = machine.rows("two")
+    assert ended.stderr.count("ended, the others go on without it") == COPIES // 2
+    rows = machine.rows("several")
     assert (len(rows), set(rows.values())) == (QUESTIONS, {1})
-    check_equal(machine, "two", "one")
+    check_equal(machine, "several", "one")
 
 
 def test_two_packs_of_a_sweep_run_side_by_side(machine: Machine, checkpoint: Checkpoints) -> None:
@@ -158,17 +161,26 @@ def test_two_packs_of_a_sweep_run_side_by_side(machine: Machine, checkpoint: Che
     models = [grid.add_faulty(name, checkpoint("llama"), mem_gb=1) for name in ("a", "b")]
     for model in models:
         model.set("wait")
-    launcher = machine.start(
-        "-m", *CELL, "model=a,b", *(["hydra.launcher.max_parallel=2"] if REHEARSED else [])
-    )
+    alone = [f"device_map.gpus={CARDS_A_PACK}", "device_map.strategy=balanced"]
+    words = [*CELL, "model=a,b", *(["hydra.launcher.max_parallel=2"] if REHEARSED else alone)]
+    launcher = machine.start("-m", *words)
     wait_until(lambda: grid.has_started() and grid.worker(0) and grid.worker(1), 240)
     cards = [psutil.Process(grid.worker(cell) or 0).environ().get("CUDA_VISIBLE_DEVICES") for cell in (0, 1)]
-    for model in models:
-        model.mend()
+    models[1].mend()
+    wait_until(lambda: grid.states()[1] == "done", 240)
+    killed = grid.worker(0) or 0
+    psutil.Process(killed).kill()  # its cell is submitted again
+    wait_until(lambda: grid.worker(0) not in (None, killed), 240)
+    models[0].mend()
     assert finish(launcher).returncode == 0
     assert grid.states() == ["done", "done"]
+    answers = list(grid.folder.glob("results/*/answers.parquet"))
+    assert len(answers) == 2  # of the same weights
+    first, second = (pq.read_table(file, columns=["token_ids"]).to_pylist() for file in answers)
+    assert first == second
     if not REHEARSED:
-        assert all(cards)
-        assert not {*str(cards[0]).split(",")} & {*str(cards[1]).split(",")}
-        peaks = [record["metrics"]["peak_gpu_gb_0"] for record in grid.records().values()]
-        assert min(peaks) > 0
+        sets = [{*str(each).split(",")} for each in cards]
+        assert [len(each) for each in sets] == [CARDS_A_PACK] * 2
+        assert not sets[0] & sets[1]
+        for record in grid.records().values():
+            assert all(record["metrics"][f"peak_gpu_gb_{gpu}"] > 0 for gpu in range(CARDS_A_PACK))

@@ -85,6 +85,14 @@ def test_the_embedding_is_looked_up_where_it_lies(embedding: Device, with_head: 
     assert decoder_alone.last_hidden_state.device == META
 
 
+def test_models_of_one_config_attend_each_in_its_own_way() -> None:
+    config = small_config(2)
+    first, second = (skeleton(config, None, torch.float32) for _ in range(2))
+    first.set_attn_implementation("eager")
+    assert second.config._attn_implementation != "eager"
+    assert skeleton(config, None, torch.float32).config._attn_implementation != "eager"
+
+
 @pytest.mark.usefixtures("meta_is_the_gpu")
 def test_a_block_says_where_it_computes_wherever_its_weights_wait(found: Find, load: Load) -> None:
     model: Any = load(found("llama"), "nf4", Placement("cpu", (0,) * BLOCKS, (1, 3), 0))

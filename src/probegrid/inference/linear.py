@@ -19,10 +19,12 @@ _LINEAR = nn.Linear.forward
 def fast_linear(model: nn.Module) -> Iterator[None]:
     """Let a model's linear layers of float32 on a CPU compute by oneDNN as long as this lasts; others as ever.
 
+    Within another of its kind it changes nothing: passes that go side by side do not end in the order they began.
+
     The layers' class is told, not the layers: nothing of the model changes, and another thread gets the same product
     to the same accuracy.
     """
-    if not _is_worth_it(model):
+    if nn.Linear.forward is _forward or not _is_worth_it(model):
         yield
         return
     before = nn.Linear.forward

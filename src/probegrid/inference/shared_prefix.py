@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,17 +35,18 @@ from probegrid.inference.linear import fast_linear
 from probegrid.inference.mixers import MixerStates, Run, mixers, wrap
 from probegrid.inference.packed import attending, obstacle, packed, take_attention, who_attends
 from probegrid.inference.token_steps import Watcher
+from probegrid.inference.wavefront import abreast
 from probegrid.models.border import cross, to_device
 from probegrid.models.dispatch import placement_of
 from probegrid.models.load import embedding_device
+from probegrid.planning.workload import pass_tokens
 
 __all__ = ["SharedPrefixDecoder", "obstacle"]
 
+_Group = tuple[int, Sequence[Sequence[int]]]
+"""Rows that one pass reads, behind the index of the first."""
 _QUERIES = 64
 """Heads of a group, of all rows of a run together, that attend to a question's keys at once."""
-_PASSES_A_STAGE = 4
-_FEWEST_PASS_TOKENS = 4096
-"""Fewer tokens would not keep a GPU busy."""
 
 
 class SharedPrefixDecoder:
@@ -90,6 +92,7 @@ class SharedPrefixDecoder:
         self._longest = 0
         """Tokens of the longest row, its prefix and all that it may grow by."""
         found = mixers(model)
+        self.n_abreast = placement.abreast if placement and not found else 1
         self._states = MixerStates(model) if found else None
         self.can_be_recorded = (
             can_be_recorded(model) and not found
@@ -104,12 +107,11 @@ class SharedPrefixDecoder:
             self._read_prefix(prefix)
 
     def _read_prefix(self, prefix: Sequence[int]) -> None:
-        with torch.inference_mode():
-            for start in range(0, len(prefix), self.chunk_tokens):
-                chunk = prefix[start : start + self.chunk_tokens]
-                positions = torch.arange(start, start + len(chunk))
-                self._read(packed([chunk]), positions, torch.tensor([len(chunk) - 1]))
-                self.prefix_length += len(chunk)
+        for start in range(0, len(prefix), self.chunk_tokens):
+            chunk = prefix[start : start + self.chunk_tokens]
+            positions = torch.arange(start, start + len(chunk))
+            self._read(packed([chunk]), positions, torch.tensor([len(chunk) - 1]))
+            self.prefix_length += len(chunk)
 
     def lanes(self, rows: int) -> list[SharedPrefixDecoder]:
         """Decoders of the same model and prefix, for the groups of so many rows: this one first."""
@@ -146,27 +148,46 @@ class SharedPrefixDecoder:
             self._states.forget_rows()
         logits: list[Tensor] = []
         done: deque[torch.cuda.Event] = deque()
-        most = self._pass_tokens(sum(map(len, suffixes)))
-        for first, group in _chunks(suffixes, most, ahead=len(self._unread)):
+        ahead, counts = len(self._unread), [len(suffix) for suffix in suffixes]
+        most = pass_tokens(
+            ahead + sum(counts),
+            self.chunk_tokens,
+            stages=self.n_stages,
+            abreast=self.n_abreast,
+            longest=max(counts),
+        )
+        groups = _chunks(suffixes, most, ahead)
+        for start in range(0, len(groups), self.n_abreast):
             if len(done) > 2 * self.n_stages:  # what crosses to another device is held until it is there
                 done.popleft().synchronize()
-            counts = [len(row) for row in group]
-            layout = self._now = Layout.of(counts, [0] * len(group), first)
-            ahead = len(self._unread)
-            positions = torch.cat([torch.arange(ahead), self.prefix_length + ahead + layout.slot])
-            ends = ahead + layout.row_starts[1:].long() - 1
-            self._ends = Layout.of([1] * len(group), [count - 1 for count in counts], first)
-            logits.append(self._read(packed([self._unread, *group]), positions, ends))
-            self.prefix_length, self._unread, self._ran_out = self.prefix_length + ahead, (), False
+            logits += self._read_groups(groups[start : start + self.n_abreast])
             if self.n_stages > 1 and logits[-1].is_cuda:
                 done.append(torch.cuda.current_stream(logits[-1].device).record_event())
         return torch.cat(logits)
 
-    def _pass_tokens(self, tokens: int) -> int:
-        """Tokens of a pass: where devices take turns, few enough that all of them soon have one."""
-        if self.n_stages == 1:
-            return self.chunk_tokens
-        return min(self.chunk_tokens, max(_FEWEST_PASS_TOKENS, tokens // (_PASSES_A_STAGE * self.n_stages)))
+    def _read_groups(self, groups: Sequence[_Group]) -> list[Tensor]:
+        """Logits behind each row of some groups, a pass each, side by side; the first begins with what is unread."""
+        readers = [self, *(self._beside() for _ in groups[1:])]
+        passes = [reader._reading(*group) for reader, group in zip(readers, groups, strict=True)]
+        with fast_linear(self.model):
+            logits = abreast(self.model, passes)
+        self.prefix_length, self._unread, self._ran_out = self.prefix_length + len(self._unread), (), False
+        return logits
+
+    def _beside(self) -> SharedPrefixDecoder:
+        """Who reads other rows of the same batch behind the same prefix, all of which is read by then."""
+        other = copy.copy(self)
+        other.prefix_length, other._unread = self.prefix_length + len(self._unread), ()
+        return other
+
+    def _reading(self, first: int, group: Sequence[Sequence[int]]) -> Callable[[], Tensor]:
+        """The pass that reads a group of rows, from row ``first``."""
+        ahead, counts = len(self._unread), [len(row) for row in group]
+        layout = self._now = Layout.of(counts, [0] * len(group), first)
+        positions = torch.cat([torch.arange(ahead), self.prefix_length + ahead + layout.slot])
+        ends = ahead + layout.row_starts[1:].long() - 1
+        self._ends = Layout.of([1] * len(group), [count - 1 for count in counts], first)
+        return partial(self._read, packed([self._unread, *group]), positions, ends)
 
     def step(self, tokens: Sequence[int] | Tensor) -> Tensor:
         """Append one token to every row and return the logits [rows, vocabulary] of the next."""
@@ -399,14 +420,12 @@ class _Rows:
             self._growth = None
 
 
-def _chunks(
-    rows: Sequence[Sequence[int]], most: int, ahead: int = 0
-) -> list[tuple[int, Sequence[Sequence[int]]]]:
+def _chunks(rows: Sequence[Sequence[int]], most: int, ahead: int = 0) -> list[_Group]:
     """Cut rows into groups of at most ``most`` tokens, a longer row alone: (index of the first row, rows).
 
     The first group has ``ahead`` tokens besides.
     """
-    groups: list[tuple[int, Sequence[Sequence[int]]]] = []
+    groups: list[_Group] = []
     first, size = 0, ahead
     for index, row in enumerate(rows):
         if index > first and size + len(row) > most:

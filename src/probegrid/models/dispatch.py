@@ -9,7 +9,8 @@ Knows a decoder's parts and hooks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,6 +77,19 @@ def streamed_bytes(model: PreTrainedModel) -> dict[int, int]:
     """Bytes of weights that were copied to each GPU since the model was dispatched, by the GPU's index."""
     conveyors: dict[int, Conveyor] = getattr(model, _CONVEYORS, {})
     return {gpu: conveyor.copied_bytes for gpu, conveyor in conveyors.items()}
+
+
+@contextmanager
+def shared_by(model: PreTrainedModel, passes: int) -> Iterator[None]:
+    """Let so many passes through a dispatched model share each copy of a streamed block: all take it in its turn."""
+    conveyors: dict[int, Conveyor] = getattr(model, _CONVEYORS, {})
+    for conveyor in conveyors.values():
+        conveyor.serve(passes)
+    try:
+        yield
+    finally:
+        for conveyor in conveyors.values():
+            conveyor.serve(1)
 
 
 def placement_of(model: PreTrainedModel) -> Placement | None:

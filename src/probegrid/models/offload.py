@@ -91,8 +91,8 @@ class ParkedBlock:
 class Conveyor:
     """Brings the parked blocks of one GPU into its two buffers, ahead of their turn.
 
-    A block's turn begins with ``acquire`` and ends with ``release``. Turns are expected in the order of the blocks,
-    again and again; any other order is served too, without a copy ahead.
+    A block's turn begins with ``acquire`` and ends with ``release``, of each pass that shares it. Turns are expected
+    in the order of the blocks, again and again; any other order is served too, without a copy ahead.
     """
 
     def __init__(self, blocks: Sequence[ParkedBlock], device: torch.device) -> None:
@@ -109,14 +109,19 @@ class Conveyor:
         self._held: list[int | None] = [None] * BUFFERS
         self._copies = _Copies(device, self.buffers)
         self._turn: int | None = None
+        self._passes, self._served = 1, 0
         self.copied_bytes = 0
         """Bytes brought so far."""
+
+    def serve(self, passes: int) -> None:
+        """Let so many passes share each turn from now on: each begins and ends it, one after another."""
+        self._passes, self._served = passes, 0
 
     def acquire(self, index: int) -> None:
         """Begin the turn of block ``index``: its tensors are views into a buffer, in place when they are read."""
         if self._turn is None or self._turn % len(self._blocks) != index:
             self._copies.after_all_computing()
-            self._turn = index
+            self._turn, self._served = index, 0
             self._bring(index)
             self._bring(index + 1)
         slot = self._turn % BUFFERS
@@ -126,6 +131,10 @@ class Conveyor:
     def release(self, index: int) -> None:
         """End the turn of block ``index``: its buffer may be overwritten once what was launched is computed."""
         assert self._turn is not None
+        self._served += 1
+        if self._served < self._passes:
+            return
+        self._served = 0
         self._blocks[index].park()
         self._copies.computing_ends(self._turn % BUFFERS)
         self._turn += 1

@@ -8,6 +8,7 @@ Knows transformers' tables of classes.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,7 +47,7 @@ def skeleton(
     """The causal model of a config, cut behind its first ``blocks`` blocks (None: whole).
 
     Args:
-        config: the whole model's.
+        config: the whole model's; the model's own is a copy, since it says how the model attends.
         blocks: blocks to keep.
         dtype: of its parameters.
         alone: whether the language model of a larger one may be a causal model of its own.
@@ -57,7 +58,7 @@ def skeleton(
     from accelerate import init_empty_weights
 
     with init_empty_weights(include_buffers=False):
-        model = _causal(config, dtype, alone=alone)
+        model = _causal(copy.deepcopy(config), dtype, alone=alone)
     if blocks is not None and blocks < len(decoder_blocks(model)):
         keep_blocks(model, blocks)
         own = set(model.state_dict())

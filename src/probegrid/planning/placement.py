@@ -44,6 +44,8 @@ class Demand:
     """Working memory of every device that computes."""
     logits: int = 0
     """Working memory of the head."""
+    crossing: int = 0
+    """What each pass beside others holds on every device while it goes from one to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,15 @@ class Placement:
         return changes + 1 if "cpu" not in self.blocks and changes + 1 == len(set(self.blocks)) else 1
 
     @property
+    def abreast(self) -> int:
+        """Passes that take each block side by side, so that all GPUs compute: one a GPU, where these have it in turn.
+
+        1 where a stretch of blocks lies on one GPU, or passes flow through stages.
+        """
+        in_turn = all(a != b for a, b in itertools.pairwise(self.blocks)) and "cpu" not in self.blocks
+        return len(set(self.blocks)) if in_turn and self.blocks and self.stages == 1 else 1
+
+    @property
     def lanes(self) -> int:
         """Groups of rows that take their steps in turn, a GPU each; 1 where each step brings blocks."""
         return 1 if self.streamed else self.stages
@@ -136,6 +147,7 @@ class Placement:
             weights["cpu" if block in streamed else device] += demand.weights.of_block(block)
             kv[device] += demand.kv_block
         streaming, computing = self.streams(), self._computing()
+        crossing = demand.crossing * self.abreast if self.abreast > 1 else 0
         buffers = {
             gpu: BUFFERS * max(demand.weights.of_block(block) for block in blocks)
             for gpu, blocks in streaming.items()
@@ -145,7 +157,7 @@ class Placement:
                 weights=weights[device],
                 buffers=buffers.get(device, 0) if isinstance(device, int) else 0,
                 kv=kv[device],
-                activations=(demand.activations if device in computing else 0)
+                activations=(demand.activations + crossing if device in computing else 0)
                 + (demand.logits if device == self.head else 0),
             )
             for device in sorted({*weights, *computing}, key=lambda device: (device == "cpu", str(device)))
@@ -217,9 +229,10 @@ def _resident(
 
 
 def _streaming(demand: Demand, budgets: Sequence[int], embeddings: Sequence[Device]) -> Iterator[Placement]:
-    """The fewest streamed blocks, for each number of streaming GPUs and each place of the embedding; and in stages."""
+    """The fewest streamed blocks, for each number of streaming GPUs and place of the embedding; and all in turn."""
+    crossing = demand.crossing * len(budgets) if len(budgets) > 1 else 0
     for embedding in embeddings:
-        room = _room(demand, budgets, embedding)
+        room = [free - crossing for free in _room(demand, budgets, embedding)]
         roomiest = sorted(range(len(room)), key=lambda gpu: (-room[gpu], gpu))
         for streaming_gpus in range(1, len(room) + 1):
             gpus = sorted(roomiest[:streaming_gpus])
@@ -229,9 +242,9 @@ def _streaming(demand: Demand, budgets: Sequence[int], embeddings: Sequence[Devi
             split = _fewest_streamed(demand, left, gpus)
             if split is not None:
                 yield _interleave(demand, embedding, gpus, *split, len(budgets))
-        staged = _staged(demand, embedding, room) if len(room) > 1 else None
-        if staged is not None:
-            yield staged
+        in_turn = _in_turn(demand, embedding, room) if 1 < len(room) <= demand.blocks else None
+        if in_turn is not None:
+            yield in_turn
 
 
 def _head_device(demand: Demand, embedding: Device, gpus: int) -> Device | None:
@@ -320,27 +333,24 @@ def _fewest_streamed(
     return counts, dealt(streamed)
 
 
-def _staged(demand: Demand, embedding: Device, room: Sequence[int]) -> Placement | None:
-    """As many blocks on each GPU, one stretch after another, each streaming what it cannot hold; None: no room.
+def _in_turn(demand: Demand, embedding: Device, room: Sequence[int]) -> Placement | None:
+    """Block after block on the next GPU, each streaming what it cannot hold, over the depth; None: no room.
 
-    Passes flow through such stages one behind another, which alternating blocks forbid; a step of decoding brings the
-    blocks of one GPU after the other's.
+    All GPUs compute while passes go abreast, and in a step of decoding all links copy.
     """
-    cost, block = demand.weights.block, demand.weights.block + demand.kv_block
-    ends = [demand.blocks * gpu // len(room) for gpu in range(len(room) + 1)]
-    blocks: list[Device] = []
+    cost, gpus = demand.weights.block, len(room)
     streamed: list[int] = []
-    for gpu, (free, begin, end) in enumerate(zip(room, ends, ends[1:], strict=False)):
-        count = end - begin
-        resident = count
-        if count * block > free:
-            resident = (free - BUFFERS * cost - count * demand.kv_block) // cost
-            if not 0 <= resident < count:
-                return None
-        brought = count - resident
-        blocks += [gpu] * count
-        streamed += [begin + (2 * turn + 1) * count // (2 * brought) for turn in range(brought)]
-    return Placement(embedding, tuple(blocks), tuple(streamed), _head_device(demand, embedding, len(room)))
+    for gpu, free in enumerate(room):
+        mine = range(gpu, demand.blocks, gpus)
+        free -= len(mine) * demand.kv_block
+        resident = len(mine) if len(mine) * cost <= free else (free - BUFFERS * cost) // cost
+        if resident < 0:
+            return None
+        brought = len(mine) - resident
+        streamed += [mine[(2 * turn + 1) * len(mine) // (2 * brought)] for turn in range(brought)]
+    blocks = tuple(block % gpus for block in range(demand.blocks))
+    head = _head_device(demand, embedding, gpus)
+    return Placement(embedding, blocks, tuple(sorted(streamed)), head)
 
 
 def _interleave(

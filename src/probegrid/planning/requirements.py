@@ -22,6 +22,8 @@ from probegrid.planning.placement import Demand
 from probegrid.planning.workload import Batch, Workload
 from probegrid.schema import Architecture, Dtype, PlacementStrategy, QuantizationMethod
 
+_ENDS = 4
+"""What goes into a block and what comes out, of this round of the devices and the last (``inference.wavefront``)."""
 _CHOOSING_ROWS = 128
 """Rows whose next tokens are chosen at once (``inference.generation``)."""
 _CHOOSING_BYTES, _SAMPLING_BYTES = 16, 32
@@ -86,9 +88,14 @@ class Facts:
     def activation_bytes(self, batch: Batch) -> int:
         """Working memory of each computing device in its largest pass, without logits."""
         work = self.workload
-        read = max(work.prefix_tokens, batch.size * work.longest_tokens)
-        tokens = max(min(batch.pass_tokens, read), work.longest_tokens, batch.size * work.generations)
+        tokens = max(self._tokens_of_a_pass(batch), batch.size * work.generations)
         return working_bytes(self.architecture, self.dtype, self.method, tokens, shares_prefix=work.generates)
+
+    def _tokens_of_a_pass(self, batch: Batch) -> int:
+        """Most tokens of the prefix or of prompts in one pass."""
+        work = self.workload
+        read = max(work.prefix_tokens, batch.size * work.longest_tokens)
+        return max(min(batch.pass_tokens, read), work.longest_tokens)
 
     def cache_tokens(self, batch: Batch) -> int:
         """Tokens with keys and values beside the shared prefix's, in a batch: each prompt once, each answer whole."""
@@ -107,7 +114,13 @@ class Facts:
             kv_block=cached_tokens * self.kv_block_bytes_per_token,
             activations=activations,
             logits=self._logit_bytes(batch, activations) if self.with_head else 0,
+            crossing=_ENDS * self._tokens_of_a_pass(batch) * self._stream_bytes,
         )
+
+    @property
+    def _stream_bytes(self) -> int:
+        """Of one token, between two blocks."""
+        return self.architecture.hidden * DTYPE_BYTES[self.dtype]
 
     def _logit_bytes(self, batch: Batch, activations: int) -> int:
         """Logits of all rows, and what choosing from them takes beyond the working memory that is free by then."""

@@ -20,7 +20,7 @@ from probegrid.planning.architecture import (
 )
 from probegrid.planning.placement import Device, Placement
 from probegrid.planning.requirements import Facts
-from probegrid.planning.workload import Batch
+from probegrid.planning.workload import Batch, pass_tokens
 from probegrid.schema import Dtype, QuantizationMethod
 
 _FLOP_SHARE, _FUSED_FLOP_SHARE = 0.62, 0.78
@@ -32,8 +32,6 @@ _LINK_SHARE = 0.85
 """Of a large pinned copy's rate, what streamed blocks reach (measured: 46.9 of 55 GB/s)."""
 _BLOCK_S, _RECORDED_BLOCK_S = 0.8e-3, 0.05e-3
 """Running a block's code in Python, and within a CUDA graph."""
-_PASSES_A_STAGE, _FEWEST_PASS_TOKENS = 4, 4096
-"""As ``inference.shared_prefix`` cuts passes where GPUs take turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +77,10 @@ def reading_duration(facts: Facts, placement: Placement, batch: Batch) -> Durati
     prefill_s = decode_s = 0.0
     lanes = placement.lanes
     for examples, times in _batches(work.examples, batch.size):
-        passes = min(
-            examples, math.ceil(examples * own / _pass_tokens(batch, examples * own, placement.stages))
+        most = pass_tokens(
+            examples * own, batch.pass_tokens, stages=placement.stages, abreast=placement.abreast, longest=own
         )
+        passes = min(examples, math.ceil(examples * own / most))
         rows = examples / passes
         prefill = _Pass(round(rows * own), prefix + own / 2, prefix, round(rows))
         prefill_s += times * _in_turn_s(facts, placement, prefill, passes)
@@ -95,19 +94,23 @@ def reading_duration(facts: Facts, placement: Placement, batch: Batch) -> Durati
     return Duration(prefix_s, prefill_s, decode_s)
 
 
-def _pass_tokens(batch: Batch, tokens: int, stages: int) -> int:
-    """Tokens of a pass through so many stages, of so many in a batch."""
-    if stages == 1:
-        return batch.pass_tokens
-    return min(batch.pass_tokens, max(_FEWEST_PASS_TOKENS, tokens // (_PASSES_A_STAGE * stages)))
-
-
 def _in_turn_s(facts: Facts, placement: Placement, forward: _Pass, passes: int) -> float:
-    """Seconds of some passes: the first goes through all stages, the others follow the slowest."""
+    """Seconds of some passes: the first goes through all stages, the others follow the slowest; or abreast."""
+    if placement.abreast > 1:
+        return _abreast_s(facts, placement, forward, passes)
     if placement.stages == 1:
         return passes * _pass_s(facts, placement, forward)
     stages = _stages_s(facts, placement, forward)
     return sum(stages) + (passes - 1) * max(stages)
+
+
+def _abreast_s(facts: Facts, placement: Placement, forward: _Pass, passes: int) -> float:
+    """Seconds of some passes that go side by side, and a streamed block is copied once for all of them."""
+    computing_s = _computing_s(facts, placement, forward).values()
+    copies_s = max(_copies_s(facts, placement).values(), default=0.0)
+    fronts, rest = divmod(passes, placement.abreast)
+    sizes = [placement.abreast] * fronts + [rest] * (rest > 0)
+    return sum(max(sum(computing_s), size * max(computing_s), copies_s) for size in sizes)
 
 
 def _step_s(facts: Facts, placement: Placement, lane: _Pass, lanes: int) -> float:
@@ -156,10 +159,10 @@ def _computing_s(facts: Facts, placement: Placement, forward: _Pass) -> dict[Dev
     recorded = fused and forward.is_step and not placement.streamed
     block = _Work(
         forward.tokens * block_flops_per_token(architecture, forward.attended),
-        _weight_traffic(facts, forward.tokens),
-        forward.cached * kv_bytes_per_token(architecture, dtype, blocks=1),
-        _RECORDED_BLOCK_S if recorded else _BLOCK_S,
-        _FUSED_FLOP_SHARE if fused else _FLOP_SHARE,
+        *_weight_traffic(facts, forward.tokens),
+        cache_bytes=forward.cached * kv_bytes_per_token(architecture, dtype, blocks=1),
+        launch_s=_RECORDED_BLOCK_S if recorded else _BLOCK_S,
+        flop_share=_FUSED_FLOP_SHARE if fused else _FLOP_SHARE,
     )
     spent: dict[Device, float] = {}
     for device, blocks in Counter(placement.blocks).items():
@@ -180,6 +183,9 @@ class _Work:
 
     flops: float
     weight_bytes: float
+    """Read while they are multiplied."""
+    unpacked_bytes: float = 0.0
+    """Moved before, where weights are unpacked."""
     cache_bytes: float = 0.0
     launch_s: float = _RECORDED_BLOCK_S
     flop_share: float = _FLOP_SHARE
@@ -188,7 +194,7 @@ class _Work:
         """On a device: products as fast as they or their weights come, then the cache."""
         bandwidth = device.bandwidth_gb_per_s * BYTES_PER_GB * _BANDWIDTH_SHARE
         products_s = max(self.flops / (device.tflops * 1e12 * self.flop_share), self.weight_bytes / bandwidth)
-        return self.launch_s + products_s + self.cache_bytes / bandwidth
+        return self.launch_s + products_s + (self.unpacked_bytes + self.cache_bytes) / bandwidth
 
 
 def _has_kernels(device: Gpu | Cpu, dtype: Dtype) -> bool:
@@ -196,18 +202,18 @@ def _has_kernels(device: Gpu | Cpu, dtype: Dtype) -> bool:
     return isinstance(device, Gpu) and not device.lacks_bfloat16 and DTYPE_BYTES[dtype] == 2
 
 
-def _weight_traffic(facts: Facts, tokens: int) -> float:
-    """Bytes of weights one block moves through device memory in a pass.
+def _weight_traffic(facts: Facts, tokens: int) -> tuple[float, float]:
+    """Bytes of weights one block moves through device memory in a pass: in its products, and before them.
 
-    A mixture reads the experts that some token chose. NF4 with more than one token writes the unpacked
-    weights and reads them again.
+    A mixture reads the experts that some token chose. NF4 with more than one token writes the unpacked weights first.
     """
     architecture = facts.architecture
     share = 1 - (1 - architecture.experts_per_token / architecture.experts) ** tokens
-    moved = float(facts.weights.usual_block)
-    if facts.method is QuantizationMethod.nf4 and tokens > 1:
-        moved += 2 * DTYPE_BYTES[facts.dtype] * facts.parameters.usual_block
-    return moved * share
+    stored = float(facts.weights.usual_block) * share
+    if facts.method is not QuantizationMethod.nf4 or tokens == 1:
+        return stored, 0.0
+    unpacked = DTYPE_BYTES[facts.dtype] * facts.parameters.usual_block * share
+    return unpacked, stored + unpacked
 
 
 def _rates(device: Device, hardware: Hardware) -> Gpu | Cpu:

@@ -45,6 +45,24 @@ PASS_TOKENS = {"cuda": 16384, "cpu": 1024}
 """Most tokens in one forward pass, by the kind of device: enough to fill it, few enough to bound its working memory,
 and on a CPU few enough for what a block holds of them to stay in its caches."""
 
+_PASSES_A_STAGE, _FEWEST_PASS_TOKENS, _FEWEST_ABREAST = 8, 4096, 1024
+"""Fewer tokens would not keep a GPU busy; fewer yet where passes share what a block costs."""
+
+
+def pass_tokens(tokens: int, most: int, *, stages: int, abreast: int, longest: int) -> int:
+    """Tokens of a pass, of so many in a batch whose rows have ``longest`` at most.
+
+    Through stages, one behind another: few enough that all of them soon have one. Abreast: as many passes as go side by
+    side, or a multiple of them.
+    """
+    if stages > 1:
+        return min(most, max(_FEWEST_PASS_TOKENS, tokens // (_PASSES_A_STAGE * stages)))
+    if abreast > 1:
+        passes = abreast * math.ceil(tokens / (abreast * most))
+        return min(most, max(_FEWEST_ABREAST, math.ceil(tokens / passes) + longest))
+    return most
+
+
 ROWS = {"cuda": 6144, "cpu": 64}
 """Most answers decoded together, samples counted: past that nothing gets faster."""
 QUESTIONS = 512

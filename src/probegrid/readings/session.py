@@ -108,8 +108,9 @@ class ModelSession:
         self._since, self._sharing = since, sharing
         self._load_s = self.found_s = 0.0
         self.ways: dict[str, Mapping[str, Any]] = {}
-        for device in range(torch.cuda.device_count()):
-            torch.cuda.reset_peak_memory_stats(device)
+        if torch.cuda.is_initialized():  # else nothing was held yet, and torch knows no device
+            for device in range(torch.cuda.device_count()):
+                torch.cuda.reset_peak_memory_stats(device)
 
     @cached_property
     def described(self) -> dict[str, Any]:
