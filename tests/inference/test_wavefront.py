@@ -123,6 +123,19 @@ def test_a_streamed_block_is_copied_once_for_all_passes_abreast(load: Load) -> N
     assert (streamed_bytes(model)[0] - before[0]) / size == 3 * turns + 2
 
 
+@pytest.mark.parametrize("count", [0, 2])
+def test_lanes_abreast_step_as_one(load: Load, count: int) -> None:
+    wanted = answers(SharedPrefixDecoder(load(ONE), PREFIX, chunk_tokens=CHUNK), count)
+    model = load(IN_TURN)
+    decoder = SharedPrefixDecoder(model, PREFIX, chunk_tokens=CHUNK, lanes=3)
+    check_equal(answers(decoder, count), wanted)
+    _, stepping = passes_at_blocks(model)
+    check_equal(answers(decoder, count), wanted)
+    if count == 0:
+        steps = stepping[stepping.index(1) - 3 :]  # the last block of a prompt's pass has few tokens too
+        assert steps[: 3 * BLOCKS] == [index for index in range(BLOCKS) for _ in range(3)]
+
+
 def test_a_session_tries_passes_abreast_and_believes_them(load: Load) -> None:
     engine = Engine(
         LoadedModel(load(IN_TURN), 0.0),

@@ -88,7 +88,8 @@ class Engine:
         device_type, limits = computing_devices(model)[0].type, loaded.limits
         pass_tokens = limits.pass_tokens if limits else PASS_TOKENS[device_type]
         trial = Trial(model, prefix, suffixes, StopRule(tokenizer, (), ()))
-        self._decoder, self.report = self._choose(_ways(model, prefix, pass_tokens, trial), trial)
+        ways = _ways(model, prefix, pass_tokens, limits.lanes if limits else None, trial)
+        self._decoder, self.report = self._choose(ways, trial)
         self._shares = isinstance(self._decoder, SharedPrefixDecoder)
         self._dtype = model.dtype
         self._budget = KVBudget.of(model)
@@ -245,7 +246,7 @@ def _logprobs(generation: Generation) -> Iterator[float]:
 
 
 def _ways(
-    model: PreTrainedModel, prefix: Sequence[int], pass_tokens: int, trial: Trial
+    model: PreTrainedModel, prefix: Sequence[int], pass_tokens: int, lanes: int | None, trial: Trial
 ) -> dict[str, Callable[[], Decoder | str]]:
     """Ways to read a model, the fastest first: each gives its decoder, or the reason why it has none."""
 
@@ -255,7 +256,7 @@ def _ways(
         if may_fuse(model):
             trial.look_before_fusing()
         fuse(model)
-        return _shared_prefix_decoder(model, prefix, pass_tokens)
+        return _shared_prefix_decoder(model, prefix, pass_tokens, lanes)
 
     return {
         "shared prefix": shared,
@@ -266,7 +267,7 @@ def _ways(
 
 
 def _shared_prefix_decoder(
-    model: PreTrainedModel, prefix: Sequence[int], pass_tokens: int
+    model: PreTrainedModel, prefix: Sequence[int], pass_tokens: int, lanes: int | None
 ) -> SharedPrefixDecoder:
     """Read the prefix, in shorter passes where memory runs out.
 
@@ -276,7 +277,7 @@ def _shared_prefix_decoder(
     fewest = min(pass_tokens, FEWEST_PASS_TOKENS)
     while pass_tokens >= fewest:
         decoder = or_none_if_out_of_memory(
-            partial(SharedPrefixDecoder, model, prefix, chunk_tokens=pass_tokens)
+            partial(SharedPrefixDecoder, model, prefix, chunk_tokens=pass_tokens, lanes=lanes)
         )
         if decoder is not None:
             return decoder

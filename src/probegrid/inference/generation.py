@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +30,10 @@ class Decoder(Stepper, Protocol):
 
     def lanes(self, rows: int) -> Sequence[Decoder]:
         """Decoders for the groups that so many rows are best divided into."""
+        ...
+
+    def advance(self, lanes: Sequence[Callable[[], None]]) -> None:
+        """Let some of these groups take a step each."""
         ...
 
     def prefill(self, suffixes: Sequence[Sequence[int]], *, room: int) -> Tensor:
@@ -135,9 +139,8 @@ def generate(
         _Lane(each, suffixes[start:end], keys[start:end], rule, max_new_tokens, sampling)
         for each, start, end in zip(decoders, ends, ends[1:], strict=False)
     ]
-    while any(lane.open for lane in lanes):
-        for lane in lanes:
-            lane.advance()
+    while goes_on := [lane.advance for lane in lanes if lane.open]:
+        decoder.advance(goes_on)
     return [answers for lane in lanes for answers in lane.results()]
 
 
@@ -180,8 +183,6 @@ class _Lane:
 
     def advance(self) -> None:
         """Take a step, and note what an earlier one chose as soon as the host has run ahead far enough."""
-        if not self.open:
-            return
         may_step = self._steps.taken < self._most
         if may_step:
             self._pending.append((self._batch, self._steps.next()))

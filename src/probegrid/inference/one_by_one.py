@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,11 @@ class OneByOneDecoder:
     def lanes(self, rows: int) -> list[OneByOneDecoder]:
         """This one alone."""
         return [self]
+
+    def advance(self, lanes: Sequence[Callable[[], None]]) -> None:
+        """Let the one lane there is take a step."""
+        for lane in lanes:
+            lane()
 
     def prefill(self, suffixes: Sequence[Sequence[int]], *, room: int) -> Tensor:
         """Replace all rows by new ones; logits [rows, vocabulary] of the token after each. ``room`` is not needed."""

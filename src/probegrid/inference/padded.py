@@ -5,7 +5,7 @@ Knows a transformers causal language model and token ids.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +32,11 @@ class PaddedDecoder:
     def lanes(self, rows: int) -> list[PaddedDecoder]:
         """This one alone."""
         return [self]
+
+    def advance(self, lanes: Sequence[Callable[[], None]]) -> None:
+        """Let the one lane there is take a step."""
+        for lane in lanes:
+            lane()
 
     def prefill(self, suffixes: Sequence[Sequence[int]], *, room: int) -> Tensor:
         """Replace all rows by new ones; logits [rows, vocabulary] of the token after each. ``room`` is not needed."""

@@ -122,6 +122,14 @@ class SharedPrefixDecoder:
             self._forks.append(other)
         return [self, *self._forks][: min(self.n_lanes, rows)]
 
+    def advance(self, lanes: Sequence[Callable[[], None]]) -> None:
+        """Let lanes take a step each."""
+        if self.n_abreast > 1:
+            abreast(self.model, lanes)
+            return
+        for lane in lanes:
+            lane()
+
     @property
     def prefix_bytes(self) -> int:
         """Bytes that the keys and values of the prefix take, on all devices together."""
@@ -169,8 +177,7 @@ class SharedPrefixDecoder:
         """Logits behind each row of some groups, a pass each, side by side; the first begins with what is unread."""
         readers = [self, *(self._beside() for _ in groups[1:])]
         passes = [reader._reading(*group) for reader, group in zip(readers, groups, strict=True)]
-        with fast_linear(self.model):
-            logits = abreast(self.model, passes)
+        logits = abreast(self.model, passes)
         self.prefix_length, self._unread, self._ran_out = self.prefix_length + len(self._unread), (), False
         return logits
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from probegrid.inference.linear import fast_linear
 from probegrid.models.blocks import computing_devices, decoder_blocks
 from probegrid.models.dispatch import shared_by
 
@@ -35,7 +36,7 @@ def abreast(model: PreTrainedModel, passes: Sequence[Callable[[], T]]) -> list[T
 
     Args:
         model: dispatched, see ``models.dispatch``.
-        passes: each calls the model once.
+        passes: each calls the model once, or none does.
 
     Returns:
         What the passes return.
@@ -47,6 +48,7 @@ def abreast(model: PreTrainedModel, passes: Sequence[Callable[[], T]]) -> list[T
         return [passes[0]()]
     front = _Front(len(passes), ahead=len(set(computing_devices(model))))
     with (
+        fast_linear(model),
         shared_by(model, len(passes)),
         _stopping_at_blocks(model),
         ThreadPoolExecutor(len(passes)) as threads,

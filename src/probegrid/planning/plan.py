@@ -20,7 +20,7 @@ from probegrid.planning.refusal import refusal
 from probegrid.planning.replicas import replicas_of
 from probegrid.planning.requirements import Facts
 from probegrid.planning.stored import StoredForm
-from probegrid.planning.timing import Duration
+from probegrid.planning.timing import Duration, lanes_of
 from probegrid.planning.workload import Workload
 from probegrid.schema import (
     Architecture,
@@ -43,6 +43,8 @@ class Limits:
     cache_tokens: int | None
     """Most tokens with keys and values kept, beside the shared prefix's, all rows as long as the longest may grow: what
     the budgets of the placement's devices hold. None: no limit is known, or none are kept."""
+    lanes: int | None = None
+    """Groups of rows that take their steps side by side; None: as many as the placement has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +246,12 @@ def _plan_of(facts: Facts, option: Option, largest_batch: int, form: StoredForm 
         placement=option.placement,
         loads=option.loads,
         batch_size=option.batch.size,
-        limits=Limits(rows, option.batch.pass_tokens, _cache_tokens(facts, option)),
+        limits=Limits(
+            rows,
+            option.batch.pass_tokens,
+            _cache_tokens(facts, option),
+            lanes_of(facts, option.placement, option.batch.size) if work.generates else None,
+        ),
         largest_batch=largest_batch,
         download_bytes=download_bytes,
         disk_bytes=download_bytes + kept_copy_bytes,

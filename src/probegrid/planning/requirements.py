@@ -114,7 +114,9 @@ class Facts:
             kv_block=cached_tokens * self.kv_block_bytes_per_token,
             activations=activations,
             logits=self._logit_bytes(batch, activations) if self.with_head else 0,
-            crossing=_ENDS * self._tokens_of_a_pass(batch) * self._stream_bytes,
+            crossing=_ENDS * self._tokens_of_a_pass(batch) * self._stream_bytes
+            if self.workload.generates
+            else 0,
         )
 
     @property

@@ -75,28 +75,36 @@ def reading_duration(facts: Facts, placement: Placement, batch: Batch) -> Durati
         passes * _pass_s(facts, placement, _Pass(prefix // passes, prefix / 2, 0, 0)) if prefix else 0.0
     )
     prefill_s = decode_s = 0.0
-    lanes = placement.lanes
     for examples, times in _batches(work.examples, batch.size):
+        abreast = placement.abreast if work.generates else 1  # activations are read a pass at a time
         most = pass_tokens(
-            examples * own, batch.pass_tokens, stages=placement.stages, abreast=placement.abreast, longest=own
+            examples * own, batch.pass_tokens, stages=placement.stages, abreast=abreast, longest=own
         )
         passes = min(examples, math.ceil(examples * own / most))
         rows = examples / passes
         prefill = _Pass(round(rows * own), prefix + own / 2, prefix, round(rows))
-        prefill_s += times * _in_turn_s(facts, placement, prefill, passes)
+        prefill_s += times * _passes_s(facts, placement, prefill, passes, abreast)
         if work.generates:
-            together = math.ceil(examples / min(lanes, examples))
-            answers = together * work.generations
-            grown = work.new_tokens / 2
-            kept = prefix + together * own + round(answers * grown)
-            step = _Pass(answers, prefix + own + grown, kept, answers, is_step=True)
-            decode_s += times * (work.new_tokens - 1) * _step_s(facts, placement, step, lanes)
+            lanes = lanes_of(facts, placement, examples)
+            decode_s += times * (work.new_tokens - 1) * _step_s(facts, placement, examples, lanes)
     return Duration(prefix_s, prefill_s, decode_s)
 
 
-def _in_turn_s(facts: Facts, placement: Placement, forward: _Pass, passes: int) -> float:
+def lanes_of(facts: Facts, placement: Placement, examples: int) -> int:
+    """Groups that the rows of so many examples are best decoded in.
+
+    Where GPUs have the blocks in turn, more groups keep more of them at work, and each reads all weights again.
+    """
+    if placement.abreast == 1:
+        return placement.lanes
+    return min(
+        (1, 2, placement.abreast), key=lambda lanes: (_step_s(facts, placement, examples, lanes), lanes)
+    )
+
+
+def _passes_s(facts: Facts, placement: Placement, forward: _Pass, passes: int, abreast: int) -> float:
     """Seconds of some passes: the first goes through all stages, the others follow the slowest; or abreast."""
-    if placement.abreast > 1:
+    if abreast > 1:
         return _abreast_s(facts, placement, forward, passes)
     if placement.stages == 1:
         return passes * _pass_s(facts, placement, forward)
@@ -113,8 +121,19 @@ def _abreast_s(facts: Facts, placement: Placement, forward: _Pass, passes: int) 
     return sum(max(sum(computing_s), size * max(computing_s), copies_s) for size in sizes)
 
 
-def _step_s(facts: Facts, placement: Placement, lane: _Pass, lanes: int) -> float:
-    """Seconds in which every lane takes a step: one after another through the slowest stage, or one through all."""
+def _step_s(facts: Facts, placement: Placement, examples: int, lanes: int) -> float:
+    """Seconds in which each lane takes a step: alone, one behind the other through the slowest stage, or abreast."""
+    work = facts.workload
+    together = math.ceil(examples / min(lanes, examples))
+    answers, grown = together * work.generations, work.new_tokens / 2
+    own, prefix = work.prompt_tokens, work.prefix_tokens
+    kept = prefix + together * own + round(answers * grown)
+    lane = _Pass(answers, prefix + own + grown, kept, answers, is_step=True)
+    if placement.abreast > 1:
+        code_s = (
+            lanes * len(placement.blocks) * _BLOCK_S if lanes > 1 else 0.0
+        )  # one lane's code runs at a time
+        return max(_abreast_s(facts, placement, lane, lanes), code_s)
     if placement.stages == 1:
         return _pass_s(facts, placement, lane)
     stages = _stages_s(facts, placement, lane)
