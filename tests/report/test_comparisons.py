@@ -291,6 +291,18 @@ def test_answers_are_judged_by_other_rules(cells: Sequence[RecordedCell]) -> Non
     assert rules_table([cells[4]], seed=0) is None
 
 
+def test_rules_that_judge_alike_have_the_same_intervals(cells: Sequence[RecordedCell]) -> None:
+    """Of clustered answers too, whose intervals are resampled: fewer resamples would say another interval."""
+    cell = replace(cells[0])
+    cell.scores["group"] = [f"paragraph {row // 4}" for row in range(len(cell.scores))]
+    table = rules_table([cell], seed=0)
+    assert table is not None
+    frame = table.frame()
+    chosen = frame[frame["rule"].isin(["chosen", "f1>=0.5"])].groupby("score")
+    ends = [f"{name}_ci_{end}" for name in ("accuracy", "auroc") for end in ("low", "high")]
+    assert (chosen[ends].nunique() == 1).all(axis=None)
+
+
 def test_the_rules_table_of_other_datasets_and_of_older_records(cells: Sequence[RecordedCell]) -> None:
     """A dataset that has a language, set or not; a record from before it said its rule."""
     cell = cells[0]

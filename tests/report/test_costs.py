@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from recorder import Recorder
 
 from probegrid.cell.run import Result
 from probegrid.report.cells import RecordedCell, load_cells
-from probegrid.report.charts import Chart
+from probegrid.report.charts import Bar, Chart, ChartPanel, Curve, Mark
 from probegrid.report.columns import label, varying
 from probegrid.report.cost_figures import cost_charts
 from probegrid.report.cost_table import cell_costs_table, costs_table
 from probegrid.report.costs import CostContrasts, contrast_costs, costs_of
-from probegrid.report.drawing import draw
+from probegrid.report.drawing import _figure, draw, row_shares
 from probegrid.report.panels import panels
 from probegrid.report.report import make_report
 from probegrid.report.seeds import over_seeds
@@ -104,6 +106,32 @@ def test_memory_is_drawn_by_device(recorder: Recorder) -> None:
     assert panel.names == ["2xh100", "4x11gb"]
     drawn = draw(Chart("memory", "GB", "", [panel]))["svg"].decode()
     assert {">82<", ">101<", ">2xh100<"} <= set(re.findall(">[^<>]+<", drawn))  # the sums, and the names
+
+
+@pytest.mark.parametrize("seconds", [(0.31, 0.33, 0.54), (0.9, 40.0), (0.002, 7000.0)])
+def test_seconds_on_a_log_axis_have_plain_numbers_that_do_not_touch(seconds: tuple[float, ...]) -> None:
+    points = Curve("", np.array(seconds), np.array(seconds), mark=Mark.points)
+    (axes,) = _figure(
+        Chart("auroc_by_device_hours", "s", "AUROC", [ChartPanel("", [points])], is_log=True)
+    ).axes
+    axes.figure.draw_without_rendering()
+    low, high = axes.get_xlim()
+    marks = [mark for mark in axes.get_xticks() if low <= mark <= high]
+    drawn = [text for text in axes.get_xticklabels(which="both") if low <= text.get_position()[0] <= high]
+    assert len(drawn) == len(marks) >= 3
+    assert [float(text.get_text().replace(",", "")) for text in drawn] == pytest.approx(marks)
+    boxes = [text.get_window_extent() for text in drawn]
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+
+
+def test_the_rows_of_a_drawn_figure_are_told() -> None:
+    bars = [
+        ChartPanel(str(place), names=["a"] * (1 + 5 * (place > 2)), bars=[Bar("", np.ones(1), "red")])
+        for place in range(4)
+    ]
+    first, second = row_shares(Chart("memory", "GB", "", bars))
+    assert first + second == pytest.approx(1)
+    assert second > 1.5 * first  # six bars below one
 
 
 def test_like_stands_beside_like(recorder: Recorder) -> None:

@@ -254,9 +254,42 @@ def test_no_number_is_lost_on_paper(pages: Pages, browser: Browser) -> None:
         ".filter((n) => n.clientWidth && n.scrollWidth > n.clientWidth + 1).length"
     )
     assert run(browser, cut) == 0
+    heads = "return [...document.querySelectorAll('#table thead th, #ranking thead th')].map((n) => n.innerText.trim())"
+    assert all(run(browser, heads))  # as text: what can be pressed is not repeated on a table's later pages
     browser.keep("report_print")
     printed = browser.driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})
     assert len(printed["data"]) > 10_000
+
+
+def test_a_tall_figure_is_printed_in_rows_of_panels(browser: Browser, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "results")
+    for dataset in ("facts", "facts_rare", "squad", "trivia_qa", "sciq", "coqa", "nq_open"):
+        recorder(f"dataset={dataset}", metrics={})
+    report_on(tmp_path / "results", ReportConfig(folder=str(tmp_path / "report"), resamples=20))
+    look(browser, (tmp_path / "report" / "index.html").as_uri(), width=PAPER, media="print")
+    run(browser, "window.dispatchEvent(new Event('beforeprint'))")
+    sizes = (
+        "const image = document.querySelector('#roc figure > img');"
+        "return [...document.querySelectorAll('#roc .row')].map((row) => [row.clientWidth, row.clientHeight,"
+        " row.firstChild.clientHeight, row.firstChild.offsetTop, image.naturalHeight / image.naturalWidth])"
+    )
+    rows = run(browser, sizes)
+    assert len(rows) == 3
+    below = 0.0
+    for (
+        width,
+        height,
+        whole,
+        top,
+        ratio,
+    ) in rows:  # each a window on the whole drawing, where the last one ended
+        assert whole == pytest.approx(width * ratio, abs=2)
+        assert top == pytest.approx(-below, abs=2)
+        below += height
+    assert below == pytest.approx(rows[0][2], abs=4)
+    assert not browser.find("//section[@id='roc']//figure/img").is_displayed()
+    run(browser, "window.dispatchEvent(new Event('afterprint'))")
+    assert browser.all("//div[@class='row']") == []
 
 
 @pytest.mark.parametrize("dark", [False, True])

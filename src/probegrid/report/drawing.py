@@ -5,6 +5,7 @@ Knows charts and matplotlib. A series is told from others by its color, its dash
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ _PANELS_A_ROW = 3
 _PLOT_INCHES, _BAR_INCHES, _LINE_INCHES = 3.5, 0.27, 0.19
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.75, 0.25, 0.45, 0.6
 _LETTER_INCHES = 0.075
-_TICKS = 6
+_TICKS, _FEWEST_TICKS = 6, 3
 
 
 def draw(chart: Chart) -> dict[str, bytes]:
@@ -32,12 +33,23 @@ def draw(chart: Chart) -> dict[str, bytes]:
     return {"svg": svg(figure), "pdf": pdf(figure)}
 
 
+def row_shares(chart: Chart) -> list[float]:
+    """What each row of panels takes of the height of the drawn figure, from the top; 1 in all."""
+    heights = [max(map(_height, row)) for row in _rows(chart)]
+    return [height / sum(heights) for height in heights]
+
+
+def _rows(chart: Chart) -> list[Sequence[ChartPanel]]:
+    columns = min(_PANELS_A_ROW, len(chart.panels))
+    return [chart.panels[first : first + columns] for first in range(0, len(chart.panels), columns)]
+
+
 def _figure(chart: Chart) -> Figure:
     """Panels in rows, each with its legend below, placed by hand: matplotlib's own layout takes a second a panel."""
     from matplotlib.figure import Figure
 
-    columns = min(_PANELS_A_ROW, len(chart.panels))
-    rows = [chart.panels[first : first + columns] for first in range(0, len(chart.panels), columns)]
+    rows = _rows(chart)
+    columns = len(rows[0])
     left = max([_LEFT, *(0.3 + _LETTER_INCHES * len(name) for panel in chart.panels for name in panel.names)])
     width = left + 4.0 + _RIGHT
     heights = [max(map(_height, row)) for row in rows]
@@ -88,6 +100,8 @@ def _draw_panel(axes: Axes, chart: Chart, panel: ChartPanel) -> None:
         _draw_curve(axes, curve, is_named=bool(panel.names))
     if panel.bars:
         _draw_bars(axes, panel)
+    if chart.is_log:
+        _mark_log(axes)
     if panel.names:
         axes.set_yticks(range(len(panel.names)), panel.names)
         axes.set_ylim(len(panel.names) - 0.5, -0.5)
@@ -95,6 +109,25 @@ def _draw_panel(axes: Axes, chart: Chart, panel: ChartPanel) -> None:
     if axes.get_legend_handles_labels()[1]:
         below = -(_BOTTOM - 0.08) / _plot_inches(panel)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, below), fontsize="small", frameon=False)
+
+
+def _mark_log(axes: Axes) -> None:
+    """Plain numbers along a logarithmic x: matplotlib's own (3 x 10^-1) run into each other within a decade."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+    low, high = axes.get_xlim()
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5)):
+        marks = np.outer(decades, steps).ravel()
+        marks = marks[(low <= marks) & (marks <= high)]
+        if len(marks) >= _FEWEST_TICKS:
+            break
+    else:
+        marks = np.asarray(MaxNLocator(_TICKS).tick_values(low, high))
+    axes.xaxis.set_major_locator(FixedLocator(marks[:: 1 + len(marks) // (2 * _TICKS)].tolist()))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.set_xlim(low, high)
 
 
 def _draw_curve(axes: Axes, curve: Curve, *, is_named: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from probegrid.evaluation.figures import PALETTE
 from probegrid.report.charts import Chart
+from probegrid.report.drawing import row_shares
 from probegrid.report.embedding import asset, data_block, policy, render, verbatim
 from probegrid.report.tables import Table
 
@@ -115,6 +116,7 @@ def page(
                     "heading": _FIGURES[chart.name],
                     "note": chart.note,
                     "data": base64.b64encode(images[chart.name]).decode(),
+                    "rows": " ".join(f"{share:.6f}" for share in row_shares(chart)),
                 }
                 for chart in charts
             ],

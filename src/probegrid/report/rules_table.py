@@ -5,7 +5,7 @@ Knows cells, and evaluation's rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,16 +84,22 @@ def _rows(cell: RecordedCell, seed: int) -> Iterator[_Row]:
     groups = cell.scores["group"].tolist()
     others = {name: cell.other_values[name].to_numpy(dtype=np.float64) for name in cell.whole_scores}
     metrics = {cell.value("probe"): "auroc"} | {name: f"{name}_auroc" for name in others}
+    estimates: dict[bytes, Mapping[str, Estimate]] = {}  # rules that judge alike have the same intervals
     for rule, right in verdicts.items():
-        found = evaluate_answers(
-            right,
-            cell.values,
-            groups if len({*groups}) < len(groups) else None,
-            seed=seed,
-            resamples=_RESAMPLES,
-            others=others,
-        ).estimates
-        if rule == _CHOSEN and cell.metric("n_unscored") is None:  # then as recorded, of the same examples
-            found = {name: cell.estimate(name) or estimate for name, estimate in found.items()}
+        found = estimates.get(right.tobytes())
+        if found is None:
+            found = evaluate_answers(
+                right,
+                cell.values,
+                groups if len({*groups}) < len(groups) else None,
+                seed=seed,
+                resamples=_RESAMPLES,
+                others=others,
+            ).estimates
+            if (
+                rule == _CHOSEN and cell.metric("n_unscored") is None
+            ):  # then as recorded, of the same examples
+                found = {name: cell.estimate(name) or estimate for name, estimate in found.items()}
+            estimates[right.tobytes()] = found
         for name, metric in metrics.items():
             yield _Row(cell, rule, name, found["accuracy"], found[metric])

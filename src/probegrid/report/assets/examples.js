@@ -80,7 +80,7 @@ function columns() {
     ...(data.has_sources ? [{ title: "source", value: (row) => row.source, wide: 1 }] : [])];
   return [first, ...each("answer", (row, cell) => row.at[cell].answer, { wide: 2 }),
     { title: "reference", value: (row) => row.references.join(" | "), wide: 2 },
-    ...each("verdict", (row, cell) => verdictText(isRight(row, cell)), { isVerdict: true, wide: two() ? 1.5 : 1 }),
+    ...each("verdict", (row, cell) => verdictText(isRight(row, cell)), { isVerdict: true, wide: two() ? 1.5 : 1.25 }),
     ...each(scoreName, (row, cell) => score(row, cell), { isNumber: true, wide: 1.4 }),
     ...(two() ? [] : each("ended", (row, cell) => row.at[cell].ended, { wide: 1 })),
     ...(data.splits.length > 1 ? [{ title: "split", value: (row) => row.split, wide: 0.8 }] : [])];
@@ -263,7 +263,7 @@ function oneSide(row, cell) {
     if (at.extracted !== undefined) parts.push(el("p", { text: at.extracted === null ? "nothing was found in it to judge" : `judged of it: ${at.extracted}` }));
     for (const [name, text] of at.more || []) parts.push(el("h3", { text: name.replaceAll("_", " ") }), said(String(text)));
   }
-  parts.push(el("h3", { text: "Scores" }), pairsTable("scores", of.scores.map((name, place) => [name.replaceAll("_", " "), at.scores[place]]).concat(at.marks || [])));
+  parts.push(el("h3", { text: "Scores" }), el("p", { class: "faint", text: `larger: ${isStatements ? "more likely true" : "surer that the answer is right"}` }), pairsTable("scores", of.scores.map((name, place) => [name.replaceAll("_", " "), at.scores[place]]).concat(at.marks || [])));
   parts.push(layers(at, cell), samples(at));
   return el("div", {}, ...parts);
 }

@@ -84,4 +84,26 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
   figure.append(save);
   seen.observe(figure);
 }
+/** What would be small on one page is printed in rows of panels, each the same drawing seen through a window, and none is cut. */
+window.addEventListener("beforeprint", () => {
+  for (const figure of document.querySelectorAll("figure[data-rows]")) {
+    const image = figure.querySelector("img"), shares = figure.dataset.rows.split(" ").map(Number);
+    if (shares.length < 2 || image.naturalHeight < 0.9 * image.naturalWidth || figure.querySelector(".row")) continue;
+    let above = 0;
+    figure.append(...shares.map((share) => {
+      const row = document.createElement("div"), part = image.cloneNode();
+      row.className = "row";
+      row.style.aspectRatio = `${image.naturalWidth} / ${share * image.naturalHeight}`;
+      part.style.top = `${(-100 * above) / share}%`;
+      above += share;
+      row.append(part);
+      return row;
+    }));
+    figure.classList.add("in-rows");
+  }
+});
+window.addEventListener("afterprint", () => {
+  for (const row of document.querySelectorAll("figure .row")) row.remove();
+  for (const figure of document.querySelectorAll("figure.in-rows")) figure.classList.remove("in-rows");
+});
 darkness.addEventListener("change", () => { for (const figure of document.querySelectorAll("figure[data-drawn]")) draw(figure); });

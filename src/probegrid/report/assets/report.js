@@ -29,7 +29,7 @@ function makeTable(section) {
   const FIRST = rows.length - further.length;
   function build(row) {
     if (row.line) return row.line;
-    row.line = el("tr", {}, ...row.texts.map((text, place) => el("td", { class: place < n_names ? "name" : null, "data-column": titles[place], text, hidden: state.hidden.has(place) })));
+    row.line = el("tr", {}, ...row.texts.map((text, place) => el("td", { class: place < n_names ? (text.length > 60 ? "name long" : "name") : text === "-" ? "none" : null, "data-column": titles[place], text, hidden: state.hidden.has(place) })));
     behind(section.id, row);
     return row.line;
   }
@@ -79,7 +79,7 @@ function makeTable(section) {
       state.sort = place;
       show();
     } } });
-    head.replaceChildren(button);
+    head.replaceChildren(button, el("span", { class: "on-paper", text: titles[place] }));  // a page's later heads leave out what can be pressed
   });
   for (const row of rows) if (row.line) behind(section.id, row);
   show();
