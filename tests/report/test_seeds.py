@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from recorder import Recorder
 
+from probegrid.report.examples_table import examples_table
 from probegrid.report.figures import make_figures
 from probegrid.report.report import make_report
 from probegrid.report.seeds import over_seeds
@@ -58,6 +59,23 @@ def test_means_have_a_deviation_either_way_and_no_seed(recorded: Recorder) -> No
     assert estimate is not None
     assert estimate.high - estimate.value == pytest.approx(np.std(AREAS, ddof=1))
     assert not [key for key in merged.config if key.endswith("seed")]
+
+
+def test_a_ranking_of_means_says_what_its_bars_are(recorded: Recorder) -> None:
+    said = {chart.name: chart.x_label for chart in make_figures(recorded.cells).charts}["ranking"]
+    assert said == "AUROC: over seeds mean ± standard deviation, else 95% interval"
+    alone = [recorded.cells[0], recorded.cells[-1]]
+    assert {chart.name: chart.x_label for chart in make_figures(alone).charts}[
+        "ranking"
+    ] == "AUROC with its 95% interval"
+
+
+def test_examples_that_several_seeds_read_are_shown_once(recorder: Recorder) -> None:
+    for seed, look in enumerate(("true: 'a'\nhalf are true", "true: 'b'\nhalf are true")):
+        recorder("dataset=facts_statements", f"seed={seed}", metrics={"auroc": 0.5}, notes={"examples": look})
+    table = examples_table(recorder.cells)
+    assert table is not None
+    assert [line for _, line in table.rows] == ["true: 'a'", "half are true", "true: 'b'"]
 
 
 def test_what_differs_in_more_than_seeds_stays_apart(recorder: Recorder) -> None:

@@ -17,7 +17,10 @@ LOOK = "examples"
 def examples_table(cells: Sequence[RecordedCell]) -> Table | None:
     """A row a dataset and a line of its look; None where no cell has one, as in records from before there was any."""
     looks = dict.fromkeys((cell.value("dataset"), cell.record.notes.get(LOOK, "")) for cell in cells)
-    rows = [[dataset, line.strip()] for dataset, look in looks for line in look.splitlines()]
+    lines = ((dataset, line.strip()) for dataset, look in looks for line in look.splitlines())
+    rows = [
+        [*line] for line in dict.fromkeys(lines)
+    ]  # seeds, and probes with options, read the same and others
     if not rows:
         return None
     return Table(

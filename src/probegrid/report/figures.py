@@ -64,7 +64,7 @@ def make_figures(cells: Sequence[RecordedCell]) -> Figures:
         return figures
     together = over_seeds(cells)
     merged = [one.merged for one in together]
-    figures.add(ranking_chart(merged))
+    figures.add(ranking_chart(merged, is_over_seeds=any(len(one.cells) > 1 for one in together)))
     for chart in (*_by_size(merged), *_by_hours(merged)):
         figures.add(chart)
     divided = panels(merged)

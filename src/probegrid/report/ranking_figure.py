@@ -17,16 +17,19 @@ from probegrid.report.columns import label, varying
 from probegrid.report.ranking import Ranking
 
 _FEWEST = 2
+_INTERVALS = "AUROC with its 95% interval"
+_MEANS = "AUROC: over seeds mean ± standard deviation, else 95% interval"
 OWN, BESIDE = "the probe's own score", "scores of the same reading"
 
 
-def ranking_chart(cells: Sequence[RecordedCell]) -> Chart:
+def ranking_chart(cells: Sequence[RecordedCell], *, is_over_seeds: bool = False) -> Chart:
     """AUROC of every score with its interval, the best on top; a panel of what shares model, data and everything else.
 
     A score that several cells give is shown once. Panels of one score rank nothing and are left out.
 
     Args:
         cells: those that ended well, means over their seeds.
+        is_over_seeds: whether any of them is a mean, whose ends are a standard deviation either way.
     """
     apart = [name for name in varying(cells) if name != "probe" and not name.startswith("probe.")]
     blocks: dict[str, list[RecordedCell]] = defaultdict(list)
@@ -35,7 +38,7 @@ def ranking_chart(cells: Sequence[RecordedCell]) -> Chart:
     found = [_panel(title, block) for title, block in blocks.items()]
     return Chart(
         "ranking",
-        "AUROC with its 95% interval",
+        _MEANS if is_over_seeds else _INTERVALS,
         "",
         [panel for panel in found if len(panel.names) >= _FEWEST],
         upright=0.5,
@@ -48,7 +51,7 @@ def compared_ranking_chart(found: Sequence[Ranking]) -> Chart:
     Args:
         found: a panel each, at least one.
     """
-    return Chart("ranking", "AUROC with its 95% interval", "", [_compared(one) for one in found], upright=0.5)
+    return Chart("ranking", _INTERVALS, "", [_compared(one) for one in found], upright=0.5)
 
 
 def _compared(ranking: Ranking) -> ChartPanel:

@@ -31,17 +31,17 @@ _INTERVAL_ENDS = ("_ci_low", "_ci_high")
 VIEW_KEY = "probegrid"
 """Key of the view of the runs' table that comes with an experiment: ``...&viewStateShareKey=probegrid``."""
 _VIEW_COLUMNS = {
-    "params.`model`": 120,
-    "params.`quantization`": 110,
-    "params.`device_map`": 110,
-    "params.`dataset`": 150,
-    "params.`probe`": 150,
-    "metrics.`accuracy`": 90,
-    "metrics.`accuracy_ci_low`": 120,
-    "metrics.`accuracy_ci_high`": 120,
-    "metrics.`auroc`": 90,
-    "metrics.`auroc_ci_low`": 110,
-    "metrics.`auroc_ci_high`": 110,
+    "params.`model`": 90,
+    "params.`quantization`": 100,
+    "params.`device_map`": 95,
+    "params.`dataset`": 110,
+    "params.`probe`": 130,
+    "metrics.`accuracy`": 80,
+    "metrics.`accuracy_ci_low`": 110,
+    "metrics.`accuracy_ci_high`": 110,
+    "metrics.`auroc`": 80,
+    "metrics.`auroc_ci_low`": 90,
+    "metrics.`auroc_ci_high`": 95,
 }
 """Columns of that view with their widths in pixels."""
 _HOW_TO_COMPARE = (

@@ -132,7 +132,7 @@ function drawHead() {
       state.down = state.sort === place ? !state.down : Boolean(column.isNumber);
       state.sort = place;
       refresh();
-    } } }));
+    } } }), el("span", { class: "on-paper", text: column.title }));
   })));
 }
 function drawRow(row, all) {
