@@ -123,7 +123,7 @@ def test_what_is_undefined_is_nan_with_its_reason() -> None:
     one_group = evaluate_classification(
         LABELS, SCORES, PROBABILITIES, ["g"] * 300, CONVERSATIONS, 0, seed=0, resamples=50
     )
-    assert one_group.notes["auroc"] == "no interval for auroc: it takes at least two groups"
+    assert one_group.notes["auroc"] == "no interval: it takes at least two groups"
 
 
 def test_a_conversation_in_two_groups_is_refused() -> None:

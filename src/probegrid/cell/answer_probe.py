@@ -137,6 +137,8 @@ def _evaluated(cell: Cell, probe: AnswerProbe, scored: ScoredAnswers) -> Outcome
         grades=held.grades,
     )
     said = dict(summary.notes) | ({"scores": "; ".join(notes)} if notes else {})
+    if few := summary.notes.get("accuracy"):
+        said["f1"] = few  # the same answers and groups stand behind it
     metrics = summary.metrics | reading_metrics(answers, seed) | {"read_s": read_s}
     found, lacking = area_metrics(held, seed)
     metrics, said = found | metrics, said | lacking

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from probegrid.evaluation.summary import NO_INTERVAL
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_LOW = "_ci_low"
 
 
 @dataclass(frozen=True)
@@ -30,3 +35,14 @@ class Outcome:
     """By reading, which way the model was read, see ``tracking.record``."""
     readers: int = 1
     """Processes that shared the readings: seconds and memory are of all together, rates of each."""
+
+
+def with_reasons(outcome: Outcome) -> Outcome:
+    """The same, with a note on every number whose interval is undefined and that no note is on yet."""
+    lacking = [
+        name.removesuffix(_LOW)
+        for name, value in outcome.metrics.items()
+        if name.endswith(_LOW) and math.isnan(value)
+    ]
+    found = {name: NO_INTERVAL for name in lacking if not math.isnan(outcome.metrics[name])}
+    return replace(outcome, notes={**found, **outcome.notes}) if found else outcome

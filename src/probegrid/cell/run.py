@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from probegrid.cell.cell import Cell
 from probegrid.cell.look import look_at, notes_of
 from probegrid.cell.lookup import Lookup
+from probegrid.cell.outcome import with_reasons
 from probegrid.cell.pack import Pack
 from probegrid.cell.read_along import Jobs, ReadAlong
 from probegrid.cell.result import Result
@@ -119,6 +120,7 @@ def share_cell(
         if outcome is None:
             return None
         outcome = replace(outcome, notes={**outcome.notes, **notes_of(cell.examples, cell.config.prompt)})
+        outcome = with_reasons(outcome)
         written = CellRecord(**_identity(cell, plan, started, sweep), **_found(outcome), status=Status.done)
         _write(cell, folder, written, outcome)
         progress.say(summarize(written, folder))
@@ -161,6 +163,7 @@ def _with_new_judges(
         )
         return recorded
     assert outcome is not None
+    outcome = with_reasons(outcome)
     took = {name: value for name, value in recorded.metrics.items() if name.startswith(("load_s", "peak_"))}
     written = replace(
         recorded,

@@ -29,7 +29,7 @@ from probegrid.evaluation.selective import (
     selective_metrics,
 )
 from probegrid.evaluation.shares import Ends, Standing, ranked_ends, share_ends
-from probegrid.evaluation.summary import Summary, area_interval, calibration_numbers, few_note
+from probegrid.evaluation.summary import NO_INTERVAL, Summary, area_interval, calibration_numbers, few_note
 
 _FPR = 0.01
 _FEWEST_FOR_FPR = 368  # of which fewer than one lies beyond the 99th percentile with a probability up to 2.5%
@@ -278,7 +278,7 @@ def _note(name: str, estimate: Estimate, calls: _Calls) -> str | None:
     if np.isnan(estimate.value):
         return _why_undefined(name, standing.positives, standing.n)
     if np.isnan(estimate.low):
-        return f"no interval for {name}: it takes at least two groups"
+        return NO_INTERVAL
     if name == "recall_at_1_fpr" and standing.negatives < _FEWEST_FOR_FPR:
         return (
             f"{standing.negatives} false examples do not show which threshold lets 1% of them pass: nothing bounds it "

@@ -35,6 +35,8 @@ from probegrid.evaluation.shares import (
 )
 from probegrid.evaluation.smooth_calibration import smooth_ece
 
+NO_INTERVAL = "no interval: it takes at least two groups"
+"""Why a number has none, in its note."""
 _NEED_BOTH_CLASSES = ("auroc", "auprc", "eaurc", "prr")  # and every other score's <name>_auroc
 
 
@@ -255,7 +257,7 @@ def _note(name: str, estimate: Estimate, standing: Standing) -> str | None:
             f"all {standing.n} answers have the same {graded}" if graded != name else f"{title} is undefined"
         )
     if np.isnan(estimate.low):
-        return f"no interval for {title}: it takes at least two groups"
+        return NO_INTERVAL
     return few_note(name, standing)
 
 
