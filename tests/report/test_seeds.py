@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from recorder import Recorder
 
+from probegrid.evaluation.summary import NO_INTERVAL, SMALL_SAMPLES
 from probegrid.report.examples_table import examples_table
 from probegrid.report.figures import make_figures
 from probegrid.report.report import make_report
@@ -68,6 +69,23 @@ def test_a_ranking_of_means_says_what_its_bars_are(recorded: Recorder) -> None:
     assert {chart.name: chart.x_label for chart in make_figures(alone).charts}[
         "ranking"
     ] == "AUROC with its 95% interval"
+
+
+def test_an_interval_of_small_samples_is_marked_and_one_that_is_missing_has_its_reason(
+    recorder: Recorder,
+) -> None:
+    areas = {"n": 4, "accuracy": 0.5, "auroc": 0.8, "auroc_ci_low": 0.1, "auroc_ci_high": 1.0}
+    recorder("dataset=facts", metrics=areas, notes={"auroc": f"3 groups: {SMALL_SAMPLES}"})
+    recorder("dataset=facts_rare", metrics=areas | {"auroc_ci_low": np.nan}, notes={"auroc": NO_INTERVAL})
+    recorder("dataset=squad", metrics=areas)
+    report = make_report(recorder.cells, title="t", compare=None, seed=0, resamples=20)
+    assert report.table is not None
+    assert [row[-1] for row in report.table.rows] == [
+        "0.800 [0.100, 1.000] *",
+        "0.800 (no interval)",
+        "0.800 [0.100, 1.000]",
+    ]
+    assert list(report.table.notes)[:2] == [f"* {SMALL_SAMPLES}: 3 groups.", f"({NO_INTERVAL})"]
 
 
 def test_examples_that_several_seeds_read_are_shown_once(recorder: Recorder) -> None:

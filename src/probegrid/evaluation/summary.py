@@ -35,6 +35,8 @@ from probegrid.evaluation.shares import (
 )
 from probegrid.evaluation.smooth_calibration import smooth_ece
 
+SMALL_SAMPLES = "an interval for small samples, which need not hold the truth 95% of the time"
+"""Behind what is few, in the note of a number that few examples or clusters stand behind."""
 NO_INTERVAL = "no interval: it takes at least two groups"
 """Why a number has none, in its note."""
 _NEED_BOTH_CLASSES = ("auroc", "auprc", "eaurc", "prr")  # and every other score's <name>_auroc
@@ -265,4 +267,4 @@ def few_note(name: str, standing: Standing) -> str | None:
     """Why the interval of a metric need not cover; None where enough stands behind it."""
     if not standing.few or (name == "accuracy" and not standing.is_clustered):
         return None  # an exact count's interval covers however few are wrong
-    return f"{standing.few}: an interval for small samples, which need not hold the truth 95% of the time"
+    return f"{standing.few}: {SMALL_SAMPLES}"

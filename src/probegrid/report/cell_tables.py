@@ -5,10 +5,11 @@ Knows cells and metric names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from probegrid.evaluation.metrics import metric_title
+from probegrid.evaluation.summary import NO_INTERVAL, SMALL_SAMPLES
 from probegrid.report.cells import GROUPS, RecordedCell
 from probegrid.report.columns import common, shown
 from probegrid.report.seeds import OverSeeds, over_seeds
@@ -17,6 +18,9 @@ from probegrid.report.tables import MISSING, Table, estimate_text
 
 LEAKY = "†"
 """Stands after the numbers of a cell whose split leaks."""
+
+FEW = "*"
+"""Stands after an interval that few examples of a class, or few clusters, are behind."""
 
 MAIN_METRICS = ("accuracy", "auroc")
 """What the terminal shows."""
@@ -86,7 +90,13 @@ def cells_table(cells: Sequence[RecordedCell], *, is_wide: bool = False) -> Tabl
         rows=rows,
         n_names=len(names),
         records=[_record(cell, of_all) for cell in cells],
-        notes=[*_leaks(cells), *_versions(cells)],
+        notes=[
+            *_leaks(cells),
+            *_reasons(
+                (one, column.metric) for one in together for column in metrics if _has(one.merged, column)
+            ),
+            *_versions(cells),
+        ],
         cells=[(one.cells[0].record.cell,) for one in together],
     )
 
@@ -148,10 +158,11 @@ def other_scores_table(cells: Sequence[RecordedCell]) -> Table | None:
             [
                 *map(one.merged.value, columns),
                 name.replace("_", " "),
-                one.text(f"{name}_auroc") or estimate_text(one.merged.estimate(f"{name}_auroc")),
+                _estimate(one, f"{name}_auroc"),
             ]
             for one, name in pairs
         ],
+        notes=_reasons((one, f"{name}_auroc") for one, name in pairs),
         n_names=len(columns) + 1,
         records=[
             identity(cell, of_all) | {"score": name} | _ends(cell, f"{name}_auroc")
@@ -182,8 +193,27 @@ def _number(one: OverSeeds, column: _Column) -> str:
     cell = one.merged
     if not _has(cell, column):
         return MISSING
-    text = one.text(column.metric) or estimate_text(cell.estimate(column.metric))
-    return f"{text}{f' {LEAKY}' if cell.leakage else ''}"
+    return f"{_estimate(one, column.metric)}{f' {LEAKY}' if cell.leakage else ''}"
+
+
+def _estimate(one: OverSeeds, metric: str) -> str:
+    """A metric over seeds, or with its interval, which is marked where few examples or clusters are behind it."""
+    if (text := one.text(metric)) is not None:
+        return text
+    few = f" {FEW}" if SMALL_SAMPLES in one.merged.record.notes.get(metric, "") else ""
+    return f"{estimate_text(one.merged.estimate(metric))}{few}"
+
+
+def _reasons(shown: Iterable[tuple[OverSeeds, str]]) -> list[str]:
+    """What the marks after intervals mean, and why some have none."""
+    notes = dict.fromkeys(
+        one.merged.record.notes.get(metric, "") for one, metric in shown if len(one.cells) == 1
+    )
+    counts = dict.fromkeys(note.partition(":")[0] for note in notes if SMALL_SAMPLES in note)
+    return [
+        *([f"{FEW} {SMALL_SAMPLES}: {'; '.join(counts)}."] if counts else []),
+        *([f"({NO_INTERVAL})"] if NO_INTERVAL in notes else []),
+    ]
 
 
 def _record(cell: RecordedCell, columns: Sequence[str]) -> dict[str, object]:
