@@ -126,7 +126,7 @@ def test_left_out_neighbours_are_noted() -> None:
     assert [fold.source for fold in division.folds] == ["s0", "s1"]
     for fold, note in zip(division.folds, division.notes, strict=True):
         unused = (fold.parts == UNUSED).sum()
-        assert note.startswith(f"without '{fold.source}', {unused} of ")
+        assert note.startswith(f"split: without '{fold.source}', {unused} of ")
 
 
 def test_what_cannot_be_is_refused() -> None:

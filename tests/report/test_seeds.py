@@ -88,6 +88,17 @@ def test_an_interval_of_small_samples_is_marked_and_one_that_is_missing_has_its_
     assert list(report.table.notes)[:2] == [f"* {SMALL_SAMPLES}: 3 groups.", f"({NO_INTERVAL})"]
 
 
+def test_texts_that_tell_the_labels_and_sources_left_out_are_in_the_report(recorder: Recorder) -> None:
+    told = "the words of the texts alone tell true from false: what a probe finds may be no more"
+    metrics = {"n": 4, "auroc": 0.8, "text_auroc": 0.1, "source_auroc_animals": 0.7}
+    for seed, notes in ((0, {"text_auroc": told}), (1, {})):
+        recorder(f"dataset={('facts_statements', 'statements')[seed]}", metrics=metrics, notes=notes)
+    wide = make_report(recorder.cells, title="t", compare=None, seed=0, resamples=20).wide_table
+    assert wide is not None
+    assert f"{told}: facts_statements." in wide.notes
+    assert wide.rows[0][wide.columns.index("AUROC on source animals")] == "0.700 (no interval)"
+
+
 def test_examples_that_several_seeds_read_are_shown_once(recorder: Recorder) -> None:
     for seed, look in enumerate(("true: 'a'\nhalf are true", "true: 'b'\nhalf are true")):
         recorder("dataset=facts_statements", f"seed={seed}", metrics={"auroc": 0.5}, notes={"examples": look})

@@ -278,8 +278,8 @@ def _notes(fold: Fold, talk: IntArray, links: Links, of_subject: str) -> list[st
             notes.append(f"{kind}: {share:.0%} of the test examples {what}")
     if fold.source and (unused := int(np.count_nonzero(fold.parts == UNUSED))):
         notes.append(
-            f"without '{fold.source}', {unused} of {np.count_nonzero(~test)} examples are not used: they share a "
-            "conversation, a text or what they are about with it"
+            f"split: without '{fold.source}', {unused} of {np.count_nonzero(~test)} examples are not used: they share "
+            "a conversation, a text or what they are about with it"
         )
     return notes
 

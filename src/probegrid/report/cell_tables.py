@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from probegrid.evaluation.metrics import metric_title
 from probegrid.evaluation.summary import NO_INTERVAL, SMALL_SAMPLES
 from probegrid.report.cells import GROUPS, RecordedCell
-from probegrid.report.columns import common, shown
+from probegrid.report.columns import common, label, shown
 from probegrid.report.seeds import OverSeeds, over_seeds
-from probegrid.report.summary import is_transfer, reason
+from probegrid.report.summary import is_source, is_transfer, reason
 from probegrid.report.tables import MISSING, Table, estimate_text
 
 LEAKY = "†"
@@ -52,6 +52,7 @@ MORE_METRICS = (
     "auroc_repeat_sd",
 )
 """What the page shows besides, where any cell has it."""
+_OF_TEXTS = ("text_auroc", "text_chars_auroc")
 _OVER_SEEDS = (
     "Mean, standard deviation and number of cells that differ in seeds alone; others with their 95% intervals"
 )
@@ -70,7 +71,7 @@ def cells_table(cells: Sequence[RecordedCell], *, is_wide: bool = False) -> Tabl
     merged = [one.merged for one in together]
     names, of_all = shown(merged), shown(cells)
     metrics = _metric_columns(
-        merged, (*MAIN_METRICS, *MORE_METRICS, *_transfers(merged)) if is_wide else MAIN_METRICS
+        merged, (*MAIN_METRICS, *MORE_METRICS, *_elsewhere(merged)) if is_wide else MAIN_METRICS
     )
     has_layers = is_wide and any(_layer(one) != MISSING for one in together)
     rows = [
@@ -95,6 +96,7 @@ def cells_table(cells: Sequence[RecordedCell], *, is_wide: bool = False) -> Tabl
             *_reasons(
                 (one, column.metric) for one in together for column in metrics if _has(one.merged, column)
             ),
+            *_announced(merged, names),
             *_versions(cells),
         ],
         cells=[(one.cells[0].record.cell,) for one in together],
@@ -129,8 +131,10 @@ def _has(cell: RecordedCell, column: _Column) -> bool:
     return cell.metric(column.metric) is not None and column.of_probe in (None, cell.is_trained)
 
 
-def _transfers(cells: Sequence[RecordedCell]) -> list[str]:
-    return [*dict.fromkeys(name for cell in cells for name in cell.record.metrics if is_transfer(name))]
+def _elsewhere(cells: Sequence[RecordedCell]) -> list[str]:
+    """AUROCs on the sources that were left out, and on other datasets."""
+    names = dict.fromkeys(name for cell in cells for name in cell.record.metrics)
+    return [name for of in (is_source, is_transfer) for name in names if of(name)]
 
 
 def other_scores_table(cells: Sequence[RecordedCell]) -> Table | None:
@@ -243,6 +247,16 @@ def _caption(cells: Sequence[RecordedCell], columns: Sequence[str], *, is_over_s
 def _leaks(cells: Sequence[RecordedCell]) -> list[str]:
     reasons = dict.fromkeys(cell.leakage for cell in cells if cell.leakage)
     return [f"{LEAKY} too good, for something leaks: {'; '.join(reasons)}"] if reasons else []
+
+
+def _announced(cells: Sequence[RecordedCell], columns: Sequence[str]) -> list[str]:
+    """Texts that tell the labels without any model, with the cells whose texts they are."""
+    of_cells: dict[str, list[str]] = {}
+    for cell in cells:
+        for metric in _OF_TEXTS:
+            if note := cell.record.notes.get(metric):
+                of_cells.setdefault(note, []).append(label(cell, columns) or cell.value("dataset"))
+    return [f"{note}: {'; '.join(named)}." for note, named in of_cells.items()]
 
 
 def _versions(cells: Sequence[RecordedCell]) -> list[str]:
