@@ -96,7 +96,7 @@ def test_texts_that_tell_the_labels_and_sources_left_out_are_in_the_report(recor
     wide = make_report(recorder.cells, title="t", compare=None, seed=0, resamples=20).wide_table
     assert wide is not None
     assert f"{told}: facts_statements." in wide.notes
-    assert wide.rows[0][wide.columns.index("AUROC on source animals")] == "0.700 (no interval)"
+    assert wide.rows[0][wide.columns.index("AUROC on source animals")] == "0.700"
 
 
 def test_examples_that_several_seeds_read_are_shown_once(recorder: Recorder) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from recorder import Recorder
 
+from probegrid.report.cell_tables import cells_table
 from probegrid.report.cells import RecordedCell
 from probegrid.report.summary import ALL_METRICS, numbers
 from probegrid.tracking.record import CellError, Status
@@ -40,6 +41,22 @@ def test_a_trained_probe_has_its_layer_and_its_own_accuracy(cells: Sequence[Reco
     assert not [text for text in numbers(noted) if "few examples" in text]
     (accuracy,) = [text for text in numbers(noted, with_notes=True) if "few examples" in text]
     assert accuracy.startswith("probe accuracy")
+
+
+def test_an_ece_is_told_with_what_chance_makes_of_it(recorder: Recorder) -> None:
+    ece = {"ece": 0.069, "ece_ci_low": 0.0, "ece_ci_high": 0.079}
+    beside = {"ece_noise_floor": 0.047, "ece_debiased": 0.03, "calibration_p": 0.037}
+    recorder("probe=p_true", metrics={**ece, **beside})
+    (cell,) = recorder.cells
+    said = "ECE 0.069 [0.000, 0.079] (noise floor 0.047, debiased 0.030, p of calibration 0.037)"
+    assert said in numbers(cell.record, ALL_METRICS, with_notes=True)
+    table = cells_table([cell], is_wide=True)
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (row["ECE noise floor"], row["ECE debiased"], row["p of calibration"]) == (
+        "0.047",
+        "0.030",
+        "0.037",
+    )
 
 
 def test_other_datasets_come_by_name(recorder: Recorder) -> None:

@@ -34,7 +34,7 @@ class Miscalibration:
 
     Attributes:
         ece: plug-in, as `Calibration.ece`.
-        low, high: 95% interval of the ECE of the population; it holds 0 unless calibration is rejected.
+        low, high: 95% interval of the ECE of the population; it holds 0 unless `p_value` is below 2.5%.
         floor: what a calibrated score of these probabilities shows on average.
         debiased: the size of gaps that gives the ECE found as often as not; 0 where it is below the floor.
         p_value: of calibration.

@@ -38,6 +38,8 @@ MORE_METRICS = (
     "risk_at_95",
     "ece",
     "ece_noise_floor",
+    "ece_debiased",
+    "calibration_p",
     "brier",
     "ece_platt",
     "brier_platt",
@@ -204,6 +206,9 @@ def _estimate(one: OverSeeds, metric: str) -> str:
     """A metric over seeds, or with its interval, which is marked where few examples or clusters are behind it."""
     if (text := one.text(metric)) is not None:
         return text
+    value = one.merged.metric(metric)
+    if value is not None and f"{metric}_ci_low" not in one.merged.record.metrics:
+        return f"{value:.3f}"  # of a kind that has no interval
     few = f" {FEW}" if SMALL_SAMPLES in one.merged.record.notes.get(metric, "") else ""
     return f"{estimate_text(one.merged.estimate(metric))}{few}"
 

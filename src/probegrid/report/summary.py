@@ -104,7 +104,15 @@ def _number(record: CellRecord, name: str, with_note: bool) -> str:
         return f"{title} undefined{f': {note}' if note else ''}"
     low, high = (record.metrics.get(f"{name}_ci_{end}", float("nan")) for end in ("low", "high"))
     interval = f" [{low:.3f}, {high:.3f}]" if low == low else ""
-    return f"{title} {value:.3f}{interval}{f' ({note})' if note and with_note else ''}"
+    said = "; ".join([*_beside(record, name), *([note] if note else [])]) if with_note else ""
+    return f"{title} {value:.3f}{interval}{f' ({said})' if said else ''}"
+
+
+def _beside(record: CellRecord, name: str) -> list[str]:
+    """What an ECE is read with: how large chance alone makes it, what is left beyond, and the test of it."""
+    told = {"ece_noise_floor": "noise floor", "ece_debiased": "debiased", "calibration_p": "p of calibration"}
+    found = {said: record.metrics[of] for of, said in told.items() if name == "ece" and of in record.metrics}
+    return [", ".join(f"{said} {value:.3f}" for said, value in found.items())] if found else []
 
 
 def _seconds(record: CellRecord) -> Iterator[str]:
