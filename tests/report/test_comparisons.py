@@ -291,6 +291,22 @@ def test_answers_are_judged_by_other_rules(cells: Sequence[RecordedCell]) -> Non
     assert rules_table([cells[4]], seed=0) is None
 
 
+def test_a_comparison_of_few_groups_is_marked(cells: Sequence[RecordedCell]) -> None:
+    few = [replace(cell) for cell in cells[:2]]
+    for cell in few:
+        cell.scores["group"] = [f"paragraph {row % 4}" for row in range(len(cell.scores))]
+    rows = {}
+    for name, compared in (("many", cells[:2]), ("few", few)):
+        table = comparisons_table(compare_cells(compared, "quantization", seed=0, resamples=50))
+        rows[name] = dict(zip(table.columns, table.rows[0], strict=True))
+        assert any(note.startswith("* ") and note.endswith(": 4 groups.") for note in table.notes) is (
+            name == "few"
+        )
+    for column in ("answer accuracy", "AUROC"):
+        assert rows["few"][column].endswith(" *")
+        assert not rows["many"][column].endswith("*")
+
+
 def test_rules_that_judge_alike_have_the_same_intervals(cells: Sequence[RecordedCell]) -> None:
     """Of clustered answers too, whose intervals are resampled: fewer resamples would say another interval."""
     cell = replace(cells[0])

@@ -85,11 +85,14 @@ class Standing:
         return self.clusters < self.n
 
     @property
+    def few_clusters(self) -> str:
+        """How many groups there are, in words, where they are too few; else empty."""
+        return f"{self.clusters} groups" if self.is_clustered and self.clusters < FEW_CLUSTERS else ""
+
+    @property
     def few(self) -> str:
         """Why intervals need not cover, in words; empty where enough stands behind them."""
-        counts = []
-        if self.is_clustered and self.clusters < FEW_CLUSTERS:
-            counts.append(f"{self.clusters} groups")
+        counts = [self.few_clusters] if self.few_clusters else []
         if (fewer := min(self.positives, self.negatives)) < FEW_ERRORS:
             counts.append(f"{fewer} of the {self.n} examples in one class")
         return " and ".join(counts)

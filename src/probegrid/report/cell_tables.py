@@ -213,14 +213,19 @@ def _estimate(one: OverSeeds, metric: str) -> str:
     return f"{estimate_text(one.merged.estimate(metric))}{few}"
 
 
+def small_samples(counts: Iterable[str]) -> list[str]:
+    """What the mark after an interval means, and how few stand behind those that have it; nothing for none."""
+    found = dict.fromkeys(filter(None, counts))
+    return [f"{FEW} {SMALL_SAMPLES}: {'; '.join(found)}."] if found else []
+
+
 def _reasons(shown: Iterable[tuple[OverSeeds, str]]) -> list[str]:
     """What the marks after intervals mean, and why some have none."""
     notes = dict.fromkeys(
         one.merged.record.notes.get(metric, "") for one, metric in shown if len(one.cells) == 1
     )
-    counts = dict.fromkeys(note.partition(":")[0] for note in notes if SMALL_SAMPLES in note)
     return [
-        *([f"{FEW} {SMALL_SAMPLES}: {'; '.join(counts)}."] if counts else []),
+        *small_samples(note.partition(":")[0] for note in notes if SMALL_SAMPLES in note),
         *([f"({NO_INTERVAL})"] if NO_INTERVAL in notes else []),
     ]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from probegrid.evaluation.agreement import Agreement
 from probegrid.evaluation.metrics import metric_title
-from probegrid.report.cell_tables import ACCURACY_OF, LEAKY
+from probegrid.report.cell_tables import ACCURACY_OF, FEW, LEAKY, small_samples
 from probegrid.report.comparisons import Comparison, Comparisons, Contrast
 from probegrid.report.costs import is_compared_in_cost
 from probegrid.report.pairing import Pair, context_of, context_values, not_compared, pair_names
@@ -52,7 +52,10 @@ def comparisons_table(comparisons: Comparisons) -> Table:
         ],
         n_names=len(context) + 2,
         records=[_record(one, of_all) for one in made],
-        notes=not_compared(comparisons.not_made, [one.pair for one in made]),
+        notes=[
+            *small_samples(ones[0].few for _, ones in together if len(ones) == 1),
+            *not_compared(comparisons.not_made, [one.pair for one in made]),
+        ],
         cells=[(ones[0].pair.first.record.cell, ones[0].pair.second.record.cell) for _, ones in together],
     )
 
@@ -95,9 +98,12 @@ def _row(
     pair: Pair, ones: Sequence[Comparison], context: Sequence[str], accuracies: Sequence[bool]
 ) -> list[str]:
     leaky = f" {LEAKY}" if pair.first.leakage or pair.second.leakage else ""
-    numbers = [_numbers_of([_accuracy(one, column) for one in ones], leaky) for column in accuracies] + [
-        _numbers_of([one.auroc for one in ones], leaky)
-    ]
+    few_groups, few = (
+        f" {FEW}" if len(ones) == 1 and said else "" for said in (ones[0].few_groups, ones[0].few)
+    )
+    numbers = [
+        _numbers_of([_accuracy(one, column) for one in ones], few_groups + leaky) for column in accuracies
+    ] + [_numbers_of([one.auroc for one in ones], few + leaky)]
     sizes = sorted({one.n for one in ones})
     n = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     return [*context_values(pair, context), pair.first_name, pair.second_name, n, *numbers]

@@ -21,6 +21,7 @@ from probegrid.evaluation.paired import (
     holm,
     simultaneous_ends,
 )
+from probegrid.evaluation.shares import Standing
 from probegrid.evaluation.splits import joined_groups
 from probegrid.report.cells import RecordedCell
 from probegrid.report.pairing import Pair, Unpaired, find_pairs
@@ -66,6 +67,8 @@ class Comparison:
         auroc: of each cell's own scores against its own labels. Two models are right on different questions: each
             area is of its own labels, and the two are paired in that a resample draws the same examples for both.
         answers: how far the answers themselves agree; `None` where a cell has none.
+        few_groups: how few groups are behind both differences, in words; empty where there are enough.
+        few: the same, and how few examples of a class are behind that of the AUROCs.
     """
 
     pair: Pair
@@ -73,6 +76,8 @@ class Comparison:
     accuracy: Contrast
     auroc: Contrast
     answers: Agreement | None
+    few_groups: str = ""
+    few: str = ""
 
 
 @dataclass(frozen=True)
@@ -214,7 +219,17 @@ class _Shared:
             Contrast(None if note else found[name], note, of)
             for name, note, of in zip(("accuracy", "auroc"), notes, numbers, strict=True)
         )
-        return Comparison(self.pair, len(self.first), accuracy, auroc, answers)
+        standing = [Standing.of(each, alone) for each in (labels, other_labels)]
+        fewest = min(standing, key=lambda one: min(one.positives, one.negatives))
+        return Comparison(
+            self.pair,
+            len(self.first),
+            accuracy,
+            auroc,
+            answers,
+            few_groups=fewest.few_clusters,
+            few=fewest.few,
+        )
 
     def _notes(self, columns: Sequence[_Columns], answers: Agreement | None) -> tuple[str, str]:
         """Why accuracy, and AUROC, are not compared; empty where they are."""
