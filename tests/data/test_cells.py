@@ -250,3 +250,18 @@ def test_what_would_be_wrong_to_grade_is_said(tmp_path: Path, row: dict[str, Any
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(row))
     assert message in " / ".join(load(JsonlConfig(path=str(path))).notes)
+
+
+def test_a_column_of_groups_that_no_key_names_is_said(tmp_path: Path) -> None:
+    """Where groups recur: intervals as if each row stood alone would be too narrow, and nothing would show it."""
+    path = tmp_path / "a.jsonl"
+
+    def said(group_column: str | None = None) -> bool:
+        notes = load(JsonlConfig(path=str(path), group_column=group_column)).notes
+        return any("dataset.group_column=group keeps a group whole" in note for note in notes)
+
+    for of, is_said in (("pq", False), ("pp", True)):
+        rows = [{"question": f"Q{row}", "answers": ["x"], "group": group} for row, group in enumerate(of)]
+        path.write_text("\n".join(map(json.dumps, rows)))
+        assert said() is is_said
+    assert not said(group_column="group")

@@ -208,6 +208,13 @@ def _looks_like(config: QuestionColumns, table: Table, question: str, answers: S
             f"{table.name} has a column '{names['body']}' beside its question, which is not shown: "
             f"dataset.context_column={names['body']} with prompt.use_context=true shows it"
         )
+    if group_column_of(config) is None and (group := names.get("group")) and question != group:
+        found = [str(table.row(index).get(group)) for index in range(min(len(table), 100))]
+        if len({*found}) < len(found):
+            said.append(
+                f"{table.name} has a column '{group}', and its rows are taken to have nothing in common: "
+                f"dataset.group_column={group} keeps a group whole in splits and intervals"
+            )
     solutions = sum(
         _is_solution(table.row(index).get(column))
         for index in range(min(len(table), 100))
