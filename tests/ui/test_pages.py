@@ -245,6 +245,21 @@ def test_nothing_stands_beside_the_screen(pages: Pages, browser: Browser, width:
         assert run(browser, reached, box)
 
 
+def test_names_stay_beside_the_numbers_of_a_scrolled_row(pages: Pages, browser: Browser) -> None:
+    look(browser, pages.report.as_uri(), width=800)
+    at = (
+        "const box = document.querySelector('#table .wide');"
+        "const seen = [0, 1e6].map((left) => { box.scrollLeft = left;"
+        "  const names = [...box.querySelectorAll('tbody tr:first-child td.name')];"
+        "  return names.map((name) => name.getBoundingClientRect().left); });"
+        "return [box.scrollLeft, ...seen]"
+    )
+    scrolled, before, after = run(browser, at)
+    assert scrolled > 0
+    assert len(before) > 1
+    assert after == pytest.approx(before, abs=1.5)
+
+
 def test_no_number_is_lost_on_paper(pages: Pages, browser: Browser) -> None:
     look(browser, pages.report.as_uri(), width=PAPER, media="print")
     run(browser, "window.dispatchEvent(new Event('beforeprint'))")

@@ -19,6 +19,7 @@ function worth(text) {
   const found = NUMBER.exec(text);
   return found ? Number(found[0].replaceAll(",", "")) : null;
 }
+const MOST_PINNED = 6;  // as many as report.css knows
 function makeTable(section) {
   const table = section.querySelector("table"), body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
   const further = data.further[section.id] || [], titles = heads.map((head) => head.textContent.trim());
@@ -55,6 +56,18 @@ function makeTable(section) {
       else head.removeAttribute("aria-sort");
       head.firstChild.textContent = titles[place] + (state.sort === place ? (state.down ? " ▼" : " ▲") : "");
     });
+    pin();
+  }
+  /** The names that a row begins with stay in view beside the numbers, as many as leave these room. */
+  function pin() {
+    const room = 0.6 * table.parentElement.clientWidth;
+    let left = 0, pinned = 0;
+    while (pinned < Math.min(n_names, MOST_PINNED) && left + heads[pinned].offsetWidth <= room) {
+      pinned += 1;
+      table.style.setProperty(`--left-${pinned}`, `${left}px`);
+      left += heads[pinned - 1].offsetWidth;
+    }
+    table.dataset.pinned = pinned;
   }
   const count = el("span", { class: "faint", role: "status" });
   const rest = el("button", { type: "button", text: "show all rows", on: { click: () => { state.all = true; show(); } } });
@@ -70,6 +83,7 @@ function makeTable(section) {
     if (event.target.checked) state.hidden.delete(place); else state.hidden.add(place);
     heads[place].hidden = state.hidden.has(place);
     for (const row of rows) if (row.line) row.line.cells[place].hidden = state.hidden.has(place);
+    pin();
   } } }), title));
   const columns = el("details", { class: "columns" }, el("summary", { text: "columns" }), el("fieldset", {}, el("legend", { class: "visually-hidden", text: "Columns that are shown" }), ...boxes));
   section.querySelector(".wide").before(el("div", { class: "bar" }, el("label", { for: search.id, text: "filter" }, search), ...facets.filter(Boolean), columns, count, rest));
@@ -83,6 +97,7 @@ function makeTable(section) {
   });
   for (const row of rows) if (row.line) behind(section.id, row);
   show();
+  window.addEventListener("resize", pin);
   window.addEventListener("beforeprint", () => { state.all = true; show(); });
 }
 
