@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from probegrid.errors import RunError
 from probegrid.hardware.memory import or_none_if_out_of_memory
+from probegrid.inference.both_ways import why_alone
 from probegrid.inference.choosing import logprobs_of
 from probegrid.inference.generation import Decoder, Generation, Sampling, continuation_logprobs, generate
 from probegrid.inference.one_by_one import OneByOneDecoder
@@ -259,7 +260,7 @@ def _ways(
 
     return {
         "shared prefix": shared,
-        "padded batches": lambda: PaddedDecoder(model, prefix),
+        "padded batches": lambda: why_alone(model) or PaddedDecoder(model, prefix),
         "one by one": lambda: OneByOneDecoder(model, prefix, cached=True),
         _PLAINEST: lambda: OneByOneDecoder(model, prefix, cached=False),
     }

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from probegrid.inference.attention import RowCache, Softmax, attend_rows, has_kernels
+from probegrid.inference.both_ways import why_alone
 from probegrid.inference.layout import Layout
 from probegrid.inference.mixers import asks_for_attention, mixers
 from probegrid.models.blocks import computing_devices
@@ -75,6 +76,8 @@ class Batch:
 
 def obstacle(model: PreTrainedModel) -> str | None:
     """Why rows cannot be packed for this model, or None if nothing is known against it."""
+    if (reason := why_alone(model)) is not None:
+        return reason
     if (
         getattr(model, "_supports_attention_backend", False)
         or any(asks_for_attention(module) for module in model.modules())

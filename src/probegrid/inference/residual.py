@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from probegrid.errors import ConfigError
 from probegrid.inference.attention import Pair, Softmax, attend_forest, attend_prefix
+from probegrid.inference.both_ways import token_types
 from probegrid.inference.forest import Forest, count, in_common
 from probegrid.inference.linear import fast_linear
 from probegrid.inference.mixers import mixers
@@ -233,7 +234,8 @@ def _padded_batch(model: PreTrainedModel, token_ids: Sequence[Sequence[int]]) ->
     # one that answered before may have been left with an attention for shared prefixes
     give_back_attention(model)
     width = max(map(len, token_ids))
-    return Batch({"input_ids": torch.tensor([[*row, *[0] * (width - len(row))] for row in token_ids])})
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in token_ids])
+    return Batch({"input_ids": ids, **token_types(model, [len(row) for row in token_ids], width)})
 
 
 class _SharedPrefix:
