@@ -155,7 +155,37 @@ def test_a_report_is_one_sentence_and_plain_values() -> None:
     assert report.as_dict()["prompts"] == 2
     assert 0 <= report.distance < report.allowed
     assert report.sentence().startswith("padded batches: within")
-    assert report.sentence().endswith("not shared prefix: bloom does not take another's attention")
+    assert report.sentence().endswith(
+        "not shared prefix: bloom attends by code of its own, not through transformers' interface"
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "way", "reason"),
+    [
+        ("axk2", "shared prefix", "its AXK2Attention needs an attention mask, which rows that are packed into one"),
+        ("deepseek_v4", "shared prefix", "its DeepseekV4Attention attends to other keys than one of each token"),
+        ("minimax", "padded batches", "its MiniMaxModel does not take rows of a padded batch with the cache that"),
+        ("openai-gpt", "padded batches", "its Attention does not take rows of a padded batch with the cache that"),
+    ],
+)  # fmt: skip
+def test_what_a_models_code_does_not_take_is_said_in_words(family: str, way: str, reason: str) -> None:
+    found = opened(zoo.build(zoo.config_of(family))).report.passed_over[way]
+    assert found.startswith(reason)
+    assert "Error" not in found
+
+
+def test_what_the_machine_says_is_not_taken_for_the_models(caplog: pytest.LogCaptureFixture) -> None:
+    model = zoo.build(zoo.config_of("llama"))
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available\nmore")
+
+    model.model.layers[0].mlp.register_forward_pre_hook(fail)
+    said = r"shared prefix: its LlamaMLP does not take rows .*: CUDA error: no kernel image is available;"
+    with caplog.at_level("DEBUG"), pytest.raises(RunError, match=said):
+        opened(model)
+    assert "in fail" in caplog.text
 
 
 def encoder() -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.inference.forest import in_common
 from probegrid.inference.outcome import Report
+from probegrid.inference.reasons import PACKED, PADDED, why_it_failed
 from probegrid.inference.residual import ResidualReader, Rows, Span, prefix_of, ways
 from probegrid.inference.trial import FAILURES
 
@@ -52,7 +53,7 @@ def rows_that_agree(
         try:
             distance = or_none_if_out_of_memory(partial(_distance, model, rows, chosen, alone))
         except FAILURES as error:
-            passed_over[rows.value] = f"{type(error).__name__} in its code: {str(error).strip()[:120]}"
+            passed_over[rows.value] = why_it_failed(error, PADDED if rows is Rows.padded else PACKED)
             continue
         if distance is None:
             return Report(rows.value, unit=_UNIT, passed_over=passed_over), rows
