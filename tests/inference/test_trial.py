@@ -202,6 +202,19 @@ def test_a_model_that_sees_what_follows_is_refused() -> None:
         opened(encoder())
 
 
+def test_a_model_in_int8_whose_passes_never_agree_is_not_called_an_encoder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for place in (engine, trial):
+        monkeypatch.setattr(place, "rounds_together", lambda _: True)
+    monkeypatch.setattr(trial, "_CAUSAL_TOGETHER", trial.ROUNDING[torch.float32])
+    monkeypatch.setattr(trial, "_MOST_TOGETHER", trial.ROUNDING[torch.float32])
+    with pytest.raises(
+        RunError, match=r"^in int8 .* by more than rounding: .*quantization=nf4 \(shared prefix: "
+    ):
+        opened(encoder())
+
+
 def test_activations_that_depend_on_the_batch_are_read_one_by_one() -> None:
     model = encoder()
     rows = [[1, *range(30, 41)], [1, 50, 51, 52]]
