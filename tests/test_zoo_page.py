@@ -41,8 +41,9 @@ decoder of text, in float32 on a CPU. A number in brackets is the reason, below 
 - *truncation*: whether a probe at layer 2 loads two blocks and no more.
 - *NF4*, *int8*: *answers* of the model quantized so. LLM.int8 rounds a token by all tokens of its pass: where that
   sends it elsewhere, rows are read one by one.
-- *activations*: how the rows of a batch are read, tried likewise; on a GPU they are packed where that is right. Where
-  most of what is read is the same again and again, as with samples of one question, it is computed once (`shared prefix`).
+- *activations*: how the rows of a batch are read, tried likewise; on a GPU they are packed where that is right.
+  Where most of what is read is the same again and again, as with samples of one question, it is computed once
+  (`shared prefix`).
 
 Image-text models with a decoder inside are read by that decoder, as its family is
 (`PROBEGRID_ZOO=all pytest tests/models/test_every_family.py`). PaliGemma, which reads a prompt both ways, each token
