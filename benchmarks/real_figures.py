@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 
 import probegrid
+from probegrid.errors import UserError
 
 console = Console(width=130, highlight=False)
 
@@ -83,7 +84,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--every-judge",
         action="store_true",
-        help="experiment=judges: hidden states of every sample too, and trained probes; hours on a CPU",
+        help="experiment=judges: token distributions and hidden states of every sample too, and trained probes",
     )
     parser.add_argument("--work", type=Path, default=Path("real_figures"), help="folder of store and results")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables and pictures")
@@ -93,7 +94,10 @@ def parse() -> argparse.Namespace:
 def run(name: str, overrides: Sequence[str], compared: Sequence[str], work: Path, out: Path) -> None:
     """Run one grid, and keep of its report what the page shows, in a folder of its name."""
     places = (f"store_dir={work / 'store'}", f"results_dir={work / 'results' / name}")
-    probegrid.sweep([*overrides, *places, "tracking=none"])
+    try:
+        probegrid.sweep([*overrides, *places, "tracking=none"])
+    except UserError as error:  # a probe that has nothing to learn from so few: the others are ranked
+        console.print(f"{name}: {error}")
     folder = out / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+import zoo
 from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
@@ -24,8 +25,8 @@ from probegrid.cell.run import Result
 from probegrid.cli import main
 from probegrid.compose import compose_cell
 from probegrid.data.example import StatementSet
-from probegrid.embedded import world
-from probegrid.errors import ConfigError
+from probegrid.embedded import tokenizer, world
+from probegrid.errors import CheckpointError, ConfigError
 from probegrid.models.pool import ModelPool
 from probegrid.progress import Progress
 from probegrid.readings.session import ModelSession
@@ -411,3 +412,16 @@ def test_damaged_weights_are_named_with_status_1(
     status, sentence = invoke(*model, *FEW, "dataset.num_samples=20", "probe.layers=[1,2]")
     assert "at layer 2 are not finite" in sentence
     assert status == 1
+
+
+def test_hidden_states_of_answers_to_prompts_that_are_read_both_ways_are_refused(tmp_path: Path) -> None:
+    """The model reads its answer one way: a pass over both alike would be of other states than it had."""
+    vocabulary = tokenizer.build(zoo.CONTEXT)
+    folder = zoo.save("paligemma", tmp_path / "paligemma", vocab_size=len(vocabulary))
+    tokenizer.save(vocabulary, folder)
+    own = ("model=custom", f"model.path={folder}", "model.dtype=float32", f"store_dir={tmp_path}")
+    for probe in ("logistic", "eigenscore"):
+        with pytest.raises(CheckpointError, match=r"reads a prompt both ways .* probe that needs none"):
+            prepare(compose_cell([*own, "dataset=facts", "dataset.num_samples=20", f"probe={probe}"]))
+    assert prepare(compose_cell([*own, "dataset=facts", "dataset.num_samples=20", "probe=gnll"])).prompts
+    assert prepare(compose_cell([*own, *FEW[:2], "probe=mass_mean", "probe.layers=[2]"])).statements

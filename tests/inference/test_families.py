@@ -16,7 +16,8 @@ from torch import Tensor
 
 from probegrid.errors import CheckpointError
 from probegrid.inference.engine import Engine
-from probegrid.inference.residual import ResidualReader
+from probegrid.inference.mixers import mixers
+from probegrid.inference.residual import ResidualReader, Rows, prefix_of
 from probegrid.inference.residual_trial import rows_that_agree
 from probegrid.models.blocks import decoder_blocks
 from probegrid.models.load import LoadedModel
@@ -50,6 +51,8 @@ def tokens(count: int) -> list[int]:
 PREFIX = [1, *tokens(29)]
 SUFFIXES = [tokens(5), tokens(9), tokens(5), tokens(23)]
 """Longer together than any window, and two of a length."""
+SAMPLES = [tokens(3), [7], tokens(6)]
+SAMPLES.append([*SAMPLES[0], 9])
 FAMILIES = [
     pytest.param(family, marks=[pytest.mark.zoo] if family in SHARED else [pytest.mark.zoo, pytest.mark.slow])
     for family in zoo.text_families()
@@ -105,14 +108,19 @@ def test_answers_are_those_of_the_models_own_forward_pass(family: str) -> None:
 def test_activations_are_the_hidden_states_of_the_full_model(family: str) -> None:
     stock, ours = build(family), build(family)
     if family in NO_LAYERS:
-        with pytest.raises(CheckpointError, match="its activations cannot be read"):
+        with pytest.raises(CheckpointError, match="reads a model block by block"):
             decoder_blocks(ours)
         return
-    rows = [[*PREFIX, *suffix] for suffix in SUFFIXES]
-    spans = [[(len(row) - 1, len(row)), (3, 9)] for row in rows]
+    rows = [[*PREFIX, *suffix, *sample] for suffix in SUFFIXES for sample in SAMPLES]
+    spans = [[(len(row) - 1, len(row)), (21, 33)] for row in rows]
     layers = list(range(len(decoder_blocks(ours))))
-    _, way = rows_that_agree(ours, layers, list(zip(rows, spans, strict=True)))
-    found = ResidualReader(ours, layers, way).read(rows, spans, torch.float32)
+    passages = list(zip(rows, spans, strict=True))
+    _, way = rows_that_agree(ours, layers, passages)
+    if family in SHARED and not mixers(ours):
+        assert way is Rows.shared
+    ahead = prefix_of(passages) if way is Rows.shared else []
+    assert len(ahead) in (0, 21)
+    found = ResidualReader(ours, layers, way, ahead, pass_tokens=8).read(rows, spans, torch.float32)
     wanted: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     for row, of_row in zip(rows, spans, strict=True):
         states = [

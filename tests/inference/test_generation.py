@@ -217,7 +217,10 @@ def test_padded_batches_answer_as_stock_generate(subject: Callable[[str], Subjec
 
 
 def test_models_that_cannot_share_a_prefix_say_why() -> None:
-    assert obstacle(zoo.build(zoo.config_of("bloom"))) == "bloom does not take another's attention"
+    assert (
+        obstacle(zoo.build(zoo.config_of("bloom")))
+        == "bloom attends by code of its own, not through transformers' interface"
+    )
 
 
 def test_samples_are_the_same_whatever_the_batch(subject: Callable[[str], Subject]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import transformers
 from torch import Tensor, nn
 
 from probegrid.errors import CheckpointError, ConfigError
-from probegrid.inference.residual import ResidualReader
+from probegrid.inference import attention
+from probegrid.inference.residual import ResidualReader, Rows, prefix_of, ways
 from probegrid.models.blocks import decoder_blocks
 
 torch.set_num_threads(1)
@@ -69,10 +70,15 @@ def build(family: str) -> Any:
     return transformers.AutoModelForCausalLM.from_config(CONFIGS[family](), dtype=torch.float32).eval()
 
 
-def one_by_one(model: Any, blocks: nn.ModuleList) -> dict[int, Tensor]:
+def one_by_one(
+    model: Any,
+    blocks: nn.ModuleList,
+    rows: Sequence[list[int]] = ROWS,
+    of_rows: Sequence[list[tuple[int, int]]] = SPANS,
+) -> dict[int, Tensor]:
     """Every layer of every span, by a pass for each row alone, the mean taken in a loop: [n, d] a layer."""
     found: dict[int, list[Tensor]] = {layer: [] for layer in range(len(blocks) + 1)}
-    for row, spans in zip(ROWS, SPANS, strict=True):
+    for row, spans in zip(rows, of_rows, strict=True):
         stream = stream_of(model, blocks, row)
         for layer, hidden in enumerate(stream):
             found[layer] += [sum(hidden[0, start:end]) / (end - start) for start, end in spans]
@@ -105,6 +111,53 @@ def test_padded_batches_equal_single_rows(family: str) -> None:
         for layer, values in read.items():
             assert values.shape == (6, 32)
             torch.testing.assert_close(values, expected[layer], rtol=1e-5, atol=1e-5)
+
+
+PREFIX = [1, *range(70, 83)]
+QUESTIONS = [[20, 21, 22, 23, 24], [20, 21, 25], [26, 27, 28, 29, 30, 31, 32]]
+SAMPLES = [[40], [41, 42, 43], [41, 42, 44, 45], [46, 47]]
+SAMPLED = [[*PREFIX, *question, *sample] for question in QUESTIONS for sample in SAMPLES]
+READ = [[(len(row) - 1, len(row)), (15, len(row))] for row in SAMPLED]
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("queries", [256, 5])
+def test_rows_that_share_prefixes_equal_single_rows(
+    family: str, queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows of 4 end within samples, questions and the prefix, which is read in three passes."""
+    monkeypatch.setattr(attention, "_TREE_QUERIES", queries)
+    model = build(family)
+    expected = one_by_one(model, decoder_blocks(model), SAMPLED, READ)
+    for layers in ([0, 1, 2, 3], [2], [0]):
+        reader = ResidualReader(model, layers, Rows.shared, PREFIX, pass_tokens=6)
+        for batch in (slice(0, 3), slice(3, 12)):
+            read = reader.read(SAMPLED[batch], READ[batch], dtype=torch.float32)
+            for layer, values in read.items():
+                wanted = expected[layer].unflatten(0, (-1, 2))[batch].flatten(0, 1)
+                torch.testing.assert_close(values, wanted, rtol=1e-4, atol=3e-5)
+
+
+def test_what_rows_share_is_computed_once() -> None:
+    model = build("llama")
+    passes: list[int] = []
+    model.model.layers[0].mlp.register_forward_pre_hook(lambda _, args: passes.append(args[0].shape[1]))
+    reader = ResidualReader(model, [2], Rows.shared, PREFIX)
+    reader.read(SAMPLED[:8], READ[:8])
+    reader.read(SAMPLED[8:], READ[8:])
+    samples = 1 + 3 + 2 + 2  # of four samples of 1, 3, 4 and 2 tokens two begin with the same two
+    assert passes == [len(PREFIX), (2 + 3 + samples) + (1 + samples), 7 + samples]
+
+
+def test_prefixes_are_shared_where_most_of_it_is_read_again_and_again() -> None:
+    passages = list(zip(SAMPLED, READ, strict=True))
+    assert ways(build("llama"), passages)[0] is Rows.shared
+    assert Rows.shared not in ways(build("llama"), passages[::6])
+    assert Rows.shared not in ways(build("llama"), list(zip(ROWS, SPANS, strict=True)))
+    assert prefix_of(passages) == PREFIX
+    # nothing is read of it, and every row keeps a token
+    assert prefix_of([*passages, (SAMPLED[0], [(5, 9)])]) == PREFIX[:5]
+    assert prefix_of([([1, 2, 3], [(2, 3)]), ([1, 2, 3, 4], [(3, 4)])]) == [1, 2]
 
 
 def test_values_are_bfloat16_unless_asked_otherwise() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +13,11 @@ from torch import Tensor
 from transformers import BertConfig, BertLMHeadModel
 
 from probegrid.errors import RunError
-from probegrid.inference import engine, trial
+from probegrid.inference import attention, engine, residual, trial
 from probegrid.inference.engine import Engine
 from probegrid.inference.packed import give_back_attention
 from probegrid.inference.plain import logits_from_one_prefix, plain_logits
-from probegrid.inference.residual import ResidualReader, Rows
+from probegrid.inference.residual import ResidualReader, Rows, prefix_of
 from probegrid.inference.residual_trial import rows_that_agree
 from probegrid.inference.shared_prefix import SharedPrefixDecoder
 from probegrid.models.load import LoadedModel
@@ -154,7 +155,37 @@ def test_a_report_is_one_sentence_and_plain_values() -> None:
     assert report.as_dict()["prompts"] == 2
     assert 0 <= report.distance < report.allowed
     assert report.sentence().startswith("padded batches: within")
-    assert report.sentence().endswith("not shared prefix: bloom does not take another's attention")
+    assert report.sentence().endswith(
+        "not shared prefix: bloom attends by code of its own, not through transformers' interface"
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "way", "reason"),
+    [
+        ("axk2", "shared prefix", "its AXK2Attention needs an attention mask, which rows that are packed into one"),
+        ("deepseek_v4", "shared prefix", "its DeepseekV4Attention attends to other keys than one of each token"),
+        ("minimax", "padded batches", "its MiniMaxModel does not take rows of a padded batch with the cache that"),
+        ("openai-gpt", "padded batches", "its Attention does not take rows of a padded batch with the cache that"),
+    ],
+)  # fmt: skip
+def test_what_a_models_code_does_not_take_is_said_in_words(family: str, way: str, reason: str) -> None:
+    found = opened(zoo.build(zoo.config_of(family))).report.passed_over[way]
+    assert found.startswith(reason)
+    assert "Error" not in found
+
+
+def test_what_the_machine_says_is_not_taken_for_the_models(caplog: pytest.LogCaptureFixture) -> None:
+    model = zoo.build(zoo.config_of("llama"))
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available\nmore")
+
+    model.model.layers[0].mlp.register_forward_pre_hook(fail)
+    said = r"shared prefix: its LlamaMLP does not take rows .*: CUDA error: no kernel image is available;"
+    with caplog.at_level("DEBUG"), pytest.raises(RunError, match=said):
+        opened(model)
+    assert "in fail" in caplog.text
 
 
 def encoder() -> Any:
@@ -171,6 +202,19 @@ def test_a_model_that_sees_what_follows_is_refused() -> None:
         opened(encoder())
 
 
+def test_a_model_in_int8_whose_passes_never_agree_is_not_called_an_encoder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for place in (engine, trial):
+        monkeypatch.setattr(place, "rounds_together", lambda _: True)
+    monkeypatch.setattr(trial, "_CAUSAL_TOGETHER", trial.ROUNDING[torch.float32])
+    monkeypatch.setattr(trial, "_MOST_TOGETHER", trial.ROUNDING[torch.float32])
+    with pytest.raises(
+        RunError, match=r"^in int8 .* by more than rounding: .*quantization=nf4 \(shared prefix: "
+    ):
+        opened(encoder())
+
+
 def test_activations_that_depend_on_the_batch_are_read_one_by_one() -> None:
     model = encoder()
     rows = [[1, *range(30, 41)], [1, 50, 51, 52]]
@@ -184,6 +228,45 @@ def test_activations_that_depend_on_the_batch_are_read_one_by_one() -> None:
         for layer in (0, 1, 2):
             wanted = stream[layer][0, start:end].mean(0)
             torch.testing.assert_close(found[layer][place], wanted, rtol=1e-4, atol=1e-5)
+
+
+ASKED = [[*PREFIX, *question, *sample] for question in SUFFIXES for sample in ([70], [71, 72], [73, 74, 75])]
+
+
+def activations_of(model: Any) -> tuple[Any, Any]:
+    passages = [(row, [(len(row) - 1, len(row))]) for row in ASKED]
+    report, way = rows_that_agree(model, [1, 2], passages)
+    ahead = prefix_of(passages) if way is Rows.shared else []
+    rows, spans = zip(*passages, strict=True)
+    return report, ResidualReader(model, [1, 2], way, ahead).read(rows, spans, torch.float32)
+
+
+@pytest.mark.parametrize("wrong", ["prefix", "question", "sample"])
+def test_activations_whose_rows_see_what_is_not_theirs_share_no_prefix(
+    monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    model = zoo.build(zoo.config_of("llama"))
+    report, expected = activations_of(model)
+    assert (report.used, report.prompts) == ("shared prefix", 3)
+    attend = attention.attend_forest
+
+    def mistaken(query: Tensor, own: Any, forest: Any, prefix: Any, *how: Any, **named: Any) -> Tensor:
+        if wrong == "prefix":
+            prefix = tuple(part[:-1] for part in prefix)
+        elif wrong == "question":  # every tree sees the one before it
+            forest = replace(forest, end=torch.full_like(forest.end, len(forest.end)), root=(0,) * len(query))
+        else:  # a sample sees those before it
+            ends = [max(end for end, other in zip(forest.end.tolist(), forest.root, strict=True) if other == root)
+                    for root in forest.root]  # fmt: skip
+            forest = replace(forest, end=torch.tensor(ends))
+        return attend(query, own, forest, prefix, *how, **named)
+
+    monkeypatch.setattr(residual, "attend_forest", mistaken)
+    report, found = activations_of(model)
+    assert report.used == "padded batches"
+    assert "of its length from what the model gives for a row alone" in report.passed_over["shared prefix"]
+    for layer, values in expected.items():
+        torch.testing.assert_close(found[layer], values, rtol=1e-4, atol=1e-5)
 
 
 def test_the_models_own_attention_is_back_where_the_model_is_read_otherwise() -> None:

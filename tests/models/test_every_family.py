@@ -16,10 +16,11 @@ import torch
 import zoo
 from torch import Tensor, nn
 
-from probegrid.errors import CheckpointError, RunError
-from probegrid.inference import trial
+from probegrid.errors import CheckpointError
+from probegrid.inference import engine, trial
 from probegrid.inference.engine import Engine
-from probegrid.inference.residual import ResidualReader
+from probegrid.inference.one_by_one import OneByOneDecoder
+from probegrid.inference.residual import ResidualReader, Rows, prefix_of
 from probegrid.inference.residual_trial import rows_that_agree
 from probegrid.models.blocks import decoder_blocks
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
@@ -299,17 +300,55 @@ def test_answers_of_an_image_text_model_are_those_of_its_own_forward_pass(found:
             row.append(token)
 
 
-def test_a_model_that_reads_its_prompts_both_ways_is_refused(found: Find) -> None:
-    """Its attention, written out, sees no token that follows, and is no measure of rounding."""
-    with pytest.raises(RunError, match="change with the tokens that follow: it is no causal language model"):
-        Engine(
-            load_model(request(found("paligemma"))),
-            NoText(),  # type: ignore[arg-type]
-            PREFIX,
-            DecodingConfig(max_new_tokens=4),
-            (),
-            suffixes=SUFFIXES,
-        )
+@pytest.mark.parametrize("with_cache", [True, False])
+def test_a_model_that_reads_its_prompts_both_ways_answers_as_its_own_generate(
+    found: Find, with_cache: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Token types are what its processor gives a prompt: its generate takes them, and gives answers others."""
+
+    class Uncached(OneByOneDecoder):
+        def __init__(self, model: Any, prefix: Sequence[int], *, cached: bool) -> None:
+            if cached:
+                raise RuntimeError("no cache")
+            super().__init__(model, prefix, cached=cached)
+
+    if not with_cache:
+        monkeypatch.setattr(engine, "OneByOneDecoder", Uncached)
+    ours = Engine(
+        load_model(request(found("paligemma"))),
+        NoText(),  # type: ignore[arg-type]
+        PREFIX,
+        DecodingConfig(max_new_tokens=6, do_sample=True, num_generations=1, temperature=1e-4),
+        (),
+        suffixes=SUFFIXES,
+    )
+    assert ours.report.used == ("one by one" if with_cache else "one by one without a cache")
+    reason = "paligemma reads each prompt both ways"
+    assert [ours.report.passed_over[way] for way in ("shared prefix", "padded batches")] == [reason] * 2
+    answers = ours.answer(SUFFIXES, ["a", "b", "c"])
+    assert answers is not None
+    for suffix, (answer, sample) in zip(SUFFIXES, answers, strict=True):
+        tokens, logprobs = generated(stock_of(found("paligemma")), [*PREFIX, *suffix], 6)
+        assert list(answer.token_ids) == list(sample.token_ids) == tokens
+        torch.testing.assert_close(torch.tensor(answer.token_logprobs), logprobs, rtol=1e-4, atol=1e-4)
+
+
+def generated(stock: Any, row: list[int], steps: int) -> tuple[list[int], Tensor]:
+    """The tokens that stock generate puts behind a prompt, and their log-probabilities."""
+    ids = torch.tensor([row])
+    stock.generation_config.eos_token_id = None
+    made = stock.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        token_type_ids=torch.zeros_like(ids),
+        max_new_tokens=steps,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    tokens = made.sequences[0, len(row) :]
+    logprobs = torch.cat(made.logits).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return tokens.tolist(), logprobs
 
 
 def logprobs_behind(stock: Any, row: list[int]) -> Tensor:
@@ -329,8 +368,10 @@ def test_activations_of_an_image_text_model_are_its_own(found: Find, family: str
     stock, cut = stock_of(found(family)), load_truncated(wanted, deepest).model
     rows = [[*PREFIX, *suffix] for suffix in SUFFIXES]
     spans = [[(len(row) - 1, len(row)), (3, 9)] for row in rows]
-    _, way = rows_that_agree(cut, layers, list(zip(rows, spans, strict=True)))
-    read = ResidualReader(cut, layers, way).read(rows, spans, torch.float32)
+    passages = list(zip(rows, spans, strict=True))
+    _, way = rows_that_agree(cut, layers, passages)
+    ahead = prefix_of(passages) if way is Rows.shared else []
+    read = ResidualReader(cut, layers, way, ahead).read(rows, spans, torch.float32)
     streams = [layers_of(stock, deepest, row) for row in rows]
     for layer in layers:
         vectors = [

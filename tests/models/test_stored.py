@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers.quantizers import quantizer_compressed_tensors, quantizer_torchao
 
 from probegrid.errors import CheckpointError
 from probegrid.hardware.devices import Hardware
@@ -224,28 +224,28 @@ def test_torchao(base: Path, tmp_path: Path) -> None:
     [
         ({"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True}, "gptq4", "optimum"),
         ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}, "awq4", "gptqmodel"),
-        pytest.param(
+        (
             {
                 "quant_method": "torchao",
-                "quant_type": {"default": {"_type": "Int8WeightOnlyConfig", "_data": {}}},
+                "quant_type": {"default": {"_type": "Int8WeightOnlyConfig", "_version": 2, "_data": {}}},
             },
             "torchao",
             r"pip install torchao",
-            marks=pytest.mark.skipif(find_spec("torchao") is not None, reason="torchao is installed"),
         ),
-        pytest.param(
-            {"quant_method": "compressed-tensors", "format": "int-quantized"},
-            "ct",
-            "compressed",
-            marks=pytest.mark.skipif(
-                find_spec("compressed_tensors") is not None, reason="compressed-tensors is installed"
-            ),
-        ),
+        ({"quant_method": "compressed-tensors", "format": "int-quantized"}, "ct", "compressed"),
     ],
 )
 def test_a_library_that_is_not_here_is_named(
-    base: Path, tmp_path: Path, settings: dict[str, Any], name: str, lacking: str
+    base: Path,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    name: str,
+    lacking: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # what this environment has and a user may not
+    monkeypatch.setattr(quantizer_torchao, "is_torchao_available", lambda: False)
+    monkeypatch.setattr(quantizer_compressed_tensors, "is_compressed_tensors_available", lambda: False)
     folder = stored(base, tmp_path / "stored", settings)
     with pytest.raises(
         CheckpointError, match=f"is stored as {name}, which cannot be loaded here: .*{lacking}"

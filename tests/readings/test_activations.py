@@ -265,6 +265,56 @@ def test_an_interrupted_reading_goes_on_where_it_was(tmp_path: Path) -> None:
     assert progress.started == [(len(PASSAGES), sum(count for count, _ in whole.steps[:2]))]
 
 
+def sampled() -> tuple[Passage, ...]:
+    """Four samples to each of three questions behind one prefix, read at their last tokens."""
+    generator = torch.Generator().manual_seed(2)
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(3, 90, (count,), generator=generator).tolist())
+
+    prefix, found = tokens(40), list[Passage]()
+    for question in range(3):
+        asked = (*prefix, *tokens(9 + question))
+        for sample in range(4):
+            ids, name = (*asked, *tokens(1 + sample)), f"q{question}/{sample}"
+            found.append(
+                Passage(name, ids, (Example(name, "q", "text", False),), ((len(ids) - 1, len(ids)),))
+            )
+    return tuple(found)
+
+
+def test_samples_are_read_with_what_they_share_once(tmp_path: Path) -> None:
+    passages, model = sampled(), build()
+    expected = torch.cat(
+        [
+            ResidualReader(build(), [3]).read([one.token_ids], [one.spans], torch.float32)[3]
+            for one in passages
+        ]
+    )
+    spent: list[int] = []
+    model.layers[0].mlp.register_forward_pre_hook(lambda _, args: spent.append(args[0].shape[:2].numel()))
+    progress = Counting()
+    reading = read(tmp_path / "whole", [3], passages=passages, open_model=Opener(model), progress=progress)
+    torch.testing.assert_close(reading.values(3).float(), expected, rtol=2**-8, atol=1e-5)
+    assert reading.way["used"] == "shared prefix"
+    # behind the trial: the prefix in passes of 24 tokens, and each question with its samples
+    assert spent[-5:] == [24, 16, 9 + 10, 10 + 10, 11 + 10]
+    assert sum(tokens for _, tokens in progress.steps) == sum(len(one.token_ids) for one in passages)
+    with pytest.raises(KeyboardInterrupt):
+        read(tmp_path / "stopped", [3], passages=passages, progress=Counting(stop_after=1))
+    resumed = read(tmp_path / "stopped", [3], passages=passages, batch_tokens=999)
+    assert same(resumed, reading)
+
+
+def test_samples_that_memory_cannot_hold_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passages = sampled()
+    expected = read(tmp_path / "whole", [3], passages=passages)
+    limit_memory(monkeypatch, 6 * max(len(one.token_ids) for one in passages), torch.OutOfMemoryError("full"))
+    found = read(tmp_path / "parts", [3], passages=passages, batch_tokens=10_000)
+    torch.testing.assert_close(found.values(3), expected.values(3), rtol=2**-7, atol=1e-5)
+    assert found.way["used"] == "shared prefix"
+
+
 def test_killed_between_two_layers_of_a_batch(tmp_path: Path) -> None:
     """A real SIGKILL, after the first layer of the second batch was written and in the middle of the next file."""
     script = f"""

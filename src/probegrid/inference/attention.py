@@ -16,6 +16,7 @@ Knows tensors.
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from probegrid.inference.forest import Forest
 from probegrid.inference.layout import Growth, Layout
 
 aten = torch.ops.aten
@@ -35,6 +37,8 @@ Part = tuple[Tensor, Tensor]
 
 _SCORES = 1 << 26
 """Scores that a masked product holds at once."""
+_TREE_QUERIES = 256
+"""Tokens of a forest that attend together: few, for they are shown all that any of their trees has before them."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,37 @@ def attend_ends(
         return attended
     parts = [] if prefix is None else [attend_all(query, *prefix, how.scale)]
     return merge([*parts, cache.attend(query, ends, how)])
+
+
+def attend_forest(
+    query: Tensor, own: Pair, forest: Forest, prefix: Pair | None, how: Softmax, *, is_plain: bool
+) -> Tensor:
+    """Attention of a forest's tokens to the prefix, and to the tokens that they are below and themselves.
+
+    Args:
+        query: [N, H, d].
+        own: keys and values [N, K, d] of the tokens.
+        forest: of rows behind the prefix.
+        prefix: keys and values [P, K, d]; None: there is none.
+        how: of the layer.
+        is_plain: whether the rows need nothing of it but the scale.
+
+    Returns:
+        [N, H, d].
+    """
+    above = _attend_above(query, own, forest, how, is_plain=is_plain)
+    if prefix is None:
+        return merge([above], how.sinks)
+    if not is_plain:
+        return merge([_attend_end_of(prefix, query, forest.depth, how), above], how.sinks)
+    if has_kernels(query):
+        from probegrid.inference.kernels import attend_packed
+
+        out, lse = attend_packed(query, prefix, None, None, how.scale)
+        of_prefix = _as_part(out, lse * math.log(2), own[0].shape[1])  # the kernel's is in base 2
+    else:
+        of_prefix = attend_all(query, *prefix, how.scale)
+    return merge([of_prefix, above])
 
 
 def attend_step(
@@ -449,6 +484,35 @@ def _attend_rows_padded(
     out = out.unflatten(2, (seen.most, groups)).transpose(1, 2)
     lse = lse.unflatten(2, (seen.most, groups)).transpose(1, 2)
     return out[seen.row, column], lse[seen.row, column]
+
+
+def _attend_above(query: Tensor, own: Pair, forest: Forest, how: Softmax, *, is_plain: bool) -> Part:
+    """Attend from a forest's tokens, queries [N, H, d], to those that they are below, some at a time."""
+    keys, values = (part.transpose(0, 1) for part in own)  # [K, N, d]
+    grouped = _in_groups(query, len(keys))
+    groups, window = grouped.shape[2], None if is_plain else how.window
+    step = max(1, min(_TREE_QUERIES, _SCORES // (query.shape[1] * len(query))))
+    found: list[Part] = []
+    for start in range(0, len(query), step):
+        stop = min(start + step, len(query))
+        begin, visible = forest.seen(start, stop, window)
+        q, k, v = grouped[start:stop].permute(1, 2, 0, 3), keys[:, begin:stop], values[:, begin:stop]
+        if query.device.type == "cpu" and is_plain:
+            mask = query.new_zeros(visible.shape).masked_fill_(~visible, float("-inf")).repeat(groups, 1)
+            out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
+                q.flatten(1, 2)[None],
+                k[None],
+                v[None],
+                0.0,
+                False,
+                attn_mask=mask[None, None],
+                scale=how.scale,
+            )
+            out, lse = out.view(q.shape), lse.view(q.shape[:3])
+        else:
+            out, lse = _plain(q, k.unsqueeze(1), v.unsqueeze(1), how.scale, visible, how.cap)
+        found.append((out.permute(2, 0, 1, 3), lse.permute(2, 0, 1)))
+    return torch.cat([out for out, _ in found]), torch.cat([lse for _, lse in found])
 
 
 def _plain_in_parts(

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from probegrid.errors import RunError
 from probegrid.hardware.memory import or_none_if_out_of_memory
+from probegrid.inference.both_ways import why_alone
 from probegrid.inference.choosing import logprobs_of
 from probegrid.inference.generation import Decoder, Generation, Sampling, continuation_logprobs, generate
 from probegrid.inference.one_by_one import OneByOneDecoder
 from probegrid.inference.outcome import Outcome, Report
 from probegrid.inference.overflow import refuse_overflow
 from probegrid.inference.padded import PaddedDecoder
+from probegrid.inference.reasons import PACKED, PADDED
 from probegrid.inference.shared_prefix import SharedPrefixDecoder, obstacle
 from probegrid.inference.stopping import StopRule
 from probegrid.inference.token_steps import Distributions, Watcher, distributions
@@ -25,6 +27,7 @@ from probegrid.inference.trial import Trial, tried
 from probegrid.models.blocks import computing_devices, decoder_blocks
 from probegrid.models.fusing import fuse, may_fuse
 from probegrid.models.kv_budget import KVBudget
+from probegrid.models.quantization import rounds_together
 from probegrid.planning.workload import PASS_TOKENS, QUESTIONS, ROWS
 from probegrid.schema import DecodingConfig
 
@@ -38,6 +41,12 @@ FEWEST_PASS_TOKENS = 256
 
 
 _PLAINEST = "one by one without a cache"
+_ASKED = {
+    "shared prefix": PACKED,
+    "padded batches": f"{PADDED} with the cache that most models share",
+    "one by one": "a row's next token behind the cache that it made",
+}
+"""What each way asks of a model's code."""
 
 
 class Engine:
@@ -115,7 +124,10 @@ class Engine:
                 passed_over[name] = known.passed_over[name]
                 continue
             made: list[Decoder] = []
-            found = tried(lambda make=make, made=made: self._try(make, made, trial, known))  # type: ignore[misc]
+            found = tried(
+                lambda make=make, made=made: self._try(make, made, trial, known),  # type: ignore[misc]
+                _ASKED.get(name, "a row alone"),
+            )
             if isinstance(found, Report):
                 return made[0], found
             if made and found is None:
@@ -131,9 +143,15 @@ class Engine:
                 trial.remember(report, *asked)
                 return made[0], report
             passed_over[name] = found.why_not() if isinstance(found, Outcome) else str(found)
+        why = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())
+        if rounds_together(trial.model):
+            raise RunError(
+                "in int8 the model's log-probabilities change with the other tokens of a pass by more than rounding: "
+                f"read it in another quantization, as quantization=nf4 ({why})."
+            )
         raise RunError(
             "the model's log-probabilities change with the tokens that follow: it is no causal language model, or its "
-            f"code does not work here ({'; '.join(f'{name}: {why}' for name, why in passed_over.items())})."
+            f"code does not work here ({why})."
         )
 
     def _try(
@@ -260,7 +278,7 @@ def _ways(
 
     return {
         "shared prefix": shared,
-        "padded batches": lambda: PaddedDecoder(model, prefix),
+        "padded batches": lambda: why_alone(model) or PaddedDecoder(model, prefix),
         "one by one": lambda: OneByOneDecoder(model, prefix, cached=True),
         _PLAINEST: lambda: OneByOneDecoder(model, prefix, cached=False),
     }

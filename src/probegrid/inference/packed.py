@@ -19,8 +19,10 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedConfig, PreTrainedModel
 
 from probegrid.inference.attention import RowCache, Softmax, attend_rows, has_kernels
+from probegrid.inference.both_ways import why_alone
 from probegrid.inference.layout import Layout
 from probegrid.inference.mixers import asks_for_attention, mixers
+from probegrid.inference.reasons import Unfit
 from probegrid.models.blocks import computing_devices
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ class Batch:
 
 def obstacle(model: PreTrainedModel) -> str | None:
     """Why rows cannot be packed for this model, or None if nothing is known against it."""
+    if (reason := why_alone(model)) is not None:
+        return reason
     if (
         getattr(model, "_supports_attention_backend", False)
         or any(asks_for_attention(module) for module in model.modules())
@@ -82,7 +86,7 @@ def obstacle(model: PreTrainedModel) -> str | None:
     ):
         return None
     config: PreTrainedConfig = model.config.get_text_config()
-    return f"{config.model_type} does not take another's attention"
+    return f"{config.model_type} attends by code of its own, not through transformers' interface"
 
 
 def take_attention(model: PreTrainedModel) -> None:
@@ -151,6 +155,8 @@ def _attention(
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Transformers' attention interface: query [1, H, N, d], key and value [1, K, N, d]; returns [1, N, H, d]."""
+    if query.shape[-2] != key.shape[-2]:
+        raise Unfit(f"its {type(module).__name__} attends to other keys than one of each token")
     width, of_values = query.shape[-1], value.shape[-1]
     how = Softmax(width**-0.5 if scaling is None else scaling, sliding_window, softcap, s_aux)
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from probegrid.inference.linear import fast_linear
-from probegrid.inference.one_by_one import keeping
+from probegrid.inference.one_by_one import keeping, whole_row
 from probegrid.models.load import embedding_device
 
 if TYPE_CHECKING:
@@ -72,9 +72,7 @@ def _holds_all_keys(cache: Any, length: int) -> bool:
 def _logits(model: PreTrainedModel, row: Sequence[int], begun: int, last: int, **how: Any) -> Tensor:
     ids = torch.tensor([list(row)], device=embedding_device(model))
     with torch.inference_mode(), fast_linear(model):
-        # some families cannot do without a mask, which ``generate`` always gives them
-        output = model(
-            input_ids=ids[:, begun:], attention_mask=torch.ones_like(ids), **how, **keeping(model, last)
-        )
+        told = whole_row(model, ids, prompt=len(row) - last + 1)  # behind which the first is asked for
+        output = model(input_ids=ids[:, begun:], **told, **how, **keeping(model, last))
     logits: Tensor = output.logits
     return logits[0, -last:].float()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,20 @@ import torch
 from torch import Tensor, nn
 
 from probegrid.errors import ConfigError
+from probegrid.inference.attention import Pair, Softmax, attend_forest, attend_prefix
+from probegrid.inference.both_ways import token_types
+from probegrid.inference.forest import Forest, count, in_common
 from probegrid.inference.linear import fast_linear
-from probegrid.inference.packed import Batch, attending, can_be_packed, give_back_attention, packed_batch
+from probegrid.inference.mixers import mixers
+from probegrid.inference.packed import (
+    Batch,
+    attending,
+    can_be_packed,
+    give_back_attention,
+    obstacle,
+    packed_batch,
+    take_attention,
+)
 from probegrid.models.blocks import decoder_blocks, execution_device
 from probegrid.models.border import to_device
 from probegrid.models.fusing import fuse
@@ -37,30 +49,70 @@ Span = tuple[int, int]
 Pick = Callable[[int, Tensor], None]
 """Called with each layer and its hidden states [B, T, d], in the order of the layers."""
 
+Place = Callable[[int, int], tuple[int, int]]
+"""From a row and a token of it to where it is in a batch [B, T]."""
+
 
 class Rows(StrEnum):
     """How the rows of a batch are read together; the value is its name for people."""
 
+    shared = "shared prefix"
     packed = "packed rows"
     padded = "padded batches"
     alone = "one by one"
 
 
-def ways(model: PreTrainedModel) -> list[Rows]:
-    """How rows may be read together, the fastest first."""
-    return [*([Rows.packed] if can_be_packed(model) else []), Rows.padded, Rows.alone]
+_FEWEST_SAVED = 0.5
+"""Part of the tokens that sharing is to save: trying it takes some itself."""
+
+
+def ways(model: PreTrainedModel, passages: Sequence[tuple[Sequence[int], Sequence[Span]]] = ()) -> list[Rows]:
+    """How rows may be read together, the fastest first.
+
+    Args:
+        model: as it is used.
+        passages: all that is to be read, token ids and spans of each; where most of it is the same tokens over and
+            over, each is read once.
+    """
+    found = [*([Rows.packed] if can_be_packed(model) else []), Rows.padded, Rows.alone]
+    rows = [token_ids for token_ids, _ in passages]
+    # a layer that carries a state would have to be given that of the token above
+    if not rows or obstacle(model) is not None or mixers(model):
+        return found
+    ahead = len(prefix_of(passages))
+    needed = ahead + count([row[ahead:] for row in rows])
+    return [Rows.shared, *found] if needed <= (1 - _FEWEST_SAVED) * sum(map(len, rows)) else found
+
+
+def prefix_of(passages: Sequence[tuple[Sequence[int], Sequence[Span]]]) -> list[int]:
+    """The tokens that all passages begin with, as far as nothing is read of them."""
+    rows = [tuple(token_ids) for token_ids, _ in passages]
+    # what all have in common is what the two extremes in the order of tokens have
+    first, last = min(rows), max(rows)
+    unread = min((start for _, spans in passages for start, _ in spans), default=0)
+    return list(first[: min(in_common(first, last), len(first) - 1, unread)])
 
 
 class ResidualReader:
     """Reads some layers of a decoder."""
 
-    def __init__(self, model: PreTrainedModel, layers: Sequence[int], rows: Rows | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layers: Sequence[int],
+        rows: Rows | None = None,
+        prefix: Sequence[int] = (),
+        pass_tokens: int = 1024,
+    ) -> None:
         """Find the layers.
 
         Args:
             model: a causal model, or its bare decoder; whole, or truncated behind ``max(layers)`` or later.
             layers: layers to read, each once.
             rows: how the rows of a batch are read together; None: the fastest way that nothing is known against.
+            prefix: where prefixes are shared, what all rows of all batches begin with, none of which is read of any
+                (`prefix_of`): its keys and values are computed with the first batch, and held.
+            pass_tokens: of a prefix that are computed at once.
 
         Raises:
             ConfigError: the model has fewer blocks.
@@ -77,6 +129,8 @@ class ResidualReader:
         fuse(model)
         self._causal = model
         self._rows = rows or ways(model)[0]
+        self._prefix, self._pass_tokens = list(prefix), pass_tokens
+        self._shared: _SharedPrefix | None = None
 
     def read(
         self,
@@ -97,25 +151,60 @@ class ResidualReader:
         if self._rows is Rows.alone and len(token_ids) > 1:
             each = [self.read([row], [of_row], dtype) for row, of_row in zip(token_ids, spans, strict=True)]
             return {layer: torch.cat([found[layer] for found in each]) for layer in self.layers}
-        packed = self._rows is Rows.packed
-        batch = packed_batch(self._causal, token_ids) if packed else _padded_batch(self._causal, token_ids)
+        batch, place = self._batch(token_ids)
         picked: dict[int, Tensor] = {}
-        lengths = [len(row) for row in token_ids] if packed else None
-        selection = _Selection(spans, lengths, dtype, batch.tensors["input_ids"].shape)
+        selection = _Selection(spans, place, dtype, batch.tensors["input_ids"].shape)
 
         def pick(layer: int, hidden: Tensor) -> None:
             picked[layer] = selection(hidden)
+
+        self._run(batch, pick)
+        return {layer: values.cpu() for layer, values in picked.items()}
+
+    def _batch(self, token_ids: Sequence[Sequence[int]]) -> tuple[Batch, Place]:
+        """What the model is called with, and where a row's token is in it."""
+        if self._rows is Rows.shared:
+            take_attention(self._causal)
+            if self._shared is None:
+                self._shared = self._read_prefix()
+            ahead = len(self._prefix)
+            forest = Forest.of([row[ahead:] for row in token_ids])
+            self._shared.begin(forest)
+            tensors = {"input_ids": forest.tokens, "position_ids": ahead + forest.depth}
+            batch = Batch({name: value.unsqueeze(0) for name, value in tensors.items()}, self._shared)
+            return batch, lambda row, token: (0, forest.places[row][token - ahead])
+        if self._rows is Rows.packed:
+            begins = list(itertools.accumulate(map(len, token_ids), initial=0))
+            return packed_batch(self._causal, token_ids), lambda row, token: (0, begins[row] + token)
+        return _padded_batch(self._causal, token_ids), lambda row, token: (row, token)
+
+    def _read_prefix(self) -> _SharedPrefix:
+        shared = _SharedPrefix()
+        for start in range(0, len(self._prefix), self._pass_tokens):
+            chunk = torch.tensor([self._prefix[start : start + self._pass_tokens]])
+            shared.begin(None)
+            positions = torch.arange(start, start + chunk.shape[1]).unsqueeze(0)
+            self._run(Batch({"input_ids": chunk, "position_ids": positions}, shared), lambda *_: None)
+        return shared
+
+    def _run(self, batch: Batch, pick: Pick) -> None:
+        """One pass as far as the deepest layer."""
+
+        def pick_until(layer: int, hidden: Tensor) -> None:
+            pick(layer, hidden)
             if layer == self.layers[-1]:
                 raise _DeepestLayerRead
 
-        with torch.inference_mode(), fast_linear(self._model), self._tapped(pick), attending(batch.attends):
-            try:
-                device = execution_device(self._model.get_input_embeddings())
-                tensors = {name: to_device(value, device) for name, value in batch.tensors.items()}
-                self._model(**tensors, use_cache=False)
-            except _DeepestLayerRead:
-                pass
-        return {layer: values.cpu() for layer, values in picked.items()}
+        with (
+            torch.inference_mode(),
+            fast_linear(self._model),
+            self._tapped(pick_until),
+            attending(batch.attends),
+            suppress(_DeepestLayerRead),
+        ):
+            device = execution_device(self._model.get_input_embeddings())
+            tensors = {name: to_device(value, device) for name, value in batch.tensors.items()}
+            self._model(**tensors, use_cache=False)
 
     @contextmanager
     def _tapped(self, pick: Pick) -> Iterator[None]:
@@ -145,30 +234,56 @@ def _padded_batch(model: PreTrainedModel, token_ids: Sequence[Sequence[int]]) ->
     # one that answered before may have been left with an attention for shared prefixes
     give_back_attention(model)
     width = max(map(len, token_ids))
-    return Batch({"input_ids": torch.tensor([[*row, *[0] * (width - len(row))] for row in token_ids])})
+    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in token_ids])
+    return Batch({"input_ids": ids, **token_types(model, [len(row) for row in token_ids], width)})
+
+
+class _SharedPrefix:
+    """Answers for the attention of passes over a prefix, whose keys and values it holds, and over rows behind it."""
+
+    def __init__(self) -> None:
+        self.kept: Tensor | None = None
+        self.storing = False
+        self._pairs: dict[int, Pair] = {}
+        """Of each call of a pass."""
+        self._forest: Forest | None = None
+        self._longest = 0
+        """Tokens of the longest row behind the prefix."""
+        self._call = -1
+
+    def begin(self, forest: Forest | None) -> None:
+        """A pass over a forest of rows; None: over the next tokens of the prefix."""
+        self._forest, self._call = forest, -1
+        self._longest = 0 if forest is None else 1 + int(forest.depth.max())
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, how: Softmax) -> Tensor:
+        """As ``Attends``."""
+        self._call += 1
+        own, before = (key, value), self._pairs.get(self._call)
+        if self._forest is None:
+            longer = own if before is None else (torch.cat([before[0], key]), torch.cat([before[1], value]))
+            self._pairs[self._call] = longer
+            return attend_prefix(query, own, before, how)
+        is_plain = how.is_plain(self._longest + (0 if before is None else len(before[0])))
+        return attend_forest(query, own, self._forest.to(query.device), before, how, is_plain=is_plain)
 
 
 class _Selection:
     """Picks the spans of a batch out of hidden states, on their own device."""
 
     def __init__(
-        self,
-        spans: Sequence[Sequence[Span]],
-        packed: Sequence[int] | None,
-        dtype: torch.dtype,
-        shape: torch.Size,
+        self, spans: Sequence[Sequence[Span]], place: Place, dtype: torch.dtype, shape: torch.Size
     ) -> None:
         """Begin.
 
         Args:
             spans: of each row.
-            packed: tokens of each row where all of them are one sequence; None: each row is one.
+            place: where a row's token is in the batch.
             dtype: of the result.
             shape: [B, T] of the batch.
         """
-        begins = None if packed is None else list(itertools.accumulate(packed, initial=0))
         cells = [
-            (row, token) if begins is None else (0, begins[row] + token)
+            place(row, token)
             for row, of_row in enumerate(spans)
             for start, end in of_row
             for token in range(start, end)

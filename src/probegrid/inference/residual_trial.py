@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from probegrid.hardware.memory import or_none_if_out_of_memory
+from probegrid.inference.forest import in_common
 from probegrid.inference.outcome import Report
-from probegrid.inference.residual import ResidualReader, Rows, Span, ways
+from probegrid.inference.reasons import PACKED, PADDED, why_it_failed
+from probegrid.inference.residual import ResidualReader, Rows, Span, prefix_of, ways
 from probegrid.inference.trial import FAILURES
 
 if TYPE_CHECKING:
@@ -38,18 +40,20 @@ def rows_that_agree(
     Args:
         model: as it is used.
         layers: to be read.
-        passages: of the reading; the shortest and the longest are tried.
+        passages: of the reading; the shortest and the longest are tried, and where prefixes are shared one more.
     """
     by_length = sorted(passages, key=lambda passage: len(passage[0]))
-    chosen = by_length if len(by_length) < 2 else [by_length[-1], by_length[0]]
+    extremes = by_length if len(by_length) < 2 else [by_length[-1], by_length[0]]
     passed_over: dict[str, str] = {}
-    for rows in ways(model):
-        if rows is Rows.alone or not chosen:
+    alone = _Alone(model, layers)
+    for rows in ways(model, passages):
+        if rows is Rows.alone or not extremes:
             return Report(rows.value, unit=_UNIT, passed_over=passed_over), rows
+        chosen = _with_the_likest(extremes, passages) if rows is Rows.shared else extremes
         try:
-            distance = or_none_if_out_of_memory(partial(_distance, model, layers, rows, chosen))
+            distance = or_none_if_out_of_memory(partial(_distance, model, rows, chosen, alone))
         except FAILURES as error:
-            passed_over[rows.value] = f"{type(error).__name__} in its code: {str(error).strip()[:120]}"
+            passed_over[rows.value] = why_it_failed(error, PADDED if rows is Rows.padded else PACKED)
             continue
         if distance is None:
             return Report(rows.value, unit=_UNIT, passed_over=passed_over), rows
@@ -62,14 +66,36 @@ def rows_that_agree(
     raise AssertionError("one by one is a way")
 
 
-def _distance(
-    model: PreTrainedModel, layers: Sequence[int], rows: Rows, passages: Sequence[Passage]
-) -> float:
+def _with_the_likest(extremes: Sequence[Passage], passages: Sequence[Passage]) -> list[Passage]:
+    """With the passage that has most in common with the longest: they share more than all do."""
+    longest = extremes[0]
+    others = [passage for passage in passages if passage is not longest and passage[0] != longest[0]]
+    likest = max(others, key=lambda passage: in_common(passage[0], longest[0]), default=longest)
+    return [*extremes, *([] if any(likest is one for one in extremes) else [likest])]
+
+
+class _Alone:
+    """What the model gives of a passage by itself, each asked for once."""
+
+    def __init__(self, model: PreTrainedModel, layers: Sequence[int]) -> None:
+        self.model, self.layers = model, layers
+        self._read: dict[int, dict[int, Tensor]] = {}
+
+    def __call__(self, passage: Passage) -> dict[int, Tensor]:
+        """Of each layer [n, d] float32."""
+        token_ids, spans = passage
+        if id(passage) not in self._read:
+            reader = ResidualReader(self.model, self.layers, Rows.alone)
+            self._read[id(passage)] = reader.read([token_ids], [spans], torch.float32)
+        return self._read[id(passage)]
+
+
+def _distance(model: PreTrainedModel, rows: Rows, passages: Sequence[Passage], alone: _Alone) -> float:
     """The largest, over layers and passages, of the mean over vectors of how far they are apart."""
     token_ids, spans = zip(*passages, strict=True)
-    together = ResidualReader(model, layers, rows).read(token_ids, spans, torch.float32)
-    alone = ResidualReader(model, layers, Rows.alone)
-    each = [alone.read([ids], [of_row], torch.float32) for ids, of_row in passages]
+    prefix, layers = prefix_of(passages), alone.layers
+    together = ResidualReader(model, layers, rows, prefix).read(token_ids, spans, torch.float32)
+    each = [alone(passage) for passage in passages]
     starts = [0]
     for of_row in spans:
         starts.append(starts[-1] + len(of_row))

@@ -20,6 +20,7 @@ from probegrid.inference.generation import Decoder, Generation, Sampling, genera
 from probegrid.inference.outcome import Outcome, Report
 from probegrid.inference.packed import give_back_attention
 from probegrid.inference.plain import logits_from_one_prefix, plain_logits
+from probegrid.inference.reasons import Unfit, why_it_failed
 from probegrid.inference.shared_prefix import SharedPrefixDecoder
 from probegrid.inference.stopping import StopRule
 from probegrid.models.quantization import product_dtype, rounds_together
@@ -55,6 +56,7 @@ FAILURES = (
     NotImplementedError,
     RuntimeError,
     TypeError,
+    Unfit,
     ValueError,
 )
 """What a model's code raises where a decoder calls it as it was not meant to be."""
@@ -77,7 +79,7 @@ class Trial:
         by_length = sorted(range(len(suffixes)), key=lambda index: (len(suffixes[index]), index))
         chosen = dict.fromkeys([by_length[0], by_length[-1]]) if by_length else {}
         self.suffixes = [list(suffixes[index]) for index in chosen]
-        self._model, self._prefix, self._rule = model, list(prefix), rule
+        self.model, self._prefix, self._rule = model, list(prefix), rule
         self._first: Tensor | None = None
         self._read: dict[tuple[int, ...], Tensor] = {}
         """What the plain pass gave, by an answer's prompt and its tokens: ways that agree ask again."""
@@ -89,17 +91,17 @@ class Trial:
     @property
     def causal(self) -> float:
         """Nats by which the plain pass may differ from itself on rows that end earlier."""
-        return _CAUSAL_TOGETHER if rounds_together(self._model) else _CAUSAL
+        return _CAUSAL_TOGETHER if rounds_together(self.model) else _CAUSAL
 
     def known(self, steps: int, sampling: Sampling) -> Report | None:
         """What a trial of the same model said, of prompts as long as these and as many steps; None where none did."""
-        done, report = getattr(self._model, _TRIED, ((), None))
+        done, report = getattr(self.model, _TRIED, ((), None))
         wanted = (self._longest, min(STEPS, steps), min(1, sampling.count))
         return report if done and all(one <= other for one, other in zip(wanted, done, strict=True)) else None
 
     def remember(self, report: Report, steps: int, sampling: Sampling) -> None:
         """Keep what was found with the model, as long as it is in memory."""
-        setattr(self._model, _TRIED, ((self._longest, min(STEPS, steps), min(1, sampling.count)), report))
+        setattr(self.model, _TRIED, ((self._longest, min(STEPS, steps), min(1, sampling.count)), report))
 
     def look_before_fusing(self) -> None:
         """Keep what the model's own code gives behind the longest prompt, before kernels of others take its place.
@@ -132,15 +134,15 @@ class Trial:
         return or_none_if_out_of_memory(lambda: self._compare(found, may_share=may_share))
 
     def _compare(self, found: Sequence[Sequence[Generation]], *, may_share: bool) -> Outcome | None:
-        own = self._model.config._attn_implementation
-        give_back_attention(self._model)
+        own = self.model.config._attn_implementation
+        give_back_attention(self.model)
         try:
             rows = [
                 _Row(place, generation, is_greedy=sample == 0)
                 for place, each in enumerate(found)
                 for sample, generation in enumerate(each)
             ]
-            allowed = ROUNDING[product_dtype(self._model)]
+            allowed = ROUNDING[product_dtype(self.model)]
             if may_share and (shared := self._from_one_prefix(rows)) is not None:
                 distance = max(self._distances(rows, shared))
                 if distance <= allowed:
@@ -155,7 +157,7 @@ class Trial:
                 allowed = max(allowed, self._rounding(rows, plain, distances))
             return Outcome(distance, allowed)
         finally:
-            self._model.set_attn_implementation(own)
+            self.model.set_attn_implementation(own)
 
     def _from_one_prefix(self, rows: Sequence[_Row]) -> list[Tensor] | None:
         """What the plain pass gives with the prefix computed once, where that is most of it; None: it is not known."""
@@ -164,7 +166,7 @@ class Trial:
         longest_first = sorted(range(len(rows)), key=lambda index: -rows[index].place)
         asked = [(self._tokens(rows[index]), len(rows[index].tokens)) for index in longest_first]
         try:
-            read = logits_from_one_prefix(self._model, len(self._prefix), asked)
+            read = logits_from_one_prefix(self.model, len(self._prefix), asked)
         except FAILURES:
             return None
         if read is None:
@@ -203,18 +205,18 @@ class Trial:
 
     def _plain(self, row: Sequence[int], last: int) -> Tensor:
         """Log-probabilities behind each of the last tokens of one row: [last, V] float32 on the CPU."""
-        return plain_logits(self._model, row, last).log_softmax(-1).cpu()
+        return plain_logits(self.model, row, last).log_softmax(-1).cpu()
 
     def _rounding(self, rows: Sequence[_Row], plain: Sequence[Tensor], distances: Sequence[float]) -> float:
         """What is rounding on this model: the farthest rows first, until it explains them all."""
-        found, company = 0.0, rounds_together(self._model)
+        found, company = 0.0, rounds_together(self.model)
         for index in sorted(range(len(rows)), key=lambda index: -distances[index]):
             if company:
                 found = max(found, _TIMES * self._in_company(rows[index], plain[index]))
             found = max(found, _TIMES * self._written_out(rows[index], plain[index]))
             if max(distances) <= found:
                 break
-        return min(found, _MOST_TOGETHER if company else _MOST[product_dtype(self._model)])
+        return min(found, _MOST_TOGETHER if company else _MOST[product_dtype(self.model)])
 
     def _in_company(self, row: _Row, alone: Tensor) -> float:
         """How far the plain pass of a row is from that of the row with another's tokens behind it."""
@@ -225,14 +227,14 @@ class Trial:
 
     def _written_out(self, row: _Row, plain: Tensor) -> float:
         """How far the plain pass of a row is from itself with its attention written out."""
-        before = self._model.config._attn_implementation
-        self._model.set_attn_implementation("eager")
+        before = self.model.config._attn_implementation
+        self.model.set_attn_implementation("eager")
         try:
             again = self._plain(self._tokens(row), len(row.tokens))
         except FAILURES:
             return 0.0
         finally:
-            self._model.set_attn_implementation(before)
+            self.model.set_attn_implementation(before)
         return _apart(plain, again, row)
 
 
@@ -274,10 +276,9 @@ def _distance(plain: Tensor, row: _Row) -> float:
     return math.inf if math.isnan(distance) else distance
 
 
-def tried(attempt: Callable[[], T]) -> T | str | None:
-    """What came of a trial; the reason where the model's code cannot be called that way; None where memory ran out."""
+def tried(attempt: Callable[[], T], asked: str) -> T | str | None:
+    """What came of a trial; why the model's code does not take what is ``asked``; None where memory ran out."""
     try:
         return or_none_if_out_of_memory(attempt)
     except FAILURES as error:
-        lines = str(error).strip().splitlines() or [""]
-        return f"{type(error).__name__} in its code: {lines[0][:120]}"
+        return why_it_failed(error, asked)

@@ -49,7 +49,7 @@ def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
     if len(lists) != 1:
         raise CheckpointError(
             f"the blocks of {type(model).__name__} cannot be found: {len(lists)} of its lists of modules are {count} "
-            "long; its activations cannot be read."
+            "long, where one is to be; probegrid loads, plans and reads a model block by block."
         )
     return lists[0]
 

@@ -29,6 +29,15 @@ _HEADS = {
 """By how the name of the class ends that a checkpoint was saved from."""
 
 
+_BOTH_WAYS = frozenset({"paligemma"})
+"""Families whose prompts are a prefix that sees all of itself (PaliGemma, Beyer et al. 2024, arXiv 2407.07726)."""
+
+
+def reads_both_ways(family: str) -> bool:
+    """Whether a family's decoder sees, from each token of a prompt, those behind it too."""
+    return family in _BOTH_WAYS
+
+
 def only_decoders(checkpoint: Checkpoint, key: str = "model.path") -> Checkpoint:
     """The same checkpoint.
 

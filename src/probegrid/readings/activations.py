@@ -10,14 +10,15 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from probegrid.errors import RunError
 from probegrid.hardware.memory import or_none_if_out_of_memory
-from probegrid.inference.residual import ResidualReader, Rows
+from probegrid.inference.forest import count, divided
+from probegrid.inference.residual import ResidualReader, Rows, prefix_of
 from probegrid.inference.residual_trial import rows_that_agree
 from probegrid.models.blocks import execution_device
 from probegrid.planning.workload import PASS_TOKENS
@@ -221,42 +222,77 @@ def _read_missing(shared: _Shared, loaded: LoadedModel, batch_tokens: int | None
     of_device = PASS_TOKENS[execution_device(embedding).type]
     most = batch_tokens or (loaded.limits.pass_tokens if loaded.limits else of_device)
     passages = shared.passages
-    lengths = [len(passage.token_ids) for passage in passages]
-
-    def lay_out_some(indices: Sequence[int]) -> list[list[int]]:
-        batches = lay_out([lengths[index] for index in indices], most)
-        return [[indices[place] for place in batch] for batch in batches]
-
     anywhere = set().union(*shared.missing.values())
     wanted = {index for index, passage in enumerate(passages) if passage.digest in anywhere}
     digests = [passage.digest for passage in passages]
-    batches = lay_out_once(shared.entry, digests, wanted, lay_out_some, readers=shared.readers)
+    # by all of them, so that a reading which was interrupted goes on as it began
+    asked = [(passage.token_ids, passage.spans) for passage in passages]
     report, rows = rows_that_agree(
-        loaded.model,
-        [layer for layer, lacking in shared.missing.items() if lacking],
-        [(passages[index].token_ids, passages[index].spans) for index in sorted(wanted)],
+        loaded.model, [layer for layer, lacking in shared.missing.items() if lacking], asked
+    )
+    together = _Together(passages, rows, prefix_of(asked) if rows is Rows.shared else [], most)
+    batches = lay_out_once(
+        shared.entry,
+        digests,
+        wanted,
+        together.lay_out,
+        readers=shared.readers,
+        # laid out by tokens that are read once: padded, they would be many times as many
+        way=rows.value if rows is Rows.shared else None,
     )
     write_way(shared.entry, report)
     progress.say(report.sentence())
     progress.start("activations", total=len(passages), done=len(passages) - len(wanted))
-    _collect(shared, batches, loaded, progress, rows)
+    _collect(shared, batches, loaded, progress, together)
+
+
+@dataclass(frozen=True)
+class _Together:
+    """How passages are read together, and how many tokens at once."""
+
+    passages: Sequence[Passage]
+    rows: Rows
+    prefix: Sequence[int]
+    """What all begin with, where it is shared."""
+    pass_tokens: int
+
+    def lay_out(self, indices: Sequence[int]) -> list[list[int]]:
+        """Divide passages into batches."""
+        if self.rows is Rows.shared:
+            batches = divided([self._own(index) for index in indices], self.pass_tokens)
+        else:
+            batches = lay_out([len(self.passages[index].token_ids) for index in indices], self.pass_tokens)
+        return [[indices[place] for place in batch] for batch in batches]
+
+    def tokens(self, batch: Sequence[int]) -> int:
+        """Of a batch's pass, padding included."""
+        if self.rows is Rows.shared:
+            return count([self._own(index) for index in batch])
+        return len(batch) * max(len(self.passages[index].token_ids) for index in batch)
+
+    def _own(self, index: int) -> tuple[int, ...]:
+        return self.passages[index].token_ids[len(self.prefix) :]
 
 
 def _collect(
-    shared: _Shared, batches: Sequence[Batch], loaded: LoadedModel, progress: Progress, rows: Rows
+    shared: _Shared, batches: Sequence[Batch], loaded: LoadedModel, progress: Progress, together: _Together
 ) -> None:
     """Read and store the layers that are missing from each batch; one that memory cannot hold is halved."""
     most = math.inf
 
+    @lru_cache(maxsize=1)  # a prefix is held for one set of layers at a time
+    def reader_of(layers: tuple[int, ...]) -> ResidualReader:
+        return ResidualReader(loaded.model, layers, together.rows, together.prefix, together.pass_tokens)
+
     def do(batch: Sequence[int]) -> None:
         nonlocal most
         layers = shared.lacking(batch)
-        reader = ResidualReader(loaded.model, layers, rows)
+        reader = reader_of(tuple(layers))
         pending = [list(batch)]
         while pending:
             part = pending.pop(0)
             chosen = [shared.passages[index] for index in part]
-            tokens = len(part) * max(len(passage.token_ids) for passage in chosen)
+            tokens = together.tokens(part)
             started = time.perf_counter()
             values = _read_or_none(reader, chosen) if tokens <= most or len(part) == 1 else None
             if values is None:

@@ -43,6 +43,7 @@ def lay_out_once(
     lay_out: Callable[[Sequence[int]], list[list[int]]],
     *,
     readers: int = 1,
+    way: str | None = None,
 ) -> list[Batch]:
     """The batches of what is missing, as they were laid out when exactly this was first asked for.
 
@@ -55,11 +56,13 @@ def lay_out_once(
         missing: indices of what the entry lacks.
         lay_out: divides indices into batches.
         readers: processes that share the reading, each of which is to have its part of the batches.
+        way: in which such batches are read, if no other could; None: any can.
 
     Returns:
         The batches, of each the indices that are missing.
     """
-    name = f"batches-{key_of({'asked': list(digests)})}.json"
+    asked = {"asked": list(digests)} | ({} if way is None else {"way": way})
+    name = f"batches-{key_of(asked)}.json"
     index_of = {digest: index for index, digest in enumerate(digests)}
     stored = _as_batches(entry.read_json(name))
     if stored is None:
