@@ -25,6 +25,8 @@ import pytest
 from filelock import FileLock
 from forked import Forked
 from hypothesis import settings
+import workers
+from workers import pytest_addoption, pytest_runtestloop  # noqa: F401  # hooks
 
 import probegrid
 
@@ -116,8 +118,8 @@ def pytest_collection_finish() -> None:
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Fill a folder once for all processes of a run: ``once("wheel", fill)``. No test may change it."""
     root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # of all workers' own folders
+    if workers.number() is not None or "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all processes' own folders
 
     def make_once(name: str, fill: Callable[[Path], object]) -> Path:
         folder, made = root / "once" / name, root / "once" / f"{name}.made"
