@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 
 import forked
 import pytest
+import workers
 from filelock import FileLock
 from forked import Forked
 from hypothesis import settings
-import workers
 from workers import pytest_addoption, pytest_runtestloop  # noqa: F401  # hooks
 
 import probegrid
