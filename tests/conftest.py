@@ -197,7 +197,10 @@ def wheel(once: Once) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(wheel: Path, once: Once) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a program of an environment that holds the wheel, from ``/``; dependencies are this environment's own."""
+    """Run a program of an environment that holds the wheel, from ``/``; dependencies are this environment's own.
+
+    With ``start=forked.run`` it is forked from a process of that environment, which has imported what the wheel holds.
+    """
 
     def install(folder: Path) -> None:
         venv.create(folder, with_pip=False)
@@ -209,13 +212,19 @@ def installed(wheel: Path, once: Once) -> Callable[..., subprocess.CompletedProc
         subprocess.run([*pip, *how], check=True, capture_output=True, timeout=120)
 
     programs = once("environment", install) / "bin"
+    forked.fork_programs_of(programs / "python")
 
     def run(
-        program: str, *arguments: str, cwd: str | Path = "/", check: bool = True, **environment: str
+        program: str,
+        *arguments: str,
+        cwd: str | Path = "/",
+        check: bool = True,
+        start: Command = subprocess.run,
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
         own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         command = [programs / program, *arguments]
-        return subprocess.run(
+        return start(
             command, cwd=cwd, env=own | environment, capture_output=True, text=True, timeout=300, check=check
         )
 
