@@ -37,23 +37,34 @@ import forked
 
 COMMON = (
     "hydra.main",
+    "matplotlib.backends.backend_pdf",
+    "matplotlib.backends.backend_svg",
     "mlflow.store.tracking.sqlalchemy_store",
     "pandas",
+    "PIL.PngImagePlugin",
+    "probegrid.actions",
+    "probegrid.door.arguments",
+    "probegrid.judges.registry",
     "probegrid.report.report",
     "probegrid.sweep.check",
     "probegrid.sweep.launch",
     "probegrid.sweep.table",
     "probegrid.tracking.mlflow_sink",
+    "pyarrow.dataset",
+    "pyarrow.pandas_compat",
     "pyarrow.parquet",
     "submitit",
 )
 HEAVY = (
+    "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "probegrid.cell.answer_probe",
     "probegrid.cell.run",
     "probegrid.cell.trained_probe",
     "probegrid.inference.engine",
     "probegrid.models.load",
+    "probegrid.models.load_whole",
+    "probegrid.models.pool",
     "probegrid.readings.session",
     "sklearn.linear_model",
     "torch",
@@ -70,6 +81,7 @@ def main() -> None:
     light, heavy, public = (socket.socket(fileno=int(word)) for word in sys.argv[1:])
     address = public.getsockname()
     import_all(COMMON)
+    read_configs()
     if os.fork() == 0:
         light.close()
         import_all(HEAVY)
@@ -90,6 +102,16 @@ def import_all(names: Sequence[str]) -> None:
     """Import modules."""
     for name in names:
         importlib.import_module(name)
+
+
+def read_configs() -> None:
+    """Import datasets, probes and Hydra's plugins, and read the YAML files, which are read again once they change."""
+    from hydra.core.utils import JobRuntime
+
+    from probegrid.compose import compose_cell
+
+    JobRuntime.instance().set("name", "probegrid")  # as the command does
+    compose_cell([])
 
 
 @dataclass

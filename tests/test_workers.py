@@ -15,11 +15,15 @@ import pytest
 pytestmark = pytest.mark.slow  # whole runs of pytest
 
 FILE = """
+import logging
 import os
 import signal
+import sys
 import warnings
 
 import pytest
+
+logging.getLogger("early").addHandler(logging.StreamHandler(sys.stderr))
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory):
@@ -34,6 +38,7 @@ def process():
 
 def test_first(service, process, tmp_path):
     print("said by the first")
+    logging.getLogger("early").warning("said by the log")
     assert os.getpid() == process
 
 def test_wrong(service):
@@ -92,7 +97,7 @@ def test_what_is_said_is_what_one_process_says(tmp_path: Path) -> None:
     assert outcomes(spread) == outcomes(alone)
     assert "5 failed, 5 passed, 5 skipped, 5 warnings" in spread
     assert "DeprecationWarning: old" in spread
-    for text in ("said by the first", "said by the wrong one", "assert [1, 2] == [1, 3]"):
+    for text in ("said by the first", "said by the log", "said by the wrong one", "assert [1, 2] == [1, 3]"):
         assert spread.count(text) == alone.count(text)
     folders = [*(tmp_path / "temporary").glob("worker*")]
     assert len(folders) == 3

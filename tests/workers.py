@@ -16,6 +16,7 @@ import itertools
 import os
 import random
 import signal
+import tempfile
 import time
 import warnings
 from collections import deque
@@ -25,6 +26,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
 
 import pytest
+from _pytest.capture import FDCapture
 
 NUMBER = "PYTEST_WORKER"
 """The variable that holds the number of a process of a run that is spread."""
@@ -205,9 +207,11 @@ def _separate(config: pytest.Config, name: str) -> None:
     folders._basetemp = folders.getbasetemp() / f"worker{name}"
     folders._basetemp.mkdir(mode=0o700)
     capture: Any = config.pluginmanager.get_plugin("capturemanager")
-    capture.stop_global_capturing()  # a copy of a stream has the place in it in common
-    capture.start_global_capturing()
-    capture.suspend_global_capture()
+    # Copies of an open file have its place in common; and loggers keep the streams that were there when they were made.
+    for stream in (capture._global_capturing.out, capture._global_capturing.err):
+        if isinstance(stream, FDCapture):
+            with tempfile.TemporaryFile() as own:
+                os.dup2(own.fileno(), stream.tmpfile.fileno())
     config.pluginmanager.unregister(name="terminalreporter")
 
 
