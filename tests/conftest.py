@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import fork_server
 import forked
 import pytest
 import workers
@@ -104,8 +105,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ranks[item.path])  # stable: within a file, and among equals, as collected
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Where tests run: pass over what was imported whenever garbage is collected, and take signals as programs do."""
+    if session.config.getoption("workers"):  # else each of them imports what its cells do
+        fork_server.import_all((*fork_server.COMMON, *fork_server.HEAVY))
+        fork_server.make_tables()
     gc.collect()
     gc.freeze()
     # Started in the background or by nohup, this process ignores these, and what tests start would too.

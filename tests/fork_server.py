@@ -44,7 +44,13 @@ COMMON = (
     "PIL.PngImagePlugin",
     "probegrid.actions",
     "probegrid.door.arguments",
+    "probegrid.judges.greedy",
+    "probegrid.judges.graphs",
+    "probegrid.judges.meanings",
     "probegrid.judges.registry",
+    "probegrid.judges.relevance",
+    "probegrid.judges.samples",
+    "probegrid.judges.tokens",
     "probegrid.report.report",
     "probegrid.sweep.check",
     "probegrid.sweep.launch",
@@ -61,6 +67,7 @@ HEAVY = (
     "probegrid.cell.answer_probe",
     "probegrid.cell.run",
     "probegrid.cell.trained_probe",
+    "probegrid.hardware.telemetry",
     "probegrid.inference.engine",
     "probegrid.models.load",
     "probegrid.models.load_whole",
@@ -85,6 +92,7 @@ def main() -> None:
     if os.fork() == 0:
         light.close()
         import_all(HEAVY)
+        make_tables()
         Server(heavy, None, public).serve()
     heavy.close()
     public.close()
@@ -112,6 +120,13 @@ def read_configs() -> None:
 
     JobRuntime.instance().set("name", "probegrid")  # as the command does
     compose_cell([])
+
+
+def make_tables() -> None:
+    """Have transformers make what it keeps of how checkpoints name their weights, a thousand patterns."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("llama")
 
 
 @dataclass
