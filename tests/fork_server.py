@@ -244,7 +244,7 @@ class Server:
                 each.close()
         status = 1
         try:
-            forked.fork_what_is_started(self._heavy or self._server_of_its_own(streams))
+            forked.fork_what_is_started(self._heavy or server_of_its_own(streams))
             while parent is not None and os.getppid() == parent:
                 time.sleep(0.0005)
             take_over(program, streams)
@@ -252,17 +252,18 @@ class Server:
         finally:
             os._exit(status)
 
-    def _server_of_its_own(self, streams: Sequence[int]) -> socket.socket:
-        """Fork a server for what a program will start itself, before it changes anything."""
-        ours, its = socket.socketpair()
-        if os.fork() == 0:
-            for stream in streams:
-                os.close(stream)
-            ours.close()
-            ctypes.CDLL(None).prctl(_PR_SET_NAME, forked.SERVER.encode(), 0, 0, 0)
-            Server(its, None).serve()
-        its.close()
-        return ours
+
+def server_of_its_own(streams: Sequence[int] = ()) -> socket.socket:
+    """Fork a server for what a program will start itself, before it changes anything."""
+    ours, its = socket.socketpair()
+    if os.fork() == 0:
+        for stream in streams:
+            os.close(stream)
+        ours.close()
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, forked.SERVER.encode(), 0, 0, 0)
+        Server(its, None).serve()
+    its.close()
+    return ours
 
 
 def _tell(asker: socket.socket, number: int) -> None:

@@ -41,7 +41,7 @@ def too_large(tmp_path: Path) -> Iterator[list[str]]:
     tensors["model.layers.2.mlp.down_proj.weight"] *= 1e6
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     yield [
-        "model=custom", f"model.path={tmp_path}", "dataset.num_samples=12", "tracking=none",
+        "model=custom", f"model.path={tmp_path}", "dataset.num_samples=4", "tracking=none",
         f"store_dir={tmp_path}/store", f"results_dir={tmp_path}/results",
     ]  # fmt: skip
 

@@ -265,6 +265,7 @@ def test_an_interrupted_reading_goes_on_where_it_was(tmp_path: Path) -> None:
     assert progress.started == [(len(PASSAGES), sum(count for count, _ in whole.steps[:2]))]
 
 
+@pytest.mark.slow
 def test_killed_between_two_layers_of_a_batch(tmp_path: Path) -> None:
     """A real SIGKILL, after the first layer of the second batch was written and in the middle of the next file."""
     script = f"""
