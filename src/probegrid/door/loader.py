@@ -285,7 +285,10 @@ class CellLoader(ConfigLoaderImpl):
         with composing():
             config = super().load_configuration(config_name, words, run_mode, validate_sweep_overrides=False)
         # a grid's master config differs where a choice is missing, which it may do without, and a cell not
-        is_whole = MISSING not in config.hydra.runtime.choices.values() and not self._files.names_gaps
+        chosen = config.hydra.runtime.choices
+        is_whole = not (
+            self._files.names_gaps or any(OmegaConf.is_missing(chosen, group) for group in chosen)
+        )
         for mode in RunMode if is_whole else [run_mode]:
             self._chosen[mode, *key] = pickle.dumps(config)
         return config
