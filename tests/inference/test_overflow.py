@@ -46,6 +46,7 @@ def too_large(tmp_path: Path) -> Iterator[list[str]]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow  # whole cells in float16, which a CPU computes slowly
 @pytest.mark.parametrize("probe", ["gnll", "p_true"])
 def test_answers_are_refused_in_float16_and_given_in_float32(too_large: list[str], probe: str) -> None:
     words = [*too_large, f"probe={probe}"]
