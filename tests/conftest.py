@@ -20,11 +20,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import fork_server
 import forked
 import pytest
+import workers
 from filelock import FileLock
 from forked import Forked
 from hypothesis import settings
+from workers import pytest_addoption, pytest_runtestloop  # noqa: F401  # hooks
 
 import probegrid
 
@@ -102,8 +105,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ranks[item.path])  # stable: within a file, and among equals, as collected
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Where tests run: pass over what was imported whenever garbage is collected, and take signals as programs do."""
+    if session.config.getoption("workers"):  # else each of them imports what its cells do
+        fork_server.import_all((*fork_server.COMMON, *fork_server.HEAVY))
+        fork_server.make_tables()
     gc.collect()
     gc.freeze()
     # Started in the background or by nohup, this process ignores these, and what tests start would too.
@@ -116,8 +122,8 @@ def pytest_collection_finish() -> None:
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Fill a folder once for all processes of a run: ``once("wheel", fill)``. No test may change it."""
     root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # of all workers' own folders
+    if workers.number() is not None or "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all processes' own folders
 
     def make_once(name: str, fill: Callable[[Path], object]) -> Path:
         folder, made = root / "once" / name, root / "once" / f"{name}.made"
@@ -195,7 +201,10 @@ def wheel(once: Once) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(wheel: Path, once: Once) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a program of an environment that holds the wheel, from ``/``; dependencies are this environment's own."""
+    """Run a program of an environment that holds the wheel, from ``/``; dependencies are this environment's own.
+
+    With ``start=forked.run`` it is forked from a process of that environment, which has imported what the wheel holds.
+    """
 
     def install(folder: Path) -> None:
         venv.create(folder, with_pip=False)
@@ -207,13 +216,19 @@ def installed(wheel: Path, once: Once) -> Callable[..., subprocess.CompletedProc
         subprocess.run([*pip, *how], check=True, capture_output=True, timeout=120)
 
     programs = once("environment", install) / "bin"
+    forked.fork_programs_of(programs / "python")
 
     def run(
-        program: str, *arguments: str, cwd: str | Path = "/", check: bool = True, **environment: str
+        program: str,
+        *arguments: str,
+        cwd: str | Path = "/",
+        check: bool = True,
+        start: Command = subprocess.run,
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
         own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         command = [programs / program, *arguments]
-        return subprocess.run(
+        return start(
             command, cwd=cwd, env=own | environment, capture_output=True, text=True, timeout=300, check=check
         )
 

@@ -26,6 +26,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import fork_server
+import forked
+
 HEAVY = (
     "torch",
     "transformers.models.auto.modeling_auto",
@@ -108,6 +111,8 @@ def start(folder: Path, command: list[str]) -> int:
     """Run the command in a child; return its process."""
     child = os.fork()
     if child == 0:
+        if "-m" in command:  # whose jobs are processes of their own
+            forked.fork_what_is_started(fork_server.server_of_its_own())
         os.chdir(folder)
         os.setsid()
         log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -37,23 +37,41 @@ import forked
 
 COMMON = (
     "hydra.main",
+    "matplotlib.backends.backend_pdf",
+    "matplotlib.backends.backend_svg",
     "mlflow.store.tracking.sqlalchemy_store",
     "pandas",
+    "PIL.PngImagePlugin",
+    "probegrid.actions",
+    "probegrid.door.arguments",
+    "probegrid.judges.greedy",
+    "probegrid.judges.graphs",
+    "probegrid.judges.meanings",
+    "probegrid.judges.registry",
+    "probegrid.judges.relevance",
+    "probegrid.judges.samples",
+    "probegrid.judges.tokens",
     "probegrid.report.report",
     "probegrid.sweep.check",
     "probegrid.sweep.launch",
     "probegrid.sweep.table",
     "probegrid.tracking.mlflow_sink",
+    "pyarrow.dataset",
+    "pyarrow.pandas_compat",
     "pyarrow.parquet",
     "submitit",
 )
 HEAVY = (
+    "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "probegrid.cell.answer_probe",
     "probegrid.cell.run",
     "probegrid.cell.trained_probe",
+    "probegrid.hardware.telemetry",
     "probegrid.inference.engine",
     "probegrid.models.load",
+    "probegrid.models.load_whole",
+    "probegrid.models.pool",
     "probegrid.readings.session",
     "sklearn.linear_model",
     "torch",
@@ -70,9 +88,11 @@ def main() -> None:
     light, heavy, public = (socket.socket(fileno=int(word)) for word in sys.argv[1:])
     address = public.getsockname()
     import_all(COMMON)
+    read_configs()
     if os.fork() == 0:
         light.close()
         import_all(HEAVY)
+        make_tables()
         Server(heavy, None, public).serve()
     heavy.close()
     public.close()
@@ -90,6 +110,23 @@ def import_all(names: Sequence[str]) -> None:
     """Import modules."""
     for name in names:
         importlib.import_module(name)
+
+
+def read_configs() -> None:
+    """Import datasets, probes and Hydra's plugins, and read the YAML files, which are read again once they change."""
+    from hydra.core.utils import JobRuntime
+
+    from probegrid.compose import compose_cell
+
+    JobRuntime.instance().set("name", "probegrid")  # as the command does
+    compose_cell([])
+
+
+def make_tables() -> None:
+    """Have transformers make what it keeps of how checkpoints name their weights, a thousand patterns."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("llama")
 
 
 @dataclass
@@ -207,7 +244,7 @@ class Server:
                 each.close()
         status = 1
         try:
-            forked.fork_what_is_started(self._heavy or self._server_of_its_own(streams))
+            forked.fork_what_is_started(self._heavy or server_of_its_own(streams))
             while parent is not None and os.getppid() == parent:
                 time.sleep(0.0005)
             take_over(program, streams)
@@ -215,17 +252,18 @@ class Server:
         finally:
             os._exit(status)
 
-    def _server_of_its_own(self, streams: Sequence[int]) -> socket.socket:
-        """Fork a server for what a program will start itself, before it changes anything."""
-        ours, its = socket.socketpair()
-        if os.fork() == 0:
-            for stream in streams:
-                os.close(stream)
-            ours.close()
-            ctypes.CDLL(None).prctl(_PR_SET_NAME, forked.SERVER.encode(), 0, 0, 0)
-            Server(its, None).serve()
-        its.close()
-        return ours
+
+def server_of_its_own(streams: Sequence[int] = ()) -> socket.socket:
+    """Fork a server for what a program will start itself, before it changes anything."""
+    ours, its = socket.socketpair()
+    if os.fork() == 0:
+        for stream in streams:
+            os.close(stream)
+        ours.close()
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, forked.SERVER.encode(), 0, 0, 0)
+        Server(its, None).serve()
+    its.close()
+    return ours
 
 
 def _tell(asker: socket.socket, number: int) -> None:

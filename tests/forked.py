@@ -47,13 +47,13 @@ class Forked(subprocess.Popen):  # type: ignore[type-arg]
 
     def _execute_child(self, *arguments: Any) -> None:
         asked = _START.bind(self, *arguments).arguments
-        program = _forkable(asked)
-        if program is None:
+        servers, program = _servers_for(asked), _forkable(asked)
+        if servers is None or program is None:
             super()._execute_child(*arguments)  # type: ignore[misc]
             return
         pipes = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         streams = [number if pipe == -1 else pipe for number, pipe in enumerate(pipes)]
-        self.pid = _servers.ask(program, streams)
+        self.pid = servers.ask(program, streams)
         self._child_created = True
         names = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(asked[name] for name in names))  # type: ignore[attr-defined]
@@ -88,6 +88,11 @@ def python() -> str:
     return shlex.join([sys.executable, "-IS", str(program), _servers.address])
 
 
+def fork_programs_of(python: Path) -> None:
+    """Fork what this other interpreter runs too, from processes of its own that have imported what it finds."""
+    _others.setdefault(str(python), _Servers(str(python)))
+
+
 def fork_what_is_started(heavy: str | socket.socket) -> None:
     """In a forked program: have its own programs forked too, by the server at this address or at this socket."""
     _servers.take(heavy)
@@ -102,7 +107,9 @@ def path_of(environment: Mapping[str, str]) -> list[str]:
 class _Servers:
     """The servers that this process asks; it starts them when it first does, and they end with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: str = sys.executable) -> None:
+        self.python = python
+        """The interpreter that runs them, and so the packages that they import."""
         self.environment: dict[str, str] = {}
         """Theirs."""
         self.address = ""
@@ -138,12 +145,14 @@ class _Servers:
             atexit.register(self._end, folder)
             self.address = str(folder / "heavy")
             self.environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+            if self.python != sys.executable:
+                self.environment.pop("PYTHONPATH", None)  # its packages, not ours
             public = socket.socket(socket.AF_UNIX)
             public.bind(self.address)
             public.listen(64)
             pairs = {kind: socket.socketpair() for kind in ("light", "heavy")}
             its = [*(pair[1].fileno() for pair in pairs.values()), public.fileno()]
-            program = [sys.executable, str(Path(__file__).with_name("fork_server.py")), *map(str, its)]
+            program = [self.python, str(Path(__file__).with_name("fork_server.py")), *map(str, its)]
             quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
             server = subprocess.Popen(program, env=self.environment, pass_fds=its, **quiet)  # type: ignore[call-overload]
             server.returncode = 0  # nobody waits for it
@@ -177,23 +186,35 @@ class _Servers:
 
 
 _servers = _Servers()
+_others: dict[str, _Servers] = {}
+"""Those of other interpreters."""
+
+
+def _servers_for(asked: Mapping[str, Any]) -> _Servers | None:
+    """The servers of the interpreter that a program runs in; None where it has none."""
+    words = _words(asked)
+    found = (each for each in (_servers, *_others.values()) if _after_python(words, each.python))
+    return next(found, None)
+
+
+def _words(asked: Mapping[str, Any]) -> list[str]:
+    return [] if isinstance(asked["args"], str | bytes) else [os.fspath(word) for word in asked["args"]]
 
 
 def _forkable(asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """What a server is to be told of a program; None for one that it cannot start."""
-    words = [] if isinstance(asked["args"], str | bytes) else [os.fspath(word) for word in asked["args"]]
-    words = _after_python(words)
+    servers = _servers_for(asked)
     is_special = any(asked[name] for name in _SPECIAL) or asked["umask"] >= 0 or asked["process_group"] >= 0
-    if not words or is_special or sys.platform != "linux":
+    if servers is None or is_special or sys.platform != "linux":
         return None
-    _servers.start()
+    servers.start()
     environment = dict(os.environ if asked["env"] is None else asked["env"])
-    if not _servers.are_there or _differ(environment, _servers.environment):
+    if not servers.are_there or _differ(environment, servers.environment):
         return None
     umask = os.umask(0o022)
     os.umask(umask)
     return {
-        "words": words,
+        "words": _after_python(_words(asked), servers.python),
         "folder": os.path.abspath(asked["cwd"] or os.getcwd()),
         "environment": environment,
         "new_session": asked["start_new_session"],
@@ -204,9 +225,9 @@ def _forkable(asked: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _after_python(words: list[str]) -> list[str]:
+def _after_python(words: list[str], interpreter: str) -> list[str]:
     """The words after ``python``, if it is this one without options of its own."""
-    python = Path(sys.executable)
+    python = Path(interpreter)
     if words[:1] == [str(python.with_name("probegrid"))]:
         return words
     if words[:1] != [str(python)] or len(words) < 2:

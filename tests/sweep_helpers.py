@@ -144,7 +144,7 @@ class Grid:
         """Start ``probegrid -m`` and return at once; it may ignore a signal from the start, as under ``nohup``."""
         before = ignoring and signal.signal(ignoring, signal.SIG_IGN)
         try:
-            return self._start("-m", f"tracking={self.tracking}", *overrides)
+            return self._start("-m", *self._tracked(overrides))
         finally:
             if ignoring:
                 signal.signal(ignoring, before)
@@ -152,7 +152,7 @@ class Grid:
     def start_in(self, terminal: int, *overrides: str) -> subprocess.Popen[bytes]:
         """Start ``probegrid -m`` in a terminal, by its descriptor."""
         program = [sys.executable, "-c", _IN_TERMINAL, str(Path(sys.executable).with_name("probegrid"))]
-        words = ["--config-dir", str(self.groups), "-m", f"tracking={self.tracking}", *overrides]
+        words = ["--config-dir", str(self.groups), "-m", *self._tracked(overrides)]
         return subprocess.Popen(
             [*program, *words],
             cwd=self.folder,
@@ -162,6 +162,11 @@ class Grid:
             stderr=terminal,
             start_new_session=True,
         )
+
+    def _tracked(self, overrides: Sequence[str]) -> list[str]:
+        """The overrides with the grid's tracking, unless they say their own: a group is given once."""
+        is_said = any(word.startswith("tracking=") for word in overrides)
+        return [*overrides] if is_said else [f"tracking={self.tracking}", *overrides]
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run ``probegrid`` without ``-m`` to its end."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import forked
 import pytest
 import torch
+import transformers  # noqa: F401  # whose log goes to the stderr that is there when it is imported
 from safetensors.torch import load_file, save_file
 
 from probegrid.cli import main

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import forked
 import own_parts
 import pytest
 import yaml
@@ -18,15 +19,21 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def outside(installed: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> Program:
-    """Run a program of an environment with the wheel, in a folder with the page's files, its variable set."""
+    """Run a program of an environment with the wheel, in a folder with the page's files, its variable set.
+
+    Forked: that the wheel's programs start is for `test_packaging`, and that these parts are found, for the first test.
+    """
     own_parts.write_files(tmp_path)
 
-    def run(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        program: str, *arguments: str, start: Program = forked.run, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         return installed(
             program,
             *arguments,
             cwd=tmp_path,
             check=False,
+            start=start,
             PROBEGRID_PLUGINS="my_parts",
             HF_HUB_OFFLINE="1",
             **environment,
@@ -53,7 +60,8 @@ def test_the_commands_of_the_page(outside: Program, tmp_path: Path) -> None:
 
 
 def test_the_contracts_of_the_page(outside: Program) -> None:
-    done = outside("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_parts.py")
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_parts.py")
+    done = outside("python", *words, start=subprocess.run)  # pytest minds what is imported before it
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -93,12 +93,12 @@ def _compose_and_act(arguments: Namespace) -> None:
 
     from probegrid.compose import register
     from probegrid.door.arguments import hydra_parser
-    from probegrid.door.loader import ROOT, CellLoader, hydra_1_3, search_path
+    from probegrid.door.loader import ROOT, hydra_1_3, loader_for
 
     register()
     name, words = arguments.config_name or ROOT, arguments.overrides
     with hydra_1_3():
-        loader = CellLoader(search_path(arguments.config_dir))
+        loader = loader_for(words, arguments.config_dir)
         hydra = Hydra("probegrid", loader)
         GlobalHydra.instance().initialize(hydra)
         try:

@@ -18,7 +18,7 @@ import probegrid.data
 import probegrid.probes
 from probegrid.data.jsonl import JsonlConfig
 from probegrid.door.keys import is_text_list
-from probegrid.door.loader import ROOT, CellLoader, hydra_1_3, search_path, shared_loader
+from probegrid.door.loader import ROOT, CellLoader, hydra_1_3, loader_for
 from probegrid.door.mistakes import no_such_key, user_errors
 from probegrid.door.places import PLACED, is_place, short_name
 from probegrid.errors import ConfigError, closest
@@ -79,8 +79,7 @@ def compose_cell(
     """
     register()
     with hydra_1_3():
-        searches = any("hydra.searchpath" in one for one in overrides)  # which changes the loader itself
-        loader = CellLoader(search_path(config_dir)) if searches else shared_loader(config_dir)
+        loader = loader_for(overrides, config_dir)
         composed = loader.load_configuration(ROOT, list(overrides), RunMode.RUN)
         if refuse_grids and composed.hydra.mode is RunMode.MULTIRUN:
             raise ConfigError(

@@ -26,11 +26,13 @@ pytestmark = pytest.mark.slow  # a program a command
 ROOT = pages.ROOT
 TYPED = {one.line: one for one in pages.commands() if one.page != "own_parts.md"}
 """By line; what ``own_parts.md`` types ``tests/test_own_parts.py`` runs, with the page's own parts."""
-PROBEGRID = [one for one in TYPED.values() if one.words[:1] == ["probegrid"]]
+OURS = [one for one in TYPED.values() if one.words[:1] == ["probegrid"]]
+PROBEGRID = [*{tuple(one.words): one for one in sorted(OURS, key=lambda one: bool(one.printed))}.values()]
+"""Once where pages repeat it, and with what it prints where one of them shows that."""
 OTHERS = [line for line, one in TYPED.items() if one.words[:1] != ["probegrid"]]
 MACHINE = ("device_map.gpus=8", "device_map.gpu=H100", "device_map.cpu_memory_gb=1000")
 """What a reader has whose command names no hardware."""
-PRINTED = [one for one in PROBEGRID if one.printed and "action=plan" in one.words]
+PRINTED = [one for one in OURS if one.printed and "action=plan" in one.words]
 THEIRS = {"model.load_model_args.device_map", "probe.save_json"}
 """What other tools call so (``coming_from.md``)."""
 ASK = ("--help", "--version", "--cfg")
@@ -68,6 +70,8 @@ def folder(
             (place / named[1]).write_text(block.text.replace("/models/mine", str(place / "models/mine")))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr(subprocess, "Popen", forked.Forked)  # a sweep's jobs
         few = ["tracking=none", "dataset.num_samples=8"]
         for cell in (
             ["quantization=nf4"],
@@ -216,6 +220,8 @@ def test_every_other_command_is_there(line: str) -> None:
 
 def test_what_python_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(subprocess, "Popen", forked.Forked)  # a sweep's jobs
     monkeypatch.setattr(probegrid, "run", lambda words, run=probegrid.run: run([*words, "tracking=none"]))
     monkeypatch.setattr(
         probegrid, "sweep", lambda words, sweep=probegrid.sweep: sweep([*words, "tracking=none"])

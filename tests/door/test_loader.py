@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobRuntime
@@ -13,8 +15,11 @@ from hydra.types import RunMode
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 
+from probegrid.cli import main
 from probegrid.compose import compose_cell, register
+from probegrid.door import loader as loaders
 from probegrid.door.loader import CONFIG_MODULE, ROOT, CellLoader, hydra_1_3, search_path
+from probegrid.embedded import checkpoint_dir
 
 WORDS = [
     [],
@@ -56,6 +61,66 @@ def test_a_cell_is_composed_as_hydra_does(loader: CellLoader, words: list[str]) 
         assert config.hydra.launcher == theirs.hydra.launcher
         assert config.hydra.overrides.task == theirs.hydra.overrides.task
         assert config.hydra.job.override_dirname == theirs.hydra.job.override_dirname
+
+
+def test_a_command_is_composed_once(
+    monkeypatch: pytest.MonkeyPatch, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a grid, to see whether its preset is one, as a cell, and to name its model by its path."""
+    composed, compose_all = [], ConfigLoaderImpl._load_configuration_impl
+    monkeypatch.setattr(
+        ConfigLoaderImpl,
+        "_load_configuration_impl",
+        lambda *words, **options: composed.append(options["overrides"]) or compose_all(*words, **options),
+    )
+    monkeypatch.setattr(loaders, "_loaders", {})
+    path = checkpoint_dir()
+    for words in (["seed=1"], ["seed=2"], [f"model={path}"], ["model=custom", f"model.path={path}"]):
+        monkeypatch.setattr(sys, "argv", ["probegrid", "action=plan", "tracking=none", *words])
+        main()
+    assert composed == [["tracking=none"], ["tracking=none", "model=custom"]]
+    assert "loads 6 of 6 blocks" in capsys.readouterr().out
+
+
+def test_what_a_choice_says_of_its_path_is_what_composing_says(loader: CellLoader) -> None:
+    stated = 0
+    for group in ("model", "dataset"):
+        for choice in loader.get_group_options(group)[::5]:  # a tenth of a second each
+            with hydra_1_3():
+                part = loader.load_configuration(ROOT, [f"{group}={choice}"], RunMode.RUN)[group]
+            composed = None if OmegaConf.is_missing(part, "path") else part.path
+            assert loader.own_path(group, choice) == composed, choice
+            stated += loader._stated_path(f"{group}/{choice}") is not None
+    assert stated > 10
+
+
+def test_a_choice_that_a_preset_leaves_open_is_asked_for_each_time(
+    monkeypatch: pytest.MonkeyPatch, workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A grid's master config does without, and is no cell's."""
+    (workdir / "mine" / "experiment").mkdir(parents=True)
+    preset = "# @package _global_\ndefaults:\n  - override /model: ???\n"
+    (workdir / "mine" / "experiment" / "open.yaml").write_text(preset)
+    words = ["probegrid", "--config-dir", "mine", "action=plan", "experiment=open"]
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 2
+        assert "You must specify 'model'" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*words, "model=tiny"])
+    main()
+
+
+def test_a_cell_knows_the_folder_it_is_composed_in(
+    loader: CellLoader, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (workdir / name).mkdir()
+        monkeypatch.chdir(workdir / name)
+        with hydra_1_3():
+            composed = loader.load_configuration(ROOT, [], RunMode.RUN)
+        assert composed.hydra.runtime.cwd == str(workdir / name)
 
 
 def test_one_cell_never_changes_another(loader: CellLoader) -> None:

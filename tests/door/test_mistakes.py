@@ -56,6 +56,8 @@ NO_OVERRIDE = "is not an override; write group=name or key=value"
         ("~model", "~model removes a part that every cell has"),
         ("+seed=3", "+seed=3 adds a part that every cell has"),
         ("+model=tiny", "+model=tiny adds a part that every cell has"),
+        ("model=tiny model=tiny", "model=tiny is given twice; give it once."),
+        ("hydra/launcher=slurm seed=1 hydra/launcher=slurm", "hydra/launcher=slurm is given twice"),
         ("model=tiny model=llama8b", "model is given twice (model=tiny and model=llama8b)"),
         ("-m model=tiny model=llama8b", "run both as a grid: -m model=tiny,llama8b"),
         ("hydra/launcher=slrum", "did you mean 'slurm'?"),

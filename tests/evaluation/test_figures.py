@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from probegrid.evaluation import figures
+from probegrid.evaluation.probe_figures import auroc_by_layer_figure
 from probegrid.evaluation.summary import evaluate_answers
 
 _GENERATOR = np.random.default_rng(0)
@@ -48,6 +49,26 @@ def test_titles_and_legends_name_the_numbers() -> None:
     best = ESTIMATES["aurc"].value - ESTIMATES["eaurc"].value
     assert f"Best ranking ({best:.3f})" in _legend(drawn["risk_coverage"])
     assert f"Correct ({LABELS.sum()})" in _legend(drawn["score_histogram"])
+
+
+def test_all_that_is_drawn_lies_in_the_figure() -> None:
+    title = "Qwen2.5-7B-Instruct-nf4-trivia_qa-semantic_entropy dataset.num_samples=40000 seed=3 prompt.num_few_shot=10"
+    many = np.repeat(LABELS, 3000), np.repeat(PROBABILITIES, 3000)
+    drawn = [
+        figures.roc_figure(LABELS, PROBABILITIES, ESTIMATES["auroc"], title=title),
+        figures.score_histogram_figure(*many, title=f"{title} decoding.num_generations=10"),
+        auroc_by_layer_figure(
+            [0, 4, 40],
+            [ESTIMATES["auroc"]] * 3,
+            4,
+            dict.fromkeys(("Text baseline", "Control", "Another"), ESTIMATES["auroc"]),
+            title=title,
+        ),
+    ]
+    for figure in drawn:
+        extent = figure.get_tightbbox()
+        assert (extent.min >= 0).all()
+        assert (extent.max <= figure.get_size_inches()).all()
 
 
 def test_the_band_lies_around_the_curve() -> None:

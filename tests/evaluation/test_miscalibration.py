@@ -17,6 +17,7 @@ def _population_gap(shift: float) -> float:
     return float(np.abs(np.bincount(np.ceil(stated * 15).astype(int) - 1, gaps)).sum() / len(stated))
 
 
+@pytest.mark.slow  # simulates much
 @pytest.mark.parametrize("clustered", [False, True])
 def test_a_calibrated_score_has_zero_in_its_interval(clustered: bool) -> None:
     """300 data sets; fewer than 93% of true 97.5% happen with probability 1e-5. It was 28 to 45%."""
@@ -37,6 +38,7 @@ def test_a_calibrated_score_has_zero_in_its_interval(clustered: bool) -> None:
     assert 0.35 <= above_floor / 300 <= 0.65
 
 
+@pytest.mark.slow  # simulates much
 @pytest.mark.parametrize(("shift", "n"), [(0.1, 100), (0.25, 400)])
 def test_the_interval_holds_the_error_of_a_wrong_score(shift: float, n: int) -> None:
     generator, truth = np.random.default_rng(1), _population_gap(shift)

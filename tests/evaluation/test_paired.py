@@ -134,6 +134,7 @@ def test_a_p_value_goes_beyond_what_flippings_can_count() -> None:
     assert grouped.p_value < 1
 
 
+@pytest.mark.slow  # simulates much
 @pytest.mark.parametrize("share", [0.5, 0.1])
 @pytest.mark.parametrize("clustered", [False, True])
 def test_false_alarms_come_as_often_as_they_should(share: float, clustered: bool) -> None:

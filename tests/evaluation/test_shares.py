@@ -111,6 +111,7 @@ def test_a_mean_has_students_interval() -> None:
     assert grouped == pytest.approx(expected)
 
 
+@pytest.mark.slow  # simulates much
 @pytest.mark.parametrize(
     ("positives", "negatives", "area", "metric"),
     [
@@ -139,6 +140,7 @@ def test_the_edges_are_covered(positives: int, negatives: int, area: float, metr
     assert 0.91 <= held / 300 <= 0.995
 
 
+@pytest.mark.slow  # simulates much
 @pytest.mark.parametrize(
     ("share", "area", "metric"),
     [(0.92, 0.9, "aurc"), (0.9, 0.75, "accuracy_at_80"), (0.95, 0.98, "accuracy_at_80")],
@@ -161,6 +163,7 @@ def test_few_errors_are_covered(share: float, area: float, metric: str) -> None:
     )  # no error is found among the 80 kept in most data sets: held there or not at all
 
 
+@pytest.mark.slow  # simulates much
 @pytest.mark.parametrize("clusters", [3, 12])
 def test_few_clusters_are_covered_and_noted(clusters: int) -> None:
     generator = np.random.default_rng(4)

@@ -41,11 +41,12 @@ def too_large(tmp_path: Path) -> Iterator[list[str]]:
     tensors["model.layers.2.mlp.down_proj.weight"] *= 1e6
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     yield [
-        "model=custom", f"model.path={tmp_path}", "dataset.num_samples=12", "tracking=none",
+        "model=custom", f"model.path={tmp_path}", "dataset.num_samples=4", "tracking=none",
         f"store_dir={tmp_path}/store", f"results_dir={tmp_path}/results",
     ]  # fmt: skip
 
 
+@pytest.mark.slow  # whole cells in float16, which a CPU computes slowly
 @pytest.mark.parametrize("probe", ["gnll", "p_true"])
 def test_answers_are_refused_in_float16_and_given_in_float32(too_large: list[str], probe: str) -> None:
     words = [*too_large, f"probe={probe}"]

@@ -315,6 +315,7 @@ def test_samples_that_memory_cannot_hold_together(tmp_path: Path, monkeypatch: p
     assert found.way["used"] == "shared prefix"
 
 
+@pytest.mark.slow
 def test_killed_between_two_layers_of_a_batch(tmp_path: Path) -> None:
     """A real SIGKILL, after the first layer of the second batch was written and in the middle of the next file."""
     script = f"""

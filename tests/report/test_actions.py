@@ -36,6 +36,7 @@ def test_the_keys_of_a_report_do_not_change_a_sweep() -> None:
     assert identity("seed=1") != identity("seed=2")
 
 
+@pytest.mark.slow  # a program of its own
 def test_a_report_needs_no_torch(run: Callable[..., Result], workdir: Path) -> None:
     run(*FAST)
     code = (

@@ -21,11 +21,12 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_d
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import ConfigDefault
 from hydra.core.override_parser.types import Override
-from hydra.core.utils import setup_globals
+from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from probegrid.door import keys
 from probegrid.door.mistakes import composing, missing_key, no_such_key, user_errors
@@ -90,6 +91,17 @@ def hydra_1_3() -> Iterator[None]:
         base.version_base = before
 
 
+def loader_for(words: Sequence[str], config_dir: str | os.PathLike[str] | None = None) -> CellLoader:
+    """The loader that composes what was typed: the shared one, but where a search path is typed, which changes it.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if any("hydra.searchpath" in word for word in words):
+        return CellLoader(search_path(config_dir))
+    return shared_loader(config_dir)
+
+
 def shared_loader(config_dir: str | os.PathLike[str] | None = None) -> CellLoader:
     """The loader of whoever composes cell after cell; a new one where a file or a registered class is another.
 
@@ -132,7 +144,8 @@ class CellLoader(ConfigLoaderImpl):
 
     def __init__(self, path: ConfigSearchPath) -> None:
         super().__init__(path)
-        self.repository = ReadOnce(self.repository)  # type: ignore[assignment]  # all that is asked of it
+        self._files = ReadOnce(self.repository)
+        self.repository = self._files  # type: ignore[assignment]  # all that is asked of it
         self._chosen: dict[tuple[object, ...], bytes] = {}
         self._datasets: dict[tuple[str, ...], Any] = {}
         self._own_paths: dict[tuple[str, str], str | None] = {}
@@ -208,11 +221,33 @@ class CellLoader(ConfigLoaderImpl):
     def own_path(self, group: str, choice: str) -> str | None:
         """The path that a choice has by itself; None for none."""
         if (group, choice) not in self._own_paths:
-            with user_errors(self.get_sources()):
-                part = self._load(ROOT, [f"{group}={choice}"], RunMode.RUN).config[group]
-                own = None if OmegaConf.is_missing(part, "path") else part.path
+            own = self._stated_path(f"{group}/{choice}")
+            if own is None:
+                with user_errors(self.get_sources()):
+                    part = self._load(ROOT, [f"{group}={choice}"], RunMode.RUN).config[group]
+                    own = MISSING if OmegaConf.is_missing(part, "path") else part.path
             self._own_paths[group, choice] = own
-        return self._own_paths[group, choice]
+        path = self._own_paths[group, choice]
+        return None if path == MISSING else path
+
+    def _stated_path(self, name: str) -> str | None:
+        """What a config says of its path by itself, ``???`` included; None where only composing tells."""
+        found = self.repository.load_config(name)
+        if found is None:
+            return None
+        defaults = found.defaults_list or []
+        if defaults and not defaults[-1].is_self():
+            return None  # what comes after it may say another
+        if OmegaConf.is_missing(found.config, "path"):
+            return str(MISSING)
+        if "path" in found.config:
+            written = OmegaConf.to_container(found.config, resolve=False)
+            path = written.get("path") if isinstance(written, dict) else None
+            return path if isinstance(path, str) and "${" not in path and not path.startswith("~") else None
+        others = [one for one in defaults if not one.is_self()]
+        if len(others) != 1 or not isinstance(others[0], ConfigDefault):
+            return None
+        return self._stated_path(str(others[0].path).lstrip("/"))
 
     def _load(self, config_name: str | None, words: Sequence[str], run_mode: RunMode) -> ComposedConfig:
         """Compose the choices, then set the values; those of keys that the choices lack are left out."""
@@ -241,13 +276,21 @@ class CellLoader(ConfigLoaderImpl):
         self, config_name: str | None, choices: Sequence[Override], run_mode: RunMode
     ) -> DictConfig:
         words = [str(one.input_line) for one in choices]
-        known = self._chosen.get((config_name, run_mode, *words))
+        key = (config_name, JobRuntime.instance().get("name"), *words)
+        known = self._chosen.get((run_mode, *key))
         if known is not None:
             copied: DictConfig = pickle.loads(known)  # noqa: S301  # written below
+            copied.hydra.runtime.cwd = os.getcwd()
             return copied
         with composing():
             config = super().load_configuration(config_name, words, run_mode, validate_sweep_overrides=False)
-        self._chosen[config_name, run_mode, *words] = pickle.dumps(config)
+        # a grid's master config differs where a choice is missing, which it may do without, and a cell not
+        chosen = config.hydra.runtime.choices
+        is_whole = not (
+            self._files.names_gaps or any(OmegaConf.is_missing(chosen, group) for group in chosen)
+        )
+        for mode in RunMode if is_whole else [run_mode]:
+            self._chosen[mode, *key] = pickle.dumps(config)
         return config
 
     def _is_choice(self, override: Override) -> bool:

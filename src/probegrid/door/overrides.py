@@ -160,7 +160,9 @@ def refuse_slips(words: Sequence[str], is_group: Callable[[str], bool]) -> None:
             raise ConfigError(
                 f"{word}: {name} is chosen by one name, {name}=<name>; -m {name}=<name>,<name> is a grid."
             )
-        if typed.get(name, word) != word:
+        if typed.get(name) == word:
+            raise ConfigError(f"{word} is given twice; give it once.")
+        if name in typed:
             raise ConfigError(
                 f"{name} is given twice ({typed[name]} and {word}); give it once, or run both as a grid: "
                 f"-m {name}={typed[name].partition('=')[2]},{value}."

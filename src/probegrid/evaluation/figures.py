@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,9 @@ BLUE, ORANGE, GREEN, GRAY = "#0072B2", "#D55E00", "#009E73", "#666666"
 PALETTE = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Colors of overlaid series, as many as a panel can hold and be read."""
 _INCHES, _DPI = (6.4, 4.8), 150
+_LEFT, _RIGHT, _TOP, _BOTTOM = 0.85, 0.2, 0.15, 0.6
+"""Inches around the axes, for labels of five digits; above them a title comes on top."""
+_LINE_INCHES, _LETTERS_A_LINE = 0.23, 50
 _BAND_COVERAGES = np.linspace(0.02, 1, 50)
 FIRST_COVERAGE_IN_VIEW = 0.05  # below it a handful of answers would set the scale
 
@@ -175,8 +179,6 @@ def image_files(figures: Mapping[str, Figure]) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for name, figure in figures.items():
         files[f"{name}.png"] = png(figure)
-        # where everything stands is known now, and takes as long again to find
-        figure.set_layout_engine("none")
         files[f"{name}.svg"] = svg(figure)
     return files
 
@@ -215,12 +217,24 @@ def _saved(figure: Figure, kind: str, metadata: dict[str, None], *, dpi: float |
     return buffer.getvalue()
 
 
-def new_figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    """Make an empty figure in the style of all the others."""
+def new_figure(title: str, x_label: str, y_label: str, below: float = 0) -> tuple[Figure, Axes]:
+    """Make an empty figure in the style of all the others, with room for its title.
+
+    Axes are placed by hand: matplotlib's own layout draws everything once more to find their place.
+
+    Args:
+        title: of the figure; wrapped.
+        x_label: of the horizontal axis.
+        y_label: of the vertical axis.
+        below: inches to leave below the labels, for a legend.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_INCHES, layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=_INCHES)
+    width, height = _INCHES
+    above = _TOP + _LINE_INCHES * math.ceil(len(title) / _LETTERS_A_LINE)
+    across, up = width - _LEFT - _RIGHT, height - above - _BOTTOM - below
+    axes = figure.add_axes((_LEFT / width, (_BOTTOM + below) / height, across / width, up / height))
     dress(axes, title, x_label, y_label)
     return figure, axes
 

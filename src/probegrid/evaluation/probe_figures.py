@@ -42,8 +42,9 @@ def auroc_by_layer_figure(
         title: of the figure.
     """
     from matplotlib.ticker import MaxNLocator
+    from matplotlib.transforms import blended_transform_factory
 
-    figure, axes = new_figure(title, "Layer (blocks read; 0: embeddings)", "Test AUROC")
+    figure, axes = new_figure(title, "Layer (blocks read; 0: embeddings)", "Test AUROC", below=0.65)
     values, low, high = (
         np.array([getattr(auroc, end) for auroc in aurocs]) for end in ("value", "low", "high")
     )
@@ -60,7 +61,15 @@ def auroc_by_layer_figure(
     bottom = min(0.45, float(np.nanmin([*low, *values, *(line.value for line in baselines.values())])) - 0.02)
     axes.set_ylim(max(0, bottom), 1.01)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize="small", frameon=False)
+    place = blended_transform_factory(figure.transFigure, axes.transAxes)  # as wide as the figure
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.13),
+        bbox_transform=place,
+        ncols=2,
+        fontsize="small",
+        frameon=False,
+    )
     return figure
 
 
