@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Four processes keep two cores busy: tests of services wait much. A file's tests run in one process.
 WORKERS ?= 4
 # Forked where they can be (tests/workers.py): what has asked CUDA for something cannot, nor do others than Linux like it.
-IS_FORKED := $(and $(filter Linux,$(shell uname)),$(if $(wildcard /dev/nvidia0),,yes))
+IS_FORKED := $(and $(wildcard /proc/self),$(if $(wildcard /dev/nvidia0),,yes))
 # What is checked; of docs/ the Python alone, for ruff would write the pages' examples its own way.
 CODE := src launchers tests benchmarks docs/conf.py docs/ext
 PYTEST = $(BIN)/python -m pytest $(if $(IS_FORKED),--workers $(WORKERS),-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
