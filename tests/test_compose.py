@@ -88,6 +88,7 @@ def test_every_choice_composes_and_converts(group: str, name: str) -> None:
     assert yaml.safe_load(yaml.safe_dump(to_plain(spec.config))) == to_plain(spec.config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", presets())
 def test_every_cell_of_every_preset_composes_and_converts(preset: str) -> None:
     cells = compose_grid([f"experiment={preset}", *params_of(preset)])[0]

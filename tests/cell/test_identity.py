@@ -254,6 +254,7 @@ def test_the_date_of_a_template_is_fixed_and_in_the_key(key: Key, tmp_path: Path
         assert other.key != cell.key
 
 
+@pytest.mark.slow
 def test_a_field_that_is_added_with_a_default_changes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """In every group, as the next version may."""
     spec = compose_cell(["dataset=facts_statements", "probe=logistic", "probe.layers=[1]"])

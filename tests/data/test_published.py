@@ -141,6 +141,7 @@ def test_contract_and_content(
     assert all(rule.judge(reference, question.references).correct for reference in question.references)
 
 
+@pytest.mark.slow
 def test_every_layout_has_a_fixture_and_a_choice() -> None:
     assert {one[0] for one in FILES} == LAYOUTS.keys()
     for layout in LAYOUTS:

@@ -53,6 +53,7 @@ def try_divide(method: str, data: Rows, seed: int) -> Division | None:
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @given(data=examples(), seed=st.integers(0, 100))
 def test_what_every_method_promises(method: str, data: Rows, seed: int) -> None:

@@ -165,6 +165,7 @@ def test_answers_are_those_of_stock_generate(
     assert_parity(tested, prompts, answers)
 
 
+@pytest.mark.slow
 def test_the_random_models_stop_early_and_never(subject: Callable[[str], Subject]) -> None:
     """Without this the parity above would say less than it seems to."""
     lengths = {

@@ -71,6 +71,7 @@ def test_a_statement_and_its_negation_are_a_pair() -> None:
     assert [rows.tolist() for rows in found.pairs] == [[0, 4], [2, 1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probe", [CCS(), CCS(var_normalize=True, restarts=2)], ids=repr)
 def test_learns_without_labels(probe: CCS) -> None:
     check_learns(probe)

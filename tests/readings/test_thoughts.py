@@ -145,6 +145,7 @@ def test_a_context_that_cannot_hold_the_thought(
             run(*model, "decoding.max_thinking_tokens=2000")
 
 
+@pytest.mark.slow
 def test_samples_have_thoughts_of_their_own(run: Run, thinker: tuple[str, ...]) -> None:
     result = run(*thinker, "decoding=sample", "decoding.num_generations=3", "probe=p_true")
     samples = result.tables["samples"]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
 from recorder import Recorder
 
 from probegrid.report.cell_tables import cells_table
@@ -15,6 +16,7 @@ from probegrid.report.summary import ALL_METRICS, numbers
 from probegrid.tracking.record import CellError, Status
 
 
+@pytest.mark.slow
 def test_an_answer_probes_numbers_are_its_records(cells: Sequence[RecordedCell]) -> None:
     metrics = cells[0].record.metrics
     size, accuracy, auroc, seconds = numbers(cells[0].record)
@@ -28,6 +30,7 @@ def test_an_answer_probes_numbers_are_its_records(cells: Sequence[RecordedCell])
     assert seconds.endswith(f"{cells[0].record.provenance.seconds:.1f} s in all")
 
 
+@pytest.mark.slow
 def test_a_trained_probe_has_its_layer_and_its_own_accuracy(cells: Sequence[RecordedCell]) -> None:
     record = cells[4].record
     size, accuracy, *_ = numbers(record)
