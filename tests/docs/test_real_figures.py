@@ -47,3 +47,16 @@ def test_every_file_that_was_made_is_shown() -> None:
     made = [file.relative_to(pages.DOCS).as_posix() for file in KEPT.glob("*/*")]
     assert made
     assert all(name in page for name in made)
+
+
+def test_the_readmes_ranking_is_the_pages() -> None:
+    made = (KEPT / "judges" / "ranking.md").read_text()
+    rows = {cells[1]: cells for line in made.splitlines() if len(cells := re.split(r" *\| *", line)) > 5}
+    readme = (pages.ROOT / "README.md").read_text()
+    table = readme.partition("| score | AUROC | minus G-NLL | p |\n|---|---|---|---|\n")[2].partition("\n\n")[
+        0
+    ]
+    shown = [re.split(r" *\| *", line)[1:-1] for line in table.splitlines()]
+    assert len(shown) == 8
+    assert [[name, *rows[name][3:6]] for name, *_ in shown] == shown
+    assert f"Of {len(rows) - 2} scores" in readme
