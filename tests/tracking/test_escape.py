@@ -74,6 +74,12 @@ def test_markdown_keeps_every_character_but_its_own_emphasis(text: str) -> None:
         assert without_blanks(seen.text) == without_blanks(f"x {one_line(text)}")
 
 
+@pytest.mark.parametrize("text", ["* an interval for small samples", "- none", "+ one", "## two", "> three"])
+def test_a_line_of_markdown_stays_a_line(text: str) -> None:
+    seen = Seen(MarkdownIt("commonmark", {"html": True}).render(markdown_text(text)))
+    assert (seen.tags, seen.text.strip()) == ({"p"}, text)
+
+
 @pytest.mark.parametrize(
     "text", ["0.933 [0.907, 0.956]", "0.5 [0.4, 0.6] (no interval)", "tiny-none-facts-gnll seed=1"]
 )

@@ -27,6 +27,8 @@ _LATEX = {
 }
 _FORMULA = re.compile(r"\s*[=+\-@\t\r|]")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)")
+_BEGINS_BLOCK = re.compile(r"^( *)((?:[*+-]|#{1,6}) |>)")
+"""What would make a line an item of a list, a heading or a quotation."""
 _LINK_ENDS = re.compile(r"\](?=[(\[:])")
 _UNSEEN = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 """Characters without a width, and those that turn the direction of what follows."""
@@ -52,11 +54,12 @@ def csv_field(value: object) -> object:
 
 
 def markdown_text(text: str) -> str:
-    r"""For a line, or a cell of a table, of Markdown: no tag, no link or image, no further column.
+    r"""For a line, or a cell of a table, of Markdown: no tag, no link or image, no further column, no list or heading.
 
     Brackets that make no link stay (``0.933 [0.907, 0.956]``).
     """
     line = one_line(text).replace("\\", r"\\").replace("|", r"\|").replace("`", r"\`")
+    line = _BEGINS_BLOCK.sub(r"\1\\\2", line)
     return _LINK_ENDS.sub(r"\]", line.replace("&", "&amp;").replace("<", "&lt;"))
 
 
