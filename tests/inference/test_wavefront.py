@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import zoo
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
@@ -134,6 +135,13 @@ def test_lanes_abreast_step_as_one(load: Load, count: int) -> None:
     if count == 0:
         steps = stepping[stepping.index(1) - 3 :]  # the last block of a prompt's pass has few tokens too
         assert steps[: 3 * BLOCKS] == [index for index in range(BLOCKS) for _ in range(3)]
+
+
+def test_layers_that_carry_states_are_read_and_stepped_a_lane_at_a_time() -> None:
+    model = zoo.build(zoo.config_of("qwen3_next"))
+    vars(model)["_probegrid_placement"] = IN_TURN
+    decoder = SharedPrefixDecoder(model, PREFIX, chunk_tokens=CHUNK, lanes=3)
+    assert (decoder.n_abreast, decoder.n_lanes) == (1, 1)
 
 
 def test_a_session_tries_passes_abreast_and_believes_them(load: Load) -> None:

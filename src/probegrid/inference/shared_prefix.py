@@ -93,6 +93,8 @@ class SharedPrefixDecoder:
         """Tokens of the longest row, its prefix and all that it may grow by."""
         found = mixers(model)
         self.n_abreast = placement.abreast if placement and not found else 1
+        if found and placement and placement.abreast > 1:
+            self.n_lanes = 1  # one behind the other, each would copy every block again
         self._states = MixerStates(model) if found else None
         self.can_be_recorded = (
             can_be_recorded(model) and not found
