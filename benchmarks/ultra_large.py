@@ -230,6 +230,44 @@ def cap(gpus: int, gigabytes: float | None) -> None:
         torch.cuda.set_per_process_memory_fraction(1.0 if gigabytes is None else gigabytes * 1e9 / total, gpu)
 
 
+def on_one_card(
+    shape: str, parts: RandomParts, asked_of: list[Asked], works: dict[str, Workload], plans: dict[str, Plan]
+) -> dict[str, Measured]:
+    """What one whole card takes for each dataset, the first batch in the passes of the small cards' plan."""
+    found: dict[str, Measured] = {}
+    model, held = None, None
+    for asked in asked_of:
+        whole = planned(shape, asked, 1, 76.0)
+        if held != whole.placement:
+            model = None
+            gc.collect()
+            model, held = assemble(config(shape), whole.placement, parts, DTYPE), whole.placement
+        found[asked.name] = answer(whole, model, works[asked.name], asked, plans[asked.name])
+    return found
+
+
+def column(
+    found: Plan, work: Workload, built_s: float, many: Measured, one: Measured | None
+) -> dict[str, str]:
+    """A cell's numbers by name, but for how busy the cards are."""
+    gpus, planned_s = found.placement.gpus, found.duration.total_s
+    equal = [a == b for a, b in zip(one.first, many.first, strict=True)] if one else []
+    return {
+        "blocks, streamed": f"{found.blocks}, {len(found.placement.streamed)}",
+        "passes abreast, stages": f"{found.placement.abreast}, {found.placement.stages}",
+        "batch, tokens a pass": f"{found.batch_size}, {of_first_batch(found, work)[0].pass_tokens}",
+        "built s, checked s": f"{built_s:.0f}, {many.check_s:.1f}",
+        "read s": f"{many.read_s:.1f}",
+        "planned": f"{planned_s:.1f} ({many.read_s / planned_s - 1:+.0%})",
+        "tokens/s": f"{many.tokens / many.read_s:.0f}",
+        "GPU-hours": f"{many.read_s * len(gpus) / 3600:.4f}",
+        "peaks GB": " ".join(f"{many.peaks[gpu]:.2f}" for gpu in gpus if gpu in many.peaks),
+        "planned GB": " ".join(f"{found.loads[gpu].total / 1e9:.2f}" for gpu in gpus),
+        "one card of 80 GB: s": f"{one.read_s:.1f}" if one else "",
+        "equal answers, bit for bit": f"{sum(equal)} of {len(equal)}" if one else "",
+    }
+
+
 def main() -> None:
     """Run a preset and print its table."""
     parser = argparse.ArgumentParser(
@@ -244,7 +282,8 @@ def main() -> None:
         "--stock", nargs="*", default=[], help="models that answer by stock generate too, squad alone"
     )
     arguments = parser.parse_args()
-    console.print(f"{arguments.gpus} cards of {arguments.gb} GB")
+    gpus, gigabytes = arguments.gpus, arguments.gb
+    console.print(f"{gpus} cards of {gigabytes} GB")
     cells = [cell for cell in PRESETS[arguments.preset] if cell[0] in (arguments.models or [cell[0]])]
     columns: dict[str, dict[str, str]] = {}
     for shape in dict.fromkeys(shape for shape, _ in cells):
@@ -257,54 +296,28 @@ def main() -> None:
             )
             for asked in asked_of
         }
-        plans = {asked.name: planned(shape, asked, arguments.gpus, arguments.gb) for asked in asked_of}
-        on_one: dict[str, Measured] = {}
-        stock_seconds: dict[str, float] = {}
-        cap(arguments.gpus, None)
+        plans = {asked.name: planned(shape, asked, gpus, gigabytes) for asked in asked_of}
+        cap(gpus, None)
+        by_stock: dict[str, str] = {}
         if shape in arguments.stock:
-            stock_seconds[asked_of[0].name] = stock_s(shape, parts, works[asked_of[0].name], arguments.gpus)
-            cap(arguments.gpus, None)
-        if shape in arguments.whole:
-            model, held = None, None
-            for asked in asked_of:
-                whole = planned(shape, asked, 1, 76.0)
-                if held != whole.placement:
-                    model = None
-                    cap(arguments.gpus, None)
-                    model, held = assemble(of_shape, whole.placement, parts, DTYPE), whole.placement
-                on_one[asked.name] = answer(whole, model, works[asked.name], asked, plans[asked.name])
-            model = None
+            first = asked_of[0].name
+            by_stock[first] = f"{stock_s(shape, parts, works[first], gpus):.0f}"
+            cap(gpus, None)
+        on_one = on_one_card(shape, parts, asked_of, works, plans) if shape in arguments.whole else {}
         for asked in asked_of:
             found, work = plans[asked.name], works[asked.name]
-            cap(arguments.gpus, None)
+            cap(gpus, None)
             started = time.perf_counter()
             model = assemble(of_shape, found.placement, parts, DTYPE)
             built_s = time.perf_counter() - started
-            cap(arguments.gpus, arguments.gb)
-            many, one = answer(found, model, work, asked), on_one.get(asked.name)
+            cap(gpus, gigabytes)
+            many = answer(found, model, work, asked)
             columns[f"{shape} {asked.name}"] = {
-                "blocks, streamed": f"{found.blocks}, {len(found.placement.streamed)}",
-                "passes abreast, stages": f"{found.placement.abreast}, {found.placement.stages}",
-                "batch, tokens a pass": f"{found.batch_size}, {of_first_batch(found, work)[0].pass_tokens}",
-                "built s, checked s": f"{built_s:.0f}, {many.check_s:.1f}",
-                "read s": f"{many.read_s:.1f}",
-                "planned": f"{found.duration.total_s:.1f} ({many.read_s / found.duration.total_s - 1:+.0%})",
-                "tokens/s": f"{many.tokens / many.read_s:.0f}",
-                "GPU-hours": f"{many.read_s * len(found.placement.gpus) / 3600:.4f}",
-                "peaks GB": " ".join(
-                    f"{many.peaks[gpu]:.2f}" for gpu in found.placement.gpus if gpu in many.peaks
-                ),
-                "planned GB": " ".join(f"{found.loads[gpu].total / 1e9:.2f}" for gpu in found.placement.gpus),
+                **column(found, work, built_s, many, on_one.get(asked.name)),
                 **busy_shares(found, model, work, asked),
-                "one card of 80 GB: s": f"{one.read_s:.1f}" if one else "",
-                "equal answers, bit for bit": (
-                    f"{sum(a == b for a, b in zip(one.first, many.first, strict=True))} of {len(many.first)}"
-                    if one
-                    else ""
-                ),
-                "stock and accelerate: s": f"{stock_seconds.get(asked.name, 0):.0f}".removeprefix("0"),
+                "stock and accelerate: s": by_stock.get(asked.name, ""),
             }
-            model = None
+            del model
             print_table(columns)
 
 

@@ -70,20 +70,21 @@ def load(folder: Path, method: str, dtype: Dtype, placement: Placement) -> PreTr
     ).model
 
 
-def answers(model: PreTrainedModel) -> list[list[Generation]]:
-    decoder = SharedPrefixDecoder(model, PREFIX, chunk_tokens=500)
+def answers(model: PreTrainedModel, lanes: int) -> list[list[Generation]]:
+    decoder = SharedPrefixDecoder(model, PREFIX, chunk_tokens=500, lanes=lanes)
     keys = [f"question {row}" for row in range(len(SUFFIXES))]
     rule = StopRule(NoText(), [], [])
     return generate(decoder, SUFFIXES, keys, rule, max_new_tokens=12, sampling=Sampling(2))
 
 
 @pytest.mark.skipif(REHEARSED, reason="says something of cards")
+@pytest.mark.parametrize("lanes", sorted({1, max(GPUS, 2)}))
 @pytest.mark.parametrize("streamed", [(), (0, 3, 4, 9, 13), tuple(range(BLOCKS))])
 @pytest.mark.parametrize(
     ("method", "dtype"), [("none", Dtype.float32), ("none", Dtype.bfloat16), ("nf4", Dtype.bfloat16)]
 )
 def test_cards_in_turn_answer_bit_for_bit_as_one(
-    folder: Path, method: str, dtype: Dtype, streamed: tuple[int, ...]
+    folder: Path, method: str, dtype: Dtype, streamed: tuple[int, ...], lanes: int
 ) -> None:
     one = load(folder, method, dtype, Placement(0, (0,) * BLOCKS, (), 0))
     in_turn = Placement(0, tuple(block % GPUS for block in range(BLOCKS)), streamed, GPUS - 1)
@@ -91,8 +92,8 @@ def test_cards_in_turn_answer_bit_for_bit_as_one(
     if dtype is Dtype.bfloat16:
         fuse(one), fuse(several)
     assert SharedPrefixDecoder(several, PREFIX, chunk_tokens=500).n_abreast == GPUS
-    wanted = answers(one)
-    assert answers(several) == answers(several) == wanted
+    wanted = answers(one, lanes)
+    assert answers(several, lanes) == answers(several, lanes) == wanted
 
 
 def start(folder: Path, place: Path, *words: str) -> subprocess.Popen[str]:
