@@ -20,14 +20,19 @@ def warm_up(gpus: Sequence[int]) -> None:
         gpus: that will compute; none: there is nothing to do.
     """
     if gpus:
-        threading.Thread(target=_warm_up, args=(tuple(gpus),), name="warm-up").start()
+        threading.Thread(target=_find_kernels, name="find kernels").start()
+        threading.Thread(target=_multiply, args=(tuple(gpus),), name="warm up").start()
 
 
-def _warm_up(gpus: Sequence[int]) -> None:
+def _find_kernels() -> None:
+    """By what compiled kernels are found is a digest of all of Triton's files, which takes 0.4 s."""
+    with contextlib.suppress(ImportError, AttributeError):
+        importlib.import_module("triton.runtime.cache").triton_key()
+
+
+def _multiply(gpus: Sequence[int]) -> None:
+    """The library of products takes 0.3 s to load."""
     with contextlib.suppress(RuntimeError):  # a full card: the model's own loading says so
-        for gpu in gpus:  # the library of products takes 0.3 s to load
+        for gpu in gpus:
             some = torch.ones(16, 16, dtype=torch.float16, device=gpu)
             torch.mm(some, some)
-    with contextlib.suppress(ImportError, AttributeError):
-        # by which compiled kernels are found: a digest of all of Triton's files, 0.4 s
-        importlib.import_module("triton.runtime.cache").triton_key()
