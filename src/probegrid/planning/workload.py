@@ -49,7 +49,7 @@ _PASS_FLOPS, _MOST_TIMES = 2e12, 8
 """Operations of a block in a pass that take a GPU longer than launching its kernels does, some ms; and how many times
 as many tokens a pass may have for that."""
 
-_PASSES_A_STAGE, _FEWEST_PASS_TOKENS, _FEWEST_ABREAST = 8, 4096, 1024
+_PASSES_A_STAGE, _FEWEST_PASS_TOKENS, _FEWEST_ABREAST = 4, 4096, 1024
 """Fewer tokens would not keep a GPU busy; fewer yet where passes share what a block costs."""
 
 
