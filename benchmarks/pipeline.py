@@ -17,7 +17,7 @@ from collections import Counter
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from answers import NoStop, Workload, seconds
 from probegrid.inference.generation import Generation, Sampling, generate
@@ -38,9 +38,13 @@ PRESETS = {
 console = Console(width=140, highlight=False)
 
 
-def spread(blocks: int, gpus: int) -> Placement:
-    """As many blocks on each GPU, the embedding on the first, the head on the last."""
-    ends = [round(blocks * gpu / gpus) for gpu in range(gpus + 1)]
+def spread(shape: PreTrainedConfig, gpus: int, *, for_steps: bool) -> Placement:
+    """As many blocks on each GPU, or fewer beside the head, which steps read too; the embedding on the first."""
+    blocks, width = shape.num_hidden_layers, shape.hidden_size
+    of_a_block = 2 * width * width * (1 + shape.num_key_value_heads / shape.num_attention_heads)
+    of_a_block += 3 * width * shape.intermediate_size
+    head = shape.vocab_size * width / of_a_block if for_steps and gpus > 1 else 0
+    ends = [min(blocks, round((blocks + head) * gpu / gpus)) for gpu in range(gpus + 1)]
     return Placement(
         0, tuple(gpu for gpu in range(gpus) for _ in range(ends[gpu + 1] - ends[gpu])), (), gpus - 1
     )
@@ -84,7 +88,7 @@ def main() -> None:
         shape.vocab_size, preset["questions"], preset["shared"], preset["own"], preset["new"]
     )
     models = {
-        gpus: assemble(shape, spread(shape.num_hidden_layers, gpus), parts, parts.dtype)
+        gpus: assemble(shape, spread(shape, gpus, for_steps=preset["new"] > 100), parts, parts.dtype)
         for gpus in arguments.gpus
     }
     for model in models.values():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import encodings.utf_16_be
+import encodings.utf_32_be  # noqa: F401  # which a report imports late, and another user may not read
 import os
 import shutil
 import sys

@@ -40,6 +40,8 @@ SEEDS = {"hy_v4": 1}
 """Where rounding would make an indexer choose other keys: with seed 0 one of 28 tokens is off by 2.5 nats."""
 LOOSE = {"nemotron_h": 2e-3}
 """Nats where a family is not well conditioned."""
+LOOSE_STATES = {"qwen3_5_text": 3e-3, "qwen3_next": 3e-3}
+"""By how much float32 is apart from float64 in the hidden states of such small random ones themselves."""
 MOST = 7
 _GENERATOR = torch.Generator().manual_seed(3)
 
@@ -131,7 +133,8 @@ def test_activations_are_the_hidden_states_of_the_full_model(family: str) -> Non
             place = layer - 1 if family in AFTER_EACH_BLOCK else layer
             wanted[layer] += [states[place][start:end].mean(0) for start, end in of_row]
     for layer in layers[1:] if family in AFTER_EACH_BLOCK else layers:
-        torch.testing.assert_close(found[layer], torch.stack(wanted[layer]), rtol=2e-4, atol=2e-4)
+        rounding = LOOSE_STATES.get(family, 2e-4)
+        torch.testing.assert_close(found[layer], torch.stack(wanted[layer]), rtol=2e-4, atol=rounding)
 
 
 def one_wide(state: Tensor) -> Tensor:

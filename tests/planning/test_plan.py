@@ -22,8 +22,10 @@ from probegrid.planning.placement import placements
 from probegrid.planning.plan import Plan, plan
 from probegrid.planning.requirements import Facts
 from probegrid.planning.workload import (
+    PASS_TOKENS,
     TOKEN_ESTIMATES,
     Batch,
+    TokenEstimate,
     Workload,
     activation_workload,
     question_workload,
@@ -118,6 +120,16 @@ def test_layer_22_of_a_70b_fits_one_80gb_card_in_bf16() -> None:
     assert found.loaded_parameters / 1e9 == pytest.approx(19.9, abs=0.05)
     assert found.download_bytes / 1e9 == pytest.approx(39.8, abs=0.1)
     assert found.kv_bytes_per_token == 0
+
+
+def test_a_pass_through_small_blocks_is_longer() -> None:
+    """Kernels of a 135M's blocks take less time than launching them, with as many tokens as fill an 8B's."""
+    h200, work = Hardware(gpus=(GPUS["H200"],)), activation_workload(3000, 16, TokenEstimate(conversation=24))
+    small, large = (
+        make(name, DeviceMapConfig(gpus=1), NONE, work, h200).limits for name in ("smollm2_135m", "llama8b")
+    )
+    assert small.pass_tokens == 3000 * 24
+    assert 0 < large.pass_tokens <= PASS_TOKENS["cuda"]
 
 
 def test_embeddings_alone_need_no_block() -> None:

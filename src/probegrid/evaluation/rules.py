@@ -12,7 +12,7 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import ClassVar
 
 from probegrid.errors import ConfigError, closest
@@ -286,18 +286,33 @@ def _pattern(reference: str) -> re.Pattern[str]:
 
 def rouge_l(first: str, second: str) -> float:
     """ROUGE-L of two texts, in [0, 1]; 0 where either has no words."""
-    rule = RougeL()
-    return _rouge_l(rule.words(first), rule.words(second))
+    return _rouge_l(_words(first), _words(second))
+
+
+@lru_cache(maxsize=1024)  # one text is compared with many
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(RougeL().words(text))
 
 
 def _rouge_l(given: Sequence[str], wanted: Sequence[str]) -> float:
     """2PR/(P+R) of the longest common subsequence, in [0, 1]."""
-    row = [0] * (len(wanted) + 1)
+    return 2 * _in_common(given, wanted) / (len(given) + len(wanted)) if given and wanted else 0.0
+
+
+def _in_common(given: Sequence[str], wanted: Sequence[str]) -> int:
+    """Words of the longest common subsequence.
+
+    A row of the usual table is one integer, whose bit at a place of ``wanted`` is 0 where the row is one longer than
+    before that place (Hyyrö 2004, "Bit-parallel LCS-length computation revisited").
+    """
+    places: dict[str, int] = {}
+    for place, word in enumerate(wanted):
+        places[word] = places.get(word, 0) | 1 << place
+    whole = row = (1 << len(wanted)) - 1
     for word in given:
-        before = 0
-        for place, other in enumerate(wanted, 1):
-            before, row[place] = row[place], before + 1 if word == other else max(row[place], row[place - 1])
-    return 2 * row[-1] / (len(given) + len(wanted)) if given and wanted else 0.0
+        met = row & places.get(word, 0)
+        row = (row + met) | (row - met)
+    return len(wanted) - (row & whole).bit_count()
 
 
 def all_rules() -> dict[str, CorrectnessRule]:

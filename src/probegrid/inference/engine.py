@@ -25,7 +25,7 @@ from probegrid.inference.stopping import StopRule
 from probegrid.inference.token_steps import Distributions, Watcher, distributions
 from probegrid.inference.trial import Trial, tried
 from probegrid.models.blocks import computing_devices, decoder_blocks
-from probegrid.models.fusing import fuse, may_fuse
+from probegrid.models.fusing import fuse, may_fuse, pays
 from probegrid.models.kv_budget import KVBudget
 from probegrid.models.quantization import rounds_together
 from probegrid.planning.workload import PASS_TOKENS, QUESTIONS, ROWS
@@ -97,7 +97,10 @@ class Engine:
         device_type, limits = computing_devices(model)[0].type, loaded.limits
         pass_tokens = limits.pass_tokens if limits else PASS_TOKENS[device_type]
         trial = Trial(model, prefix, suffixes, StopRule(tokenizer, (), ()))
-        ways = _ways(model, prefix, pass_tokens, limits.lanes if limits else None, trial)
+        answers = (1 + self._sampling.count) * decoding.max_new_tokens
+        tokens = len(prefix) + sum(len(suffix) + answers for suffix in suffixes)
+        lanes = limits.lanes if limits else None
+        ways = _ways(model, prefix, pass_tokens, lanes, trial, is_fused=pays(model, tokens))
         self._decoder, self.report = self._choose(ways, trial)
         self._shares = isinstance(self._decoder, SharedPrefixDecoder)
         self._dtype = model.dtype
@@ -264,16 +267,23 @@ def _logprobs(generation: Generation) -> Iterator[float]:
 
 
 def _ways(
-    model: PreTrainedModel, prefix: Sequence[int], pass_tokens: int, lanes: int | None, trial: Trial
+    model: PreTrainedModel,
+    prefix: Sequence[int],
+    pass_tokens: int,
+    lanes: int | None,
+    trial: Trial,
+    *,
+    is_fused: bool,
 ) -> dict[str, Callable[[], Decoder | str]]:
     """Ways to read a model, the fastest first: each gives its decoder, or the reason why it has none."""
 
     def shared() -> Decoder | str:
         if (reason := obstacle(model)) is not None:
             return reason
-        if may_fuse(model):
-            trial.look_before_fusing()
-        fuse(model)
+        if is_fused:
+            if may_fuse(model):
+                trial.look_before_fusing()
+            fuse(model)
         return _shared_prefix_decoder(model, prefix, pass_tokens, lanes)
 
     return {

@@ -12,7 +12,7 @@ Notation: B rows, T tokens of the longest, d width of the residual stream, n spa
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,6 @@ from probegrid.inference.packed import (
 )
 from probegrid.models.blocks import decoder_blocks, execution_device
 from probegrid.models.border import to_device
-from probegrid.models.fusing import fuse
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -126,7 +125,6 @@ class ResidualReader:
                 f"probe.layers={list(self.layers)}: the model has {len(self._blocks)} blocks, so that its layers are "
                 f"0 (the embeddings) to {len(self._blocks)}."
             )
-        fuse(model)
         self._causal = model
         self._rows = rows or ways(model)[0]
         self._prefix, self._pass_tokens = list(prefix), pass_tokens
@@ -159,7 +157,7 @@ class ResidualReader:
             picked[layer] = selection(hidden)
 
         self._run(batch, pick)
-        return {layer: values.cpu() for layer, values in picked.items()}
+        return _on_cpu(picked)
 
     def _batch(self, token_ids: Sequence[Sequence[int]]) -> tuple[Batch, Place]:
         """What the model is called with, and where a row's token is in it."""
@@ -229,6 +227,23 @@ class ResidualReader:
         )
 
 
+def _on_cpu(values: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """The values of each layer, waited for once.
+
+    A GPU copies to memory that may be paged out at a tenth of its link's speed; what is locked is kept by torch, and
+    used again for the next batch.
+    """
+    found = {
+        layer: torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value, non_blocking=True)
+        if value.is_cuda
+        else value
+        for layer, value in values.items()
+    }
+    for device in {value.device for value in values.values() if value.is_cuda}:
+        torch.cuda.current_stream(device).synchronize()
+    return found
+
+
 def _padded_batch(model: PreTrainedModel, token_ids: Sequence[Sequence[int]]) -> Batch:
     """Rows side by side. Padding is on the right and attention is causal: no token sees it, and no mask is needed."""
     # one that answered before may have been left with an attention for shared prefixes
@@ -288,21 +303,26 @@ class _Selection:
             for start, end in of_row
             for token in range(start, end)
         ]
-        self._cells = torch.tensor(cells).T
-        self._lengths = torch.tensor([end - start for of_row in spans for start, end in of_row])
+        lengths = [end - start for of_row in spans for start, end in of_row]
+        self._cells, self._lengths = torch.tensor(cells).T.contiguous(), torch.tensor(lengths)
+        self._moved: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        """Cells and lengths on each device that asked, whatever the number of its layers."""
         self._dtype, self._shape = dtype, shape
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """From [B, T, d] to [n, d]; several streams a token, side by side or one behind the other, are one wide one."""
         if hidden.dim() == 4:
             hidden = (hidden if hidden.shape[:2] == self._shape else hidden.permute(1, 2, 0, 3)).flatten(2)
-        rows, tokens = to_device(self._cells, hidden.device)
+        (rows, tokens), lengths = self._on(hidden.device)
         chosen = hidden[rows, tokens]
-        if len(self._lengths) < len(rows):
-            chosen = torch.segment_reduce(
-                chosen.float(), "mean", lengths=self._lengths.to(hidden.device), unsafe=True
-            )
+        if len(lengths) < len(rows):
+            chosen = torch.segment_reduce(chosen.float(), "mean", lengths=lengths, unsafe=True)
         return chosen.to(self._dtype)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device not in self._moved:
+            self._moved[device] = to_device(self._cells, device), to_device(self._lengths, device)
+        return self._moved[device]
 
 
 class _DeepestLayerRead(Exception):

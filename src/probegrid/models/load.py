@@ -85,9 +85,11 @@ def load_model(request: ModelRequest) -> LoadedModel:
     from probegrid.models.load_by_parts import load_placed
     from probegrid.models.load_whole import load_whole
     from probegrid.models.storage import storage_note
+    from probegrid.models.warming import warm_up
 
     started = time.perf_counter()
     placement = request.placement or _on_the_cpu(request.checkpoint)
+    warm_up(placement.gpus if placement is not None else ())
     unplaced: list[str] = []
     with loading_errors(request.checkpoint):
         if placement is not None and loaded_by_transformers(request.checkpoint, request.config) is None:

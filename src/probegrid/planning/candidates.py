@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from probegrid.planning.architecture import block_flops_per_token
 from probegrid.planning.placement import Device, Load, Placement, placements
 from probegrid.planning.requirements import Facts
 from probegrid.planning.timing import Duration, reading_duration
-from probegrid.planning.workload import PASS_TOKENS, QUESTIONS, ROWS, Batch
+from probegrid.planning.workload import PASS_TOKENS, QUESTIONS, ROWS, Batch, longest_pass
 from probegrid.schema import PlacementStrategy
 
 _SHORTER_PASSES = (4096, 1024)
@@ -82,9 +83,8 @@ def batches(facts: Facts) -> list[Batch]:
     Activations are read a batch a pass; the prompts of a batch in one pass or several.
     """
     work = facts.workload
-    device = _device_type(facts)
-    longest = PASS_TOKENS[device]
-    lengths = (longest, *_SHORTER_PASSES) if device == "cuda" else (longest,)
+    device, longest = _device_type(facts), _longest_pass(facts)
+    lengths = {longest, PASS_TOKENS[device], *(_SHORTER_PASSES if device == "cuda" else ())}
     found: set[tuple[int, int]] = set()
     for size in _batch_sizes(facts):
         tokens = max(size * work.longest_tokens, work.prefix_tokens)
@@ -101,12 +101,17 @@ def _batch_sizes(facts: Facts) -> list[int]:
     workload, device = facts.workload, _device_type(facts)
     if workload.batch_size is not None:
         return [min(workload.batch_size, workload.examples)]
-    most = min(workload.examples, QUESTIONS, max(1, ROWS[device] // workload.generations))
-    if not workload.generates:  # a batch is a pass
-        most = min(most, max(1, PASS_TOKENS[device] // workload.longest_tokens))
+    if workload.generates:
+        most = min(workload.examples, QUESTIONS, max(1, ROWS[device] // workload.generations))
+    else:  # a batch is a pass
+        most = min(workload.examples, max(1, _longest_pass(facts) // workload.longest_tokens))
     powers = [2**exponent for exponent in range(most.bit_length())]
     between = [power + power // 2 for power in powers[1:] if power + power // 2 < most]
     return sorted({*powers, *between, most})
+
+
+def _longest_pass(facts: Facts) -> int:
+    return longest_pass(_device_type(facts), block_flops_per_token(facts.architecture, 0))
 
 
 def _device_type(facts: Facts) -> str:

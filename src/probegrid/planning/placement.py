@@ -20,7 +20,7 @@ from probegrid.schema import PlacementStrategy
 Device = int | Literal["cpu"]
 """Index of a GPU, or CPU memory."""
 
-Fill = Callable[[Sequence[int], Sequence[int]], list[int] | None]
+Fill = Callable[[Sequence[int], Sequence[int], Sequence[int]], list[int] | None]
 """From each GPU's room and each block's cost to the blocks of each GPU; None: too many."""
 
 BUFFERS = 2
@@ -185,7 +185,7 @@ def placements(
         gpu_budgets: bytes each GPU may hold, overhead already taken off.
         strategy: ``cpu`` or no GPU at all: everything on the CPU. ``single``: the first GPU, nothing streams.
             ``balanced``: equal bytes on all GPUs, streaming what does not fit. ``auto``: the first GPUs, filled in
-            order or evenly, streaming what does not fit.
+            order, evenly, or for equal steps of decoding, streaming what does not fit.
         streams: whether blocks may wait in CPU memory.
     """
     if strategy is PlacementStrategy.cpu or not gpu_budgets:
@@ -200,7 +200,7 @@ def placements(
     resident = [
         placement
         for count in counts
-        for fill in ((_fill_evenly,) if balanced else (_fill_in_order, _fill_evenly)[: min(count, 2)])
+        for fill in ((_fill_evenly,) if balanced else _FILLS[: 1 if count == 1 else None])
         for placement in _resident(demand, gpu_budgets[:count], fill, embeddings)
     ]
     if resident or not streams:
@@ -218,13 +218,13 @@ def _resident(
 ) -> Iterator[Placement]:
     """Every block on these GPUs, with the embedding on the first of ``embeddings`` that lets them fit."""
     for embedding in embeddings:
-        room = _room(demand, budgets, embedding)
-        counts = fill(
-            room, [demand.weights.of_block(index) + demand.kv_block for index in range(demand.blocks)]
-        )
+        room, head = _room(demand, budgets, embedding), _head_device(demand, embedding, len(budgets))
+        costs = [demand.weights.of_block(index) + demand.kv_block for index in range(demand.blocks)]
+        read = [demand.weights.head if gpu == head else 0 for gpu in range(len(budgets))]
+        counts = fill(room, costs, read)
         if counts is not None:
             blocks = tuple(gpu for gpu, count in enumerate(counts) for _ in range(count))
-            yield Placement(embedding, blocks, (), _head_device(demand, embedding, len(budgets)))
+            yield Placement(embedding, blocks, (), head)
             return
 
 
@@ -266,7 +266,7 @@ def _room(demand: Demand, budgets: Sequence[int], embedding: Device) -> list[int
     return room
 
 
-def _fill_in_order(room: Sequence[int], costs: Sequence[int]) -> list[int] | None:
+def _fill_in_order(room: Sequence[int], costs: Sequence[int], _read: Sequence[int]) -> list[int] | None:
     """Blocks of each GPU, one filled before the next; None if they do not fit or some room is negative."""
     if min(room) < 0:
         return None
@@ -283,14 +283,30 @@ def _fill_in_order(room: Sequence[int], costs: Sequence[int]) -> list[int] | Non
     return counts
 
 
-def _fill_evenly(room: Sequence[int], costs: Sequence[int]) -> list[int] | None:
+def _fill_evenly(room: Sequence[int], costs: Sequence[int], _read: Sequence[int]) -> list[int] | None:
     """Blocks of each GPU, the next one always where most room is left; None as in ``_fill_in_order``."""
+    return _dealt(room, costs, room)
+
+
+def _fill_for_steps(room: Sequence[int], costs: Sequence[int], read: Sequence[int]) -> list[int] | None:
+    """Blocks of each GPU, the next one always where a step reads least so far; None as in ``_fill_in_order``.
+
+    A step of decoding reads the head too, which is two or three blocks of a small model, and not the embedding.
+    """
+    return _dealt(room, costs, [-each for each in read])
+
+
+_FILLS: tuple[Fill, ...] = (_fill_in_order, _fill_evenly, _fill_for_steps)
+
+
+def _dealt(room: Sequence[int], costs: Sequence[int], left: Sequence[int]) -> list[int] | None:
+    """Blocks of each GPU, the next one always where most is ``left``; None if they have no room."""
     if min(room) < 0:
         return None
     usual = sum(costs) / len(costs) if costs else 0
     counts = [0] * len(room)
     for _ in costs:
-        gpu = max(range(len(room)), key=lambda gpu: room[gpu] - counts[gpu] * usual)
+        gpu = max(range(len(room)), key=lambda gpu: left[gpu] - counts[gpu] * usual)
         counts[gpu] += 1
     ends = list(itertools.accumulate(counts, initial=0))
     held = [sum(costs[begin:end]) for begin, end in itertools.pairwise(ends)]

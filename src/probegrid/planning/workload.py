@@ -45,8 +45,23 @@ PASS_TOKENS = {"cuda": 16384, "cpu": 1024}
 """Most tokens in one forward pass, by the kind of device: enough to fill it, few enough to bound its working memory,
 and on a CPU few enough for what a block holds of them to stay in its caches."""
 
-_PASSES_A_STAGE, _FEWEST_PASS_TOKENS, _FEWEST_ABREAST = 8, 4096, 1024
+_PASS_FLOPS, _MOST_TIMES = 2e12, 8
+"""Operations of a block in a pass that take a GPU longer than launching its kernels does, some ms; and how many times
+as many tokens a pass may have for that."""
+
+_PASSES_A_STAGE, _FEWEST_PASS_TOKENS, _FEWEST_ABREAST = 4, 4096, 1024
 """Fewer tokens would not keep a GPU busy; fewer yet where passes share what a block costs."""
+
+
+def longest_pass(device: str, block_flops: float) -> int:
+    """Most tokens in one forward pass on a kind of device, through blocks of so many operations a token.
+
+    Small blocks are computed sooner than their kernels are launched, unless a pass is longer.
+    """
+    if device != "cuda":
+        return PASS_TOKENS[device]
+    times = int(_PASS_FLOPS / (block_flops * PASS_TOKENS[device]))
+    return PASS_TOKENS[device] * min(_MOST_TIMES, max(1, times))
 
 
 def pass_tokens(tokens: int, most: int, *, stages: int, abreast: int, longest: int) -> int:

@@ -21,6 +21,7 @@ from probegrid.inference.forest import count, divided
 from probegrid.inference.residual import ResidualReader, Rows, prefix_of
 from probegrid.inference.residual_trial import rows_that_agree
 from probegrid.models.blocks import execution_device
+from probegrid.models.fusing import fuse, pays
 from probegrid.planning.workload import PASS_TOKENS
 from probegrid.readings.batches import Batch, lay_out, lay_out_once, work_through
 from probegrid.readings.layer_store import LayerStore
@@ -227,6 +228,8 @@ def _read_missing(shared: _Shared, loaded: LoadedModel, batch_tokens: int | None
     digests = [passage.digest for passage in passages]
     # by all of them, so that a reading which was interrupted goes on as it began
     asked = [(passage.token_ids, passage.spans) for passage in passages]
+    if pays(loaded.model, sum(len(passage.token_ids) for passage in passages)):
+        fuse(loaded.model)
     report, rows = rows_that_agree(
         loaded.model, [layer for layer, lacking in shared.missing.items() if lacking], asked
     )
