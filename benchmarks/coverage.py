@@ -2,11 +2,15 @@
 
     OMP_NUM_THREADS=1 python benchmarks/coverage.py --data-sets 600
     OMP_NUM_THREADS=1 python benchmarks/coverage.py --tables alone --settings "n 400, 0.9 true" --data-sets 2000
+    OMP_NUM_THREADS=1 python benchmarks/coverage.py --tables exact calls
 
 Scores are normal in each class (binormal), at a given AUROC; the truth of every number is that of one sample of half a
 million. A data set counts only where at least 5 examples stand in each class, where clusters are not fewer than 10. The
 ECE is of probabilities drawn from a beta distribution, with labels that have these probabilities or others; there data
-sets with fewer of a class, which a note tells of, stand in a column of their own.
+sets with fewer of a class, which a note tells of, stand in a column of their own. The accuracy of examples that stand
+alone is not simulated: its coverage is a sum of binomial probabilities, over all counts with 5 of each class. ``exact``
+has it over all shares of which 5 of each class are expected, beside two intervals by binomial tails. ``calls`` is of
+what a threshold calls true, at even odds by Bayes' rule.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import bdtr
+from scipy.stats import beta, binom, norm
 
 from probegrid.evaluation.classification import classification_metrics, evaluate_classification
 from probegrid.evaluation.intervals import Estimate, resampled
@@ -29,10 +34,14 @@ from probegrid.evaluation.shares import FEW_ERRORS, Standing, share_ends
 from probegrid.evaluation.summary import answer_metrics, area_interval, evaluate_answers
 
 Find = Callable[["Setting", "Sample", int, int], Mapping[str, Estimate]]
+Truth = Callable[["Setting"], Mapping[str, float]]
+Ends = tuple[NDArray[np.float64], NDArray[np.float64]]
 Sample = tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.intp]]
 ANSWERS = ("accuracy", "auroc", "auprc", "aurc", "accuracy_at_80", "augrc", "prr")
 CALLS = ("recall_at_1_fpr", "within_conversation_auroc")
 """Of clustered data sets alone, since without conversations there is nothing within them."""
+CALLED = ("balanced_accuracy", "mcc", "precision", "recall", "f1", "brier", "recall_at_1_fpr")
+"""Of what a threshold calls true."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,15 @@ CLUSTERED = [
     Setting(0.1, 0.95, clusters=20),
     Setting(0.5, 0.9, clusters=20, ties=True),
 ]
+WITH_CALLS = [
+    *(Setting(0.5, area, 20) for area in (0.75, 0.9)),
+    *(Setting(0.1, area, 50) for area in (0.75, 0.9, 0.98)),
+    Setting(0.5, 0.9, 50),
+    Setting(0.05, 0.9, 100),
+    *(Setting(0.2, area, 100) for area in (0.9, 0.98)),
+    Setting(0.95, 0.9, 100),
+    *(Setting(share, area, 400) for share, area in ((0.02, 0.75), (0.1, 0.9), (0.5, 0.98))),
+]
 
 
 def truth_of(setting: Setting) -> dict[str, float]:
@@ -132,10 +150,10 @@ def ranks_found_in(setting: Setting, sample: Sample, seed: int, resamples: int) 
 
 
 def covered(
-    setting: Setting, data_sets: int, resamples: int, find: Find
+    setting: Setting, data_sets: int, resamples: int, find: Find, truth: Mapping[str, float]
 ) -> tuple[int, dict[str, list[bool]]]:
     """Whether the interval of each number held the truth, a data set each, and how many data sets were used."""
-    truth, generator = truth_of(setting), np.random.default_rng(2)
+    generator = np.random.default_rng(2)
     held: dict[str, list[bool]] = {name: [] for name in truth}
     used = 0
     for seed in range(4 * data_sets):
@@ -153,6 +171,84 @@ def covered(
     return used, held
 
 
+def stated_of(setting: Setting, scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Probabilities by Bayes' rule, and the score of even odds."""
+    apart = np.sqrt(2) * norm.ppf(setting.auroc)
+    even = apart / 2 - np.log(setting.share / (1 - setting.share)) / apart
+    return 1 / (1 + np.exp(-apart * (scores - even))), float(even)
+
+
+def truth_of_calls(setting: Setting) -> dict[str, float]:
+    """Every number of calls on one large sample, in groups that none of them looks at."""
+    labels, scores, cluster = setting.draw(np.random.default_rng(1), 500_000)
+    stated, even = stated_of(setting, scores)
+    groups = [f"{row // 100:05}" for row in cluster]
+    found = classification_metrics(labels, scores, stated, groups, even)(np.ones((1, len(labels))))
+    return {name: float(found[name][0]) for name in CALLED}
+
+
+def calls_found_in(setting: Setting, sample: Sample, seed: int, resamples: int) -> Mapping[str, Estimate]:
+    """The intervals of the calls of one data set, true where the odds are better than even."""
+    labels, scores, cluster = sample
+    stated, even = stated_of(setting, scores)
+    groups = [f"{row:05}" for row in cluster]
+    return evaluate_classification(
+        labels, scores, stated, groups, groups, even, seed=seed, resamples=resamples
+    ).estimates
+
+
+def wilson_ends(n: int) -> Ends:
+    """Ours, of every count that n examples can have right."""
+    standing = Standing(n, 0, n, 0, 1.0)
+    low, high = np.array([share_ends(right / n, np.nan, standing) for right in range(n + 1)]).T
+    return low, high
+
+
+def midp_ends(n: int) -> Ends:
+    """Clopper and Pearson's with half of the probability of the count found in each tail, by bisection."""
+    right = np.arange(n + 1)
+    low, high = np.zeros(n + 1), np.ones(n + 1)
+    for _ in range(50):
+        middle = (low + high) / 2
+        below = np.where(right > 0, bdtr(np.maximum(right - 1, 0), n, middle), 0)
+        is_possible = below + binom.pmf(right, n, middle) / 2 > 0.025
+        low, high = np.where(is_possible, middle, low), np.where(is_possible, high, middle)
+    upper = np.where(right == n, 1.0, low)
+    return 1 - upper[::-1], upper
+
+
+def exact_ends(n: int) -> Ends:
+    """Clopper and Pearson's (1934)."""
+    right = np.arange(n + 1)
+    low = np.where(right > 0, beta.ppf(0.025, np.maximum(right, 1), n - right + 1), 0)
+    return low, 1 - low[::-1]
+
+
+def held_by(ends: Ends, shares: NDArray[np.float64], *, least: int) -> NDArray[np.float64]:
+    """Chance that a share's interval holds it, given so many right and wrong at least: `float64[shares]`."""
+    low, high = ends
+    right = np.arange(len(low))
+    chances = binom.pmf(right, len(low) - 1, shares[:, np.newaxis])
+    chances[:, (right < least) | (right[::-1] < least)] = 0
+    holds = (low <= shares[:, np.newaxis] + 1e-12) & (shares[:, np.newaxis] <= high + 1e-12)
+    covered_by: NDArray[np.float64] = (chances * holds).sum(axis=1) / chances.sum(axis=1)
+    return covered_by
+
+
+def exact_rows() -> Iterator[str]:
+    """Coverage of an accuracy's interval over all shares of which 5 of each class are expected."""
+    yield "| n | interval | least (errors) | mean | most (errors) | below 93% | above 97% | mean width |"
+    for n in (20, 28, 50, 100, 400, 3000):
+        shares = np.linspace(5 / n, 0.5, 2000)
+        for name, find in (("Wilson", wilson_ends), ("mid-p", midp_ends), ("Clopper-Pearson", exact_ends)):
+            ends = find(n)
+            held = 100 * held_by(ends, shares, least=0)
+            of = [f"{held[at]:.1f} ({n * shares[at]:.1f})" for at in (held.argmin(), held.argmax())]
+            outside = f"{100 * np.mean(held < 93):.1f} | {100 * np.mean(held > 97):.1f}"
+            width = (binom.pmf(np.arange(n + 1), n, shares[:, np.newaxis]) @ (ends[1] - ends[0])).mean()
+            yield f"| {n} | {name} | {of[0]} | {held.mean():.1f} | {of[1]} | {outside} | {width:.4f} |"
+
+
 def named(settings: Sequence[Setting], texts: Sequence[str]) -> list[Setting]:
     """The settings whose name holds one of the texts."""
     return [setting for setting in settings if any(text in str(setting) for text in texts)]
@@ -163,13 +259,19 @@ def data_sets_of(setting: Setting, data_sets: int) -> int:
     return data_sets // 2 if setting.n == 3000 else data_sets
 
 
-def rows(settings: Sequence[Setting], data_sets: int, resamples: int, find: Find) -> Iterator[str]:
-    """The table, a line a setting."""
-    yield "| " + " | ".join(["setting", *ANSWERS, *CALLS]) + " |"
-    for setting in settings:
-        used, held = covered(setting, data_sets_of(setting, data_sets), resamples, find)
-        of = [f"{100 * np.mean(found):.1f}" if found else "" for found in held.values()]
-        yield f"| {setting} ({used}) | {' | '.join(of)} |"
+def rows(
+    settings: Sequence[Setting], data_sets: int, resamples: int, find: Find, truth_of: Truth = truth_of
+) -> Iterator[str]:
+    """The table, a line a setting; the accuracy of examples that stand alone exactly."""
+    for number, setting in enumerate(settings):
+        used, held = covered(setting, data_sets_of(setting, data_sets), resamples, find, truth_of(setting))
+        of = {name: f"{100 * np.mean(found):.1f}" if found else "" for name, found in held.items()}
+        if "accuracy" in of and not setting.clusters:
+            share = np.array([setting.share])
+            of["accuracy"] = f"{100 * held_by(wilson_ends(setting.n), share, least=FEW_ERRORS)[0]:.1f}"
+        if not number:
+            yield f"| setting | {' | '.join(of)} |"
+        yield f"| {setting} ({used}) | {' | '.join(of.values())} |"
 
 
 SHAPES = {"even": (1.0, 1.0), "near 1": (8.0, 1.0), "near 0": (0.4, 8.0)}
@@ -206,13 +308,13 @@ def ece_rows(data_sets: int, resamples: int) -> Iterator[str]:
             )
 
 
+TABLES = ("exact", "alone", "calls", "clustered", "ece")
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-sets", type=int, default=600)
     parser.add_argument("--resamples", type=int, default=100)
-    parser.add_argument(
-        "--tables", nargs="+", choices=("alone", "clustered", "ece"), default=["alone", "clustered", "ece"]
-    )
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, help="all by default")
     parser.add_argument(
         "--settings", nargs="+", default=[""], help="those of a table that hold one of these texts"
     )
@@ -223,6 +325,8 @@ if __name__ == "__main__":
     size = arguments.data_sets, arguments.resamples
     find = ranks_found_in if arguments.ranks else found_in
     tables = {
+        "exact": exact_rows,
+        "calls": lambda: rows(named(WITH_CALLS, arguments.settings), *size, calls_found_in, truth_of_calls),
         "alone": lambda: rows(named(ALONE, arguments.settings), *size, find),
         "clustered": lambda: rows(named(CLUSTERED, arguments.settings), *size, find),
         "ece": lambda: ece_rows(*size),

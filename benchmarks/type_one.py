@@ -4,8 +4,9 @@
 
 Two scores share half of their variance; each is normal in each class, so that their AUROCs are equal, or the first's is
 better by a gain. Their calls (above the middle between the classes) are compared by accuracy. DeLong's test (1988)
-stands beside ours where examples stand alone. The test of calibration is on calibrated and on overconfident
-probabilities.
+stands beside ours where examples stand alone and labels are the same; with labels of their own, as two models' answers
+have, half of the questions are drawn apart, and accuracy is that of the labels. The test of calibration is on
+calibrated and on overconfident probabilities.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import norm
 
 from probegrid.evaluation.delong import paired_test
@@ -32,11 +34,13 @@ class Setting:
     clusters: int = 0
     ties: bool = False
     gain: float = 0.0
+    own_labels: bool = False
 
     def __str__(self) -> str:
         size = f"{self.clusters} clusters" if self.clusters else f"n {self.n}"
         gain = f" and {self.auroc + self.gain:g}" if self.gain else ""
-        return f"{size}, {self.share:g} true, AUROC {self.auroc:g}{gain}{', ties' if self.ties else ''}"
+        more = f"{', ties' if self.ties else ''}{', own labels' if self.own_labels else ''}"
+        return f"{size}, {self.share:g} true, AUROC {self.auroc:g}{gain}{more}"
 
 
 SETTINGS = [
@@ -49,6 +53,8 @@ SETTINGS = [
     Setting(0.95, 0.9, 400),
     *(Setting(0.5, 0.8, clusters=clusters) for clusters in (10, 20, 60)),
     Setting(0.8, 0.95, clusters=20),
+    Setting(0.5, 0.8, 100, own_labels=True),
+    *(Setting(0.5, 0.8, clusters=clusters, own_labels=True) for clusters in (10, 20, 60)),
     Setting(0.5, 0.75, 400, gain=0.05),
     Setting(0.1, 0.75, 50, gain=0.15),
     Setting(0.9, 0.9, 400, gain=0.05),
@@ -67,25 +73,34 @@ def p_values(setting: Setting, data_sets: int) -> Iterator[dict[str, float]]:
         n = len(cluster)
         effects = generator.normal(size=(3, len(sizes)))[:, cluster] * bool(setting.clusters)
         chance = 1 / (1 + np.exp(-np.log(setting.share / (1 - setting.share)) - 1.2 * effects[0]))
-        labels = generator.random(n) < chance
-        if min(labels.sum(), (~labels).sum()) < 2:
+        labels = [generator.random(n) < chance]
+        labels.append(_half_drawn_apart(labels[0], chance, generator) if setting.own_labels else labels[0])
+        if min(of.sum() for own in labels for of in (own, ~own)) < 2:
             continue
         shared = generator.normal(size=n) * np.sqrt(0.5)
         scores = []
         for number, area in enumerate((setting.auroc + setting.gain, setting.auroc)):
             noise = shared + generator.normal(size=n) * np.sqrt(0.5) + 0.5 * effects[1 + number]
-            score = noise + labels * np.sqrt(2) * norm.ppf(area)
+            score = noise + labels[number] * np.sqrt(2) * norm.ppf(area)
             scores.append(np.round(score * 2) / 2 if setting.ties else score)
-        middle = np.sqrt(2) * norm.ppf(setting.auroc) / 2
         groups = [str(number) for number in cluster] if setting.clusters else None
-        first, second = scores
+        first, second = zip(labels, scores, strict=True)
+        middle = np.sqrt(2) * norm.ppf(setting.auroc) / 2
+        right = labels if setting.own_labels else [(of > middle) == labels[0] for of in scores]
         found = {
-            "AUROC": compare_areas((labels, first), (labels, second), groups, seed=seed).p_value,
-            "accuracy": compare_shares(
-                (first > middle) == labels, (second > middle) == labels, groups, seed=seed
-            ).p_value,
+            "AUROC": compare_areas(first, second, groups, seed=seed).p_value,
+            "accuracy": compare_shares(*right, groups, seed=seed).p_value,
         }
-        yield found if setting.clusters else found | {"DeLong": paired_test(labels, first, second)[1]}
+        if not setting.clusters and not setting.own_labels:
+            found["DeLong"] = paired_test(labels[0], *scores)[1]
+        yield found
+
+
+def _half_drawn_apart(
+    labels: NDArray[np.bool_], chance: NDArray[np.float64], generator: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Another model's labels: half of them the same, half drawn anew with the same chances."""
+    return np.where(generator.random(len(labels)) < 0.5, labels, generator.random(len(labels)) < chance)
 
 
 def calibration(n: int, data_sets: int, times_too_sure: float) -> str:

@@ -27,6 +27,7 @@ from probegrid.compose import compose_cell
 from probegrid.data.example import StatementSet
 from probegrid.embedded import tokenizer, world
 from probegrid.errors import CheckpointError, ConfigError
+from probegrid.evaluation.summary import SMALL_SAMPLES
 from probegrid.models.pool import ModelPool
 from probegrid.progress import Progress
 from probegrid.readings.session import ModelSession
@@ -328,6 +329,14 @@ def test_what_stands_beside_a_probe(logistic: Result) -> None:
     assert metrics["selectivity_ci_low"] > 0.2
     assert metrics["brier_platt"] == pytest.approx(metrics["brier"], abs=0.02)
     assert "no text recurs" in logistic.notes["control_auroc"]
+    assert logistic.notes["ece_platt"] == logistic.notes["ece_isotonic"] == logistic.notes["ece"]
+
+
+def test_what_stands_beside_a_probe_on_few_says_so_too(places: tuple[str, ...]) -> None:
+    """Fewer than ten groups of test statements: of the probe's AUROC, and of those that it is to beat."""
+    notes = probegrid.run([*places, *FEW[:1], "dataset.num_samples=24", *FEW[2:]]).notes
+    assert SMALL_SAMPLES in notes["auroc"]
+    assert notes["text_chars_auroc"] == notes["selectivity"] == notes["auroc"]
 
 
 def test_another_dataset_by_the_same_name_is_not_taken_for_its_own(

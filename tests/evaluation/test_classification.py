@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import expit
 from sklearn import metrics as reference
 
@@ -14,7 +15,8 @@ from probegrid.evaluation.calibration import ece
 from probegrid.evaluation.classification import evaluate_classification, layer_aurocs
 from probegrid.evaluation.metrics import metric_info
 from probegrid.evaluation.ranking import recall_at_fpr
-from probegrid.evaluation.summary import evaluate_answers
+from probegrid.evaluation.shares import wilson
+from probegrid.evaluation.summary import SAFE_SIDE, evaluate_answers
 
 _GENERATOR = np.random.default_rng(0)
 CONVERSATIONS = [f"c{i // 6}" for i in range(300)]
@@ -63,7 +65,7 @@ def test_values_are_those_of_sklearn_and_of_plain_loops() -> None:
         assert metric_info(name).unit == "1"
     assert expected["within_conversation_auroc"] > expected["auroc"] + 0.02
     assert (summary.n, summary.n_correct) == (300, int(LABELS.sum()))
-    assert list(summary.notes) == ["recall_at_1_fpr"]
+    assert list(summary.notes) == ["recall_at_1_fpr", "ece"]
 
 
 def test_a_conversation_drawn_twice_counts_twice() -> None:
@@ -88,6 +90,62 @@ def test_the_worked_values() -> None:
     found = evaluate_classification(labels, scores, scores, alone, alone, 0.5, seed=0, resamples=50).metrics
     assert found["balanced_accuracy"] == pytest.approx(0.666667, abs=1e-6)
     assert found["mcc"] == pytest.approx(0.356348, abs=1e-6)
+
+
+def test_balanced_accuracy_reaches_as_far_as_the_intervals_of_both_shares() -> None:
+    """20 of 20 true ones called true and 76 of 80 false ones called false: scipy's Wilson's, as distances squared."""
+    labels = np.arange(100) < 20
+    scores = labels + 2.0 * (np.arange(100) >= 96)
+    alone = [f"{row:03}" for row in range(100)]
+    found = evaluate_classification(labels, scores, labels, alone, alone, 0.5, seed=0, resamples=20)
+    one = stats.binomtest(20, 20).proportion_ci(method="wilson")
+    other = stats.binomtest(76, 80).proportion_ci(method="wilson")
+    balanced = found.estimates["balanced_accuracy"]
+    assert balanced.low == pytest.approx(0.975 - math.hypot(1 - one.low, 0.95 - other.low) / 2)
+    assert balanced.high >= 0.975 + (other.high - 0.95) / 2
+
+
+def test_few_calls_leave_an_f1_wide() -> None:
+    """5 of 50 true, one false one called true: an F1 of 0 that stands on three examples and not on eighteen."""
+    labels, scores = np.arange(50) < 5, np.arange(50.0)
+    alone = [f"{row:02}" for row in range(50)]
+    found = evaluate_classification(labels, scores, labels, alone, alone, 48.5, seed=0, resamples=50)
+    assert found.metrics["f1"] == 0
+    assert found.metrics["f1_ci_high"] == pytest.approx(wilson(0, 3)[1])
+    assert found.metrics["mcc_ci_high"] > 0.3
+
+
+def test_wide_intervals_say_so() -> None:
+    """Up to ten of a class, and a threshold for 1% that few negatives show; ten groups are worth ten of them."""
+    labels = np.arange(300) < 8
+    generator = np.random.default_rng(1)
+    scores, alone = generator.normal(size=300) + labels, [f"{row:03}" for row in range(300)]
+    found = evaluate_classification(
+        labels, scores, expit(scores), alone, alone, 0.5, seed=0, resamples=30, of_answers=True
+    )
+    of = "no more than 10 examples of one class"
+    few = {name: note for name, note in found.notes.items() if note == f"{of}: {SAFE_SIDE}"}
+    assert {"auprc", "aurc", "augrc", "prr", "accuracy_at_80", "risk_at_80", "brier", "f1", "mcc"} <= {*few}
+    assert not {"accuracy", "auroc", "precision", "recall"} & {*found.notes}
+    assert found.notes["ece"] == f"how the gaps lie is not known: {SAFE_SIDE}"
+    groups = [f"g{row % 20:02}" for row in range(300)]
+    grouped = evaluate_classification(
+        labels, scores, expit(scores), groups, groups, 0.5, seed=0, resamples=30
+    ).notes["recall_at_1_fpr"]
+    assert grouped.startswith("292 false examples, worth 19 that stand alone, do not show")
+
+
+@pytest.mark.parametrize(
+    ("negatives", "note"),
+    [(367, "nothing bounds it from below"), (400, SAFE_SIDE), (2000, None)],
+)
+def test_recall_at_1_fpr_says_what_its_interval_is(negatives: int, note: str | None) -> None:
+    labels = np.arange(negatives + 50) < 50
+    scores = np.random.default_rng(2).normal(size=len(labels)) + labels
+    alone = [f"{row:04}" for row in range(len(labels))]
+    found = evaluate_classification(labels, scores, expit(scores), alone, alone, 0.5, seed=0, resamples=20)
+    said = found.notes.get("recall_at_1_fpr")
+    assert said is None if note is None else note in str(said)
 
 
 def test_rejecting_answers_is_that_of_any_other_score() -> None:

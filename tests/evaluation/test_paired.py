@@ -49,14 +49,22 @@ def test_flipped_signs_are_all_flippings() -> None:
 
 
 def test_clusters_are_flipped_wider_than_they_are() -> None:
-    """By G / (G - 1) in variance: eight clusters' sums against all 256 flippings of them."""
+    """By 15 / 14 in variance, eight clusters' sums against all 256 flippings; not so the linear parts of two labels."""
     generator = np.random.default_rng(6)
     labels, group = np.arange(40) % 2 == 0, np.repeat(np.arange(8), 5)
     first, second = (labels + generator.normal(size=40) for _ in range(2))
     terms = np.bincount(group, swapped(labels, first, second))
     sums = np.abs([np.dot(signs, terms) for signs in itertools.product((1, -1), repeat=8)])
     found = compare_areas((labels, first), (labels, second), group.astype(str).tolist(), seed=0)
-    assert found.p_value == pytest.approx(np.mean(sums > abs(terms.sum()) * math.sqrt(7 / 8)))
+    assert found.p_value == pytest.approx(np.mean(sums > abs(terms.sum()) * math.sqrt(14 / 15)))
+    other = np.where(np.arange(40) < 10, ~labels, labels)
+    contributions = (Placements.of(*of).contributions() for of in ((labels, first), (other, second)))
+    parts = np.bincount(group, np.subtract(*contributions))
+    flipped = np.abs([np.dot(signs, parts) for signs in itertools.product((1, -1), repeat=8)])
+    found = compare_areas((labels, first), (other, second), group.astype(str).tolist(), seed=0)
+    reached = abs(parts.sum())
+    expected = np.mean((flipped > reached + 1e-9) + (abs(flipped - reached) <= 1e-9) / 2)
+    assert found.p_value == pytest.approx(expected)
 
 
 def test_few_of_a_class_are_standardized() -> None:

@@ -92,6 +92,31 @@ def test_a_perfect_ranking_of_few_has_a_wide_interval() -> None:
     assert area_ends(0.0, 0.0, Standing(20, 10, 20, 10, 1.0)) == pytest.approx((0, 1 - few[0]))
 
 
+def test_an_area_next_to_one_leaves_out_more_beyond() -> None:
+    """25 of each, found at 0.96: the end beyond is that of 4% on one side, no nearer than 0.75 misplaced examples."""
+    standing = Standing(50, 25, 50, 25, 1.0)
+    variance = hanley_mcneil(0.96, 25, 25)
+    worth = 0.96 * 0.04 / variance
+    low, high = area_ends(0.96, variance, standing)
+    assert low == pytest.approx(wilson(0.96, worth)[0])
+    assert high == pytest.approx(wilson(0.96, worth, stats.norm.ppf(0.96))[1])
+    assert 1 - 0.75 / 25 < high < wilson(0.96, worth)[1]
+    mirrored = area_ends(0.04, variance, standing)
+    assert mirrored == pytest.approx((1 - high, 1 - low))
+    middling = hanley_mcneil(0.8, 25, 25)
+    assert area_ends(0.8, middling, standing) == pytest.approx(wilson(0.8, 0.16 / middling))
+
+
+@pytest.mark.parametrize(("clusters", "degrees"), [(10, 18), (15, 20), (60, 62)])
+def test_an_area_of_clusters_has_twice_their_degrees_of_freedom(clusters: int, degrees: int) -> None:
+    """Up to 20, or as many as there are clusters that hold the rarer class, and three."""
+    fewest = clusters - 1
+    standing = Standing(6 * clusters, 3 * clusters, clusters, fewest, 1.0)
+    variance = 4 * hanley_mcneil(0.7, 3 * clusters, 3 * clusters)
+    expected = wilson(0.7, 0.21 / variance, stats.t.ppf(0.975, degrees))
+    assert area_ends(0.7, variance, standing) == pytest.approx(expected)
+
+
 def test_nothing_has_no_interval() -> None:
     one_group = Standing.of([True, False], ["a", "a"])
     for ends in (

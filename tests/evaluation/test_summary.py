@@ -9,7 +9,7 @@ import pytest
 
 from probegrid.evaluation import calibration, ranking, smooth_calibration
 from probegrid.evaluation.metrics import metric_info
-from probegrid.evaluation.summary import evaluate_answers, mean_estimate
+from probegrid.evaluation.summary import SAFE_SIDE, evaluate_answers, mean_estimate
 
 _GENERATOR = np.random.default_rng(0)
 PROBABILITIES = _GENERATOR.random(200)
@@ -48,7 +48,17 @@ def test_names_order_and_values() -> None:
     for name in summary.estimates:
         assert metrics[f"{name}_ci_low"] <= metrics[name] <= metrics[f"{name}_ci_high"], name
         assert metrics[f"{name}_ci_low"] < metrics[f"{name}_ci_high"], name
-    assert summary.notes == {}
+    assert summary.notes == {"ece": f"how the gaps lie is not known: {SAFE_SIDE}"}
+
+
+def test_an_almost_perfect_ranking_says_that_its_intervals_are_wide() -> None:
+    """Twenty wrong of a hundred, none out of place and then five of them: the first says so, not of accuracy."""
+    labels, scores = np.arange(100) >= 20, np.arange(100.0)
+    perfect = evaluate_answers(labels, scores, seed=0, resamples=30).notes
+    assert {*perfect.values()} == {f"an almost perfect ranking: {SAFE_SIDE}"}
+    assert {"auprc", "aurc", "augrc", "accuracy_at_80", "prr"} <= {*perfect}
+    assert not {"accuracy", "auroc"} & {*perfect}
+    assert evaluate_answers(labels, np.where(scores < 5, 100, scores), seed=0, resamples=30).notes == {}
 
 
 def test_every_name_is_in_the_table() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from recorder import Recorder
 
-from probegrid.evaluation.summary import NO_INTERVAL, SMALL_SAMPLES
+from probegrid.evaluation.summary import NO_INTERVAL, SAFE_SIDE, SMALL_SAMPLES
+from probegrid.report.cell_tables import FEW, WIDE
 from probegrid.report.examples_table import examples_table
 from probegrid.report.figures import make_figures
 from probegrid.report.report import make_report
@@ -86,6 +87,24 @@ def test_an_interval_of_small_samples_is_marked_and_one_that_is_missing_has_its_
         "0.800 [0.100, 1.000]",
     ]
     assert list(report.table.notes)[:2] == [f"* {SMALL_SAMPLES}: 3 groups.", f"({NO_INTERVAL})"]
+
+
+def test_intervals_on_the_safe_side_have_a_mark_of_their_own(recorder: Recorder) -> None:
+    """In the wide table, whose note says why, once for all cells; a small sample's mark comes before it."""
+    both = {"n": 4, "auprc": 0.8, "auprc_ci_low": 0.1, "auprc_ci_high": 1.0}
+    why = "no more than 10 examples of one class"
+    for dataset, note in (
+        ("facts", f"{why}: {SAFE_SIDE}"),
+        ("facts_rare", f"{why}: {SAFE_SIDE}"),
+        ("squad", f"3 groups: {SMALL_SAMPLES}"),
+    ):
+        recorder(f"dataset={dataset}", metrics=both, notes={"auprc": note})
+    wide = make_report(recorder.cells, title="t", compare=None, seed=0, resamples=20).wide_table
+    assert wide is not None
+    marks = [row[wide.columns.index("AUPRC")][-1] for row in wide.rows]
+    assert marks == [WIDE, WIDE, FEW]
+    assert list(wide.notes)[:2] == [f"{FEW} {SMALL_SAMPLES}: 3 groups.", f"{WIDE} {SAFE_SIDE}: {why}."]
+    assert r"\textsuperscript{\S}" in wide.latex()
 
 
 def test_texts_that_tell_the_labels_and_sources_left_out_are_in_the_report(recorder: Recorder) -> None:

@@ -95,3 +95,11 @@ def test_it_costs_no_heavy_import() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "[]\n"
+
+
+def test_a_note_that_many_numbers_have_is_said_once(recorder: Recorder) -> None:
+    values = {"auprc": 0.7, "aurc": 0.5, "prr": 0.4, "brier": 0.2}
+    recorder("probe=gnll", metrics=values, notes={"auprc": "few", "aurc": "few", "brier": "few too"})
+    (cell,) = recorder.cells
+    said = numbers(cell.record, tuple(values), with_notes=True)[1:-1]  # without the size and the seconds
+    assert said == ["AUPRC 0.700 (few)", "AURC 0.500 (as above)", "PRR 0.400", "Brier 0.200 (few too)"]

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-_CALIBRATORS = ("platt", "isotonic")
+CALIBRATORS = ("platt", "isotonic")
+"""By which validation calibrates probabilities, in the names of what is measured of them."""
 _DRAWINGS = 500
 
 
@@ -33,7 +34,7 @@ def calibrated_numbers(
     """ECE and Brier score, with their intervals, of probabilities that each fold's validation calibrates."""
     labels, groups = divided.examples.labels[tested.rows], divided.groups_of(tested.rows)
     numbers: dict[str, float] = {}
-    for kind in _CALIBRATORS:
+    for kind in CALIBRATORS:
         stated = np.clip(np.concatenate([trained.calibrated(kind) for trained in folds]), 0, 1)
         found = miscalibration(labels, stated, groups, seed=seed, resamples=_DRAWINGS)
         brier = mean_estimate((stated - labels) ** 2, groups, is_share=True)

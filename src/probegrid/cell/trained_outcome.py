@@ -15,7 +15,7 @@ import numpy as np
 from probegrid.cell.beside import baselines
 from probegrid.cell.examples import Divided
 from probegrid.cell.outcome import Outcome
-from probegrid.cell.resplit import calibrated_numbers, of_folds, of_repeats
+from probegrid.cell.resplit import CALIBRATORS, calibrated_numbers, of_folds, of_repeats
 from probegrid.evaluation.classification import evaluate_classification, layer_aurocs
 from probegrid.evaluation.figures import (
     image_files,
@@ -28,7 +28,7 @@ from probegrid.evaluation.probe_figures import (
     projection_figure,
     training_history_figure,
 )
-from probegrid.evaluation.summary import Summary, flat
+from probegrid.evaluation.summary import SMALL_SAMPLES, Summary, flat
 from probegrid.probes import ActivationProbe, TrainedProbe
 from probegrid.probes.fitting.fitted import FittedByLayer, FittedProbe
 from probegrid.probes.fitting.joined import FittedJoined
@@ -96,7 +96,12 @@ def trained_outcome(
         tables["layer_scores"] = _layer_scores_table(divided, folds, read.layers)
     outcome = Outcome(
         metrics=numbers,
-        notes=dict(summary.notes) | _leaks([*divided.division.notes, *leaks]) | _of_fit(folds),
+        notes={
+            **summary.notes,
+            **_of_calibrated(summary.notes),
+            **_leaks([*divided.division.notes, *leaks]),
+            **_of_fit(folds),
+        },
         tables=tables,
         figures=image_files(_test_figures(divided, tested, summary)),
     )
@@ -204,7 +209,7 @@ def _on_layers(
         )
     return Outcome(
         metrics=metrics,
-        notes={**outcome.notes, **beside_notes},
+        notes={**outcome.notes, **_of_beside(outcome.notes, beside), **beside_notes},
         tables=outcome.tables,
         figures={**outcome.figures, **image_files(figures)},
         steps=steps,
@@ -258,6 +263,18 @@ def _saved(
         joined=read.layers if is_joined else (),
     )
     return saved.to_files()
+
+
+def _of_calibrated(notes: Mapping[str, str]) -> dict[str, str]:
+    """What is said of an ECE and a Brier score, of those that validation calibrates: they are of the same examples."""
+    names = [(name, f"{name}_{kind}") for name in ("ece", "brier") for kind in CALIBRATORS]
+    return {calibrated: notes[name] for name, calibrated in names if name in notes}
+
+
+def _of_beside(notes: Mapping[str, str], beside: Mapping[str, Estimate]) -> dict[str, str]:
+    """How few stand behind an AUROC, of those beside it."""
+    few = notes.get("auroc", "")
+    return dict.fromkeys(beside, few) if SMALL_SAMPLES in few else {}
 
 
 def _leaks(notes: Sequence[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ it, see `selection`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,11 +29,19 @@ from probegrid.evaluation.selective import (
     selective_ends,
     selective_metrics,
 )
-from probegrid.evaluation.shares import Ends, Standing, ranked_ends, share_ends
-from probegrid.evaluation.summary import NO_INTERVAL, Summary, area_interval, calibration_numbers, few_note
+from probegrid.evaluation.shares import Ends, Standing, few_wilson, ranked_ends, share_ends
+from probegrid.evaluation.summary import (
+    NO_INTERVAL,
+    SAFE_SIDE,
+    Summary,
+    area_interval,
+    calibration_numbers,
+    few_note,
+)
 
 _FPR = 0.01
 _FEWEST_FOR_FPR = 368  # of which fewer than one lies beyond the 99th percentile with a probability up to 2.5%
+_MANY_FOR_FPR = 2000  # from which on the interval holds the truth no more than 97% of the time
 
 
 def classification_metrics(
@@ -137,10 +146,11 @@ def evaluate_classification(
     if of_answers:
         estimates |= risk_estimates(estimates)
         plain |= {"coverage_at_risk_10": coverage_at_risk(truth, scores, RISK)}
+    area = estimates["auroc"].value
     notes = {
         name: note
         for name, estimate in estimates.items()
-        if (note := _note(name, estimate, calls)) is not None
+        if (note := _note(name, estimate, calls, area)) is not None
     }
     return Summary(
         estimates,
@@ -220,18 +230,34 @@ class _Calls:
             return auprc_ends(self.truth, self.scores, value, variance, self.standing)
         if name in SELECTIVE:
             return selective_ends(name, drawn, self.standing)
-        fewer = min(self.standing.positives, self.standing.negatives)
-        sizes = {"brier": n, "balanced_accuracy": 2 * fewer}
-        size = sizes.get(name, self._harmonic)
+        positives, positive_calls = self.standing.positives, int(self.called.sum())
+        sizes = {
+            "balanced_accuracy": 2 * min(positives, self.standing.negatives),
+            "mcc": min(_harmonic(positives, n), _harmonic(positive_calls, n)),
+            "f1": (positives + positive_calls) / 2,  # it is a share of both, each right one counted twice
+        }
+        size = sizes.get(name, n)
         if name == "mcc":
             low, high = ranked_ends((1 + value) / 2, variance / 4, size, self.standing)
             return 2 * low - 1, 2 * high - 1
-        return ranked_ends(value, variance, size, self.standing)
+        ends = ranked_ends(value, variance, size, self.standing)
+        if name == "balanced_accuracy" and not self.standing.is_clustered:
+            of_shares = self._balanced_ends(value)
+            return min(ends[0], of_shares[0]), max(ends[1], of_shares[1])
+        return ends
 
-    @property
-    def _harmonic(self) -> float:
-        """Examples of which a mean of a share of each class is worth as much: n where classes are even."""
-        return 4 * self.standing.positives * self.standing.negatives / max(self.standing.n, 1)
+    def _balanced_ends(self, value: float) -> Ends:
+        """Of a mean of two independent shares, by the interval of each (Zou & Donner 2008).
+
+        A class of which every example is called rightly adds nothing to the variance of the resamples, and here does.
+        """
+        below, above = [], []
+        for right in (self.called[self.truth], ~self.called[~self.truth]):
+            share = float(right.mean())
+            low, high = few_wilson(share, right.size)
+            below.append(share - low)
+            above.append(high - share)
+        return value - math.hypot(*below) / 2, value + math.hypot(*above) / 2
 
     def _standing_among(self, right: BoolArray, among: BoolArray) -> Standing:
         rows = np.flatnonzero(among)
@@ -246,6 +272,11 @@ class _Calls:
         if standing.clusters < standing.n:  # examples of one conversation are ranked against each other alone
             standing = replace(standing, design=standing.n / standing.clusters)
         return standing
+
+
+def _harmonic(some: int, n: int) -> float:
+    """Examples of which a mean of a share of each of two kinds is worth as much: n where they are as many."""
+    return 4 * some * (n - some) / max(n, 1)
 
 
 class _WithinGroups:
@@ -273,18 +304,27 @@ class _WithinGroups:
         return ratio(of_group @ self._wins, of_group @ self._pairs)
 
 
-def _note(name: str, estimate: Estimate, calls: _Calls) -> str | None:
+def _note(name: str, estimate: Estimate, calls: _Calls, area: float) -> str | None:
     standing = calls.standing
     if np.isnan(estimate.value):
         return _why_undefined(name, standing.positives, standing.n)
     if np.isnan(estimate.low):
         return NO_INTERVAL
-    if name == "recall_at_1_fpr" and standing.negatives < _FEWEST_FOR_FPR:
+    if name == "recall_at_1_fpr" and (said := _why_recall_is_wide(standing)):
+        return said
+    return few_note(name, calls.mixed if name == "within_conversation_auroc" else standing, area)
+
+
+def _why_recall_is_wide(standing: Standing) -> str:
+    """Why the recall at 1% FPR has the interval that it has; empty where enough negatives show the threshold."""
+    counted = standing.negatives * standing.clusters / standing.n  # a cluster as one example
+    worth = f", worth {counted:.0f} that stand alone," if standing.is_clustered else ""
+    if counted < _FEWEST_FOR_FPR:
         return (
-            f"{standing.negatives} false examples do not show which threshold lets 1% of them pass: nothing bounds it "
-            "from below"
+            f"{standing.negatives} false examples{worth} do not show which threshold lets 1% of them pass: nothing "
+            "bounds it from below"
         )
-    return few_note(name, calls.mixed if name == "within_conversation_auroc" else standing)
+    return f"fewer than {_MANY_FOR_FPR} false examples: {SAFE_SIDE}" if counted < _MANY_FOR_FPR else ""
 
 
 def _why_undefined(name: str, n_true: int, n: int) -> str:

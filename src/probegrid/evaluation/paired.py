@@ -8,10 +8,11 @@ as far, those that go exactly as far counted half (mid-p), all of them counted w
 verdicts that stand alone this is McNemar's mid-p test of the discordant pairs (Fagerland, Lydersen & Laake 2013), in
 closed form. Of two AUROCs of the same labels it is the permutation test that swaps an example's two ranks (Bandos,
 Rockette & Gur 2005): the difference after any swaps is a sum over examples of a sign times a number, `swapped`, so that
-no swap needs a ranking of its own. Where labels differ too, the sum is of the areas' linear parts (`delong`). Clusters
-of examples are ranked within what they are part of, so that their terms are widened by G / (G - 1) in variance before
-they are flipped. With fewer than ten examples of a class, where a handful of terms decides, the difference is
-standardized instead, by the mean of the variances that swapping (too wide there) and DeLong (too narrow) give.
+no swap needs a ranking of its own. Clusters of examples are ranked within what they are part of, so that their terms
+are widened in variance before they are flipped, by half of what G / (G - 1) adds to 1 (chosen by simulation, see LOG).
+Where labels differ too, the sum is of the areas' linear parts (`delong`), which are wide enough as they are. With fewer
+than ten examples of a class, where a handful of terms decides, the difference is standardized instead, by the mean of
+the variances that swapping (too wide there) and DeLong (too narrow) give.
 
 The interval has the standard error of the groups' contributions, or the one that the test implies where that is larger:
 so an interval at a level holds 0 exactly where the test does not reject at it.
@@ -131,8 +132,9 @@ def compare_areas(
     if same_labels and stand_alone and min(truths[0].sum(), (~truths[0]).sum()) < _FEW_OF_A_CLASS:
         p_value = _standardized(terms, _error(linear))
     else:
-        wider = 1.0 if stand_alone else np.sqrt(len(terms) / max(len(terms) - 1, 1))
-        p_value = sign_flip(terms, seed=seed, flips=flips, wider=float(wider))
+        is_widened = same_labels and not stand_alone
+        wider = float(np.sqrt(1 + 0.5 / max(len(terms) - 1, 1))) if is_widened else 1.0
+        p_value = sign_flip(terms, seed=seed, flips=flips, wider=wider)
     return _difference(one.area - other.area, _error(linear), len(linear), p_value)
 
 

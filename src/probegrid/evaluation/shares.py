@@ -33,6 +33,9 @@ Ends = tuple[float, float]
 _NO_ENDS = (float("nan"), float("nan"))
 _REFERENCE_OF_AREA = 10  # errors that the reference counts as, chosen by simulation
 _REFERENCE = 2
+_LEAST_DEGREES_OF_AREA = 20  # of clusters that are enough; chosen by simulation
+_OUT_OF_PLACE = 0.75  # examples of the rarer class; with fewer, no ranking's interval lies above the area
+_LEFT_OUT_BEYOND = 0.04  # below it then; all of 5% would be too much where a class is spread wider
 _LEAST_DEGREES = 4  # of freedom; with fewer errors a note says that the interval need not cover
 _EDGE = 1e-12
 _FEW_COUNTED = 3 + 1e-9  # errors for which a Poisson count's end holds better than Wilson's
@@ -107,12 +110,11 @@ def _design(truth: BoolArray, cluster_of: IntArray, clusters: int) -> float:
     return float(np.clip(clusters / (clusters - 1) * (sums**2).sum() / alone, 1, n / clusters))
 
 
-def student(degrees: float) -> float:
-    """The 97.5% quantile of Student's distribution; the normal one for infinite degrees of freedom."""
+def student(degrees: float, left_out: float = (1 - LEVEL) / 2) -> float:
+    """What Student's distribution exceeds with this chance; the normal one for infinite degrees of freedom."""
     from scipy.special import ndtri, stdtrit  # scipy.stats takes a second to import
 
-    at = (1 + LEVEL) / 2
-    return float(ndtri(at) if np.isinf(degrees) else stdtrit(degrees, at))
+    return float(ndtri(1 - left_out) if np.isinf(degrees) else stdtrit(degrees, 1 - left_out))
 
 
 def wilson(share: float, n: float, quantile: float | None = None) -> Ends:
@@ -205,6 +207,14 @@ def few_share_ends(value: float, variance: float, size: float, standing: Standin
 def area_ends(value: float, variance: float, standing: Standing) -> Ends:
     """Interval of an AUROC.
 
+    An area so near 1 that a perfect ranking is no surprise lies above the lower end of every ranking's interval: all
+    that is missed is missed on one side, and two ends at 2.5% hold 97.5%. So the part of the interval where less than
+    one example of the rarer class is out of place ends at 4%. (Blaker 2000, "Confidence curves and improved exact
+    confidence intervals for discrete distributions", on why two tails need not be alike.)
+
+    Of G clusters Student's quantile has up to 2 (G - 1) degrees of freedom, for an area's variance is a sum of two
+    independent ones, of the positives' and of the negatives' placements (Satterthwaite 1946).
+
     Args:
         value: the area; `nan` has no interval.
         variance: DeLong's where examples stand alone, else by resampling clusters.
@@ -212,16 +222,36 @@ def area_ends(value: float, variance: float, standing: Standing) -> Ends:
     """
     if np.isnan(value) or standing.clusters < 2:
         return _NO_ENDS
+    worth, degrees = _area_worth(value, variance, standing)
+    low, high = wilson(value, worth, student(degrees))
+    nearer = wilson(value, worth, student(degrees, _LEFT_OUT_BEYOND))
+    few_misplaced = _OUT_OF_PLACE / max(standing.fewest, 1)
+    if high > 1 - few_misplaced:
+        high = min(high, max(nearer[1], 1 - few_misplaced))
+    if low < few_misplaced:
+        low = max(low, min(nearer[0], few_misplaced))
+    return low, high
+
+
+def is_nearly_perfect(area: float, standing: Standing) -> bool:
+    """Whether less than one example of the rarer class is out of place; not where the area is `nan`."""
+    return (1 - area) * standing.fewest < _OUT_OF_PLACE
+
+
+def _area_worth(value: float, variance: float, standing: Standing) -> tuple[float, float]:
+    """Independent examples of which a share varies as this area, and degrees of freedom of that variance."""
     positives, negatives = max(standing.positives, 1), max(standing.negatives, 1)
-    middling = (positives + negatives) / 2 - 1
-    at_edge = positives * negatives / (1 + middling / 2) / standing.design
-    reference = standing.design * hanley_mcneil(value, positives, negatives)
-    if standing.is_clustered:
-        return _blended(value, variance, reference, at_edge, standing)
+    by_clusters = standing.clusters - 1 if standing.is_clustered else np.inf
     if not _EDGE < value < 1 - _EDGE:
-        return wilson(value, at_edge)
-    blended = _average(variance, reference, standing.fewest, _REFERENCE_OF_AREA)
-    return wilson(value, value * (1 - value) / blended)
+        middling = (positives + negatives) / 2 - 1
+        return positives * negatives / (1 + middling / 2) / standing.design, by_clusters
+    reference = standing.design * hanley_mcneil(value, positives, negatives)
+    weight = _REFERENCE if standing.is_clustered else _REFERENCE_OF_AREA
+    blended = _average(variance, reference, standing.fewest, weight)
+    if standing.is_clustered:
+        of_classes = max(standing.fewest - 1 + 2 * _REFERENCE, _LEAST_DEGREES_OF_AREA)
+        by_clusters = min(2 * by_clusters, of_classes)
+    return value * (1 - value) / blended, by_clusters
 
 
 def hanley_mcneil(area: float, positives: int, negatives: int) -> float:

@@ -27,6 +27,7 @@ from probegrid.evaluation.shares import (
     Ends,
     Standing,
     area_ends,
+    is_nearly_perfect,
     mean_ends,
     mean_of_shares_ends,
     mean_variance,
@@ -37,8 +38,14 @@ from probegrid.evaluation.smooth_calibration import smooth_ece
 
 SMALL_SAMPLES = "an interval for small samples, which need not hold the truth 95% of the time"
 """Behind what is few, in the note of a number that few examples or clusters stand behind."""
+SAFE_SIDE = "an interval on the safe side, which may hold the truth more than 95% of the time"
+"""Behind why, in the note of a number whose interval is wider than most data sets need."""
 NO_INTERVAL = "no interval: it takes at least two groups"
 """Why a number has none, in its note."""
+_OF_REJECTION = ("aurc", "eaurc", "augrc", "accuracy_at", "risk_at", "prr")  # prefixes
+_OF_CALLS = ("balanced_accuracy", "mcc", "f1")
+_FEW_FOR_MOST = 10  # of a class, up to which what follows is wide
+_MANY_FOR_GAPS = 3000  # examples (or clusters), from which on the ECE's interval is not
 _NEED_BOTH_CLASSES = ("auroc", "auprc", "eaurc", "prr")  # and every other score's <name>_auroc
 
 
@@ -172,7 +179,10 @@ def evaluate_answers(
         found = miscalibration(truth, scores, groups, seed=seed, resamples=resamples)
         estimates["ece"] = drawn.estimate("ece", (found.low, found.high))
         plain |= calibration_numbers(found, truth, scores)
-    notes = {name: note for name in estimates if (note := _note(name, estimates[name], standing)) is not None}
+    area = estimates["auroc"].value
+    notes = {
+        name: note for name in estimates if (note := _note(name, estimates[name], standing, area)) is not None
+    }
     return Summary(estimates, standing.n, standing.positives, notes, plain)
 
 
@@ -245,7 +255,7 @@ def _ends(name: str, drawn: Resampled, standing: Standing) -> Ends:
     return selective_ends(name, drawn, standing)
 
 
-def _note(name: str, estimate: Estimate, standing: Standing) -> str | None:
+def _note(name: str, estimate: Estimate, standing: Standing, area: float) -> str | None:
     needs_both = name.endswith(_NEED_BOTH_CLASSES)
     title = name.upper() if name in _NEED_BOTH_CLASSES else name
     if standing.n == 0:
@@ -260,11 +270,37 @@ def _note(name: str, estimate: Estimate, standing: Standing) -> str | None:
         )
     if np.isnan(estimate.low):
         return NO_INTERVAL
-    return few_note(name, standing)
+    return few_note(name, standing, area)
 
 
-def few_note(name: str, standing: Standing) -> str | None:
-    """Why the interval of a metric need not cover; None where enough stands behind it."""
-    if not standing.few or (name == "accuracy" and not standing.is_clustered):
-        return None  # an exact count's interval covers however few are wrong
-    return f"{standing.few}: {SMALL_SAMPLES}"
+def few_note(name: str, standing: Standing, area: float = float("nan")) -> str | None:
+    """Why the interval of a metric need not cover, or covers too often; None where it does what it says.
+
+    Args:
+        name: of the metric.
+        standing: what stands behind it.
+        area: AUROC of the scores that the metric is of, where it is of any.
+    """
+    is_count = name == "accuracy" and not standing.is_clustered  # whose interval covers however few are wrong
+    if standing.few and not is_count:
+        return f"{standing.few}: {SMALL_SAMPLES}"
+    if why := _why_wide(name, standing, area):
+        return f"{why}: {SAFE_SIDE}"
+    return None
+
+
+def _why_wide(name: str, standing: Standing, area: float) -> str:
+    """Why an interval holds the truth more often than it says, in words that many cells share; else empty.
+
+    As simulated with 5 to 10 of a class, and where less than one of it is out of place (see LOG): what few errors show
+    of those that are ranked high is little, and there the interval is as wide as the worst that is likely.
+    """
+    if name == "ece":
+        return "how the gaps lie is not known" if standing.clusters < _MANY_FOR_GAPS else ""
+    is_ranked = name == "auprc" or name.startswith(_OF_REJECTION)
+    if not (is_ranked or name == "brier" or name in _OF_CALLS):
+        return ""
+    if standing.fewest <= _FEW_FOR_MOST:
+        of = "groups with" if standing.is_clustered else "examples of"
+        return f"no more than {_FEW_FOR_MOST} {of} one class"
+    return "an almost perfect ranking" if is_ranked and is_nearly_perfect(area, standing) else ""

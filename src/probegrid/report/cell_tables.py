@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from probegrid.evaluation.metrics import metric_title
-from probegrid.evaluation.summary import NO_INTERVAL, SMALL_SAMPLES
+from probegrid.evaluation.summary import NO_INTERVAL, SAFE_SIDE, SMALL_SAMPLES
 from probegrid.report.cells import GROUPS, RecordedCell
 from probegrid.report.columns import common, label, shown
 from probegrid.report.seeds import OverSeeds, over_seeds
@@ -21,6 +21,9 @@ LEAKY = "†"
 
 FEW = "*"
 """Stands after an interval that few examples of a class, or few clusters, are behind."""
+
+WIDE = "§"
+"""Stands after an interval on the safe side."""
 
 MAIN_METRICS = ("accuracy", "auroc")
 """What the terminal shows."""
@@ -203,20 +206,25 @@ def _number(one: OverSeeds, column: _Column) -> str:
 
 
 def _estimate(one: OverSeeds, metric: str) -> str:
-    """A metric over seeds, or with its interval, which is marked where few examples or clusters are behind it."""
+    """A metric over seeds, or with its interval, which is marked where it need not cover, and where it is wide."""
     if (text := one.text(metric)) is not None:
         return text
     value = one.merged.metric(metric)
     if value is not None and f"{metric}_ci_low" not in one.merged.record.metrics:
         return f"{value:.3f}"  # of a kind that has no interval
-    few = f" {FEW}" if SMALL_SAMPLES in one.merged.record.notes.get(metric, "") else ""
-    return f"{estimate_text(one.merged.estimate(metric))}{few}"
+    note = one.merged.record.notes.get(metric, "")
+    mark = f" {FEW}" if SMALL_SAMPLES in note else f" {WIDE}" if SAFE_SIDE in note else ""
+    return f"{estimate_text(one.merged.estimate(metric))}{mark}"
 
 
 def small_samples(counts: Iterable[str]) -> list[str]:
     """What the mark after an interval means, and how few stand behind those that have it; nothing for none."""
-    found = dict.fromkeys(filter(None, counts))
-    return [f"{FEW} {SMALL_SAMPLES}: {'; '.join(found)}."] if found else []
+    return _marked(FEW, SMALL_SAMPLES, counts)
+
+
+def _marked(mark: str, meaning: str, whys: Iterable[str]) -> list[str]:
+    found = dict.fromkeys(filter(None, whys))
+    return [f"{mark} {meaning}: {'; '.join(found)}."] if found else []
 
 
 def _reasons(shown: Iterable[tuple[OverSeeds, str]]) -> list[str]:
@@ -226,6 +234,7 @@ def _reasons(shown: Iterable[tuple[OverSeeds, str]]) -> list[str]:
     )
     return [
         *small_samples(note.partition(":")[0] for note in notes if SMALL_SAMPLES in note),
+        *_marked(WIDE, SAFE_SIDE, (note.partition(":")[0] for note in notes if SAFE_SIDE in note)),
         *([f"({NO_INTERVAL})"] if NO_INTERVAL in notes else []),
     ]
 

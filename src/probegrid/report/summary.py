@@ -65,7 +65,8 @@ def numbers(record: CellRecord, metrics: Sequence[str] = HEADLINES, *, with_note
         return [reason(record)]
     transfers = [name for name in record.metrics if is_transfer(name) or is_source(name)]
     found = [name for name in (*metrics, *transfers) if name in record.metrics]
-    texts = [*_size(record), *(_number(record, name, with_notes) for name in found)]
+    notes = _told_once(record, found) if with_notes else {}
+    texts = [*_size(record), *(_number(record, name, notes.get(name)) for name in found)]
     texts += [
         f"{name}: {record.notes[name]}" for name in ("leakage", "split", "probe") if name in record.notes
     ]
@@ -96,7 +97,19 @@ def _size(record: CellRecord) -> Iterator[str]:
         yield ", ".join([f"n {record.metrics['n']:.0f}", *found])
 
 
-def _number(record: CellRecord, name: str, with_note: bool) -> str:
+def _told_once(record: CellRecord, names: Sequence[str]) -> dict[str, str]:
+    """What stands behind each number: ECE's companions and its note; the note of the one before is not said again."""
+    told: dict[str, str] = {}
+    before = None
+    for name in names:
+        note = record.notes.get(name)
+        said = [*_beside(record, name), *([("as above" if note == before else note)] if note else [])]
+        told[name] = "; ".join(said)
+        before = note or before
+    return told
+
+
+def _number(record: CellRecord, name: str, told: str | None) -> str:
     """``answer accuracy 0.583 [0.536, 0.632]``; where it is not a number, the reason that was noted."""
     value, note = record.metrics[name], record.notes.get(name)
     title = metric_title(name, of_probe=is_of_probe(record.metrics))
@@ -104,8 +117,7 @@ def _number(record: CellRecord, name: str, with_note: bool) -> str:
         return f"{title} undefined{f': {note}' if note else ''}"
     low, high = (record.metrics.get(f"{name}_ci_{end}", float("nan")) for end in ("low", "high"))
     interval = f" [{low:.3f}, {high:.3f}]" if low == low else ""
-    said = "; ".join([*_beside(record, name), *([note] if note else [])]) if with_note else ""
-    return f"{title} {value:.3f}{interval}{f' ({said})' if said else ''}"
+    return f"{title} {value:.3f}{interval}{f' ({told})' if told else ''}"
 
 
 def _beside(record: CellRecord, name: str) -> list[str]:

@@ -24,6 +24,7 @@ _LATEX = {
     "|": r"\textbar{}",
     "†": r"\textsuperscript{\textdagger}",
     "‡": r"\textsuperscript{\textdaggerdbl}",
+    "§": r"\textsuperscript{\S}",
 }
 _FORMULA = re.compile(r"\s*[=+\-@\t\r|]")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)")
