@@ -20,6 +20,7 @@ from probegrid.hardware.machine import this_cpu, visible_gpus
 from probegrid.models.as_stored import as_stored
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.models.facts import facts_of, is_unpacked, loaded_by_transformers
+from probegrid.models.libraries import lacking_libraries
 from probegrid.planning.architecture import Parts
 from probegrid.planning.families import mismatches
 from probegrid.planning.placement import Placement
@@ -64,7 +65,7 @@ def plan_cell(
     Raises:
         PlanError: the cell cannot work on this hardware; the message names what would.
         UnknownArchitecture: the architecture is neither given nor known.
-        CheckpointError: the facts given are not those of the checkpoint.
+        CheckpointError: the facts given are not those of the checkpoint, or this machine lacks a library that reads it.
     """
     if cell.model is None:
         return None
@@ -164,6 +165,9 @@ def _plan(
 ) -> Plan:
     if known.is_whole:
         workload = replace(workload, deepest_layer=None)
+    lacking = lacking_libraries(known.form)
+    if lacking is not None and not _is_described(device_map):
+        raise CheckpointError(f"{config.model.path} {lacking}.")
     hardware = pack.hardware if pack else hardware or _hardware(device_map)
     follows_pack = pack is not None and device_map.replicas == AUTO
     unpacked = known.form if known.form is not None and is_unpacked(known.form, hardware) else None
@@ -186,6 +190,7 @@ def _plan(
             if unpacked
             else []
         ),
+        *([] if lacking is None else [f"the checkpoint {lacking}"]),
     ]
     found = replace(found, notes=(*found.notes, *notes))
     return found.in_copies(pack.replicas) if pack and follows_pack else found
@@ -217,9 +222,14 @@ def _known(config: Config, checkpoint: Checkpoint) -> _Known:
 
 
 def _hardware(device_map: DeviceMapConfig) -> Hardware:
+    cpu = None if _is_described(device_map) else this_cpu()
+    return hardware_for(device_map, visible=visible_gpus(), cpu=cpu)
+
+
+def _is_described(device_map: DeviceMapConfig) -> bool:
+    """Whether a device map says all of the hardware, which may be another machine's than this."""
     is_said = device_map.gpu is not None or device_map.gpu_memory_gb is not None
-    described = device_map.gpus is not None and is_said
-    return hardware_for(device_map, visible=visible_gpus(), cpu=None if described else this_cpu())
+    return device_map.gpus is not None and is_said
 
 
 def workload_of(cell: Cell) -> Workload:
