@@ -47,8 +47,8 @@ decoder of text, in float32 on a CPU. A number in brackets is the reason, below 
 
 Image-text models with a decoder inside are read by that decoder, as its family is
 (`PROBEGRID_ZOO=all pytest tests/models/test_every_family.py`). PaliGemma, which reads a prompt both ways, each token
-with those behind it, answers one by one, as its own `generate` does; hidden states of statements are read, of its
-answers not.
+with those behind it, answers one by one, as its own `generate` does; hidden states of its answers are those that they
+were written with, and a statement is all prompt.
 """
 COMMON = ("tracking=none", "model=custom", "model.dtype=float32", "device_map=cpu")
 ANSWERS = ("dataset=facts", "dataset.num_samples=6", "decoding.max_new_tokens=6", "prompt.num_few_shot=2")
