@@ -41,7 +41,7 @@ decoder of text, in float32 on a CPU. A number in brackets is the reason, below 
 - *truncation*: whether a probe at layer 2 loads two blocks and no more.
 - *NF4*, *int8*: *answers* of the model quantized so. LLM.int8 rounds a token by all tokens of its pass: where that
   sends it elsewhere, rows are read one by one. Where even a row alone is more than half a nat from itself once other
-  tokens follow it, as where an indexer chooses other keys then, int8 is refused: what it said would hang on its company.
+  tokens follow it, as where an indexer chooses other keys then, int8 is refused: what it says hangs on its company.
 - *activations*: how the rows of a batch are read, tried likewise; on a GPU they are packed where that is right.
   Where most of what is read is the same again and again, as with samples of one question, it is computed once
   (`shared prefix`).

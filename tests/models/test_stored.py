@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from probegrid.models.facts import facts_of, is_unpacked
 from probegrid.models.load import LoadedModel, load_model
 from probegrid.models.load_truncated import load_truncated
 from probegrid.models.request import ModelRequest
+from probegrid.planning.architecture import published_bytes
 from probegrid.planning.placement import Placement
 from probegrid.planning.stored import stored_form
 from probegrid.schema import DecodingConfig, Dtype, ModelConfig, QuantizationMethod
@@ -132,8 +134,15 @@ def test_fp8_is_unpacked_where_no_gpu_multiplies_it(base: Path, tmp_path: Path) 
     assert "is stored as fp8, which cannot be cut" in cut.note
     facts = facts_of(find_checkpoint(ModelConfig(path=str(folder))))
     assert facts.stored is not None
-    in_files = sum(tensor.nbytes for tensor in load_file(folder / "model.safetensors").values())
-    assert facts.stored.total(BLOCKS) == in_files
+    assert facts.stored.total(BLOCKS) == bytes_of(folder)
+    published = published_bytes(replace(facts.architecture, stored="fp8"), Dtype.bfloat16)
+    assert published is not None
+    assert published.total(BLOCKS) == pytest.approx(bytes_of(folder), rel=0.01)
+
+
+def bytes_of(folder: Path) -> int:
+    """Of the weights in a folder."""
+    return sum(tensor.nbytes for tensor in load_file(folder / "model.safetensors").values())
 
 
 def test_mxfp4_is_unpacked_without_its_kernels(tmp_path: Path) -> None:
@@ -160,7 +169,12 @@ def test_mxfp4_is_unpacked_without_its_kernels(tmp_path: Path) -> None:
 
     left = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
     settings = {"quant_method": "mxfp4", "modules_to_not_convert": left}
-    says_what_stock_says(stored(tmp_path / "base", tmp_path / "mxfp4", settings, in_mxfp4))
+    folder = stored(tmp_path / "base", tmp_path / "mxfp4", settings, in_mxfp4)
+    says_what_stock_says(folder)
+    architecture = facts_of(find_checkpoint(ModelConfig(path=str(tmp_path / "base")))).architecture
+    published = published_bytes(replace(architecture, stored="mxfp4"), Dtype.bfloat16)
+    assert published is not None
+    assert published.total(BLOCKS) == pytest.approx(bytes_of(folder), rel=0.01)
 
 
 def by_compressed_tensors(base: Path, folder: Path, scheme: str) -> Path:
