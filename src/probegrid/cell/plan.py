@@ -175,7 +175,7 @@ def _plan(
     hardware = pack.hardware if pack else hardware or _hardware(device_map)
     follows_pack = pack is not None and device_map.replicas == AUTO
     unpacked = known.form if known.form is not None and is_unpacked(known.form, hardware) else None
-    how = () if unpacked is None else (_unpacking(unpacked, config.model.dtype),)
+    how = None if unpacked is None else _unpacking(unpacked, config.model.dtype)
     try:
         found = plan(
             known.architecture,
@@ -190,10 +190,12 @@ def _plan(
             streams=not known.is_whole,
         )
     except PlanError as error:
-        raise PlanError(" ".join([str(error), *(f"It is {each}." for each in how)])) from error
+        if how is None:
+            raise
+        raise PlanError(f"{error} It is {how}.") from error
     notes = [
         *notes_on([hardware.gpus[index] for index in found.placement.gpus], config.model.dtype),
-        *how,
+        *([] if how is None else [how]),
         *([] if lacking is None else [f"the checkpoint {lacking}"]),
     ]
     found = replace(found, notes=(*found.notes, *notes))
