@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Published:
     """Parameters of its language model, as published, in 10^9; the check of the config's numbers."""
     family: str
     numbers: Mapping[str, Any]
+    stored: str | None = None
+    """``quant_method`` of its files; None: they are not quantized."""
 
 
 def _sized(
@@ -100,8 +102,8 @@ PUBLISHED: dict[str, Published] = {
     "qwen3_30b_a3b": Published("Qwen/Qwen3-30B-A3B", "Qwen3 30B-A3B, a mixture", 30.53, "qwen3_moe",
         _sized(2048, 6144, 48, 32, 4, 151936, 40960, num_experts=128, num_experts_per_tok=8,
                moe_intermediate_size=768, **_QWEN3, **_UNTIED)),
-    "qwen3_next_80b": Published("Qwen/Qwen3-Next-80B-A3B-Instruct", "Qwen3-Next 80B-A3B Instruct, a linear mixture",
-        79.67, "qwen3_next",
+    "qwen3_next_80b": Published("Qwen/Qwen3-Next-80B-A3B-Instruct",
+        "Qwen3-Next 80B-A3B Instruct, a mixture of which three blocks in four are linear", 79.67, "qwen3_next",
         _sized(2048, 5120, 48, 16, 2, 151936, 262144, head_dim=256, num_experts=512, num_experts_per_tok=10,
                moe_intermediate_size=512, shared_expert_intermediate_size=512, linear_num_key_heads=16,
                linear_num_value_heads=32, linear_key_head_dim=128, linear_value_head_dim=128, **_UNTIED)),
@@ -135,8 +137,8 @@ PUBLISHED: dict[str, Published] = {
         _sized(5376, 21504, 60, 32, 16, 262144, 262144, num_global_key_value_heads=4, **_GEMMA4)),
     "llama32_3b": Published("meta-llama/Llama-3.2-3B-Instruct", "Llama 3.2 3B Instruct", 3.213, "llama",
         _sized(3072, 8192, 28, 24, 8, 128256, 131072, head_dim=128, **_TIED)),
-    "llama4_scout": Published("meta-llama/Llama-4-Scout-17B-16E-Instruct", "Llama 4 Scout Instruct, its language model",
-        107.8, "llama4_text",
+    "llama4_scout": Published("meta-llama/Llama-4-Scout-17B-16E-Instruct",
+        "Llama 4 Scout Instruct, a mixture; its language model", 107.8, "llama4_text",
         _sized(5120, 8192, 48, 40, 8, 202048, 262144, head_dim=128, intermediate_size_mlp=16384, num_local_experts=16,
                num_experts_per_tok=1, interleave_moe_layer_step=1, **_UNTIED)),
     "mistral_nemo": Published("mistralai/Mistral-Nemo-Instruct-2407", "Mistral Nemo 12B Instruct", 12.25, "mistral",
@@ -162,13 +164,15 @@ PUBLISHED: dict[str, Published] = {
                n_shared_experts=1, num_experts_per_tok=8, moe_intermediate_size=1408, first_k_dense_replace=1,
                use_qk_norm=False, **_UNTIED)),
     "gpt_oss_20b": Published("openai/gpt-oss-20b", "gpt-oss 20B, a mixture stored in MXFP4", 20.91, "gpt_oss",
-        _sized(2880, 2880, 24, 64, 8, 201088, 131072, num_local_experts=32, **_GPT_OSS)),
+        _sized(2880, 2880, 24, 64, 8, 201088, 131072, num_local_experts=32, **_GPT_OSS),
+        "mxfp4"),
     "gpt_oss_120b": Published("openai/gpt-oss-120b", "gpt-oss 120B, a mixture stored in MXFP4", 116.8, "gpt_oss",
-        _sized(2880, 2880, 36, 64, 8, 201088, 131072, num_local_experts=128, **_GPT_OSS)),
+        _sized(2880, 2880, 36, 64, 8, 201088, 131072, num_local_experts=128, **_GPT_OSS),
+        "mxfp4"),
     "deepseek_v3": Published("deepseek-ai/DeepSeek-V3", "DeepSeek-V3, a mixture stored in FP8", 671.0, "deepseek_v3",
         _sized(7168, 18432, 61, 128, 128, 129280, 163840, moe_intermediate_size=2048, n_routed_experts=256,
                n_shared_experts=1, num_experts_per_tok=8, n_group=8, topk_group=4, first_k_dense_replace=3, **_LATENT,
-               **_UNTIED)),
+               **_UNTIED), "fp8"),
     "r1_distill_1_5b": Published("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "DeepSeek-R1 distilled to Qwen 1.5B",
         1.777, "qwen2", _sized(1536, 8960, 28, 12, 2, 151936, 131072, **_UNTIED)),
     "r1_distill_7b": Published("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "DeepSeek-R1 distilled to Qwen 7B", 7.616,
@@ -195,6 +199,10 @@ PUBLISHED: dict[str, Published] = {
 
 def architecture_of(published: Published) -> Architecture:
     """The facts that a published config gives."""
+    return replace(_numbers_of(published), stored=published.stored)
+
+
+def _numbers_of(published: Published) -> Architecture:
     try:
         return architecture_from_config({"model_type": published.family, **published.numbers})
     except UnknownArchitecture:

@@ -16,6 +16,7 @@ import transformers  # noqa: F401  # whose log goes to the stderr that is there 
 from safetensors.torch import load_file, save_file
 
 from probegrid.cli import main
+from probegrid.models import libraries
 
 pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
 
@@ -206,6 +207,31 @@ def test_a_spoilt_checkpoint_is_the_users_mistake(
     assert words in sentence(stderr)
     assert status == 2
     assert not recorded(workdir)
+
+
+@pytest.mark.parametrize("command", [("action=plan",), ("action=run",), ("-m", "seed=0,1")])
+def test_libraries_that_read_a_checkpoint_are_asked_for_before_its_weights(
+    invoke: Invoke,
+    copied: Path,
+    workdir: Path,
+    command: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(libraries, "_is_here", lambda package: package != "optimum")
+    config = json.loads((copied / "config.json").read_text())
+    stored = {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32}}
+    (copied / "config.json").write_text(json.dumps(config | stored))
+    status, said = invoke(*custom(copied), *command)
+    words = "copied is stored as gptq4, which cannot be loaded here: optimum is not installed (pip install optimum)."
+    assert words in said
+    assert "Traceback" not in said
+    assert status == 2
+    assert not recorded(workdir)
+    # what a plan says of another machine is not refused for what this one lacks
+    elsewhere = ("device_map.gpus=1", "device_map.gpu_memory_gb=80")
+    status, said = invoke(*custom(copied), "action=plan", *elsewhere)
+    assert "which cannot be loaded here: optimum is not installed" in said
+    assert status == 0
 
 
 def test_pickled_weights_are_loaded_only_when_the_user_says_so(

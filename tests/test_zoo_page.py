@@ -40,15 +40,16 @@ decoder of text, in float32 on a CPU. A number in brackets is the reason, below 
 - *plan*: whether bytes, memory and time are planned before a weight is read.
 - *truncation*: whether a probe at layer 2 loads two blocks and no more.
 - *NF4*, *int8*: *answers* of the model quantized so. LLM.int8 rounds a token by all tokens of its pass: where that
-  sends it elsewhere, rows are read one by one.
+  sends it elsewhere, rows are read one by one. Where even a row alone is more than half a nat from itself once other
+  tokens follow it, as where an indexer chooses other keys then, int8 is refused: what it says hangs on its company.
 - *activations*: how the rows of a batch are read, tried likewise; on a GPU they are packed where that is right.
   Where most of what is read is the same again and again, as with samples of one question, it is computed once
   (`shared prefix`).
 
 Image-text models with a decoder inside are read by that decoder, as its family is
 (`PROBEGRID_ZOO=all pytest tests/models/test_every_family.py`). PaliGemma, which reads a prompt both ways, each token
-with those behind it, answers one by one, as its own `generate` does; hidden states of statements are read, of its
-answers not.
+with those behind it, answers one by one, as its own `generate` does; hidden states of its answers are those that they
+were written with, and a statement is all prompt.
 """
 COMMON = ("tracking=none", "model=custom", "model.dtype=float32", "device_map=cpu")
 ANSWERS = ("dataset=facts", "dataset.num_samples=6", "decoding.max_new_tokens=6", "prompt.num_few_shot=2")

@@ -18,15 +18,17 @@ import zoo
 from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
+from transformers import AutoModelForImageTextToText
 
 import probegrid
+from probegrid.cell.gather import gather
 from probegrid.cell.prepare import prepare
 from probegrid.cell.run import Result
 from probegrid.cli import main
 from probegrid.compose import compose_cell
 from probegrid.data.example import StatementSet
 from probegrid.embedded import tokenizer, world
-from probegrid.errors import CheckpointError, ConfigError
+from probegrid.errors import ConfigError
 from probegrid.evaluation.summary import SMALL_SAMPLES
 from probegrid.models.pool import ModelPool
 from probegrid.progress import Progress
@@ -423,14 +425,42 @@ def test_damaged_weights_are_named_with_status_1(
     assert status == 1
 
 
-def test_hidden_states_of_answers_to_prompts_that_are_read_both_ways_are_refused(tmp_path: Path) -> None:
-    """The model reads its answer one way: a pass over both alike would be of other states than it had."""
+@pytest.mark.parametrize("probe", ["answer_first", "answer_mean", "prompt_last", "eigenscore"])
+def test_hidden_states_of_answers_to_prompts_that_are_read_both_ways(tmp_path: Path, probe: str) -> None:
+    """Those of the whole model, which is told of each token whether it is the prompt's (token types)."""
     vocabulary = tokenizer.build(zoo.CONTEXT)
     folder = zoo.save("paligemma", tmp_path / "paligemma", vocab_size=len(vocabulary))
     tokenizer.save(vocabulary, folder)
     own = ("model=custom", f"model.path={folder}", "model.dtype=float32", f"store_dir={tmp_path}")
-    for probe in ("logistic", "eigenscore"):
-        with pytest.raises(CheckpointError, match=r"reads a prompt both ways .* probe that needs none"):
-            prepare(compose_cell([*own, "dataset=facts", "dataset.num_samples=20", f"probe={probe}"]))
-    assert prepare(compose_cell([*own, "dataset=facts", "dataset.num_samples=20", "probe=gnll"])).prompts
-    assert prepare(compose_cell([*own, *FEW[:2], "probe=mass_mean", "probe.layers=[2]"])).statements
+    asked = ("dataset=facts", "dataset.num_samples=4", "prompt.num_few_shot=1", "decoding.max_new_tokens=5")
+    of_greedy = ("probe=logistic", "probe.layers=[1]", f"probe.positions={probe}")
+    of_samples = ("probe=eigenscore",)
+    cell = prepare(compose_cell([*own, *asked, *(of_samples if probe == "eigenscore" else of_greedy)]))
+    assert cell.model is not None
+    (layer,) = cell.layers
+    session = ModelSession(
+        cell.config, cell.model.checkpoint, cell.model.tokenizer, None, ModelPool(), Progress()
+    )
+    gathered = gather(cell, session)
+    assert gathered.answers is not None
+    assert gathered.hidden is not None
+    stock = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    reading, wanted = gathered.answers.reading, []
+    for prompt, (greedy, *samples) in zip(reading.prompts, reading.generations, strict=True):
+        first = len(prompt.token_ids)
+        for answer in samples if probe == "eigenscore" else [greedy]:
+            row = torch.tensor([[*prompt.token_ids, *answer.token_ids]])
+            is_answer = (torch.arange(row.shape[1]) >= first).long().unsqueeze(0)
+            with torch.inference_mode():
+                states = stock(input_ids=row, token_type_ids=is_answer, output_hidden_states=True)
+            assert len(answer.token_ids) > 1
+            span = {
+                "answer_first": slice(first, first + 1),
+                "answer_mean": slice(first, None),
+                "prompt_last": slice(first - 1, first),
+                "eigenscore": slice(-1, None),
+            }[probe]
+            wanted.append(states.hidden_states[layer][0, span].mean(0))
+    assert len(wanted) == (40 if probe == "eigenscore" else 4)
+    found = gathered.hidden.values(layer).float()
+    torch.testing.assert_close(found, torch.stack(wanted), rtol=0.01, atol=1e-3)

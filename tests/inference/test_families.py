@@ -17,7 +17,7 @@ from torch import Tensor
 from probegrid.errors import CheckpointError
 from probegrid.inference.engine import Engine
 from probegrid.inference.mixers import mixers
-from probegrid.inference.residual import ResidualReader, Rows, prefix_of
+from probegrid.inference.residual import ResidualReader, Row, Rows, prefix_of
 from probegrid.inference.residual_trial import rows_that_agree
 from probegrid.models.blocks import decoder_blocks
 from probegrid.models.load import LoadedModel
@@ -116,7 +116,7 @@ def test_activations_are_the_hidden_states_of_the_full_model(family: str) -> Non
     rows = [[*PREFIX, *suffix, *sample] for suffix in SUFFIXES for sample in SAMPLES]
     spans = [[(len(row) - 1, len(row)), (21, 33)] for row in rows]
     layers = list(range(len(decoder_blocks(ours))))
-    passages = list(zip(rows, spans, strict=True))
+    passages = list(map(Row, rows, spans))
     _, way = rows_that_agree(ours, layers, passages)
     if family in SHARED and not mixers(ours):
         assert way is Rows.shared

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from probegrid.errors import CheckpointError, ConfigError
 from probegrid.inference import attention
-from probegrid.inference.residual import ResidualReader, Rows, prefix_of, ways
+from probegrid.inference.residual import ResidualReader, Row, Rows, prefix_of, ways
 from probegrid.models.blocks import decoder_blocks
 
 torch.set_num_threads(1)
@@ -150,14 +150,14 @@ def test_what_rows_share_is_computed_once() -> None:
 
 
 def test_prefixes_are_shared_where_most_of_it_is_read_again_and_again() -> None:
-    passages = list(zip(SAMPLED, READ, strict=True))
+    passages = list(map(Row, SAMPLED, READ))
     assert ways(build("llama"), passages)[0] is Rows.shared
     assert Rows.shared not in ways(build("llama"), passages[::6])
-    assert Rows.shared not in ways(build("llama"), list(zip(ROWS, SPANS, strict=True)))
+    assert Rows.shared not in ways(build("llama"), list(map(Row, ROWS, SPANS)))
     assert prefix_of(passages) == PREFIX
     # nothing is read of it, and every row keeps a token
-    assert prefix_of([*passages, (SAMPLED[0], [(5, 9)])]) == PREFIX[:5]
-    assert prefix_of([([1, 2, 3], [(2, 3)]), ([1, 2, 3, 4], [(3, 4)])]) == [1, 2]
+    assert prefix_of([*passages, Row(SAMPLED[0], [(5, 9)])]) == PREFIX[:5]
+    assert prefix_of([Row([1, 2, 3], [(2, 3)]), Row([1, 2, 3, 4], [(3, 4)])]) == [1, 2]
 
 
 def test_values_are_bfloat16_unless_asked_otherwise() -> None:

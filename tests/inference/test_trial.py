@@ -17,7 +17,7 @@ from probegrid.inference import attention, engine, residual, trial
 from probegrid.inference.engine import Engine
 from probegrid.inference.packed import give_back_attention
 from probegrid.inference.plain import logits_from_one_prefix, plain_logits
-from probegrid.inference.residual import ResidualReader, Rows, prefix_of
+from probegrid.inference.residual import ResidualReader, Row, Rows, prefix_of
 from probegrid.inference.residual_trial import rows_that_agree
 from probegrid.inference.shared_prefix import SharedPrefixDecoder
 from probegrid.models.load import LoadedModel
@@ -219,7 +219,7 @@ def test_activations_that_depend_on_the_batch_are_read_one_by_one() -> None:
     model = encoder()
     rows = [[1, *range(30, 41)], [1, 50, 51, 52]]
     spans = [[(3, 4)], [(2, 4)]]
-    report, way = rows_that_agree(model, [0, 1, 2], list(zip(rows, spans, strict=True)))
+    report, way = rows_that_agree(model, [0, 1, 2], list(map(Row, rows, spans)))
     assert way is Rows.alone
     assert "of its length" in report.passed_over["padded batches"]
     found = ResidualReader(model, [0, 1, 2], way).read(rows, spans, torch.float32)
@@ -234,11 +234,11 @@ ASKED = [[*PREFIX, *question, *sample] for question in SUFFIXES for sample in ([
 
 
 def activations_of(model: Any) -> tuple[Any, Any]:
-    passages = [(row, [(len(row) - 1, len(row))]) for row in ASKED]
+    spans = [[(len(row) - 1, len(row))] for row in ASKED]
+    passages = list(map(Row, ASKED, spans))
     report, way = rows_that_agree(model, [1, 2], passages)
     ahead = prefix_of(passages) if way is Rows.shared else []
-    rows, spans = zip(*passages, strict=True)
-    return report, ResidualReader(model, [1, 2], way, ahead).read(rows, spans, torch.float32)
+    return report, ResidualReader(model, [1, 2], way, ahead).read(ASKED, spans, torch.float32)
 
 
 @pytest.mark.parametrize("wrong", ["prefix", "question", "sample"])

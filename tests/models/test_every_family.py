@@ -20,7 +20,7 @@ from probegrid.errors import CheckpointError
 from probegrid.inference import engine, trial
 from probegrid.inference.engine import Engine
 from probegrid.inference.one_by_one import OneByOneDecoder
-from probegrid.inference.residual import ResidualReader, Rows, prefix_of
+from probegrid.inference.residual import ResidualReader, Row, Rows, prefix_of
 from probegrid.inference.residual_trial import rows_that_agree
 from probegrid.models.blocks import decoder_blocks
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
@@ -333,19 +333,56 @@ def test_a_model_that_reads_its_prompts_both_ways_answers_as_its_own_generate(
         torch.testing.assert_close(torch.tensor(answer.token_logprobs), logprobs, rtol=1e-4, atol=1e-4)
 
 
-def generated(stock: Any, row: list[int], steps: int) -> tuple[list[int], Tensor]:
-    """The tokens that stock generate puts behind a prompt, and their log-probabilities."""
+def test_states_of_an_answer_to_a_prompt_that_is_read_both_ways_are_those_it_was_written_with(
+    found: Find,
+) -> None:
+    """Of the whole model's own generate, step by step, each token's read as the token behind it was chosen."""
+    stock = stock_of(found("paligemma"))
+    wanted = request(found("paligemma"))
+    assert wanted.placement is not None
+    deepest = len(wanted.placement.blocks) - 1
+    prompts = [[*PREFIX, *suffix] for suffix in SUFFIXES]
+    made = [steps_of(stock, prompt, 6) for prompt in prompts]
+    rows = [
+        # the last token was chosen and never read
+        [*prompt, *each.sequences[0, len(prompt) : -1].tolist()]
+        for prompt, each in zip(prompts, made, strict=True)
+    ]
+    spans = [[(token, token + 1) for token in range(len(row))] for row in rows]
+    lengths = [len(prompt) for prompt in prompts]
+    passages = list(map(Row, rows, spans, lengths))
+    cut, layers = load_truncated(wanted, deepest).model, list(range(deepest + 1))
+    _, way = rows_that_agree(cut, layers, passages)
+    assert way is Rows.padded
+    for rows_together in (way, Rows.alone):
+        read = ResidualReader(cut, layers, rows_together).read(rows, spans, torch.float32, lengths)
+        for layer in layers:
+            states = torch.cat([step[layer][0] for each in made for step in each.hidden_states])
+            torch.testing.assert_close(read[layer], states, rtol=1e-4, atol=1e-5)
+    # told nothing of where the prompts end, it is another model's answer
+    all_prompt = ResidualReader(cut, [deepest], way).read(rows, spans, torch.float32)[deepest]
+    assert (all_prompt - read[deepest]).norm() > 0.01 * all_prompt.norm()
+
+
+def steps_of(stock: Any, row: list[int], steps: int) -> Any:
+    """What stock generate makes of a prompt: tokens, logits and hidden states of each step."""
     ids = torch.tensor([row])
     stock.generation_config.eos_token_id = None
-    made = stock.generate(
+    return stock.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         token_type_ids=torch.zeros_like(ids),
         max_new_tokens=steps,
         do_sample=False,
         output_logits=True,
+        output_hidden_states=True,
         return_dict_in_generate=True,
     )
+
+
+def generated(stock: Any, row: list[int], steps: int) -> tuple[list[int], Tensor]:
+    """The tokens that stock generate puts behind a prompt, and their log-probabilities."""
+    made = steps_of(stock, row, steps)
     tokens = made.sequences[0, len(row) :]
     logprobs = torch.cat(made.logits).log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     return tokens.tolist(), logprobs
@@ -368,7 +405,7 @@ def test_activations_of_an_image_text_model_are_its_own(found: Find, family: str
     stock, cut = stock_of(found(family)), load_truncated(wanted, deepest).model
     rows = [[*PREFIX, *suffix] for suffix in SUFFIXES]
     spans = [[(len(row) - 1, len(row)), (3, 9)] for row in rows]
-    passages = list(zip(rows, spans, strict=True))
+    passages = list(map(Row, rows, spans))
     _, way = rows_that_agree(cut, layers, passages)
     ahead = prefix_of(passages) if way is Rows.shared else []
     read = ResidualReader(cut, layers, way, ahead).read(rows, spans, torch.float32)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,22 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers.quantizers import quantizer_compressed_tensors, quantizer_torchao
 
 from probegrid.errors import CheckpointError
 from probegrid.hardware.devices import Hardware
+from probegrid.inference.engine import Engine
 from probegrid.inference.residual import ResidualReader
+from probegrid.models import libraries
 from probegrid.models.as_stored import as_stored
 from probegrid.models.checkpoint import find_checkpoint
 from probegrid.models.facts import facts_of, is_unpacked
 from probegrid.models.load import LoadedModel, load_model
 from probegrid.models.load_truncated import load_truncated
 from probegrid.models.request import ModelRequest
+from probegrid.planning.architecture import published_bytes
 from probegrid.planning.placement import Placement
 from probegrid.planning.stored import stored_form
-from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
+from probegrid.schema import DecodingConfig, Dtype, ModelConfig, QuantizationMethod
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("default")
@@ -69,17 +72,17 @@ def stored(
     return folder
 
 
-def request(folder: Path, method: str = "auto") -> ModelRequest:
-    config = ModelConfig(path=str(folder))
+def request(folder: Path, method: str = "auto", dtype: Dtype = Dtype.bfloat16) -> ModelRequest:
+    config = ModelConfig(path=str(folder), dtype=dtype)
     placement = Placement.on_the_cpu(BLOCKS, with_head=True)
     return ModelRequest(find_checkpoint(config), config, QuantizationMethod(method), placement)
 
 
-def says_what_stock_says(folder: Path) -> LoadedModel:
+def says_what_stock_says(folder: Path, dtype: Dtype = Dtype.bfloat16) -> LoadedModel:
     """Load a checkpoint both ways and compare."""
-    loaded = load_model(request(folder))
+    loaded = load_model(request(folder, dtype=dtype))
     kind: Any = transformers.AutoModelForCausalLM
-    stock = kind.from_pretrained(folder, dtype=torch.bfloat16, device_map={"": "cpu"}).eval()
+    stock = kind.from_pretrained(folder, dtype=getattr(torch, dtype.value), device_map={"": "cpu"}).eval()
     for module in stock.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
@@ -131,8 +134,15 @@ def test_fp8_is_unpacked_where_no_gpu_multiplies_it(base: Path, tmp_path: Path) 
     assert "is stored as fp8, which cannot be cut" in cut.note
     facts = facts_of(find_checkpoint(ModelConfig(path=str(folder))))
     assert facts.stored is not None
-    in_files = sum(tensor.nbytes for tensor in load_file(folder / "model.safetensors").values())
-    assert facts.stored.total(BLOCKS) == in_files
+    assert facts.stored.total(BLOCKS) == bytes_of(folder)
+    published = published_bytes(replace(facts.architecture, stored="fp8"), Dtype.bfloat16)
+    assert published is not None
+    assert published.total(BLOCKS) == pytest.approx(bytes_of(folder), rel=0.01)
+
+
+def bytes_of(folder: Path) -> int:
+    """Of the weights in a folder."""
+    return sum(tensor.nbytes for tensor in load_file(folder / "model.safetensors").values())
 
 
 def test_mxfp4_is_unpacked_without_its_kernels(tmp_path: Path) -> None:
@@ -159,7 +169,12 @@ def test_mxfp4_is_unpacked_without_its_kernels(tmp_path: Path) -> None:
 
     left = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
     settings = {"quant_method": "mxfp4", "modules_to_not_convert": left}
-    says_what_stock_says(stored(tmp_path / "base", tmp_path / "mxfp4", settings, in_mxfp4))
+    folder = stored(tmp_path / "base", tmp_path / "mxfp4", settings, in_mxfp4)
+    says_what_stock_says(folder)
+    architecture = facts_of(find_checkpoint(ModelConfig(path=str(tmp_path / "base")))).architecture
+    published = published_bytes(replace(architecture, stored="mxfp4"), Dtype.bfloat16)
+    assert published is not None
+    assert published.total(BLOCKS) == pytest.approx(bytes_of(folder), rel=0.01)
 
 
 def by_compressed_tensors(base: Path, folder: Path, scheme: str) -> Path:
@@ -219,23 +234,161 @@ def test_torchao(base: Path, tmp_path: Path) -> None:
     assert "in 8 bits" in says_what_stock_says(tmp_path / "torchao").notes[-1]
 
 
+GROUP = 32
+"""Inputs that share a scale and a zero."""
+SHIFTS = 4 * torch.arange(8)
+IN_ORDER = list(range(8))
+OF_AWQ = [0, 2, 4, 6, 1, 3, 5, 7]
+"""Which of eight outputs each four bits of an integer hold (Lin et al. 2024, arXiv 2306.00978, its kernels)."""
+
+
+def in_integers(values: Tensor, order: list[int]) -> Tensor:
+    """Eight values of 4 bits along the last dimension, one int32 of them."""
+    eights = values.long().view(*values.shape[:-1], -1, 8)[..., order]
+    return (eights << SHIFTS).sum(-1).to(torch.int32)  # the eighth's highest bit is the sign
+
+
+def in_gptq(stem: str, weight: Tensor) -> Weights:
+    """Symmetric and without an order of activations, as GPTQ's first format has it: zeros less one."""
+    groups = weight.float().T.reshape(-1, GROUP, weight.shape[0])
+    scales = (groups.abs().amax(1) / 7).half()
+    zeros = torch.full_like(scales, 8)
+    values = (groups / scales.float()[:, None]).round().clamp(-8, 7) + 8
+    by_input = values.view(weight.shape[1], weight.shape[0])
+    return {
+        f"{stem}.qweight": in_integers(by_input.T, IN_ORDER).T.contiguous(),
+        f"{stem}.qzeros": in_integers(zeros - 1, IN_ORDER),
+        f"{stem}.scales": scales,
+        f"{stem}.g_idx": torch.arange(weight.shape[1], dtype=torch.int32) // GROUP,
+    }
+
+
+def in_awq(stem: str, weight: Tensor) -> Weights:
+    """Between the least and the most of each group, as AWQ's GEMM format has it."""
+    groups = weight.float().T.reshape(-1, GROUP, weight.shape[0])
+    scales = ((groups.amax(1) - groups.amin(1)) / 15).half()
+    zeros = (-groups.amin(1) / scales.float()).round().clamp(0, 15)
+    values = (groups / scales.float()[:, None] + zeros[:, None]).round().clamp(0, 15)
+    return {
+        f"{stem}.qweight": in_integers(values.view(weight.shape[1], weight.shape[0]), OF_AWQ),
+        f"{stem}.qzeros": in_integers(zeros, OF_AWQ),
+        f"{stem}.scales": scales,
+    }
+
+
+def in_groups(weights: Weights, pack: Callable[[str, Tensor], Weights]) -> Weights:
+    """A checkpoint whose projections are packed."""
+    found: Weights = {}
+    for name, weight in weights.items():
+        is_packed = "proj" in name
+        found |= pack(name.removesuffix(".weight"), weight) if is_packed else {name: weight.half()}
+    return found
+
+
+@pytest.fixture
+def uncompiled() -> Iterator[None]:
+    """Without torch's compiler, which takes minutes and changes no bit here."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize(
+    ("settings", "pack"),
+    [
+        (
+            # with no backend said it compiles kernels of its own, which takes minutes the first time
+            {"quant_method": "gptq", "sym": True, "desc_act": False, "backend": "gptq_torch"},
+            in_gptq,
+        ),
+        ({"quant_method": "awq", "version": "gemm", "zero_point": True, "backend": "torch_awq"}, in_awq),
+    ],
+    ids=["gptq", "awq"],
+)
+def test_gptq_and_awq(
+    base: Path,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    pack: Callable[[str, Tensor], Weights],
+) -> None:
+    for library in ("gptqmodel", "optimum.gptq"):
+        pytest.importorskip(library, reason=f"{library} is not installed (pip install gptqmodel optimum)")
+    folder = stored(
+        base,
+        tmp_path / "packed",
+        {"bits": 4, "group_size": GROUP, **settings},
+        lambda weights: in_groups(weights, pack),
+    )
+    form = stored_form(find_checkpoint(ModelConfig(path=str(folder))).config)
+    assert form is not None
+    assert form.name == f"{settings['quant_method']}4"
+    loaded = says_what_stock_says(folder, Dtype.float16)
+    assert loaded.notes[-1].startswith("blocks hold 99")
+    assert "in 4 bits" in loaded.notes[-1]
+    # what was written is the model's own, rounded: a wrong order of bits would be another model
+    with torch.inference_mode():
+        own: Any = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float16).eval()
+        apart = (loaded.model(TOKENS).logits - own(TOKENS).logits).norm() / own(TOKENS).logits.norm()
+    assert 0.01 < apart < 0.2
+    answers_as_stock_generates(loaded, folder)
+
+
+class NoText:
+    """A tokenizer for which nothing ends an answer but its length."""
+
+    eos_token_id = None
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str:
+        """The same of any."""
+        return "x"
+
+
+def answers_as_stock_generates(loaded: LoadedModel, folder: Path) -> None:
+    """The engine's answers to prompts of one prefix, against transformers' own, each prompt alone."""
+    prefix, suffixes = TOKENS[0].tolist(), [[3, 4, 5], [6, 7, 8, 9, 10, 11]]
+    tokenizer: Any = NoText()
+    engine = Engine(loaded, tokenizer, prefix, DecodingConfig(max_new_tokens=5), (), suffixes=suffixes)
+    assert engine.report.used == "shared prefix"
+    answers = engine.answer(suffixes, ["a", "b"])
+    assert answers is not None
+    kind: Any = transformers.AutoModelForCausalLM
+    stock = kind.from_pretrained(folder, dtype=torch.float16, device_map={"": "cpu"}).eval()
+    for suffix, (answer,) in zip(suffixes, answers, strict=True):
+        row = torch.tensor([[*prefix, *suffix]])
+        made = stock.generate(
+            row,
+            attention_mask=torch.ones_like(row),
+            max_new_tokens=5,
+            min_new_tokens=5,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        tokens = made.sequences[0, row.shape[1] :]
+        assert list(answer.token_ids) == tokens.tolist()
+        logprobs = torch.cat(made.logits).float().log_softmax(-1).gather(-1, tokens.unsqueeze(-1))
+        found = torch.tensor(answer.token_logprobs)
+        torch.testing.assert_close(found, logprobs.squeeze(-1), rtol=0, atol=0.02)
+
+
 @pytest.mark.parametrize(
     ("settings", "name", "lacking"),
     [
-        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True}, "gptq4", "optimum"),
-        ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}, "awq4", "gptqmodel"),
         (
-            {
-                "quant_method": "torchao",
-                "quant_type": {"default": {"_type": "Int8WeightOnlyConfig", "_version": 2, "_data": {}}},
-            },
-            "torchao",
-            r"pip install torchao",
+            {"quant_method": "gptq", "bits": 4, "group_size": 128, "sym": True},
+            "gptq4",
+            "gptqmodel and optimum are",
         ),
-        ({"quant_method": "compressed-tensors", "format": "int-quantized"}, "ct", "compressed"),
+        ({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}, "awq4", "gptqmodel is"),
+        ({"quant_method": "torchao", "quant_type": {"default": {}}}, "torchao", "torchao is"),
+        (
+            {"quant_method": "compressed-tensors", "format": "int-quantized"},
+            "ct",
+            "compressed-tensors is",
+        ),
     ],
 )
-def test_a_library_that_is_not_here_is_named(
+def test_libraries_that_are_not_here_are_named(
     base: Path,
     tmp_path: Path,
     settings: dict[str, Any],
@@ -243,12 +396,19 @@ def test_a_library_that_is_not_here_is_named(
     lacking: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # what this environment has and a user may not
-    monkeypatch.setattr(quantizer_torchao, "is_torchao_available", lambda: False)
-    monkeypatch.setattr(quantizer_compressed_tensors, "is_compressed_tensors_available", lambda: False)
+    monkeypatch.setattr(libraries, "_is_here", lambda _package: False)  # some are, in some environments
     folder = stored(base, tmp_path / "stored", settings)
     with pytest.raises(
-        CheckpointError, match=f"is stored as {name}, which cannot be loaded here: .*{lacking}"
+        CheckpointError, match=f"is stored as {name}, which cannot be loaded here: {lacking} not installed"
+    ):
+        load_model(request(folder))
+
+
+def test_what_transformers_says_is_missing_is_said(base: Path, tmp_path: Path) -> None:
+    """A library that we know nothing of."""
+    folder = stored(base, tmp_path / "stored", {"quant_method": "quanto", "weights": "int8"})
+    with pytest.raises(
+        CheckpointError, match=r"is stored as quanto, which cannot be loaded here: .*optimum-quanto"
     ):
         load_model(request(folder))
 

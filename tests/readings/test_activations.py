@@ -348,12 +348,12 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, tokens: int, error: Exception)
     original = ResidualReader.read
 
     def read_or_fail(
-        self: ResidualReader, token_ids: Sequence[Sequence[int]], spans: Any, *dtype: Any
+        self: ResidualReader, token_ids: Sequence[Sequence[int]], spans: Any, *dtype: Any, **prompts: Any
     ) -> Any:
         attempts.append(len(token_ids) * max(map(len, token_ids)))
         if attempts[-1] > tokens:
             raise error
-        return original(self, token_ids, spans, *dtype)
+        return original(self, token_ids, spans, *dtype, **prompts)
 
     monkeypatch.setattr(ResidualReader, "read", read_or_fail)
     return attempts

@@ -17,6 +17,7 @@ from probegrid.embedded import tokenizer as embedded
 from probegrid.errors import CheckpointError, ConfigError, DataError
 from probegrid.inference.generation import Generation
 from probegrid.readings.answers import AnswerReading
+from probegrid.readings.identity import digest_of
 from probegrid.readings.prompts import Prompt
 from probegrid.readings.rendering import rendered
 from probegrid.readings.spans import (
@@ -227,6 +228,18 @@ def test_answers(position: Position, spans: list[tuple[int, int]]) -> None:
     assert [example.label for example in examples] == [True, False, True]
     assert [example.conversation for example in examples] == ["q0", "g", "gg"]
     assert examples[0].text == "Where? there"
+
+
+@pytest.mark.parametrize("position", [Position.prompt_last, Position.answer_last])
+def test_where_a_prompt_ends_is_told_and_known_where_models_read_it_otherwise(position: Position) -> None:
+    """The same tokens all of a prompt, or some of an answer, are other states; of other models they are the same."""
+    alike = answer_passages(reading((8, 9), ()), [True, False], position, context=None)
+    apart = answer_passages(reading((8, 9), ()), [True, False], position, context=None, prompts_apart=True)
+    assert [one.prompt for one in alike] == [None, None]
+    assert [one.prompt for one in apart] == [3, 3]
+    for one, other in zip(alike, apart, strict=True):
+        assert (one.token_ids, one.spans) == (other.token_ids, other.spans)
+        assert one.digest == digest_of(one.token_ids, one.spans) != other.digest
 
 
 def test_an_answer_beyond_the_context_and_a_position_of_statements() -> None:

@@ -80,6 +80,12 @@ def test_an_argument_that_changes_nothing_is_said() -> None:
     assert list(template("gemma", enable_thinking=False).notes()) == [
         "the chat template does not ask for model.template_kwargs.enable_thinking, which changes nothing"
     ]
+    in_plain_text = ChatTemplate(tokenizer("gemma"), None, {"enable_thinking": True})
+    assert list(in_plain_text.notes()) == [
+        "no chat template is used, so that model.template_kwargs.enable_thinking changes nothing "
+        "(model.chat_template=default is the tokenizer's own)"
+    ]
+    assert list(ChatTemplate(tokenizer("gemma"), "none").notes()) == []
 
 
 @pytest.mark.parametrize("name", ["llama", "harmony"])

@@ -18,6 +18,7 @@ from probegrid.cell.shared_words import SharedWords
 from probegrid.data.example import Question, QuestionSet
 from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.extraction import Extracted
+from probegrid.models.kinds import reads_both_ways
 from probegrid.probes import ITSELF, Of, Similarity
 from probegrid.readings.asks import Replies, put
 from probegrid.readings.options import without_thoughts
@@ -200,9 +201,12 @@ def _hidden(cell: Cell, session: ModelSession, answers: JudgedAnswers) -> Activa
     if hidden is None:
         return None
     position, context = Position(hidden.position), session.checkpoint.context
+    apart = reads_both_ways(str(session.checkpoint.config["model_type"]))
     passages: tuple[Passage, ...]
     if hidden.of is Of.samples:
-        passages = sample_passages(answers.reading, position, context=context)
+        passages = sample_passages(answers.reading, position, context=context, prompts_apart=apart)
     else:
-        passages = answer_passages(answers.reading, answers.correct, position, context=context)
+        passages = answer_passages(
+            answers.reading, answers.correct, position, context=context, prompts_apart=apart
+        )
     return session.activations(passages, cell.layers)

@@ -14,23 +14,24 @@ from probegrid.cell.cell import Cell
 from probegrid.cell.look import look_at
 from probegrid.cell.precision import notes_on, on_its_cards
 from probegrid.cell.prepare import check_kind, prepare, probe_of
-from probegrid.errors import CheckpointError, NotAtHand, UserError
+from probegrid.errors import CheckpointError, NotAtHand, PlanError, UserError
 from probegrid.hardware.devices import Hardware, hardware_for
 from probegrid.hardware.machine import this_cpu, visible_gpus
 from probegrid.models.as_stored import as_stored
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
 from probegrid.models.facts import facts_of, is_unpacked, loaded_by_transformers
-from probegrid.planning.architecture import Parts
+from probegrid.models.libraries import lacking_libraries
+from probegrid.planning.architecture import Parts, published_bytes
 from probegrid.planning.families import mismatches
 from probegrid.planning.placement import Placement
 from probegrid.planning.plan import Plan, plan
 from probegrid.planning.replicas import AUTO
-from probegrid.planning.stored import StoredForm, stored_form
+from probegrid.planning.stored import StoredForm, published_form, stored_form
 from probegrid.planning.workload import TOKEN_ESTIMATES, Workload, activation_workload, question_workload
 from probegrid.probes import Kind, resolve_layers
 from probegrid.readings.prompts import shared_prefix
 from probegrid.readings.thinking import marks_of, open_in
-from probegrid.schema import Architecture, CellSpec, Config, DeviceMapConfig
+from probegrid.schema import Architecture, CellSpec, Config, DeviceMapConfig, Dtype, QuantizationMethod
 
 if TYPE_CHECKING:
     from probegrid.cell.lookup import Lookup
@@ -64,7 +65,7 @@ def plan_cell(
     Raises:
         PlanError: the cell cannot work on this hardware; the message names what would.
         UnknownArchitecture: the architecture is neither given nor known.
-        CheckpointError: the facts given are not those of the checkpoint.
+        CheckpointError: the facts given are not those of the checkpoint, or this machine lacks a library that reads it.
     """
     if cell.model is None:
         return None
@@ -105,7 +106,7 @@ def _plan_by_facts(spec: CellSpec, device_map: DeviceMapConfig) -> Plan:
     check_kind(spec, probe, kind)
     given, data = config.model.architecture, type(config.dataset).__module__.rpartition(".")[2]
     estimate = TOKEN_ESTIMATES.get(data)  # by what reads it: a dataset by its path is called by that
-    known = _known(config, find_checkpoint(config.model)) if given is None else _Known(given)
+    known = _known(config, find_checkpoint(config.model)) if given is None else _as_published(config, given)
     architecture = known.architecture
     hidden = probe.needs(kind).hidden
     deepest = 0 if hidden is None else resolve_layers(hidden.layers, architecture.layers)[-1]
@@ -113,7 +114,11 @@ def _plan_by_facts(spec: CellSpec, device_map: DeviceMapConfig) -> Plan:
         work = question_workload(config.dataset.num_samples, config.prompt, config.decoding, estimate)
     else:
         work = activation_workload(config.dataset.num_samples, deepest, estimate)
-    return _plan(config, known, work, device_map, None)
+    found = _plan(config, known, work, device_map, None)
+    if known.form is None and known.architecture.stored is not None:
+        said = f"the files of {config.model.path} are published as {known.architecture.stored}, which quantization=auto"
+        found = replace(found, notes=(*found.notes, f"{said} alone takes"))
+    return found
 
 
 def of_one_copy(device_map: DeviceMapConfig) -> DeviceMapConfig:
@@ -164,31 +169,46 @@ def _plan(
 ) -> Plan:
     if known.is_whole:
         workload = replace(workload, deepest_layer=None)
+    lacking = lacking_libraries(known.form)
+    if lacking is not None and not _is_described(device_map):
+        raise CheckpointError(f"{config.model.path} {lacking}.")
     hardware = pack.hardware if pack else hardware or _hardware(device_map)
     follows_pack = pack is not None and device_map.replicas == AUTO
     unpacked = known.form if known.form is not None and is_unpacked(known.form, hardware) else None
-    found = plan(
-        known.architecture,
-        dtype=config.model.dtype,
-        quantization=config.quantization.method,
-        device_map=replace(device_map, replicas="1") if follows_pack else device_map,
-        hardware=hardware,
-        workload=workload,
-        placement=pack.placement if pack else None,
-        form=known.form,
-        stored=None if unpacked else known.stored,
-        streams=not known.is_whole,
-    )
+    how = None if unpacked is None else _unpacking(unpacked, config.model.dtype)
+    try:
+        found = plan(
+            known.architecture,
+            dtype=config.model.dtype,
+            quantization=config.quantization.method,
+            device_map=replace(device_map, replicas="1") if follows_pack else device_map,
+            hardware=hardware,
+            workload=workload,
+            placement=pack.placement if pack else None,
+            form=known.form,
+            stored=None if unpacked else known.stored,
+            streams=not known.is_whole,
+        )
+    except PlanError as error:
+        if how is None:
+            raise
+        raise PlanError(f"{error} It is {how}.") from error
     notes = [
         *notes_on([hardware.gpus[index] for index in found.placement.gpus], config.model.dtype),
-        *(
-            [f"stored as {unpacked.name}, which is unpacked to {config.model.dtype.value} here"]
-            if unpacked
-            else []
-        ),
+        *([] if how is None else [how]),
+        *([] if lacking is None else [f"the checkpoint {lacking}"]),
     ]
     found = replace(found, notes=(*found.notes, *notes))
+    if unpacked and known.stored is not None:
+        fetched = known.stored.total(found.blocks)
+        found = replace(found, download_bytes=fetched, disk_bytes=fetched)
     return found.in_copies(pack.replicas) if pack and follows_pack else found
+
+
+def _unpacking(form: StoredForm, dtype: Dtype) -> str:
+    """That a checkpoint takes more memory than its files, and what would keep it packed."""
+    kept = ", and stays packed on GPUs with the package kernels" if form.kind == "mxfp4" else ""
+    return f"stored as {form.name}, which is unpacked to {dtype.value} here{kept}"
 
 
 @dataclass(frozen=True)
@@ -216,10 +236,23 @@ def _known(config: Config, checkpoint: Checkpoint) -> _Known:
     return _Known(found.architecture, stored_form(checkpoint.config), found.stored, is_whole)
 
 
+def _as_published(config: Config, given: Architecture) -> _Known:
+    """What a choice of ``model`` says of files that are not at hand; another quantization than theirs is of others."""
+    form = published_form(given.stored) if config.quantization.method is QuantizationMethod.auto else None
+    if form is None:
+        return _Known(given)
+    return _Known(given, form, published_bytes(given, config.model.dtype), is_whole=True)
+
+
 def _hardware(device_map: DeviceMapConfig) -> Hardware:
+    cpu = None if _is_described(device_map) else this_cpu()
+    return hardware_for(device_map, visible=visible_gpus(), cpu=cpu)
+
+
+def _is_described(device_map: DeviceMapConfig) -> bool:
+    """Whether a device map says all of the hardware, which may be another machine's than this."""
     is_said = device_map.gpu is not None or device_map.gpu_memory_gb is not None
-    described = device_map.gpus is not None and is_said
-    return hardware_for(device_map, visible=visible_gpus(), cpu=None if described else this_cpu())
+    return device_map.gpus is not None and is_said
 
 
 def workload_of(cell: Cell) -> Workload:

@@ -21,10 +21,9 @@ from probegrid.cell.options import options_to_read
 from probegrid.cell.precision import on_its_cards
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.data.source import PathNotGiven
-from probegrid.errors import CheckpointError, ConfigError, DataError
+from probegrid.errors import ConfigError, DataError
 from probegrid.models.as_stored import as_stored
 from probegrid.models.checkpoint import Checkpoint
-from probegrid.models.kinds import reads_both_ways
 from probegrid.probes import ITSELF, Kind, Needs, Probe, TrainedProbe, resolve_layers
 from probegrid.readings.asks import check_choices, draw_worked
 from probegrid.readings.prompts import Prompt, build_prompts, check_lengths, choose_shots
@@ -184,12 +183,6 @@ def _layers(needs: Needs, kind: Kind, checkpoint: Checkpoint) -> tuple[int, ...]
     is_asked = kind is Kind.questions
     allowed, of = (ANSWER_POSITIONS, "answers") if is_asked else (STATEMENT_POSITIONS, "statements")
     check_position(Position(needs.hidden.position), allowed, of)
-    family = str(checkpoint.config["model_type"])
-    if is_asked and reads_both_ways(family):
-        raise CheckpointError(
-            f"{checkpoint.name} ({family}) reads a prompt both ways and its answer one way; hidden states of such "
-            "answers are not read yet: choose a probe that needs none (gnll, semantic_entropy, p_true), or statements."
-        )
     return resolve_layers(needs.hidden.layers, checkpoint.blocks)
 
 

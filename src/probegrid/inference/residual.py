@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,15 @@ Place = Callable[[int, int], tuple[int, int]]
 """From a row and a token of it to where it is in a batch [B, T]."""
 
 
+class Row(NamedTuple):
+    """What is read of one sequence."""
+
+    token_ids: Sequence[int]
+    spans: Sequence[Span]
+    prompt: int | None = None
+    """Tokens of its prompt, which a few models read otherwise than what follows (`both_ways`); None: it is all one."""
+
+
 class Rows(StrEnum):
     """How the rows of a batch are read together; the value is its name for people."""
 
@@ -65,16 +74,15 @@ _FEWEST_SAVED = 0.5
 """Part of the tokens that sharing is to save: trying it takes some itself."""
 
 
-def ways(model: PreTrainedModel, passages: Sequence[tuple[Sequence[int], Sequence[Span]]] = ()) -> list[Rows]:
+def ways(model: PreTrainedModel, passages: Sequence[Row] = ()) -> list[Rows]:
     """How rows may be read together, the fastest first.
 
     Args:
         model: as it is used.
-        passages: all that is to be read, token ids and spans of each; where most of it is the same tokens over and
-            over, each is read once.
+        passages: all that is to be read; where most of it is the same tokens over and over, each is read once.
     """
     found = [*([Rows.packed] if can_be_packed(model) else []), Rows.padded, Rows.alone]
-    rows = [token_ids for token_ids, _ in passages]
+    rows = [passage.token_ids for passage in passages]
     # a layer that carries a state would have to be given that of the token above
     if not rows or obstacle(model) is not None or mixers(model):
         return found
@@ -83,12 +91,12 @@ def ways(model: PreTrainedModel, passages: Sequence[tuple[Sequence[int], Sequenc
     return [Rows.shared, *found] if needed <= (1 - _FEWEST_SAVED) * sum(map(len, rows)) else found
 
 
-def prefix_of(passages: Sequence[tuple[Sequence[int], Sequence[Span]]]) -> list[int]:
+def prefix_of(passages: Sequence[Row]) -> list[int]:
     """The tokens that all passages begin with, as far as nothing is read of them."""
-    rows = [tuple(token_ids) for token_ids, _ in passages]
+    rows = [tuple(passage.token_ids) for passage in passages]
     # what all have in common is what the two extremes in the order of tokens have
     first, last = min(rows), max(rows)
-    unread = min((start for _, spans in passages for start, _ in spans), default=0)
+    unread = min((start for passage in passages for start, _ in passage.spans), default=0)
     return list(first[: min(in_common(first, last), len(first) - 1, unread)])
 
 
@@ -135,6 +143,7 @@ class ResidualReader:
         token_ids: Sequence[Sequence[int]],
         spans: Sequence[Sequence[Span]],
         dtype: torch.dtype = torch.bfloat16,
+        prompts: Sequence[int | None] | None = None,
     ) -> dict[int, Tensor]:
         """Run one batch.
 
@@ -142,14 +151,19 @@ class ResidualReader:
             token_ids: of each row.
             spans: what to read of each row; spans may overlap.
             dtype: of the result; means are taken in float32.
+            prompts: tokens of each row's prompt, as of `Row`.
 
         Returns:
             For each layer [n, d] on the CPU, row by row and span by span.
         """
+        prompts = prompts or [None] * len(token_ids)
         if self._rows is Rows.alone and len(token_ids) > 1:
-            each = [self.read([row], [of_row], dtype) for row, of_row in zip(token_ids, spans, strict=True)]
+            each = [
+                self.read([row], [of_row], dtype, [prompt])
+                for row, of_row, prompt in zip(token_ids, spans, prompts, strict=True)
+            ]
             return {layer: torch.cat([found[layer] for found in each]) for layer in self.layers}
-        batch, place = self._batch(token_ids)
+        batch, place = self._batch(token_ids, prompts)
         picked: dict[int, Tensor] = {}
         selection = _Selection(spans, place, dtype, batch.tensors["input_ids"].shape)
 
@@ -159,7 +173,9 @@ class ResidualReader:
         self._run(batch, pick)
         return _on_cpu(picked)
 
-    def _batch(self, token_ids: Sequence[Sequence[int]]) -> tuple[Batch, Place]:
+    def _batch(
+        self, token_ids: Sequence[Sequence[int]], prompts: Sequence[int | None]
+    ) -> tuple[Batch, Place]:
         """What the model is called with, and where a row's token is in it."""
         if self._rows is Rows.shared:
             take_attention(self._causal)
@@ -174,7 +190,7 @@ class ResidualReader:
         if self._rows is Rows.packed:
             begins = list(itertools.accumulate(map(len, token_ids), initial=0))
             return packed_batch(self._causal, token_ids), lambda row, token: (0, begins[row] + token)
-        return _padded_batch(self._causal, token_ids), lambda row, token: (row, token)
+        return _padded_batch(self._causal, token_ids, prompts), lambda row, token: (row, token)
 
     def _read_prefix(self) -> _SharedPrefix:
         shared = _SharedPrefix()
@@ -244,13 +260,21 @@ def _on_cpu(values: Mapping[int, Tensor]) -> dict[int, Tensor]:
     return found
 
 
-def _padded_batch(model: PreTrainedModel, token_ids: Sequence[Sequence[int]]) -> Batch:
-    """Rows side by side. Padding is on the right and attention is causal: no token sees it, and no mask is needed."""
+def _padded_batch(
+    model: PreTrainedModel, token_ids: Sequence[Sequence[int]], prompts: Sequence[int | None]
+) -> Batch:
+    """Rows side by side. Padding is on the right and attention is causal: no token sees it, and no mask is needed.
+
+    Of a model that reads prompts both ways padding is none of the prompt.
+    """
     # one that answered before may have been left with an attention for shared prefixes
     give_back_attention(model)
     width = max(map(len, token_ids))
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in token_ids])
-    return Batch({"input_ids": ids, **token_types(model, [len(row) for row in token_ids], width)})
+    read_both_ways = [
+        len(row) if prompt is None else prompt for row, prompt in zip(token_ids, prompts, strict=True)
+    ]
+    return Batch({"input_ids": ids, **token_types(model, read_both_ways, width)})
 
 
 class _SharedPrefix:

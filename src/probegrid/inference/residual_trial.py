@@ -18,7 +18,7 @@ from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.inference.forest import in_common
 from probegrid.inference.outcome import Report
 from probegrid.inference.reasons import PACKED, PADDED, why_it_failed
-from probegrid.inference.residual import ResidualReader, Rows, Span, prefix_of, ways
+from probegrid.inference.residual import ResidualReader, Row, Rows, prefix_of, ways
 from probegrid.inference.trial import FAILURES
 
 if TYPE_CHECKING:
@@ -28,12 +28,9 @@ ROUNDING = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 """Distances that are rounding in each type whatever the model."""
 _UNIT = "of its length"
 
-Passage = tuple[Sequence[int], Sequence[Span]]
-"""Token ids, and what is read of them."""
-
 
 def rows_that_agree(
-    model: PreTrainedModel, layers: Sequence[int], passages: Sequence[Passage]
+    model: PreTrainedModel, layers: Sequence[int], passages: Sequence[Row]
 ) -> tuple[Report, Rows]:
     """The fastest way to read rows together that gives what each gives alone.
 
@@ -42,7 +39,7 @@ def rows_that_agree(
         layers: to be read.
         passages: of the reading; the shortest and the longest are tried, and where prefixes are shared one more.
     """
-    by_length = sorted(passages, key=lambda passage: len(passage[0]))
+    by_length = sorted(passages, key=lambda passage: len(passage.token_ids))
     extremes = by_length if len(by_length) < 2 else [by_length[-1], by_length[0]]
     passed_over: dict[str, str] = {}
     alone = _Alone(model, layers)
@@ -66,11 +63,12 @@ def rows_that_agree(
     raise AssertionError("one by one is a way")
 
 
-def _with_the_likest(extremes: Sequence[Passage], passages: Sequence[Passage]) -> list[Passage]:
+def _with_the_likest(extremes: Sequence[Row], passages: Sequence[Row]) -> list[Row]:
     """With the passage that has most in common with the longest: they share more than all do."""
     longest = extremes[0]
-    others = [passage for passage in passages if passage is not longest and passage[0] != longest[0]]
-    likest = max(others, key=lambda passage: in_common(passage[0], longest[0]), default=longest)
+    tokens = longest.token_ids
+    others = [passage for passage in passages if passage is not longest and passage.token_ids != tokens]
+    likest = max(others, key=lambda passage: in_common(passage.token_ids, tokens), default=longest)
     return [*extremes, *([] if any(likest is one for one in extremes) else [likest])]
 
 
@@ -81,20 +79,21 @@ class _Alone:
         self.model, self.layers = model, layers
         self._read: dict[int, dict[int, Tensor]] = {}
 
-    def __call__(self, passage: Passage) -> dict[int, Tensor]:
+    def __call__(self, passage: Row) -> dict[int, Tensor]:
         """Of each layer [n, d] float32."""
-        token_ids, spans = passage
         if id(passage) not in self._read:
             reader = ResidualReader(self.model, self.layers, Rows.alone)
-            self._read[id(passage)] = reader.read([token_ids], [spans], torch.float32)
+            self._read[id(passage)] = reader.read(
+                [passage.token_ids], [passage.spans], torch.float32, [passage.prompt]
+            )
         return self._read[id(passage)]
 
 
-def _distance(model: PreTrainedModel, rows: Rows, passages: Sequence[Passage], alone: _Alone) -> float:
+def _distance(model: PreTrainedModel, rows: Rows, passages: Sequence[Row], alone: _Alone) -> float:
     """The largest, over layers and passages, of the mean over vectors of how far they are apart."""
-    token_ids, spans = zip(*passages, strict=True)
+    token_ids, spans, prompts = zip(*passages, strict=True)
     prefix, layers = prefix_of(passages), alone.layers
-    together = ResidualReader(model, layers, rows, prefix).read(token_ids, spans, torch.float32)
+    together = ResidualReader(model, layers, rows, prefix).read(token_ids, spans, torch.float32, prompts)
     each = [alone(passage) for passage in passages]
     starts = [0]
     for of_row in spans:

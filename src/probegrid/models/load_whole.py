@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from probegrid.errors import CheckpointError
+from probegrid.models.libraries import lacking_libraries
 from probegrid.models.parts import Place, modules_at, parts_of
 from probegrid.models.quantization import compute_in, quantization_config
 from probegrid.models.request import ModelRequest, refuse_missing
@@ -33,6 +34,9 @@ def load_whole(request: ModelRequest) -> PreTrainedModel:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING as CAUSAL
 
     checkpoint, config = request.checkpoint, request.config
+    form = stored_form(checkpoint.config)
+    if (lacking := lacking_libraries(form)) is not None:
+        raise CheckpointError(f"{checkpoint.name} {lacking}.")
     own = AutoConfig.from_pretrained(
         checkpoint.name, revision=checkpoint.commit, trust_remote_code=config.trust_remote_code
     )
@@ -52,7 +56,6 @@ def load_whole(request: ModelRequest) -> PreTrainedModel:
             **({} if settings is None else {"quantization_config": settings}),
         )
     except (ImportError, RuntimeError, NotImplementedError) as error:
-        form = stored_form(checkpoint.config)
         if form is None:
             raise
         reason = " ".join(str(error).split())

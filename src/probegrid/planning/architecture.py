@@ -10,6 +10,7 @@ embedding, norms, biases, the experts' router and the head stay in the model's d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,10 @@ _INT8_PRODUCT_BYTES = 6
 """A product of int8 matrices in int32, and scaled in float16."""
 _NF4_TABLES = 16 + 256 + 1
 """float32 constants of each tensor: the NF4 code, the 8-bit code of the maxima, their mean."""
+
+
+_PUBLISHED_BYTES = {"fp8": 1 + 4 / 128**2, "mxfp4": 0.5 + 1 / 32}
+"""A weight and its part of a scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,35 @@ def weight_bytes(architecture: Architecture, dtype: Dtype, method: QuantizationM
         final_norm=counts.final_norm * width,
         head=counts.head * width,
     )
+
+
+def published_bytes(architecture: Architecture, dtype: Dtype) -> Parts | None:
+    """Bytes of each part as the files hold it, by ``Architecture.stored``; None where they are not quantized.
+
+    - ``fp8`` (DeepSeek-V3, arXiv 2412.19437): a byte a weight of every matrix, a float32 scale for 128 by 128 of them.
+    - ``mxfp4`` (OCP Microscaling Formats 1.0): 4 bits a weight of an expert, a scale of 8 bits for 32 of them.
+
+    What the headers of the files would say is this within 1%.
+    """
+    if architecture.stored is None:
+        return None
+    width = DTYPE_BYTES[dtype]
+    counts = parameters(architecture)
+    blocks = []
+    for index, (matrices, experts) in enumerate(_matrices_of_blocks(architecture)):
+        small = matrices if architecture.stored == "fp8" else experts
+        of_small = math.ceil(small * _PUBLISHED_BYTES[architecture.stored])
+        blocks.append(of_small + (counts.of_block(index) - small) * width)
+    return Parts.of_blocks(counts.embedding * width, blocks, counts.final_norm * width, counts.head * width)
+
+
+def _matrices_of_blocks(architecture: Architecture) -> list[tuple[int, int]]:
+    """Weights of each block's matrices, and those of them that are experts'."""
+    if architecture.weights is not None:
+        return [(weights.matrices, weights.experts) for weights in _each_block(architecture)]
+    matrices = block_matrices(architecture)
+    experts = sum(matrix.parameters for matrix in matrices if matrix.copies > 1)
+    return [(sum(matrix.parameters for matrix in matrices), experts)] * architecture.layers
 
 
 def kv_bytes_per_token(architecture: Architecture, dtype: Dtype, blocks: int | None = None) -> int:

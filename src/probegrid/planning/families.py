@@ -46,8 +46,8 @@ _FAMILIES = {
     ),
 }
 
-_NOT_COMPARED = {"context", "kv_width", "weights"}
-"""The context changes no weight: a checkpoint may be published anew with another limit."""
+_NOT_COMPARED = {"context", "kv_width", "weights", "stored"}
+"""The context changes no weight: a checkpoint may be published anew with another limit. How it is stored, it says."""
 
 
 _TEXT = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")

@@ -196,6 +196,7 @@ def plan(
         workload,
         stored=stored,
         streams=streams,
+        is_quantized=form is not None,
     )
     if not 0 <= facts.blocks <= architecture.layers:
         raise PlanError(

@@ -39,7 +39,7 @@ def _alternatives(facts: Facts) -> Iterator[tuple[str, Facts]]:
     """Changes of one value: batch, format, strategy, then more memory, then no GPU."""
     if facts.workload.batch_size is not None:
         yield "decoding.batch_size=auto", replace(facts, workload=replace(facts.workload, batch_size=None))
-    for method in () if facts.stored else (QuantizationMethod.int8, QuantizationMethod.nf4):
+    for method in () if facts.is_quantized else (QuantizationMethod.int8, QuantizationMethod.nf4):
         if replace(facts, method=method).weights.block < facts.weights.block:
             yield f"quantization={method.value}", replace(facts, method=method)
     if facts.strategy in (PlacementStrategy.single, PlacementStrategy.balanced):
@@ -60,7 +60,7 @@ def _alternatives(facts: Facts) -> Iterator[tuple[str, Facts]]:
 def _alternatives_in_nf4(facts: Facts) -> Iterator[tuple[str, Facts]]:
     """The same changes with the smallest format, where that alone is not enough."""
     smallest = replace(facts, method=QuantizationMethod.nf4)
-    if facts.method is not QuantizationMethod.nf4 and not facts.stored and _leanest(smallest) is None:
+    if facts.method is not QuantizationMethod.nf4 and not facts.is_quantized and _leanest(smallest) is None:
         for change, changed in _alternatives(smallest):
             yield f"quantization=nf4 {change}", changed
 
@@ -94,6 +94,13 @@ def _reason(facts: Facts) -> str:
     if facts.strategy is PlacementStrategy.single:
         alone = Placement(0, (0,) * facts.blocks, (), 0 if facts.with_head else None).loads(demand)[0]
         return f"This needs {_gb(alone.total)} on one GPU for {batch}, and {given}"
+    if not facts.streams:
+        held = demand.weights.total(facts.blocks, with_head=facts.with_head) + facts.blocks * demand.kv_block
+        return (
+            f"The GPUs must hold all {facts.blocks} blocks, {_gb(held)} with keys and values for {batch}, and "
+            f"{_gb(demand.activations)} of working memory each, for what transformers itself loads does not wait in "
+            f"CPU memory, and {given}"
+        )
     return (
         f"Beside {_gb(demand.activations)} of working memory for {batch}, a GPU must hold two blocks of "
         f"{_gb(demand.weights.block)} and {_gb(demand.kv_block)} of keys and values for each of its blocks, "

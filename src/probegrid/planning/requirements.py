@@ -45,6 +45,8 @@ class Facts:
     """Bytes of each part as its files hold it, where it is taken as it is; None: by ``dtype`` and ``method``."""
     streams: bool = True
     """Whether blocks may wait in CPU memory."""
+    is_quantized: bool = False
+    """Whether the files are quantized already, in which no other quantization can be asked for."""
 
     @property
     def blocks(self) -> int:

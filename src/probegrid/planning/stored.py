@@ -57,6 +57,11 @@ def stored_form(config: Mapping[str, Any]) -> StoredForm | None:
     return StoredForm(kind, _bits(kind, settings))
 
 
+def published_form(kind: str | None) -> StoredForm | None:
+    """The form of files that are not at hand, by their ``quant_method``."""
+    return None if kind is None else StoredForm(kind, _BITS_OF_KINDS[kind])
+
+
 def _bits(kind: str, settings: Mapping[str, Any]) -> int | None:
     given = settings.get("bits", settings.get("w_bit"))
     if isinstance(given, int):

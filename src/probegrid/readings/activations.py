@@ -18,7 +18,7 @@ from torch import Tensor
 from probegrid.errors import RunError
 from probegrid.hardware.memory import or_none_if_out_of_memory
 from probegrid.inference.forest import count, divided
-from probegrid.inference.residual import ResidualReader, Rows, prefix_of
+from probegrid.inference.residual import ResidualReader, Row, Rows, prefix_of
 from probegrid.inference.residual_trial import rows_that_agree
 from probegrid.models.blocks import execution_device
 from probegrid.models.fusing import fuse, pays
@@ -227,7 +227,7 @@ def _read_missing(shared: _Shared, loaded: LoadedModel, batch_tokens: int | None
     wanted = {index for index, passage in enumerate(passages) if passage.digest in anywhere}
     digests = [passage.digest for passage in passages]
     # by all of them, so that a reading which was interrupted goes on as it began
-    asked = [(passage.token_ids, passage.spans) for passage in passages]
+    asked = [Row(passage.token_ids, passage.spans, passage.prompt) for passage in passages]
     if pays(loaded.model, sum(len(passage.token_ids) for passage in passages)):
         fuse(loaded.model)
     report, rows = rows_that_agree(
@@ -324,7 +324,8 @@ def _collect(
 def _read_or_none(reader: ResidualReader, passages: Sequence[Passage]) -> dict[int, Tensor] | None:
     """The activations of a batch; None if memory ran out, which is freed."""
     token_ids, spans = [passage.token_ids for passage in passages], [passage.spans for passage in passages]
-    return or_none_if_out_of_memory(lambda: reader.read(token_ids, spans))
+    prompts = [passage.prompt for passage in passages]
+    return or_none_if_out_of_memory(lambda: reader.read(token_ids, spans, prompts=prompts))
 
 
 def _check_finite(layer: int, values: Tensor, passages: Sequence[Passage]) -> None:

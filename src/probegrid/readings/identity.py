@@ -80,10 +80,21 @@ def not_default(value: Any, *, without: Collection[str] = ()) -> dict[str, Any]:
     return found
 
 
-def digest_of(token_ids: Sequence[int], spans: Sequence[tuple[int, int]] = ()) -> str:
-    """What a sequence of tokens, and the spans that are read of it, are known by: 32 hex digits of a SHA-256."""
+def digest_of(
+    token_ids: Sequence[int], spans: Sequence[tuple[int, int]] = (), prompt: int | None = None
+) -> str:
+    """What a sequence of tokens, and what is read of it, are known by: 32 hex digits of a SHA-256.
+
+    Args:
+        token_ids: of the sequence.
+        spans: that are read of it.
+        prompt: how many of its tokens are read otherwise than the others; None: all are read alike.
+    """
     digest = hashlib.sha256(array("q", token_ids).tobytes())
     if spans:
         digest.update(b"spans")
         digest.update(array("q", [edge for span in spans for edge in span]).tobytes())
+    if prompt is not None:
+        digest.update(b"prompt")
+        digest.update(array("q", [prompt]).tobytes())
     return digest.hexdigest()[:_DIGEST_LENGTH]

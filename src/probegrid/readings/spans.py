@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -85,11 +85,14 @@ class Passage:
     examples: tuple[Example, ...]
     spans: tuple[tuple[int, int], ...]
     """For each example, the first token that is read and one past the last."""
+    prompt: int | None = None
+    """Tokens of its prompt, where a model reads what follows otherwise (`kinds.reads_both_ways`); None: it does not, or
+    all is prompt."""
     digest: str = field(init=False)
-    """What its tokens and spans are known by in the store (`readings.identity.digest_of`)."""
+    """What its tokens, spans and prompt are known by in the store (`readings.identity.digest_of`)."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", digest_of(self.token_ids, self.spans))
+        object.__setattr__(self, "digest", digest_of(self.token_ids, self.spans, self.prompt))
 
 
 def statement_passages(
@@ -130,7 +133,12 @@ def statement_passages(
 
 
 def answer_passages(
-    reading: AnswerReading, labels: Sequence[bool], position: Position, *, context: int | None
+    reading: AnswerReading,
+    labels: Sequence[bool],
+    position: Position,
+    *,
+    context: int | None,
+    prompts_apart: bool = False,
 ) -> tuple[Passage, ...]:
     """Put each greedy answer behind its prompt, token by token as it was generated.
 
@@ -139,6 +147,7 @@ def answer_passages(
         labels: whether each is correct.
         position: which token is read.
         context: most tokens the model takes; None is no limit.
+        prompts_apart: whether the model reads a prompt otherwise than what follows (`kinds.reads_both_ways`).
 
     Raises:
         ConfigError: ``position`` is one of statements.
@@ -146,13 +155,13 @@ def answer_passages(
     """
     check_position(position, ANSWER_POSITIONS, "answers")
     return tuple(
-        _answer_passage(prompt, answer, prompt.question.id, label, position, context)
+        _answer_passage(prompt, answer, prompt.question.id, label, position, context, apart=prompts_apart)
         for prompt, answer, label in zip(reading.prompts, reading.greedy, labels, strict=True)
     )
 
 
 def sample_passages(
-    reading: AnswerReading, position: Position, *, context: int | None
+    reading: AnswerReading, position: Position, *, context: int | None, prompts_apart: bool = False
 ) -> tuple[Passage, ...]:
     """Put each sample behind its prompt, question by question; an example's id is ``<question>/<sample>``.
 
@@ -160,6 +169,7 @@ def sample_passages(
         reading: the answers, samples among them.
         position: which token is read.
         context: most tokens the model takes; None is no limit.
+        prompts_apart: as of `answer_passages`.
 
     Raises:
         ConfigError: ``position`` is one of statements.
@@ -167,21 +177,32 @@ def sample_passages(
     """
     check_position(position, ANSWER_POSITIONS, "answers")
     return tuple(
-        _answer_passage(prompt, sample, f"{prompt.question.id}/{number}", False, position, context)
+        _answer_passage(
+            prompt, sample, f"{prompt.question.id}/{number}", False, position, context, apart=prompts_apart
+        )
         for prompt, found in zip(reading.prompts, reading.generations, strict=True)
         for number, sample in enumerate(found[1:])
     )
 
 
 def _answer_passage(
-    prompt: Prompt, answer: Generation, name: str, label: bool, position: Position, context: int | None
+    prompt: Prompt,
+    answer: Generation,
+    name: str,
+    label: bool,
+    position: Position,
+    context: int | None,
+    *,
+    apart: bool,
 ) -> Passage:
     question = prompt.question
     before = (*prompt.token_ids, *answer.thinking_ids)
     first, end = len(before), len(before) + len(answer.token_ids)
     example = Example(name, question.group or question.id, f"{question.text} {answer.text}", label)
     span = _read_of_answer(first, end, position)
-    return _passage(name, (*before, *answer.token_ids), (example,), (span,), context)
+    found = _passage(name, (*before, *answer.token_ids), (example,), (span,), context)
+    # every position is the prompt's last token or behind it, so that none of the prompt was left out
+    return replace(found, prompt=len(prompt.token_ids)) if apart else found
 
 
 def _read_of_answer(first: int, end: int, position: Position) -> tuple[int, int]:
@@ -304,7 +325,10 @@ def _passage(
     spans: Sequence[tuple[int, int]],
     context: int | None,
 ) -> Passage:
-    """Leave out what comes after the last token that is read: under causal attention it changes nothing."""
+    """Leave out what comes after the last token that is read: under causal attention it changes nothing.
+
+    A model that reads both ways never sees it: what it is asked about ends there.
+    """
     for example, (_, end) in zip(examples, spans, strict=True):
         if context is not None and end > context:
             raise DataError(

@@ -171,6 +171,11 @@ class ChatTemplate:
     def notes(self) -> Iterator[str]:
         """What a result says of how the template was used."""
         if self.source is None:
+            for name in self._given:
+                yield (
+                    f"no chat template is used, so that model.template_kwargs.{name} changes nothing "
+                    "(model.chat_template=default is the tokenizer's own)"
+                )
             return
         if self._is_dated:
             day = self._variables["date_string"]

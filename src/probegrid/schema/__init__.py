@@ -192,6 +192,16 @@ class Architecture:
     """Numbers that a token leaves in a block for later ones; null: ``2 * kv_heads * head_dim``."""
     weights: DecoderWeights | None = None
     """Parameters of every part, where they are known otherwise than by the numbers above; null: by those."""
+    stored: str | None = None
+    """How the files that are published hold its blocks' matrices, as ``quantization_config.quant_method`` says it:
+    ``fp8``, ``mxfp4``; null: in 16 or 32 bits."""
+
+    def __post_init__(self) -> None:
+        if self.stored not in (None, "fp8", "mxfp4"):
+            raise ConfigError(
+                f"model.architecture.stored={self.stored} is no form whose bytes are known without its files; "
+                "give fp8, mxfp4 or null."
+            )
 
 
 @dataclass
