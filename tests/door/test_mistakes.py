@@ -22,6 +22,8 @@ NO_OVERRIDE = "is not an override; write group=name or key=value"
         ("-m seed=", "seed= is not allowed"),
         ("seed=", "seed= is not allowed"),
         ("seed=abc", "seed=abc is not allowed: Value 'abc'"),
+        ("store_dir=", "store_dir= names no folder; give one, or leave it out: store."),
+        ("-m results_dir=''", "results_dir= names no folder; give one, or leave it out: results."),
         ("seed=é", "is not an override"),
         ("-m seed=,", NO_OVERRIDE),
         ("-m seed=1,", NO_OVERRIDE),

@@ -357,6 +357,8 @@ def _expand_home(config: DictConfig) -> None:
     for key in ("store_dir", "results_dir"):
         if OmegaConf.is_interpolation(config, key) and config[key][:1] in ("", "~"):
             config[key] = config[key] or getattr(Config, key)  # an empty variable is none
+        elif config[key] == "":  # the working folder itself would be filled
+            raise ConfigError(f"{key}= names no folder; give one, or leave it out: {getattr(Config, key)}.")
     for key in keys.PATHS:
         group, _, name = key.rpartition(".")
         part = OmegaConf.select(config, group) if group else config
