@@ -52,6 +52,10 @@ TOKENS = torch.tensor([[1, *range(20, 60)]])
 NOT_CUT = ("hrm_text",)
 """It calls its blocks again and again, in two lists."""
 SHARE_MATRICES = ("zamba", "zamba2")
+BY_PLACE = ("zaya",)
+"""Its convolution rounds by where in memory weights lie: those of a mapped file are copied to places of their own."""
+SEES_AND_HEARS = "model.embed_tokens_extend."
+"""Of Phi-4-multimodal, which transformers has among models of text."""
 
 Find = Callable[[str], Checkpoint]
 
@@ -120,12 +124,21 @@ def layers_of(model: Any, deepest: int, row: Sequence[int] | None = None) -> lis
     return seen
 
 
+def placed(model: Any, family: str) -> Any:
+    """A model whose weights each lie in memory of their own, where that matters."""
+    if family in BY_PLACE:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
+    return model
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_loaded_part_by_part_is_the_model(found: Find, family: str) -> None:
     if family in NOT_CUT:
         pytest.skip("its blocks are no list")
     loaded = load_model(request(found(family)))
-    assert torch.equal(logits(loaded.model), logits(stock_of(found(family))))
+    ours, stock = placed(loaded.model, family), placed(stock_of(found(family)), family)
+    assert torch.equal(logits(ours), logits(stock))
     assert not [note for note in loaded.notes if "left out" in note]
 
 
@@ -135,9 +148,9 @@ def test_a_cut_model_has_the_layers_of_the_whole_to_the_last_bit(found: Find, fa
         pytest.skip("its blocks are no list")
     wanted = request(found(family))
     assert wanted.placement is not None
-    whole = layers_of(stock_of(found(family)), len(wanted.placement.blocks))
+    whole = layers_of(placed(stock_of(found(family)), family), len(wanted.placement.blocks))
     for depth, expected in enumerate(whole):
-        cut = load_truncated(wanted, depth).model
+        cut = placed(load_truncated(wanted, depth).model, family)
         assert torch.equal(layers_of(cut, depth)[-1], expected), f"layer {depth}"
 
 
@@ -249,7 +262,7 @@ def test_a_plan_counts_every_weight_of_the_files(found: Find, family: str) -> No
     headers = headers_of(found(family))
     assert headers is not None
     assert parameters(facts).total(facts.layers) == pytest.approx(
-        sum(tensor.numel for tensor in headers.values()), rel=0.01
+        sum(tensor.numel for name, tensor in headers.items() if SEES_AND_HEARS not in name), rel=0.01
     )
     made = by_skeleton(found(family))
     assert made.layers == facts.layers

@@ -202,4 +202,7 @@ def architecture_of_skeleton(config: Any) -> Architecture:
         head=outside[Place.head],
         blocks=blocks,
     )
-    return replace(numbers, tied_embeddings=weights.head == 0, weights=weights)
+    output = model.get_output_embeddings()
+    names = [name for name, module in model.named_modules() if module is output]
+    is_one = weights.head == 0 or any(f"{name}.weight" in tied for name in names)
+    return replace(numbers, tied_embeddings=is_one, weights=weights)

@@ -26,6 +26,8 @@ _INNER = "_probegrid_inner"
 _NOT_AS_ALONE = frozenset({"paligemma", "aya_vision", "cohere2_vision"})
 """Their language model says something else alone: PaliGemma's sees a whole prompt, Cohere's scales its logits."""
 _CLASSIFIERS = frozenset({"shieldgemma2"})
+_SEES_IN_EMBEDDING = "embed_tokens_extend"
+"""Phi-4-multimodal's, called with text too, whose parts see and hear."""
 
 
 def shape_of(config: PreTrainedConfig) -> PreTrainedModel:
@@ -120,6 +122,9 @@ def _causal(config: PreTrainedConfig, dtype: torch.dtype, *, alone: bool) -> Pre
     model = auto.from_config(config, dtype=dtype)
     if text is not config:
         _blindfold(model)
+    elif (extended := getattr(model.base_model, _SEES_IN_EMBEDDING, None)) is not None:
+        for name, _ in list(extended.named_children()):
+            setattr(extended, name, nn.Identity())
     return model
 
 

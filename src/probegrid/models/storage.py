@@ -25,9 +25,10 @@ def bits_of_blocks(model: PreTrainedModel) -> dict[int, float]:
     Constants beside packed weights (scales, maxima, tables) are no weights.
     """
     counted: Counter[int] = Counter()
+    seen: set[int] = set()  # what several blocks hold is there once
     for block in decoder_blocks(model):
         for module in block.modules():
-            _count(module, counted)
+            _count(module, counted, seen)
     total = sum(counted.values()) or 1
     return {bits: counted[bits] / total for bits in sorted(counted)}
 
@@ -43,8 +44,8 @@ def storage_note(model: PreTrainedModel) -> str:
     return ", ".join([f"blocks hold {first.replace('% in', '% of their weights in')} bits", *others])
 
 
-def _count(module: nn.Module, counted: Counter[int]) -> None:
-    """Add the weights that a module itself holds."""
+def _count(module: nn.Module, counted: Counter[int], seen: set[int]) -> None:
+    """Add the weights that a module itself holds, if none before it holds them."""
     if isinstance(module, nn.ModuleList) and type(module).__name__ == "ParametrizationList":
         _count_parametrized(module, counted)
         return
@@ -66,7 +67,8 @@ def _count(module: nn.Module, counted: Counter[int]) -> None:
     elif type(module).__name__ in ("Bnb4bitParametrization", "Int8Rows"):
         return
     for name, tensor in own.items():
-        if name in module._parameters:
+        if name in module._parameters and id(tensor) not in seen:
+            seen.add(id(tensor))
             packed_in: torch.Tensor = getattr(
                 tensor, "qdata", tensor
             )  # torchao's tensors pretend to be float

@@ -22,8 +22,9 @@ from probegrid.schema import BlockWeights, DecoderWeights
 _BITS = {"F64": 64, "F32": 32, "I32": 32, "I64": 64, "BF16": 16, "F16": 16, "I16": 16, "F4": 4}
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer|block)\.(\d+)\.")
 NO_DECODER = re.compile(
-    r"(?:^|\.)(?:\w*vision\w*|visual\w*|image\w*|audio\w*|speech\w*|vqmodel|\w*projector|mm_\w+|connector|aligner|merger"
-    r"|encoder|mtp\w*|nextn\w*)\."
+    r"(?:^|\.)(?:\w*vision\w*|visual\w*|image\w*|audio\w*|speech\w*|vqmodel|sam_model|patch_\w+|\w*projector\w*|mm_\w+"
+    r"|mlp_AR|connector|aligner|\w*merger\w*|encoder|mtp\w*|nextn\w*)\."
+    r"|^pos_embed\."
 )
 """Names of what is no part of a decoder of text: what sees, hears, or predicts further tokens."""
 TEXT = re.compile(r"^(?:model\.)?(?:language_model|text_model|llm)\.")
@@ -91,7 +92,8 @@ def stored_bytes(headers: Headers, layers: int, *, tied: bool) -> Parts:
     parts = _divided(headers, layers)
     of = {part: sum(headers[name].nbytes for name in parts[part, -1]) for part in _Part}
     blocks = [sum(headers[name].nbytes for name in parts[_Part.block, index]) for index in range(layers)]
-    return Parts.of_blocks(of[_Part.embedding], blocks, of[_Part.tail], 0 if tied else of[_Part.head])
+    head = sum(headers[name].nbytes for name in _of_head(headers, parts, tied=tied))
+    return Parts.of_blocks(of[_Part.embedding], blocks, of[_Part.tail], head)
 
 
 def weights_by_headers(headers: Headers, layers: int, *, tied: bool) -> DecoderWeights:
@@ -112,7 +114,10 @@ def weights_by_headers(headers: Headers, layers: int, *, tied: bool) -> DecoderW
         else:
             blocks.append(found)
     return DecoderWeights(
-        embedding=of[_Part.embedding], tail=of[_Part.tail], head=0 if tied else of[_Part.head], blocks=blocks
+        embedding=of[_Part.embedding],
+        tail=of[_Part.tail],
+        head=sum(headers[name].numel for name in _of_head(headers, parts, tied=tied)),
+        blocks=blocks,
     )
 
 
@@ -132,9 +137,12 @@ def _divided(headers: Headers, layers: int) -> dict[tuple[_Part, int], list[str]
     parts: dict[tuple[_Part, int], list[str]] = {(part, -1): [] for part in _Part}
     parts |= {(_Part.block, index): [] for index in range(layers)}
     is_inner = any(TEXT.search(name) for name in headers)
+    stems = _whole_stems(headers, layers)
     for name in headers:
         block = _BLOCK.search(name)
         if is_inner and not (TEXT.search(name) or block or _HEAD.search(name)):
+            continue
+        if block is not None and stems and name[: block.start(1)] not in stems:
             continue
         if NO_DECODER.search(name if block is None else name[: block.start() + 1]):
             continue
@@ -146,6 +154,21 @@ def _divided(headers: Headers, layers: int) -> dict[tuple[_Part, int], list[str]
         else:
             parts[_Part.embedding if _EMBEDDING.search(name) else _Part.tail, -1].append(name)
     return parts
+
+
+def _whole_stems(headers: Headers, layers: int) -> set[str]:
+    """What stands before the number of a block, where a block of every number has it: a tower has fewer, as a rule."""
+    numbers: dict[str, set[int]] = {}
+    for name in headers:
+        if (block := _BLOCK.search(name)) is not None:
+            numbers.setdefault(name[: block.start(1)], set()).add(int(block[1]))
+    return {stem for stem, found in numbers.items() if found.issuperset(range(layers))}
+
+
+def _of_head(headers: Headers, parts: Mapping[tuple[_Part, int], list[str]], *, tied: bool) -> list[str]:
+    """The tensors of the head; of one that is the embedding, what it has besides."""
+    shapes = {headers[name].shape for name in parts[_Part.embedding, -1]} if tied else set()
+    return [name for name in parts[_Part.head, -1] if headers[name].shape not in shapes]
 
 
 def _block(headers: Headers) -> BlockWeights:
