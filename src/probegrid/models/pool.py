@@ -24,6 +24,7 @@ class ModelPool:
         self._held: tuple[ModelRequest, int | None] | None = None
         self.loaded: LoadedModel | None = None
         self._may_hold = False
+        self._froze = False
 
     def __enter__(self) -> Self:
         return self
@@ -45,6 +46,7 @@ class ModelPool:
         if self.loaded is None or not self._serves(request, deepest_layer):
             self.release()
             self._may_hold = True  # and what a load that fails leaves behind
+            self._pass_over_what_is_there()
             self.loaded = (
                 load_model(request) if deepest_layer is None else load_truncated(request, deepest_layer)
             )
@@ -68,13 +70,25 @@ class ModelPool:
         self.release()
         return False
 
+    def _pass_over_what_is_there(self) -> None:
+        """Leave what was made before the model out of the search for it, a million objects of what is imported.
+
+        Looking at them takes a third of a second. Who froze them before, thaws them.
+        """
+        if not gc.get_freeze_count():
+            gc.freeze()
+            self._froze = True
+
     def release(self) -> None:
         """Free the model that is held, if any, on every device."""
         self._held = self.loaded = None
-        if not self._may_hold:  # a pass over all objects takes a third of a second
+        if not self._may_hold:
             return
         self._may_hold = False
         gc.collect()
+        if self._froze:
+            gc.unfreeze()
+            self._froze = False
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
