@@ -58,11 +58,12 @@ def test_blocks_under_two_names_of_which_none_has_all_are_all_counted() -> None:
 
 
 def test_a_head_that_is_the_embedding_may_have_more_than_that() -> None:
-    shapes = {
-        **DECODER,
+    besides = {
+        "embeddings.norm.weight": (8,),  # as long as the head's own norm
         "lm_head.weight": (32, 8),
         "lm_head.dense.weight": (8, 8),
         "lm_head.norm.weight": (8,),
     }
-    assert weights_by_headers(headers(shapes), 3, tied=True).head == 8 * 8 + 8
-    assert weights_by_headers(headers(shapes), 3, tied=False).head == 32 * 8 + 8 * 8 + 8
+    shapes = headers({**DECODER, **besides})
+    assert weights_by_headers(shapes, 3, tied=True).head == 8 * 8 + 8
+    assert weights_by_headers(shapes, 3, tied=False).head == 32 * 8 + 8 * 8 + 8

@@ -209,7 +209,7 @@ def area_ends(value: float, variance: float, standing: Standing) -> Ends:
 
     An area so near 1 that a perfect ranking is no surprise lies above the lower end of every ranking's interval: all
     that is missed is missed on one side, and two ends at 2.5% hold 97.5%. So the part of the interval where less than
-    one example of the rarer class is out of place ends at 4%. (Blaker 2000, "Confidence curves and improved exact
+    0.75 examples of the rarer class are out of place ends at 4%. (Blaker 2000, "Confidence curves and improved exact
     confidence intervals for discrete distributions", on why two tails need not be alike.)
 
     Of G clusters Student's quantile has up to 2 (G - 1) degrees of freedom, for an area's variance is a sum of two
@@ -234,7 +234,7 @@ def area_ends(value: float, variance: float, standing: Standing) -> Ends:
 
 
 def is_nearly_perfect(area: float, standing: Standing) -> bool:
-    """Whether less than one example of the rarer class is out of place; not where the area is `nan`."""
+    """Whether less than 0.75 examples of the rarer class are out of place; not where the area is `nan`."""
     return (1 - area) * standing.fewest < _OUT_OF_PLACE
 
 

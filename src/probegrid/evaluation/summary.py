@@ -292,7 +292,7 @@ def few_note(name: str, standing: Standing, area: float = float("nan")) -> str |
 def _why_wide(name: str, standing: Standing, area: float) -> str:
     """Why an interval holds the truth more often than it says, in words that many cells share; else empty.
 
-    As simulated with 5 to 10 of a class, and where less than one of it is out of place (see LOG): what few errors show
+    As simulated with 5 to 10 of a class, and where less than 0.75 of it is misplaced (see LOG): what few errors show
     of those that are ranked high is little, and there the interval is as wide as the worst that is likely.
     """
     if name == "ece":

@@ -30,7 +30,8 @@ and fused kernels save a sixth of its time."""
 def pays(model: PreTrainedModel, tokens: int) -> bool:
     """Whether reading so many tokens gains more by fused kernels than it takes to import them.
 
-    It hangs on the reading alone, not on what the process has imported: the same reading gives the same numbers.
+    It hangs on the reading, not on what the process has imported. A model that one reading has fused stays so for the
+    next, whose numbers then differ from those of a model of its own in the last digits of 16 bits.
     """
     matrices: list[Any] = [module for module in model.modules() if hasattr(module, "in_features")]
     parameters = sum(matrix.in_features * matrix.out_features for matrix in matrices)

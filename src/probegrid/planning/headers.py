@@ -166,9 +166,13 @@ def _whole_stems(headers: Headers, layers: int) -> set[str]:
 
 
 def _of_head(headers: Headers, parts: Mapping[tuple[_Part, int], list[str]], *, tied: bool) -> list[str]:
-    """The tensors of the head; of one that is the embedding, what it has besides."""
+    """The tensors of the head; of one that is the embedding, what it has besides that matrix."""
     shapes = {headers[name].shape for name in parts[_Part.embedding, -1]} if tied else set()
-    return [name for name in parts[_Part.head, -1] if headers[name].shape not in shapes]
+    return [
+        name
+        for name in parts[_Part.head, -1]
+        if len(headers[name].shape) != 2 or headers[name].shape not in shapes
+    ]
 
 
 def _block(headers: Headers) -> BlockWeights:

@@ -81,7 +81,7 @@ def pass_tokens(tokens: int, most: int, *, stages: int, abreast: int, longest: i
 ROWS = {"cuda": 6144, "cpu": 64}
 """Most answers decoded together, samples counted: past that nothing gets faster."""
 QUESTIONS = 512
-"""Most examples in a batch: a killed run has to do one batch again."""
+"""Most questions in a batch: a killed run has to do one batch again. A batch of activations is a pass."""
 
 
 @dataclass(frozen=True, slots=True)
