@@ -6,8 +6,8 @@
 Random weights of true shapes in NF4, drawn where they lie; 400 questions. Each model answers on the small cards, on one
 whole card (``--whole``), and by stock ``generate`` with accelerate's hooks, its blocks spread over whole cards
 (``--stock``, a batch of 16, scaled). What is printed of each cell: seconds, tokens a second, peaks, how busy each card
-is while prompts are read and while answers are decoded (kernels of torch's profiler, of one batch), what its link
-carries, and whether the answers to the first batch are those of one card, bit for bit, in the same passes.
+is while prompts are read and while answers are decoded (kernels of torch's profiler, of the first questions), what its link
+carries, and whether the answers to the first questions are those of one card, bit for bit, in the same passes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ SHAPES["qwen72b"] = dict(
     vocab_size=152064,
 )  # fmt: skip
 DTYPE, NF4 = torch.bfloat16, QuantizationMethod.nf4
-STOCK_ROWS = 16
+STOCK_ROWS, FIRST = 16, 64
+"""Of the questions: those that stock ``generate`` answers, and those whose answers are compared and kernels timed."""
 console = Console(width=150, highlight=False)
 
 
@@ -163,14 +164,14 @@ def answer(
     measured = Measured(seconds(run), check_s, sum(tokens))
     console.print(f"  {measured.read_s:.1f} s, {held()}")
     measured.peaks = {gpu: torch.cuda.max_memory_allocated(gpu) / 1e9 for gpu in gpus}
-    limits, count = of_first_batch(alike or found, work)
+    limits, count = of_first(alike or found, work, FIRST)
     measured.first = first_batch(engine_of(model, work, asked.new, limits), work, count)
     return measured
 
 
-def of_first_batch(found: Plan, work: Workload) -> tuple[Limits, int]:
-    """The limits by which any placement reads a plan's first batch in the plan's own passes, and its questions."""
-    batch = work.suffixes[: found.batch_size]
+def of_first(found: Plan, work: Workload, most: int) -> tuple[Limits, int]:
+    """The limits by which any placement reads a plan's first questions in the plan's own passes, and their number."""
+    batch = work.suffixes[: min(found.batch_size, most)]
     placement = found.placement
     tokens = sum(map(len, batch)) + len(work.prefix)
     cut = pass_tokens(
@@ -184,14 +185,17 @@ def of_first_batch(found: Plan, work: Workload) -> tuple[Limits, int]:
 
 
 def busy_shares(found: Plan, model: torch.nn.Module, work: Workload, asked: Asked) -> dict[str, str]:
-    """How busy cards and links are with a batch: while its prompts are read, and while its answers are decoded."""
+    """How busy cards and links are with the first questions: while they are read, and while answers are decoded."""
     if not torch.cuda.is_available():
         return {}
-    used = len(found.placement.gpus)
-    prompts, whole = (engine_of(model, work, new, found.limits) for new in (1, asked.new))
-    prompts_s, of_prompts = busy(lambda: first_batch(prompts, work, found.batch_size), used)
+    used, count = len(found.placement.gpus), min(found.batch_size, FIRST)
+    engine = engine_of(model, work, 1, found.limits)
+    prompts_s, of_prompts = busy(lambda: first_batch(engine, work, count), used)
+    del engine  # its keys and values: two of them are more than the cards hold
+    gc.collect()
+    engine = engine_of(model, work, asked.new, found.limits)
     before = streamed_bytes(model)
-    all_s, of_all = busy(lambda: first_batch(whole, work, found.batch_size), used)
+    all_s, of_all = busy(lambda: first_batch(engine, work, count), used)
     after, passes = streamed_bytes(model), asked.new
     steps_s = all_s - prompts_s
     return {
@@ -205,7 +209,7 @@ def busy_shares(found: Plan, model: torch.nn.Module, work: Workload, asked: Aske
 def stock_s(shape: str, parts: RandomParts, work: Workload, gpus: int) -> float:
     """Seconds of stock ``generate`` for all questions: left-padded, blocks spread evenly by accelerate, cards whole."""
     of_shape = config(shape)
-    placement = spread(of_shape.num_hidden_layers, gpus)
+    placement = spread(of_shape, gpus, for_steps=False)
     model = assemble(of_shape, placement, parts, DTYPE)
     for module in model.modules():  # ours
         module._forward_pre_hooks.clear()
@@ -255,7 +259,7 @@ def column(
     return {
         "blocks, streamed": f"{found.blocks}, {len(found.placement.streamed)}",
         "passes abreast, stages": f"{found.placement.abreast}, {found.placement.stages}",
-        "batch, tokens a pass": f"{found.batch_size}, {of_first_batch(found, work)[0].pass_tokens}",
+        "batch, tokens a pass": f"{found.batch_size}, {of_first(found, work, found.batch_size)[0].pass_tokens}",
         "built s, checked s": f"{built_s:.0f}, {many.check_s:.1f}",
         "read s": f"{many.read_s:.1f}",
         "planned": f"{planned_s:.1f} ({many.read_s / planned_s - 1:+.0%})",
@@ -302,6 +306,7 @@ def main() -> None:
         if shape in arguments.stock:
             first = asked_of[0].name
             by_stock[first] = f"{stock_s(shape, parts, works[first], gpus):.0f}"
+            console.print(f"{shape}, stock: {by_stock[first]} s")
             cap(gpus, None)
         on_one = on_one_card(shape, parts, asked_of, works, plans) if shape in arguments.whole else {}
         for asked in asked_of:
@@ -314,9 +319,10 @@ def main() -> None:
             many = answer(found, model, work, asked)
             columns[f"{shape} {asked.name}"] = {
                 **column(found, work, built_s, many, on_one.get(asked.name)),
-                **busy_shares(found, model, work, asked),
                 "stock and accelerate: s": by_stock.get(asked.name, ""),
             }
+            print_table(columns)
+            columns[f"{shape} {asked.name}"] |= busy_shares(found, model, work, asked)
             del model
             print_table(columns)
 

@@ -1,38 +1,38 @@
-"""Forward passes that go through a model's blocks abreast: all of them take a block before any takes the next.
+"""Forward passes that go through a model's blocks abreast, each a block behind the one before it.
 
 Where blocks lie on devices in turn, all devices compute so, each with another pass, and a block that is streamed is
-copied once for all passes. Knows the blocks of a model, and threads of which one runs at a time.
+copied once for all passes. Knows the blocks of a model and its placement, and greenlets: stacks of one thread that take
+turns. Threads would take their turns slower, since each wakes on a core of its own.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
+from greenlet import getcurrent, greenlet
 
 from probegrid.inference.linear import fast_linear
 from probegrid.models.blocks import computing_devices, decoder_blocks
-from probegrid.models.dispatch import shared_by
+from probegrid.models.dispatch import placement_of, shared_by
+from probegrid.planning.placement import Device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 T = TypeVar("T")
 
-_mine: ContextVar[_Turn] = ContextVar("the turn of a pass")
-
 
 def abreast(model: PreTrainedModel, passes: Sequence[Callable[[], T]]) -> list[T]:
     """Take some passes through a model side by side.
 
-    Each runs in a thread, which waits at the end of each block until the others are there: their code runs in the order
-    of the passes, block by block, so that a pass finds what an earlier one left at a block.
+    Each gives way at the end of each block. A pass takes a block in the round after the one before it took it: what
+    then leaves a device waits for no later pass, since none was queued there. So a pass finds what an earlier one left
+    at a block. All run in inference mode, and what they make of a thread's state besides they share.
 
     Args:
         model: dispatched, see ``models.dispatch``.
@@ -42,105 +42,81 @@ def abreast(model: PreTrainedModel, passes: Sequence[Callable[[], T]]) -> list[T
         What the passes return.
 
     Raises:
-        BaseException: what the first pass raised that failed; the others end at their next block.
+        BaseException: what a pass raised; the others have ended at the block where they were.
     """
     if len(passes) == 1:
         return [passes[0]()]
-    front = _Front(len(passes), ahead=len(set(computing_devices(model))))
+    placement = placement_of(model)
+    assert placement is not None
+    front = [_Turns(each, len(placement.gpus)) for each in passes]
+    places = _places_before(placement.blocks)
     with (
+        torch.inference_mode(),  # the first pass to end would end it for all
         fast_linear(model),
         shared_by(model, len(passes)),
         _stopping_at_blocks(model),
-        ThreadPoolExecutor(len(passes)) as threads,
     ):
-        streams = _current_streams()
-        futures = [
-            threads.submit(copy_context().run, front.take, place, each, streams)
-            for place, each in enumerate(passes)
-        ]
         try:
-            front.begin()
-            for future in futures:
-                future.exception()
-        except BaseException:  # an interruption
-            front.fail()
-            raise
-    failed = [
-        error for future in futures if (error := future.exception()) and not isinstance(error, _Stopped)
-    ]
-    if failed:
-        raise failed[0]
-    return [future.result() for future in futures]
-
-
-class _Stopped(Exception):
-    """Another pass failed."""
-
-
-class _Front:
-    """Passes of which one runs at a time, in turn."""
-
-    def __init__(self, passes: int, ahead: int) -> None:
-        self._signals = [threading.Semaphore(0) for _ in range(passes)]
-        self._running = list(range(passes))
-        self._failed = False
-        self._ahead = ahead
-
-    def begin(self) -> None:
-        """Let the first pass run."""
-        self._signals[0].release()
-
-    def take(self, place: int, call: Callable[[], T], streams: Sequence[torch.cuda.Stream]) -> T:
-        """Make a pass, in a thread of its own, as soon as it is its turn."""
-        try:
-            self._wait(place)
-            _mine.set(_Turn(self, place, self._ahead))
-            for stream in streams:
-                torch.cuda.set_stream(stream)
-            return call()
-        except BaseException:
-            self.fail()
-            raise
+            while ready := [turn for place, turn in enumerate(front) if _may_go_on(front, place, places)]:
+                for turn in ready:
+                    turn.switch()
         finally:
-            following = self._after(place)
-            self._running.remove(place)
-            if self._running:
-                self._signals[following].release()
-
-    def fail(self) -> None:
-        """Let every pass end at its next block."""
-        self._failed = True
-
-    def give_way(self, place: int) -> None:
-        """Let the other passes run until it is this one's turn again."""
-        following = self._after(place)
-        if following != place:
-            self._signals[following].release()
-            self._wait(place)
-
-    def _wait(self, place: int) -> None:
-        self._signals[place].acquire()
-        if self._failed:
-            raise _Stopped
-
-    def _after(self, place: int) -> int:
-        return next((other for other in self._running if other > place), self._running[0])
+            for turn in front:
+                if turn:  # begun, and not at its end
+                    turn.throw()
+    return [turn.result for turn in front]
 
 
-class _Turn:
+def _may_go_on(front: Sequence[_Turns[T]], place: int, before: Sequence[int]) -> bool:
+    """Whether a pass takes its next block in this round.
+
+    The pass before it has taken it, and all are done with the device's block before, whose buffer may be filled next.
+    """
+    turn = front[place]
+    block = turn.taken
+    follows = place == 0 or front[place - 1].dead or front[place - 1].taken > block
+    hindmost = min((other.taken for other in front if not other.dead), default=0)
+    return not turn.dead and follows and (block >= len(before) or before[block] < hindmost)
+
+
+def _places_before(devices: Sequence[Device]) -> list[int]:
+    """Of each block the one before it on its device; -1: there is none."""
+    latest: dict[Device, int] = {}
+    found: list[int] = []
+    for block, device in enumerate(devices):
+        found.append(latest.get(device, -1))
+        latest[device] = block
+    return found
+
+
+class _Turns(greenlet, Generic[T]):
     """A pass among others, and what of it the devices have not done yet."""
 
-    def __init__(self, front: _Front, place: int, ahead: int) -> None:
-        self._front, self._place, self._ahead = front, place, ahead
+    result: T
+
+    def __init__(self, call: Callable[[], T], ahead: int) -> None:
+        super().__init__()
+        self.gr_context = copy_context()
+        self.taken = 0
+        """Blocks."""
+        self._call, self._ahead = call, ahead
         self._done: deque[torch.cuda.Event] = deque()
+
+    def run(self) -> None:
+        """Make the pass."""
+        self.result = self._call()
 
     def ends_block(self, device: torch.device) -> None:
         """Give way, having queued no more than a round of the devices: what is under way there holds memory."""
         if device.type == "cuda":
+            if torch.cuda.is_current_stream_capturing():  # a recording is made in one go
+                return
             self._done.append(torch.cuda.current_stream(device).record_event())
             if len(self._done) > self._ahead:
                 self._done.popleft().synchronize()
-        self._front.give_way(self._place)
+        self.taken += 1
+        assert self.parent is not None
+        self.parent.switch()
 
 
 @contextmanager
@@ -148,7 +124,12 @@ def _stopping_at_blocks(model: PreTrainedModel) -> Iterator[None]:
     """Let every pass give way at the end of each block."""
 
     def ends(device: torch.device) -> Any:
-        return lambda block, arguments, output: _mine.get().ends_block(device)
+        def end(block: Any, arguments: Any, output: Any) -> None:
+            current = getcurrent()
+            assert isinstance(current, _Turns)
+            current.ends_block(device)
+
+        return end
 
     blocks = zip(decoder_blocks(model), computing_devices(model), strict=True)
     hooks = [block.register_forward_hook(ends(device)) for block, device in blocks]
@@ -157,12 +138,3 @@ def _stopping_at_blocks(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _current_streams() -> list[torch.cuda.Stream]:
-    """Of every device, the current one's last: a thread begins with others."""
-    if not torch.cuda.is_initialized():
-        return []
-    current = torch.cuda.current_device()
-    devices = sorted(range(torch.cuda.device_count()), key=lambda device: device == current)
-    return [torch.cuda.current_stream(device) for device in devices]

@@ -28,10 +28,14 @@ _FLOP_SHARE, _FUSED_FLOP_SHARE = 0.62, 0.78
 operations, and with fused ones (measured: 0.77 to 0.80 on an 8B in bf16 and a 70B in NF4)."""
 _BANDWIDTH_SHARE = 0.8
 """Of a large copy's rate, what a decoding step reaches."""
-_LINK_SHARE = 0.85
-"""Of a large pinned copy's rate, what streamed blocks reach (measured: 46.9 of 55 GB/s)."""
+_LINK_SHARE, _LINKS_GB_PER_S = 0.85, 168.0
+"""Of a large pinned copy's rate, what streamed blocks reach (measured: 46.9 of 55 GB/s), and what all links together
+take from the memory of a server (measured: two, three and four of 55 GB/s carry 110, 150 and 169)."""
 _BLOCK_S, _RECORDED_BLOCK_S = 0.8e-3, 0.05e-3
 """Running a block's code in Python, and within a CUDA graph."""
+_BLOCK_ABREAST_S, _NF4_BLOCK_ABREAST_S = 1.1e-3, 2.0e-3
+"""The same where each block is on another device than the last; products that unpack NF4 are five kernels each
+(measured on four H200s: 2.1 ms, whatever the tokens)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +117,18 @@ def _passes_s(facts: Facts, placement: Placement, forward: _Pass, passes: int, a
 
 
 def _abreast_s(facts: Facts, placement: Placement, forward: _Pass, passes: int) -> float:
-    """Seconds of some passes that go side by side, and a streamed block is copied once for all of them."""
-    computing_s = _computing_s(facts, placement, forward).values()
-    copies_s = max(_copies_s(facts, placement).values(), default=0.0)
+    """Seconds of some passes that go side by side.
+
+    A streamed block is copied once for all of them, and the code of one runs at a time, ahead of the devices.
+    """
+    is_recorded = _is_recorded(facts, placement, forward)
+    code_s = _NF4_BLOCK_ABREAST_S if facts.method is QuantizationMethod.nf4 else _BLOCK_ABREAST_S
+    code_s = len(placement.blocks) * (_RECORDED_BLOCK_S if is_recorded else code_s)
+    computing_s = _computing_s(facts, placement, forward, code_s=0.0).values()
+    copies_s = _slowest_copies_s(facts, placement)
     fronts, rest = divmod(passes, placement.abreast)
     sizes = [placement.abreast] * fronts + [rest] * (rest > 0)
-    return sum(max(sum(computing_s), size * max(computing_s), copies_s) for size in sizes)
+    return sum(max(sum(computing_s), size * max(computing_s), size * code_s, copies_s) for size in sizes)
 
 
 def _step_s(facts: Facts, placement: Placement, examples: int, lanes: int) -> float:
@@ -130,10 +140,7 @@ def _step_s(facts: Facts, placement: Placement, examples: int, lanes: int) -> fl
     kept = prefix + together * own + round(answers * grown)
     lane = _Pass(answers, prefix + own + grown, kept, answers, is_step=True)
     if placement.abreast > 1:
-        code_s = (
-            lanes * len(placement.blocks) * _BLOCK_S if lanes > 1 else 0.0
-        )  # one lane's code runs at a time
-        return max(_abreast_s(facts, placement, lane, lanes), code_s)
+        return _abreast_s(facts, placement, lane, lanes)
     if placement.stages == 1:
         return _pass_s(facts, placement, lane)
     stages = _stages_s(facts, placement, lane)
@@ -151,8 +158,7 @@ def _batches(examples: int, batch_size: int) -> Iterator[tuple[int, int]]:
 
 def _pass_s(facts: Facts, placement: Placement, forward: _Pass) -> float:
     """Seconds of one pass alone: the computing, or the slowest GPU's copies if they take longer."""
-    copies_s = _copies_s(facts, placement)
-    return max(sum(_computing_s(facts, placement, forward).values()), max(copies_s.values(), default=0.0))
+    return max(sum(_computing_s(facts, placement, forward).values()), _slowest_copies_s(facts, placement))
 
 
 def _stages_s(facts: Facts, placement: Placement, forward: _Pass) -> list[float]:
@@ -160,6 +166,13 @@ def _stages_s(facts: Facts, placement: Placement, forward: _Pass) -> list[float]
     copies_s = _copies_s(facts, placement)
     computing_s = _computing_s(facts, placement, forward)
     return [max(spent, copies_s.get(device, 0.0)) for device, spent in computing_s.items()]
+
+
+def _slowest_copies_s(facts: Facts, placement: Placement) -> float:
+    """Seconds of the copies of a pass: of the GPU that waits longest, or of what they take from memory together."""
+    together = sum(facts.weights.of_block(block) for block in placement.streamed)
+    of_gpus = _copies_s(facts, placement).values()
+    return max(*of_gpus, together / (_LINKS_GB_PER_S * BYTES_PER_GB)) if placement.streamed else 0.0
 
 
 def _copies_s(facts: Facts, placement: Placement) -> dict[Device, float]:
@@ -171,17 +184,29 @@ def _copies_s(facts: Facts, placement: Placement) -> dict[Device, float]:
     }
 
 
-def _computing_s(facts: Facts, placement: Placement, forward: _Pass) -> dict[Device, float]:
-    """Seconds that each device computes in one pass."""
+def _is_recorded(facts: Facts, placement: Placement, forward: _Pass) -> bool:
+    """Whether it runs as CUDA graphs."""
+    return forward.is_step and not placement.streamed and _is_fused(facts, placement)
+
+
+def _is_fused(facts: Facts, placement: Placement) -> bool:
+    """Whether every device that computes blocks has the engine's kernels."""
+    return all(_has_kernels(_rates(device, facts.hardware), facts.dtype) for device in {*placement.blocks})
+
+
+def _computing_s(
+    facts: Facts, placement: Placement, forward: _Pass, code_s: float | None = None
+) -> dict[Device, float]:
+    """Seconds that each device computes in one pass, those in which a block's code runs included; None: the usual."""
     architecture, dtype = facts.architecture, facts.dtype
-    fused = all(_has_kernels(_rates(device, facts.hardware), dtype) for device in {*placement.blocks})
-    recorded = fused and forward.is_step and not placement.streamed
+    if code_s is None:
+        code_s = _RECORDED_BLOCK_S if _is_recorded(facts, placement, forward) else _BLOCK_S
     block = _Work(
         forward.tokens * block_flops_per_token(architecture, forward.attended),
         *_weight_traffic(facts, forward.tokens),
         cache_bytes=forward.cached * kv_bytes_per_token(architecture, dtype, blocks=1),
-        launch_s=_RECORDED_BLOCK_S if recorded else _BLOCK_S,
-        flop_share=_FUSED_FLOP_SHARE if fused else _FLOP_SHARE,
+        launch_s=code_s,
+        flop_share=_FUSED_FLOP_SHARE if _is_fused(facts, placement) else _FLOP_SHARE,
     )
     spent: dict[Device, float] = {}
     for device, blocks in Counter(placement.blocks).items():
