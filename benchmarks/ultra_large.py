@@ -5,9 +5,10 @@
 
 Random weights of true shapes in NF4, drawn where they lie; 400 questions. Each model answers on the small cards, on one
 whole card (``--whole``), and by stock ``generate`` with accelerate's hooks, its blocks spread over whole cards
-(``--stock``, a batch of 16, scaled). What is printed of each cell: seconds, tokens a second, peaks, how busy each card
-is while prompts are read and while answers are decoded (kernels of torch's profiler, of the first questions), what its link
-carries, and whether the answers to the first questions are those of one card, bit for bit, in the same passes.
+(``--stock``, a batch of 16, scaled). What is printed of each cell: seconds, tokens a second, peaks, and of the first
+questions how busy each card is while they are read and while answers are decoded (kernels of torch's profiler, which
+slows what it watches), what its link carries, and whether the answers are those of one card, bit for bit, in the same
+passes.
 """
 
 from __future__ import annotations
@@ -237,10 +238,13 @@ def cap(gpus: int, gigabytes: float | None) -> None:
 def on_one_card(
     shape: str, parts: RandomParts, asked_of: list[Asked], works: dict[str, Workload], plans: dict[str, Plan]
 ) -> dict[str, Measured]:
-    """What one whole card takes for each dataset, the first batch in the passes of the small cards' plan."""
+    """What one whole card takes for each dataset, the first questions in the passes of the small cards' plan.
+
+    The shortest dataset first: a long reading fuses a model's kernels, and that stays.
+    """
     found: dict[str, Measured] = {}
     model, held = None, None
-    for asked in asked_of:
+    for asked in sorted(asked_of, key=lambda asked: asked.shared + sum(asked.own)):
         whole = planned(shape, asked, 1, 76.0)
         if held != whole.placement:
             model = None

@@ -112,6 +112,14 @@ def import_all(names: Sequence[str]) -> None:
         importlib.import_module(name)
 
 
+def freeze() -> None:
+    """Leave all that exists out of every search for garbage, here and in what is forked from here."""
+    gc.collect()
+    gc.freeze()
+    if (pool := sys.modules.get("probegrid.models.pool")) is not None:
+        pool.frozen_by_another()
+
+
 def read_configs() -> None:
     """Import datasets, probes and Hydra's plugins, and read the YAML files, which are read again once they change."""
     from hydra.core.utils import JobRuntime
@@ -153,8 +161,7 @@ class Server:
         signal.signal(
             signal.SIGINT, signal.SIG_IGN
         )  # a terminal's is for who uses us; the owner's end is ours
-        gc.collect()
-        gc.freeze()
+        freeze()
 
     def serve(self) -> NoReturn:
         """Serve until the owner ends."""

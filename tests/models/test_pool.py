@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from probegrid.models.checkpoint import find_checkpoint
-from probegrid.models.pool import ModelPool
+from probegrid.models.pool import ModelPool, frozen_by_another
 from probegrid.models.request import ModelRequest
 from probegrid.planning.placement import Placement
 from probegrid.schema import Dtype, ModelConfig, QuantizationMethod
@@ -21,7 +21,9 @@ def thawed() -> Iterator[None]:
     """Nothing is frozen, as in a program of a user's; the tests' own process froze what it imported."""
     was_frozen = gc.get_freeze_count() > 0
     gc.unfreeze()
+    frozen_by_another.cache_clear()
     yield
+    frozen_by_another.cache_clear()
     if was_frozen:
         gc.freeze()
 

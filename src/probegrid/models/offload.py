@@ -118,15 +118,19 @@ class Conveyor:
         self._passes, self._served = passes, 0
 
     def acquire(self, index: int) -> None:
-        """Begin the turn of block ``index``: its tensors are views into a buffer, in place when they are read."""
+        """Begin the turn of block ``index``: its tensors are views into a buffer, in place when they are read.
+
+        The passes that share the turn compute on one stream, so that the first waits for all.
+        """
         if self._turn is None or self._turn % len(self._blocks) != index:
             self._copies.after_all_computing()
             self._turn, self._served = index, 0
             self._bring(index)
             self._bring(index + 1)
-        slot = self._turn % BUFFERS
-        self._copies.await_copy(slot)
-        self._blocks[index].use(self._views[index][slot])
+        if self._served == 0:
+            slot = self._turn % BUFFERS
+            self._copies.await_copy(slot)
+            self._blocks[index].use(self._views[index][slot])
 
     def release(self, index: int) -> None:
         """End the turn of block ``index``: its buffer may be overwritten once what was launched is computed."""

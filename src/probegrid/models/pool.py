@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
+from functools import cache
 from types import TracebackType
 from typing import Self
 
@@ -75,7 +76,7 @@ class ModelPool:
 
         Looking at them takes a third of a second. Who froze them before, thaws them.
         """
-        if not gc.get_freeze_count():
+        if not frozen_by_another():
             gc.freeze()
             self._froze = True
 
@@ -91,6 +92,15 @@ class ModelPool:
             self._froze = False
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+@cache
+def frozen_by_another() -> bool:
+    """Whether what this process had was frozen before any pool did: asked once, for it counts a million objects.
+
+    A process that freezes and then forks asks before it forks, so that none of those it forks has to.
+    """
+    return gc.get_freeze_count() > 0
 
 
 def _same_weights(first: ModelRequest, second: ModelRequest) -> bool:
