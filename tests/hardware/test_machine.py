@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from probegrid.hardware.devices import GPUS
-from probegrid.hardware.machine import has_unmeasured_gpu, rates_file, visible_gpus
+from probegrid.hardware.machine import has_unmeasured_gpu, rates_file, visible_cards, visible_gpus
 
 LISTED = (
     "0, GPU-aa, NVIDIA H200, 143000\n1, GPU-bb, NVIDIA A100-SXM4-80GB, 81000\n2, GPU-cc, Odd Card, 9000\n"
@@ -45,6 +48,24 @@ def test_rates_are_the_table_s_until_they_were_measured() -> None:
     assert first.memory_gb == before[0].memory_gb
     assert others == list(before[1:])
     assert has_unmeasured_gpu()
+
+
+@pytest.mark.usefixtures("driver")
+def test_gpus_are_numbered_as_a_process_numbers_them_that_has_asked_cuda(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert (
+        os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    )  # else CUDA would number another GPU 0 than the driver
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    uuids = [SimpleNamespace(uuid="cc"), SimpleNamespace(uuid="aa")]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", uuids.__getitem__)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,0")
+    assert [gpu.name for gpu in visible_gpus()] == ["Odd Card", "NVIDIA H200"]
+    assert visible_cards() == ("GPU-cc", "GPU-aa")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    assert visible_cards() == ("2", "0")
 
 
 @pytest.mark.usefixtures("driver")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from probegrid.cell.replicas import gpu_groups, here, together
+from probegrid.hardware.machine import visible_cards
 
 _READERS = "readers"
 """Processes that the metrics are of, among them on their way from job to job."""
@@ -60,6 +61,8 @@ class ReadAlong:
         self._copies = 1 if plan is None else plan.replicas
         self._indices: list[list[int]] = []
         """The GPUs of each replica, as this process sees them."""
+        self._cards: tuple[str, ...] = ()
+        """Names of all GPUs."""
         self._is_called = False
 
     def sharing(self, progress: Progress) -> Sharing:
@@ -97,7 +100,10 @@ class ReadAlong:
         """Start the replicas, for something may be missing; if nothing is, they end with the pack."""
         if self._copies > 1 and self._plan is not None:
             used = self._plan.placement.gpus
-            self._indices = gpu_groups(used, self._copies, _visible() if used else 0)
+            self._cards = (
+                visible_cards() if used else ()
+            )  # not by torch, whose import takes as long as a replica's
+            self._indices = gpu_groups(used, self._copies, len(self._cards))
             self._tell(reads=False)
 
     def _call(self) -> None:
@@ -113,19 +119,4 @@ class ReadAlong:
             "readers": self._copies * (1 if self._jobs is None else self._jobs.count),
             "reads": reads,
         }
-        self._pack.replicas.tell(order, [[_name(gpu) for gpu in group] for group in self._indices])
-
-
-def _visible() -> int:
-    import torch
-
-    import probegrid.models.kv_budget  # noqa: F401  # it sets up CUDA's allocator, before CUDA is asked for anything
-
-    return torch.cuda.device_count()
-
-
-def _name(gpu: int) -> str:
-    """What ``CUDA_VISIBLE_DEVICES`` knows a GPU by, whatever order it is listed in."""
-    import torch
-
-    return f"GPU-{torch.cuda.get_device_properties(gpu).uuid}"
+        self._pack.replicas.tell(order, [[self._cards[gpu] for gpu in group] for group in self._indices])

@@ -9,9 +9,11 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -20,6 +22,8 @@ from probegrid.hardware.devices import BYTES_PER_GB, Cpu
 
 _BYTES_PER_MIB = 2**20
 _TIMEOUT_S = 20
+# CUDA would number the fastest first, nvidia-smi numbers by slot: a plan's GPU 0 has to be torch's.
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ def visible_gpus() -> tuple[Gpu, ...]:
 def visible_cards() -> tuple[str, ...]:
     """Names of ``visible_gpus``, in that order, as ``CUDA_VISIBLE_DEVICES`` takes them: the user's own, else UUIDs."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
+    if visible is None or _uuids_as_numbered():
         return tuple(listed.uuid for listed in _visible())
     listed = _by_index_and_uuid()
     return tuple(name.strip() for name in visible.split(",") if name.strip() in listed)
@@ -91,9 +95,19 @@ def read_rates() -> dict[str, Rates]:
 
 def _visible() -> list[_Listed]:
     listed = _by_index_and_uuid()
+    if uuids := _uuids_as_numbered():
+        return [listed[uuid] for uuid in uuids if uuid in listed]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [key for key in listed if key.isdecimal()] if visible is None else visible.split(",")
     return [listed[name.strip()] for name in names if name.strip() in listed]
+
+
+def _uuids_as_numbered() -> list[str]:
+    """UUIDs of the GPUs as this process numbers them, if it has asked CUDA for something already; else none."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return []
+    return [f"GPU-{torch.cuda.get_device_properties(gpu).uuid}" for gpu in range(torch.cuda.device_count())]
 
 
 def _by_index_and_uuid() -> Mapping[str, _Listed]:
