@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -28,6 +29,66 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+DIVIDED = """
+GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-aa)
+  MIG 3g.40gb     Device  0: (UUID: MIG-11)
+  MIG 1c.2g.20gb  Device  1: (UUID: MIG-22)
+GPU 1: NVIDIA A30 (UUID: GPU-bb)
+  MIG 1g.6gb+me   Device  0: (UUID: MIG-33)
+GPU 2: NVIDIA H200 (UUID: GPU-cc)
+"""
+CARDS = (
+    "0, GPU-aa, NVIDIA A100-SXM4-80GB, [N/A], 8.0, Enabled\n"
+    "1, GPU-bb, NVIDIA A30, 24000, 8.0, Enabled\n"
+    "2, GPU-cc, NVIDIA H200, 143000, 9.0, Disabled\n"
+)
+
+
+@pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize(
+    ("visible", "name", "memory_gb", "like", "compute", "memory"),
+    [
+        (None, "NVIDIA A100-SXM4-80GB MIG 3g.40gb", 40, "A100 80GB", 3 / 7, 40 / 80),
+        ("0", "NVIDIA A100-SXM4-80GB MIG 3g.40gb", 40, "A100 80GB", 3 / 7, 40 / 80),
+        ("MIG-2", "NVIDIA A100-SXM4-80GB MIG 1c.2g.20gb", 20, "A100 80GB", 1 / 7, 20 / 80),
+        ("MIG-22,MIG-11", "NVIDIA A100-SXM4-80GB MIG 1c.2g.20gb", 20, "A100 80GB", 1 / 7, 20 / 80),
+        ("GPU-b", "NVIDIA A30 MIG 1g.6gb+me", 6, "A30", 1 / 4, 6 / 24),
+        ("2", "NVIDIA H200", 149.9, "H200", 1, 1),
+    ],
+)
+def test_a_slice_of_a_card_is_a_gpu_and_the_only_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    name: str,
+    memory_gb: float,
+    like: str,
+    compute: float,
+    memory: float,
+) -> None:
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.write_text(
+        f"#!/bin/sh\n[ \"$1\" = -L ] && cat <<'END' && exit\n{DIVIDED}END\ncat <<'END'\n{CARDS}END\n"
+    )
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    (gpu,) = visible_gpus()
+    assert (gpu.name, gpu.memory_gb) == (name, pytest.approx(memory_gb, abs=0.1))
+    assert gpu.tflops == pytest.approx(GPUS[like].tflops * compute)
+    assert gpu.bandwidth_gb_per_s == pytest.approx(GPUS[like].bandwidth_gb_per_s * memory)
+    assert visible_cards() == ((visible or "MIG-11").split(",")[0],)
+    assert has_unmeasured_gpu()
+
+
+@pytest.mark.usefixtures("driver")
+def test_a_gpu_that_shares_the_memory_of_the_cpu_has_what_is_available_there(tmp_path: Path) -> None:
+    (tmp_path / "bin" / "nvidia-smi").write_text(
+        "#!/bin/sh\necho '0, GPU-aa, NVIDIA GB10, [N/A], 12.1, [N/A]'\n"
+    )
+    (gpu,) = visible_gpus()
+    assert gpu.memory_gb == pytest.approx(psutil.virtual_memory().available / 1e9, rel=0.2)
 
 
 def keep(rates: object) -> None:

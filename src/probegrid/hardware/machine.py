@@ -19,6 +19,7 @@ import psutil
 
 from probegrid.hardware.cards import Capability, Gpu, assumed_gpu, recognize
 from probegrid.hardware.devices import BYTES_PER_GB, Cpu
+from probegrid.hardware.slices import Slice, slices_in
 
 _BYTES_PER_MIB = 2**20
 _TIMEOUT_S = 20
@@ -44,6 +45,10 @@ class _Listed:
     free_gb: float
     capability: Capability | None
     """None where the driver is too old to say."""
+    slices: tuple[Slice, ...] = ()
+    """Of a card that is divided: the GPUs that CUDA has in its place."""
+    slice: Slice | None = None
+    """Which of them it is; None: a whole card."""
 
 
 def this_cpu() -> Cpu:
@@ -57,21 +62,18 @@ def visible_gpus() -> tuple[Gpu, ...]:
     Their rates are those measured on this machine, else the table's.
     """
     rates = read_rates()
-    return tuple(_gpu(listed, rates.get(listed.uuid)) for listed in _visible())
+    return tuple(_gpu(listed, _kept(listed, rates)) for _, listed in _visible())
 
 
 def visible_cards() -> tuple[str, ...]:
     """Names of ``visible_gpus``, in that order, as ``CUDA_VISIBLE_DEVICES`` takes them: the user's own, else UUIDs."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None or _uuids_as_numbered():
-        return tuple(listed.uuid for listed in _visible())
-    listed = _by_index_and_uuid()
-    return tuple(name.strip() for name in visible.split(",") if name.strip() in listed)
+    return tuple(name for name, _ in _visible())
 
 
 def has_unmeasured_gpu() -> bool:
     """Whether nothing is kept of a visible GPU's rates."""
-    return not {listed.uuid for listed in _visible()} <= read_rates().keys()
+    rates = read_rates()
+    return any(_kept(listed, rates) is None for _, listed in _visible())
 
 
 def cache_dir() -> Path:
@@ -93,13 +95,37 @@ def read_rates() -> dict[str, Rates]:
         return {}
 
 
-def _visible() -> list[_Listed]:
+def _kept(listed: _Listed, rates: Mapping[str, Rates]) -> Rates | None:
+    """What is kept of a GPU, under its UUID as torch writes it: as a card's, a slice's too."""
+    return rates.get(listed.uuid) or rates.get(listed.uuid.replace("MIG-", "GPU-", 1))
+
+
+def _visible() -> list[tuple[str, _Listed]]:
+    """The GPUs that are visible, each under a name that ``CUDA_VISIBLE_DEVICES`` takes."""
     listed = _by_index_and_uuid()
-    if uuids := _uuids_as_numbered():
-        return [listed[uuid] for uuid in uuids if uuid in listed]
+    numbered = [
+        (uuid, listed[uuid])
+        for known in _uuids_as_numbered()
+        for uuid in (known, known.replace("GPU-", "MIG-", 1))
+        if uuid in listed
+    ]
+    if numbered:
+        return numbered
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [key for key in listed if key.isdecimal()] if visible is None else visible.split(",")
-    return [listed[name.strip()] for name in names if name.strip() in listed]
+    named = [(name.strip(), _named(name.strip(), listed)) for name in names]
+    found = [(gpu.uuid if visible is None else name, gpu) for name, gpu in named if gpu is not None]
+    first = next((each for each in found if each[1].slice is not None), None)
+    return found if first is None else [first]  # a process has one slice (NVIDIA's MIG user guide)
+
+
+def _named(name: str, listed: Mapping[str, _Listed]) -> _Listed | None:
+    """The GPU that CUDA takes a name for: an index, a UUID or how one begins; of a divided card its first slice."""
+    gpu = listed.get(name) or next(
+        (gpu for uuid, gpu in listed.items() if name.startswith(("GPU-", "MIG-")) and uuid.startswith(name)),
+        None,
+    )
+    return listed[gpu.slices[0].uuid] if gpu is not None and gpu.slices else gpu
 
 
 def _uuids_as_numbered() -> list[str]:
@@ -113,22 +139,41 @@ def _uuids_as_numbered() -> list[str]:
 def _by_index_and_uuid() -> Mapping[str, _Listed]:
     if shutil.which("nvidia-smi") is None:
         return {}
-    text = _query("index,uuid,name,memory.free,compute_cap") or _query("index,uuid,name,memory.free")
+    fields = "index,uuid,name,memory.free"
+    text = (
+        _query(f"{fields},compute_cap,mig.mode.current") or _query(f"{fields},compute_cap") or _query(fields)
+    )
+    lines = [[part.strip() for part in line.split(",")] for line in text.strip().splitlines()]
+    slices = slices_in(_driver("-L")) if any("Enabled" in said[5:] for said in lines) else []
     gpus: dict[str, _Listed] = {}
-    for line in text.strip().splitlines():
-        index, uuid, name, free_mib, *said = (part.strip() for part in line.split(","))
+    for index, uuid, name, free_mib, *said in lines:
         major, _, minor = said[0].partition(".") if said else ("", "", "")
         capability = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
-        listed = _Listed(uuid, name, float(free_mib) * _BYTES_PER_MIB / BYTES_PER_GB, capability)
+        own = tuple(each for each in slices if each.card == uuid)
+        listed = _Listed(uuid, name, _gigabytes(free_mib), capability, own)
         gpus |= {index: listed, uuid: listed}
+        gpus |= {each.uuid: _Listed(each.uuid, name, each.memory_gb, capability, (), each) for each in own}
     return gpus
+
+
+def _gigabytes(mib: str) -> float:
+    """Of what the driver says; where it says none, the GPU has the CPU's memory for its own."""
+    try:
+        return float(mib) * _BYTES_PER_MIB / BYTES_PER_GB
+    except ValueError:
+        return psutil.virtual_memory().available / BYTES_PER_GB
 
 
 def _query(fields: str) -> str:
     """What the driver's program lists of each GPU; empty where it does not know a field."""
-    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+    return _driver(f"--query-gpu={fields}", "--format=csv,noheader,nounits")
+
+
+def _driver(*words: str) -> str:
+    """What the driver's program prints; empty where it fails."""
+    command = ["nvidia-smi", *words]
     try:
-        return subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -139,10 +184,6 @@ def _gpu(listed: _Listed, rates: Rates | None) -> Gpu:
     One that the table does not have is taken for the slowest of its memory.
     """
     known = recognize(listed.name) or assumed_gpu(listed.free_gb)
-    found = replace(
-        known,
-        name=listed.name,
-        memory_gb=listed.free_gb,
-        capability=listed.capability or known.capability,
-    )
+    found = replace(known, name=listed.name, capability=listed.capability or known.capability)
+    found = listed.slice.of(found) if listed.slice is not None else replace(found, memory_gb=listed.free_gb)
     return replace(found, **asdict(rates)) if rates else found
