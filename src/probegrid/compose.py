@@ -140,14 +140,18 @@ def _refuse_unknown_keys(node: DictConfig, path: str = "") -> None:
             raise ConfigError(no_such_key(f"{path}{key}", names))
         if key not in names or OmegaConf.is_missing(node, key):
             continue
-        if isinstance(node[key], DictConfig):
-            _refuse_unknown_keys(node[key], f"{path}{key}.")
-        if not is_text_list(f"{path}{key}") or node[key] is None:
+        holds_texts = is_text_list(f"{path}{key}")
+        if OmegaConf.is_interpolation(node, key) and not holds_texts:
+            continue  # parsing one takes a millisecond, and what it stands for is looked at where it is
+        value = node[key]
+        if isinstance(value, DictConfig):
+            _refuse_unknown_keys(value, f"{path}{key}.")
+        if not holds_texts or value is None:
             continue
-        if not isinstance(node[key], ListConfig):  # an interpolation is not validated
-            raise ConfigError(f"{path}{key}={node[key]} is no list; it takes texts, such as {key}=[a,b].")
-        if any(map(OmegaConf.is_config, node[key])):
-            raise ConfigError(f"{path}{key} holds a list or a mapping where it takes texts: {node[key]}.")
+        if not isinstance(value, ListConfig):  # an interpolation is not validated
+            raise ConfigError(f"{path}{key}={value} is no list; it takes texts, such as {key}=[a,b].")
+        if any(map(OmegaConf.is_config, value)):
+            raise ConfigError(f"{path}{key} holds a list or a mapping where it takes texts: {value}.")
 
 
 def _name(group: str, choice: str, part: ModelConfig | DatasetConfig, loader: CellLoader) -> str:
