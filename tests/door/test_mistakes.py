@@ -48,6 +48,12 @@ NO_OVERRIDE = "is not an override; write group=name or key=value"
         ("dataset.path=[]", "dataset.path=[] is not allowed"),
         ("prompt.stop=[[a]]", "prompt.stop holds a list or a mapping"),
         ("prompt.stop=x", "prompt.stop=x is not allowed"),
+        (
+            "prompt.stop.x=3",
+            "prompt.stop.x=3: prompt.stop has no keys, it is a value; write prompt.stop=<value>.",
+        ),
+        ("-m seed=1,2 +model.path.x=1", "+model.path.x=1: model.path has no keys"),
+        ("seed.a=1", "seed.a=1: seed has no keys"),
         ("probe=logistic probe.layers=[]", "probe.layers=[] is neither 'all' nor a list"),
         ("probe=logistic probe.C=[]", "probe.C=[] leaves nothing to try; give, for example, [0.01,1]"),
         ("-m probe=logistic probe.C=", "probe.C= is not allowed"),

@@ -60,6 +60,17 @@ def is_of_mapping(key: str) -> bool:
     return any(get_origin(hint) is dict for hint in _hints(key.rpartition(".")[0]))
 
 
+def value_above(key: str) -> str | None:
+    """The key below which this one is typed, where it holds a value and no keys: ``seed`` of ``seed.a``; else None."""
+    parts = key.split(".")
+    for count in range(1, len(parts)):
+        above = ".".join(parts[:count])
+        hints = _hints(above)
+        if hints and not any(hint is Any or get_origin(hint) is dict or is_dataclass(hint) for hint in hints):
+            return above
+    return None
+
+
 def enum_names(key: str) -> list[str]:
     """The values of a key that has a fixed number of them; none for any other key."""
     for hint in _hints(key):

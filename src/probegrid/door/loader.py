@@ -300,6 +300,10 @@ class CellLoader(ConfigLoaderImpl):
 
     def _set(self, override: Override, config: DictConfig) -> None:
         if not self._is_choice(override) and not override.is_sweep_override():
+            if (above := keys.value_above(override.key_or_group)) is not None:
+                raise ConfigError(
+                    f"{override.input_line}: {above} has no keys, it is a value; write {above}=<value>."
+                )
             with composing():
                 self._apply_overrides_to_config([override], config)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,6 +27,9 @@ from probegrid.schema.ranges import (
     seed_field,
     shown,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Typed = TypeVar("Typed")
 
@@ -608,11 +611,19 @@ def typed(owner: type[Typed], values: Mapping[str, Any]) -> Typed:
     return made
 
 
-def plain_values(values: object) -> dict[str, Any]:
+def plain_values(values: DataclassInstance) -> dict[str, Any]:
     """The fields of a dataclass as nested plain values, every enum by its name."""
-    plain = OmegaConf.to_container(OmegaConf.structured(values), enum_to_str=True)
-    assert isinstance(plain, dict)
-    return {str(name): value for name, value in plain.items()}
+    return {part.name: _plain(getattr(values, part.name)) for part in fields(values)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain_values(value)
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
