@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 
+from probegrid.errors import PlanError
 from probegrid.hardware.devices import GPUS
 from probegrid.hardware.machine import has_unmeasured_gpu, rates_file, visible_cards, visible_gpus
 
@@ -40,7 +41,7 @@ GPU 1: NVIDIA A30 (UUID: GPU-bb)
 GPU 2: NVIDIA H200 (UUID: GPU-cc)
 """
 CARDS = (
-    "0, GPU-aa, NVIDIA A100-SXM4-80GB, [N/A], 8.0, Enabled\n"
+    "0, GPU-aa, NVIDIA A100-SXM4-80GB, [Insufficient Permissions], 8.0, Enabled\n"
     "1, GPU-bb, NVIDIA A30, 24000, 8.0, Enabled\n"
     "2, GPU-cc, NVIDIA H200, 143000, 9.0, Disabled\n"
 )
@@ -89,6 +90,18 @@ def test_a_gpu_that_shares_the_memory_of_the_cpu_has_what_is_available_there(tmp
     )
     (gpu,) = visible_gpus()
     assert gpu.memory_gb == pytest.approx(psutil.virtual_memory().available / 1e9, rel=0.2)
+
+
+@pytest.mark.usefixtures("driver")
+def test_a_gpu_whose_memory_the_driver_cannot_tell_is_refused_where_it_is_visible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "0, GPU-aa, NVIDIA H200, 143000, 9.0, Disabled\n1, GPU-bb, NVIDIA H200, [Unknown Error], 9.0, Disabled\n"
+    (tmp_path / "bin" / "nvidia-smi").write_text(f"#!/bin/sh\ncat <<'END'\n{lines}END\n")
+    with pytest.raises(PlanError, match=r"\[Unknown Error\] where the free memory of NVIDIA H200 \(GPU-bb\)"):
+        visible_gpus()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert len(visible_gpus()) == 1
 
 
 def keep(rates: object) -> None:

@@ -100,9 +100,8 @@ class ReadAlong:
         """Start the replicas, for something may be missing; if nothing is, they end with the pack."""
         if self._copies > 1 and self._plan is not None:
             used = self._plan.placement.gpus
-            self._cards = (
-                visible_cards() if used else ()
-            )  # not by torch, whose import takes as long as a replica's
+            # not named by torch, whose import takes as long as a replica's
+            self._cards = visible_cards() if used else ()
             self._indices = gpu_groups(used, self._copies, len(self._cards))
             self._tell(reads=False)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from probegrid.errors import PlanError
 from probegrid.hardware.cards import Capability, Gpu, assumed_gpu, recognize
 from probegrid.hardware.devices import BYTES_PER_GB, Cpu
 from probegrid.hardware.slices import Slice, slices_in
@@ -42,7 +43,8 @@ class _Listed:
 
     uuid: str
     name: str
-    free_gb: float
+    free_mib: str
+    """Free memory as the driver writes it, a number or why there is none."""
     capability: Capability | None
     """None where the driver is too old to say."""
     slices: tuple[Slice, ...] = ()
@@ -60,6 +62,9 @@ def visible_gpus() -> tuple[Gpu, ...]:
     """The GPUs that ``CUDA_VISIBLE_DEVICES`` leaves visible, in its order, with the memory that is free now.
 
     Their rates are those measured on this machine, else the table's.
+
+    Raises:
+        PlanError: the driver cannot say how much memory is free on one.
     """
     rates = read_rates()
     return tuple(_gpu(listed, _kept(listed, rates)) for _, listed in _visible())
@@ -150,18 +155,29 @@ def _by_index_and_uuid() -> Mapping[str, _Listed]:
         major, _, minor = said[0].partition(".") if said else ("", "", "")
         capability = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
         own = tuple(each for each in slices if each.card == uuid)
-        listed = _Listed(uuid, name, _gigabytes(free_mib), capability, own)
+        listed = _Listed(uuid, name, free_mib, capability, own)
         gpus |= {index: listed, uuid: listed}
-        gpus |= {each.uuid: _Listed(each.uuid, name, each.memory_gb, capability, (), each) for each in own}
+        gpus |= {each.uuid: _Listed(each.uuid, name, free_mib, capability, (), each) for each in own}
     return gpus
 
 
-def _gigabytes(mib: str) -> float:
-    """Of what the driver says; where it says none, the GPU has the CPU's memory for its own."""
-    try:
-        return float(mib) * _BYTES_PER_MIB / BYTES_PER_GB
-    except ValueError:
+def _free_gb(listed: _Listed) -> float:
+    """Of a slice all that it has; where the driver knows no memory, the GPU has the CPU's for its own.
+
+    Raises:
+        PlanError: the driver says something else that is no number: not permitted, or that the GPU is broken.
+    """
+    if listed.slice is not None:
+        return float(listed.slice.memory_gb)
+    if listed.free_mib in ("[N/A]", "[Not Supported]"):
         return psutil.virtual_memory().available / BYTES_PER_GB
+    try:
+        return float(listed.free_mib) * _BYTES_PER_MIB / BYTES_PER_GB
+    except ValueError:
+        raise PlanError(
+            f"nvidia-smi says {listed.free_mib} where the free memory of {listed.name} ({listed.uuid}) should be; "
+            "name the other GPUs in `CUDA_VISIBLE_DEVICES`, or leave it empty for none."
+        ) from None
 
 
 def _query(fields: str) -> str:
@@ -183,7 +199,8 @@ def _gpu(listed: _Listed, rates: Rates | None) -> Gpu:
 
     One that the table does not have is taken for the slowest of its memory.
     """
-    known = recognize(listed.name) or assumed_gpu(listed.free_gb)
+    free_gb = _free_gb(listed)
+    known = recognize(listed.name) or assumed_gpu(free_gb)
     found = replace(known, name=listed.name, capability=listed.capability or known.capability)
-    found = listed.slice.of(found) if listed.slice is not None else replace(found, memory_gb=listed.free_gb)
+    found = replace(found, memory_gb=free_gb) if listed.slice is None else listed.slice.of(found)
     return replace(found, **asdict(rates)) if rates else found

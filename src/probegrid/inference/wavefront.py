@@ -48,8 +48,8 @@ def abreast(model: PreTrainedModel, passes: Sequence[Callable[[], T]]) -> list[T
         return [passes[0]()]
     placement = placement_of(model)
     assert placement is not None
-    front = [_Turns(each, len(placement.gpus)) for each in passes]
-    places = _places_before(placement.blocks)
+    front = [_Turns(each, len(set(placement.blocks))) for each in passes]
+    before = _blocks_before(placement.blocks)
     with (
         torch.inference_mode(),  # the first pass to end would end it for all
         fast_linear(model),
@@ -57,7 +57,7 @@ def abreast(model: PreTrainedModel, passes: Sequence[Callable[[], T]]) -> list[T
         _stopping_at_blocks(model),
     ):
         try:
-            while ready := [turn for place, turn in enumerate(front) if _may_go_on(front, place, places)]:
+            while ready := [turn for place, turn in enumerate(front) if _may_go_on(front, place, before)]:
                 for turn in ready:
                     turn.switch()
         finally:
@@ -79,7 +79,7 @@ def _may_go_on(front: Sequence[_Turns[T]], place: int, before: Sequence[int]) ->
     return not turn.dead and follows and (block >= len(before) or before[block] < hindmost)
 
 
-def _places_before(devices: Sequence[Device]) -> list[int]:
+def _blocks_before(devices: Sequence[Device]) -> list[int]:
     """Of each block the one before it on its device; -1: there is none."""
     latest: dict[Device, int] = {}
     found: list[int] = []

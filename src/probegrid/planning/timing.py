@@ -35,7 +35,7 @@ _BLOCK_S, _RECORDED_BLOCK_S = 0.8e-3, 0.05e-3
 """Running a block's code in Python, and within a CUDA graph."""
 _BLOCK_ABREAST_S, _NF4_BLOCK_ABREAST_S = 1.1e-3, 3.5e-3
 """The same where each block is on another device than the last; products that unpack NF4 are five kernels each
-(measured on four H200s, all cells of a 70B and a 72B together: their passes take as long, whatever their tokens)."""
+(fitted to the seconds of four cells, a 70B and a 72B on four H200s; the other is not measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,8 @@ def _abreast_s(facts: Facts, placement: Placement, forward: _Pass, passes: int) 
     A streamed block is copied once for all of them, and the code of one runs at a time, ahead of the devices.
     """
     is_recorded = _is_recorded(facts, placement, forward)
-    code_s = _NF4_BLOCK_ABREAST_S if facts.method is QuantizationMethod.nf4 else _BLOCK_ABREAST_S
-    code_s = len(placement.blocks) * (_RECORDED_BLOCK_S if is_recorded else code_s)
+    block_s = _NF4_BLOCK_ABREAST_S if facts.method is QuantizationMethod.nf4 else _BLOCK_ABREAST_S
+    code_s = len(placement.blocks) * (_RECORDED_BLOCK_S if is_recorded else block_s)
     computing_s = _computing_s(facts, placement, forward, code_s=0.0).values()
     copies_s = _slowest_copies_s(facts, placement)
     fronts, rest = divmod(passes, placement.abreast)
