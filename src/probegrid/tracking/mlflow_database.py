@@ -10,6 +10,7 @@ Whoever calls `make_ready` holds the file's lock. Imports mlflow and its databas
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import shutil
 import sqlite3
@@ -24,6 +25,7 @@ from probegrid.disk import remove_leftovers, sibling, sync_file
 from probegrid.errors import TrackingError
 
 if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
     from sqlalchemy.engine import Engine
 
 _WAIT_S = 20
@@ -112,9 +114,8 @@ def _look(path: Path) -> _Found:
 
 def _is_whole(found: _Found) -> bool:
     from mlflow.store.db.base_sql_model import Base
-    from mlflow.store.db.utils import _get_latest_schema_revision
 
-    return found.revision == _get_latest_schema_revision() and found.tables >= set(Base.metadata.tables)
+    return found.revision == _migrations().get_current_head() and found.tables >= set(Base.metadata.tables)
 
 
 def _refuse_foreign(path: Path, found: _Found) -> None:
@@ -139,14 +140,21 @@ def _refuse_foreign(path: Path, found: _Found) -> None:
 
 
 def _is_known(revision: str) -> bool:
-    from alembic.script import ScriptDirectory
     from alembic.util.exc import CommandError
-    from mlflow.store.db.utils import _get_alembic_config
 
     try:
-        return ScriptDirectory.from_config(_get_alembic_config("")).get_revision(revision) is not None
+        return _migrations().get_revision(revision) is not None
     except CommandError:
         return False
+
+
+@functools.cache
+def _migrations() -> ScriptDirectory:
+    """The installed MLflow's, as they follow one another: asked for something, it runs some fifty files, once."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+
+    return ScriptDirectory.from_config(_get_alembic_config(""))
 
 
 def _replace_outdated(path: Path, found: _Found) -> Replaced:
