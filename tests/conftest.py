@@ -109,7 +109,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.getoption("workers"):  # else each of them imports what its cells do
         fork_server.import_all((*fork_server.COMMON, *fork_server.HEAVY))
         fork_server.make_tables()
-    fork_server.freeze()
+    fork_server.prepare_for_copies()
     # Started in the background or by nohup, this process ignores these, and what tests start would too.
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:

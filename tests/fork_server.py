@@ -112,12 +112,22 @@ def import_all(names: Sequence[str]) -> None:
         importlib.import_module(name)
 
 
-def freeze() -> None:
-    """Leave all that exists out of every search for garbage, here and in what is forked from here."""
+def prepare_for_copies() -> None:
+    """Leave all that exists out of every search for garbage, and let what is forked from here compute in many threads.
+
+    torch replaces a copy's pool of threads when the copy first asks for it; of two threads that ask at once, as
+    transformers' do that load, one finds none and fails ("Invalid thread pool").
+    """
+    os.register_at_fork(after_in_child=_ask_for_threads)
     gc.collect()
     gc.freeze()
     if (pool := sys.modules.get("probegrid.models.pool")) is not None:
         pool.frozen_by_another()
+
+
+def _ask_for_threads() -> None:
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(torch.get_num_threads())
 
 
 def read_configs() -> None:
@@ -161,7 +171,7 @@ class Server:
         signal.signal(
             signal.SIGINT, signal.SIG_IGN
         )  # a terminal's is for who uses us; the owner's end is ours
-        freeze()
+        prepare_for_copies()
 
     def serve(self) -> NoReturn:
         """Serve until the owner ends."""

@@ -9,12 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import forked
 import pytest
+import torch
 from forked import Forked
 
 pytestmark = [
@@ -151,3 +154,23 @@ def test_a_server_outlives_those_who_ask_and_are_gone(tmp_path: Path) -> None:
         ["sh", "-c", f"exec {forked.python()} -c 'print(1)'"], capture_output=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, b"1\n")
+
+
+def test_a_copy_of_what_has_computed_computes_in_many_threads_at_once() -> None:
+    number = torch.get_num_threads()
+    torch.set_num_threads(4)  # which take their time to start
+    weights = torch.empty(400_000)  # enough for torch to divide it
+    for _ in range(8):
+        copy = os.fork()
+        if copy == 0:
+            together = threading.Barrier(6)
+            with ThreadPoolExecutor(6) as threads:
+                done = [threads.submit(_convert, weights, together) for _ in range(6)]
+            os._exit(any(each.exception() for each in done))
+        assert os.waitpid(copy, 0)[1] == 0
+    torch.set_num_threads(number)
+
+
+def _convert(weights: torch.Tensor, together: threading.Barrier) -> None:
+    together.wait()
+    weights.to(torch.bfloat16)
