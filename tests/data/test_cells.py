@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from probegrid.data import load
-from probegrid.data.cells import AnswerCells, Booleans, spelled
+from probegrid.data.cells import AnswerCells, Booleans
 from probegrid.data.example import QuestionSet
 from probegrid.data.jsonl import JsonlConfig
+from probegrid.data.spelling import spelled
 from probegrid.errors import DataError
 
 
@@ -62,6 +63,10 @@ def test_numpy_writes_no_commas(items: list[str]) -> None:
         (3.5, ("3.5",)),
         (-0.25, ("-0.25",)),
         (10**30, (str(10**30),)),
+        (2e16, ("20000000000000000",)),
+        (1e-5, ("0.00001",)),
+        (1e22, ("1e+22",)),
+        ("{[1]: 2}", ("{[1]: 2}",)),
         (math.nan, None),
         (None, None),
         ("  ", None),
@@ -206,6 +211,107 @@ def test_rows_with_ids_of_their_own_are_questions_of_their_own(tmp_path: Path) -
     found = {one.id: one.references for one in (*loaded.questions, *loaded.shots)}
     assert found.items() <= {f"c-{n}": (str(n),) for n in range(4)}.items()
     assert not any("repeat an earlier question" in note for note in loaded.notes)
+
+
+def test_a_separator_that_nothing_holds_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("question,answers\nQ,a / b\n")
+    said = "no answer holds dataset.answers_separator=|: each cell is one reference"
+    assert said in load(JsonlConfig(path=str(path), answers_separator="|")).notes
+    assert said not in load(JsonlConfig(path=str(path), answers_separator="/")).notes
+
+
+@pytest.mark.parametrize(
+    ("answers", "column", "expected"),
+    [
+        ('{"short": "x"}', "answers.short", ("x",)),
+        ([{"short": "x"}, {"short": "y"}], "answers.short", ("x", "y")),
+        ({"short": {"text": ["x"]}}, "answers.short.text", ("x",)),
+        ({"short": "['x', 'y']"}, "answers.short", ("x", "y")),
+    ],
+)
+def test_parts_of_objects(tmp_path: Path, answers: Any, column: str, expected: tuple[str, ...]) -> None:
+    rows = [{"question": "Q", "answers": answers}, {"question": "R", "answers": None}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    loaded = load(JsonlConfig(path=str(path), answers_column=column))
+    assert isinstance(loaded, QuestionSet)
+    assert [one.references for one in loaded.questions] == [expected]
+    assert any("1 of 2 rows of" in note for note in loaded.notes)
+    with pytest.raises(DataError, match=r"row 1 of .* has no 'answers\.shrt'; 'answers' has: short"):
+        load(JsonlConfig(path=str(path), answers_column="answers.shrt"))
+
+
+def test_a_context_that_is_a_list_is_its_paragraphs(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("question,answers,context\nQ,a,\"['One.', 'Two.']\"\n")
+    loaded = load(JsonlConfig(path=str(path)))
+    assert isinstance(loaded, QuestionSet)
+    assert loaded.questions[0].context == "One.\nTwo."
+    assert "contexts that are a list written as a text, each item a paragraph: 1" in loaded.notes
+    as_text = load(JsonlConfig(path=str(path), as_text=True))
+    assert isinstance(as_text, QuestionSet)
+    assert as_text.questions[0].context == "['One.', 'Two.']"
+
+
+def test_the_word_for_a_gap_is_no_question_and_no_group(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("question,answers,g\nQ,a,nan\nR,b,nan\n")
+    loaded = load(JsonlConfig(path=str(path), group_column="g"))
+    assert isinstance(loaded, QuestionSet)
+    assert {one.group for one in (*loaded.questions, *loaded.shots)} == {""}
+    with pytest.raises(
+        DataError, match=r"the question in row 1 of .* is 'nan', which a table's writer leaves"
+    ):
+        load(JsonlConfig(path=str(path), question_column="g"))
+
+
+@pytest.mark.parametrize(
+    ("row", "fields", "expected"),
+    [
+        ({"A": "one", "B": "", "C": "two", "answers": "C"}, {"option_columns": ["A", "B", "C"]}, "B"),
+        ({"A": "one", "B": "two", "C": "nan", "answers": "A"}, {"option_columns": ["A", "B", "C"]}, "A"),
+        (
+            {"o1": "one", "o2": "two", "o3": None, "answers": "two"},
+            {"option_columns": ["o1", "o2", "o3"]},
+            "B",
+        ),
+        ({"o": {"A": "one", "B": "two", "C": None}, "answers": "B"}, {"options_column": "o"}, "B"),
+        ({"o": ["one", "two", None], "answers": "two"}, {"options_column": "o"}, "B"),
+    ],
+)
+def test_a_gap_is_no_option(tmp_path: Path, row: dict[str, Any], fields: Any, expected: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"question": "Q", **row}))
+    loaded = load(JsonlConfig(path=str(path), **fields))
+    assert isinstance(loaded, QuestionSet)
+    assert loaded.questions[0].options == ("one", "two")
+    assert loaded.questions[0].references == (expected, {"A": "one", "B": "two"}[expected])
+
+
+def test_a_gap_between_options_that_have_only_places_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("question,o1,o2,o3,o4,answers\nQ,one,,three,four,3\n")
+    with pytest.raises(DataError, match=r"an option in row 1 of .* is ''"):
+        load(JsonlConfig(path=str(path), option_columns=["o1", "o2", "o3", "o4"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "message"),
+    [
+        (["x", None, "z"], "3", r"a list of texts, or texts with their labels"),
+        (["x", "x"], "x", r"'x', the text of 2 options; name one of them by its letter"),
+        (["x", "y"], "²", r"'²', which names none of the 2 options"),
+        ({"text": ["x", "y"], "label": ["A", "B", "C"]}, "C", r"are 2 texts with 3 labels; each needs one"),
+    ],
+)
+def test_options_that_could_be_others_are_refused(
+    tmp_path: Path, options: Any, answer: str, message: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"question": "Q", "answers": answer, "o": options}))
+    with pytest.raises(DataError, match=message):
+        load(JsonlConfig(path=str(path), options_column="o"))
 
 
 def test_a_gap_is_no_context(tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a.JSONL.GZ": lambda path: path.write_bytes(gzip.compress(LINES[:200]) + gzip.compress(LINES[200:])),
     "a.json.bz2": lambda path: path.write_bytes(bz2.compress(json.dumps(ROWS).encode())),
     "a.jsonl.zst": lambda path: path.write_bytes(zstd(LINES)),
+    "utf32.csv": lambda path: path.write_bytes(FRAME.to_csv().encode("utf-32")),
+    "spaces.csv": lambda path: path.write_text(
+        "question, answers\n" + "".join(f'{row["question"]}, "{row["answers"]}"\n' for row in ROWS)
+    ),
+    "noindex.json": lambda path: FRAME.to_json(path, orient="split", index=False),
     "utf16.json": lambda path: path.write_bytes(json.dumps(ROWS).encode("utf-16")),
     "pandas.csv": FRAME.to_csv,
     "pandas.CSV.gz": lambda path: path.write_bytes(gzip.compress(FRAME.to_csv().encode())),
@@ -247,6 +252,24 @@ def test_rows_inside_an_object(tmp_path: Path) -> None:
             '{"question": ["a", "b"], "answers": ["x"]}',
             r"columns of different lengths: question 2, ans",
         ),
+        (
+            "a.json",
+            '{"question": {"0": "a"}, "answers": {"0": "b", "1": "c"}}',
+            r"question in row 2 of .* is None",
+        ),
+        (
+            "a.json",
+            '{"columns": ["question"], "data": [["a"], []]}',
+            r"row 2 of .* does not have a cell for each",
+        ),
+        ("a.json", '{"columns": 1, "data": [["a"]]}', r"no column 'question'"),
+        ("a.csv", "q\0u\0\n\0", r"holds NUL bytes, as UTF-16 .*save it as UTF-8"),
+        (
+            "a.csv",
+            "version https://git-lfs.github.com/spec/v1\noid x\n",
+            r"Git LFS's pointer .*`git lfs pull`",
+        ),
+        ("a.json", " \n", r"is empty: it has no row"),
         ("a.jsonl.gz", "no gzip", r"cannot be read as gzip"),
         ("a.arrow", "no arrow", r"cannot be read as arrow"),
     ],
@@ -257,6 +280,75 @@ def test_what_could_be_read_in_two_ways_is_refused(
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=message):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.csv", r"is of JSON files, and .*a\.csv is none"),
+        ("a.jsonl", r"holds an object a line, .*dataset\.question_column=data\.<name>"),
+    ],
+)
+def test_a_place_of_rows_that_nothing_has_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).write_text('{"data": {"question": "a"}}\n{"data": {"question": "b"}}\n')
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / name, records="data")
+
+
+def test_files_that_say_no_split_are_read_by_a_pattern(tmp_path: Path) -> None:
+    for name in ("part-0.jsonl", "part-1.jsonl", ".cache/other.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(LINES)
+    with pytest.raises(DataError, match=rf"none of its files says a split .*dataset\.path='{tmp_path}/\*'"):
+        read(tmp_path)
+    assert len(read(f"{tmp_path}/*")) == len(ROWS)
+
+
+def test_hidden_folders_are_another_programs(tmp_path: Path) -> None:
+    for name in (".ipynb_checkpoints/mine.jsonl", "sub/mine.jsonl"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(LINES)
+    assert content(read(tmp_path)) == EXPECTED
+
+
+CLASSES = datasets.Features(
+    question=datasets.Value("string"), answers=datasets.ClassLabel(names=["yes", "no"])
+)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "saved"])
+def test_a_class_is_its_name(tmp_path: Path, name: str) -> None:
+    made = datasets.Dataset.from_dict({"question": ["A", "B", "C"], "answers": [1, 0, -1]}, features=CLASSES)
+    (made.to_parquet if name == "a.parquet" else made.save_to_disk)(str(tmp_path / name))
+    assert content(read(tmp_path / name)) == [("A", ("no",)), ("B", ("yes",))]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (pa.array([0.1, 3], pa.float32()), [("0.1",), ("3",)]),
+        (pa.array([[0.1], [2.5, 3]], pa.list_(pa.float32())), [("0.1",), ("2.5", "3")]),
+        (pa.array([[("text", "x")], [("text", "y")]], pa.map_(pa.string(), pa.string())), [("x",), ("y",)]),
+    ],
+)
+def test_arrow_values_are_what_was_written(
+    tmp_path: Path, cells: Any, expected: list[tuple[str, ...]]
+) -> None:
+    parquet.write_table(pa.table({"question": ["A", "B"], "answers": cells}), tmp_path / "a.parquet")
+    assert [one.references for one in read(tmp_path / "a.parquet")] == expected
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        pa.array([2**52], pa.timestamp("ms")),
+        pa.Array.from_buffers(pa.string(), 1, pa.array([b"K\xf6ln"]).buffers()),
+    ],
+)
+def test_arrow_values_that_python_cannot_hold_are_named(tmp_path: Path, cells: Any) -> None:
+    parquet.write_table(pa.table({"question": ["A"], "answers": ["x"], "t": cells}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"'t' in row 1 of .* cannot be read .*; write it as text"):
+        read(tmp_path / "a.parquet")
 
 
 def test_columns_of_one_name_in_parquet(tmp_path: Path) -> None:

@@ -162,6 +162,17 @@ def test_labels_are_asked_for_unless_the_statements_are_only_scored(tmp_path: Pa
     }
 
 
+def test_a_named_column_of_statements_makes_them_statements(tmp_path: Path) -> None:
+    rows = [{"claim": {"text": f"S{n}"}, "label": n} for n in range(2)]
+    path = write(tmp_path / "mine.jsonl", rows)
+    loaded = statements(path, text_column="claim.text")
+    assert {talk.messages[0].content for talk in loaded.conversations} == {"S0", "S1"}
+    with pytest.raises(
+        DataError, match=r"no column 'clam'; did you mean 'claim'.*dataset\.text_column=<column>"
+    ):
+        load(JsonlConfig(path=path, text_column="clam"))
+
+
 def test_unknown_labels_are_not_the_same_content_as_false_ones(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.jsonl", [{"statement": "Snow is black.", "label": False}])
     assert statements(path).labelled

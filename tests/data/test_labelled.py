@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pandas as pd
 import pytest
 
@@ -120,6 +122,44 @@ def test_a_third_label_is_refused_with_the_key_that_drops_it(tmp_path: Path) -> 
     found = statements(StatementsConfig(path=path, text_column="examples", drop_labels=["neither"]))
     assert len(found.conversations) == 3
     assert any("2 rows of" in note and "labelled Neither are left out" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(("label", "named"), [(None, '""'), (2.0, "2"), (-1, "-1")])
+def test_rows_of_other_labels_or_none_can_be_left_out(tmp_path: Path, label: Any, named: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"statement": "S", "label": one}) for one in (label, 1, 0)))
+    with pytest.raises(DataError, match=rf"dataset\.drop_labels=\[{named}\]"):
+        load(JsonlConfig(path=str(path)))
+    found = statements(JsonlConfig(path=str(path), drop_labels=[named.strip('"')]))
+    assert len(found.conversations) == 2
+    assert any("1 rows of" in note and "are left out" in note for note in found.notes)
+
+
+def test_classes_are_labels_by_their_names(tmp_path: Path) -> None:
+    """``datasets`` numbers a class by its place: with ``true`` first, a 0 is a true statement."""
+    features = datasets.Features(
+        statement=datasets.Value("string"), label=datasets.ClassLabel(names=["true", "false"])
+    )
+    made = datasets.Dataset.from_dict({"statement": ["T", "F"], "label": [0, 1]}, features=features)
+    made.to_parquet(str(tmp_path / "a.parquet"))
+    for config in (JsonlConfig, StatementsConfig):
+        found = statements(config(path=str(tmp_path / "a.parquet")))
+        assert {talk.statements[0].text: talk.statements[0].label for talk in found.conversations} == {
+            "T": True, "F": False,
+        }  # fmt: skip
+
+
+def test_the_word_for_a_gap_is_no_statement_and_no_group(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("statement,label,g\nS,1,nan\nT,0,nan\n")
+    found = statements(JsonlConfig(path=str(path), group_column="g"))
+    assert {talk.group for talk in found.conversations} == {""}
+    for fields in (
+        {"text_column": "g"},
+        {"true_column": "g", "false_column": "g", "question_column": "statement"},
+    ):
+        with pytest.raises(DataError, match=r"is 'nan', which a table's writer leaves in a gap"):
+            load(StatementsConfig(path=str(path), **fields))
 
 
 def test_copies_and_contradictions_are_said(tmp_path: Path) -> None:

@@ -247,6 +247,8 @@ def test_mmlu_shows_the_first_of_its_dev_split_in_order(tmp_path: Path) -> None:
         ("gsm8k", {"question": "Q?", "answer": "It is 4."}, r"does not end in '#### <number>'"),
         ("nq_open", {"question": "Q?", "reply": "x"}, r"has none of answer, golden_answers; it has: question, reply"),
         ("mmlu", {"question": "Q?", "answer": "B"}, r"has no options"),
+        ("hotpotqa", {"question": "Q?", "answer": "x", "context": [["T"]]}, r"row 1 of .* is not laid out as the publisher's"),
+        ("medqa", {"sent1": "Q?", "ending0": "x", "ending1": "y", "label": 0.5}, r"is 0\.5, and there are 2 endings"),
         ("arc", {"question": "Q?", "choices": labelled(1), "answerKey": "E"}, r"'E', which names none of the 4 options"),
         ("truthful_qa", {"question": "Q?", "mc1_targets": {"a": 1, "b": 1}}, r"mark 2 options as right"),
         ("truthful_qa", {"question": "Q?", "mc1_targets": {"a": 1, "b": 0}, "mc2_targets": {"a": 1, "b": 1}}, r"do not agree on whether 'b' is true"),
@@ -258,6 +260,12 @@ def test_a_file_of_another_kind_is_refused(
     (tmp_path / "a.jsonl").write_text(json.dumps(row))
     with pytest.raises(DataError, match=message):
         load(PublishedConfig(layout=layout, path=str(tmp_path / "a.jsonl")))
+
+
+def test_a_release_of_no_objects_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"questions": [null]}')
+    with pytest.raises(DataError, match=r"not laid out as the official release: a row is no object"):
+        load(PublishedConfig(layout="bioasq", path=str(tmp_path / "a.json")))
 
 
 def test_an_unknown_layout_is_refused() -> None:

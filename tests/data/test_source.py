@@ -68,6 +68,13 @@ def test_a_missing_shard_is_noticed(tmp_path: Path) -> None:
         tables(tmp_path, ["train"])
 
 
+def test_shards_of_two_sets_are_noticed(tmp_path: Path) -> None:
+    for name in ("0-of-1", "0-of-2", "1-of-2"):
+        write_parquet(tmp_path / f"train-{name}.parquet", [0])
+    with pytest.raises(DataError, match="in sets of 1 and of 2 files; remove all but one"):
+        tables(tmp_path, ["train"])
+
+
 def test_a_subset_names_a_folder(tmp_path: Path) -> None:
     write_parquet(tmp_path / "rc/train.parquet", [1])
     write_parquet(tmp_path / "rc.nocontext/train.parquet", [2])
@@ -131,6 +138,12 @@ def test_a_missing_file_names_the_closest(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"does not exist; .*/empty holds no data file"):
         tables(tmp_path / "empty/x.csv")
+
+
+def test_a_link_to_nothing_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").symlink_to("gone.jsonl")
+    with pytest.raises(DataError, match=r"a\.jsonl is a link to gone\.jsonl, which does not exist"):
+        tables(tmp_path / "a.jsonl")
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

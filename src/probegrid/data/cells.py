@@ -1,24 +1,19 @@
 """What the cells of answers mean: a text, a number, a list however it is written, a structure of a known set.
 
-Knows how lists become texts when a table is written (Python's and JSON's spelling, numpy's without commas), what a gap
-turns whole numbers into, and the structures of SQuAD and TriviaQA. How cells were read is counted, and said: what would
-be half understood is refused with the key that mends it.
+Knows what a gap turns whole numbers into, and the structures of SQuAD and TriviaQA. How cells were read is counted, and
+said: what would be half understood is refused with the key that mends it.
 """
 
 from __future__ import annotations
 
-import ast
-import io
-import json
-import math
 import re
-import tokenize
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from probegrid.data.spelling import is_bracketed, spelled
 from probegrid.data.table import Table, cell, is_gap, text
 from probegrid.errors import DataError
 
@@ -37,7 +32,6 @@ _BOOLEAN_WORDS = frozenset({"True", "False", "TRUE", "FALSE"})
 _GAP_WORDS = frozenset({"nan", "NaN", "<NA>", "NaT", "#N/A"})
 """What a table's writer leaves where a value is missing; ``NA`` and ``None`` are also words."""
 _NO_WORDS = frozenset({"None", "null", "NULL"})
-_BRACKETS = {"[": "]", "{": "}"}
 _WHOLE_FLOAT = re.compile(r"\s*-?\d+\.0\s*")
 _NUMBER = re.compile(r"\s*-?\d+(\.\d+)?([eE][-+]?\d+)?\s*")
 _SEPARATORS = ("; ", ";", "|")
@@ -45,12 +39,27 @@ _TEXT_KEYS = ("text", "input_text", "spans")
 """Where SQuAD's, CoQA's and DROP's answers keep their texts."""
 _NAMED = (("value", "aliases"), ("Value", "Aliases"))
 """TriviaQA's answer, of the hub and of the release: the name itself and all its aliases."""
-_SEQUENCES = ("array", "list", "tuple", "set", "frozenset")
 
 
 def is_gap_word(value: object) -> bool:
     """Whether a cell is what a table's writer left where a value is missing, as a text."""
     return isinstance(value, str) and value.strip() in _GAP_WORDS
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell holds nothing, or the word that stands for it."""
+    return is_gap(value) or is_gap_word(value)
+
+
+def worded(value: object, what: str) -> str:
+    """A cell as a text, which the word that stands for a gap is not.
+
+    Raises:
+        DataError: it is none; ``what`` names it.
+    """
+    if is_gap_word(value):
+        raise DataError(f"{what} is {value!r}, which a table's writer leaves in a gap; a text is expected.")
+    return text(value, what)
 
 
 class Texts(Enum):
@@ -155,9 +164,9 @@ class AnswerCells:
 
     def _inside(self, value: str, what: str) -> object:
         """The list or structure that a text spells; None where it is a text of its own."""
-        stripped = value.strip()
-        if _BRACKETS.get(stripped[:1]) != stripped[-1:]:
+        if not is_bracketed(value):
             return None
+        stripped = value.strip()
         found = spelled(stripped)
         if isinstance(found, list | tuple | set | dict):
             return found
@@ -227,13 +236,11 @@ def texts_of(table: Table, column: str) -> Texts:
     found = []
     for index in range(len(table)):
         value = cell(table.row(index), column, table.where(index))
-        if is_gap(value) or is_gap_word(value):
+        if is_missing(value):
             continue
         if not isinstance(value, str):
             return Texts.words
-        if (
-            _BRACKETS.get(value.strip()[:1]) == value.strip()[-1:]
-        ):  # a list says nothing of the numbers beside it
+        if is_bracketed(value):  # a list says nothing of the numbers beside it
             continue
         found.append(value.strip())
     if found and all(word in _BOOLEAN_WORDS for word in found):
@@ -241,75 +248,6 @@ def texts_of(table: Table, column: str) -> Texts:
     if all(map(_NUMBER.fullmatch, found)) and any(map(_WHOLE_FLOAT.fullmatch, found)):
         return Texts.floats
     return Texts.words
-
-
-def spelled(value: str) -> object:
-    """The list, tuple, set or mapping that a text spells in JSON, Python or numpy; None where it spells none."""
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return _evaluated(ast.parse(_with_commas(value), mode="eval").body)
-    except (_NotPlain, SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError):
-        return None
-
-
-class _NotPlain(Exception):
-    """An expression that is no plain value."""
-
-
-def _with_commas(value: str) -> str:
-    """A comma between values that stand side by side: numpy prints none, and Python would join two texts into one."""
-    pieces: list[str] = []
-    before = None
-    for token in tokenize.generate_tokens(io.StringIO(value).readline):
-        if token.type in (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
-            continue
-        is_value = token.type in (tokenize.STRING, tokenize.NUMBER, tokenize.NAME)
-        begins = is_value or token.string in ("[", "{", "-")
-        if before is not None and begins and (before[0] or before[1] in ("]", "}", ")")):
-            pieces.append(",")
-        pieces.append(token.string)
-        before = is_value, token.string
-        if token.type == tokenize.NAME and token.string in _SEQUENCES:
-            before = None  # a call's name
-    return " ".join(pieces)
-
-
-def _evaluated(node: ast.expr) -> Any:
-    """A plain value of Python's: constants, lists, mappings, and arrays as numpy spells them."""
-    if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, str | int | float)):
-        return node.value
-    if isinstance(node, ast.List | ast.Tuple | ast.Set):
-        return [_evaluated(item) for item in node.elts]
-    if isinstance(node, ast.Dict):
-        keys = [_evaluated(key) for key in node.keys if key is not None]
-        return dict(zip(keys, map(_evaluated, node.values), strict=True))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_number(_evaluated(node.operand))
-    if isinstance(node, ast.Name) and node.id in _NAMES:
-        return _NAMES[node.id]
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _SEQUENCES:
-        return _evaluated(node.args[0]) if node.args else []
-    raise _NotPlain
-
-
-_NAMES = {"nan": math.nan, "NaN": math.nan, "null": None, "true": True, "false": False}
-
-
-def _number(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    raise _NotPlain
-
-
-def unspelled(value: object) -> object:
-    """A cell whose structure may have been written as a text: a SQuAD table that went through CSV."""
-    if isinstance(value, str) and _BRACKETS.get(value.strip()[:1]) == value.strip()[-1:]:
-        found = spelled(value.strip())
-        return value if found is None else found
-    return value
 
 
 def _short(value: object, most: int = 60) -> str:

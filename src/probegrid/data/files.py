@@ -7,6 +7,7 @@ Knows how a folder names its splits: by the first word of a file's name, by any 
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -146,6 +147,8 @@ def unknown_split(source: str, split: str, splits: Sequence[str]) -> DataError:
 def missing(path: Path) -> DataError:
     """The error for a local path that is not there; names what comes closest in its folder."""
     folder = path.parent
+    if path.is_symlink():
+        return DataError(f"{path} is a link to {os.readlink(path)}, which does not exist.")
     if not folder.is_dir():
         return DataError(f"{path} does not exist: there is no folder {folder}.")
     names = [entry.name for entry in _entries(folder) if entry.is_dir() or is_data_file(entry.name)]
@@ -171,6 +174,11 @@ def _read_chosen(
     if len(files) == 1 and _word(files[0]) is None and not _is_called(files[0], split):
         return read_files(files, str(files[0]), None, unpack, records)
     paths = _paths_of(files, split)
+    if not paths and not any(map(_word, files)):
+        raise DataError(
+            f"{source} has no split '{split}', and none of its files says a split ({_names(files)}); all of them are "
+            f"read as one with dataset.path='{files[0].parent}/*', one with dataset.path={files[0]} say."
+        )
     if not paths:
         raise unknown_split(source, split, list(dict.fromkeys(_word(path) or _first(path) for path in files)))
     _check_shards(source, split, paths)
@@ -248,7 +256,7 @@ def _holds_data(folder: Path) -> bool:
 
 
 def data_files_in(folder: Path) -> list[Path]:
-    """The data files that lie in a folder itself, by name; hidden ones are another system's.
+    """The data files that lie in a folder itself, by name.
 
     Raises:
         DataError: it cannot be listed.
@@ -257,15 +265,20 @@ def data_files_in(folder: Path) -> list[Path]:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    entries = [entry for entry in _entries(folder) if is_data_file(entry.name) and entry.is_file()]
-    return [entry for entry in entries if not entry.name.startswith(".")]
+    return [entry for entry in _entries(folder) if is_data_file(entry.name) and entry.is_file()]
 
 
 def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, by name; what is hidden is another program's."""
     try:
-        return sorted(folder.iterdir())
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder} cannot be listed: {error.strerror}.") from error
+
+
+def _names(files: Sequence[Path], most: int = 5) -> str:
+    more = f" and {len(files) - most} more" if len(files) > most else ""
+    return ", ".join(path.name for path in files[:most]) + more
 
 
 def _check_shards(source: str, split: str, paths: list[Path]) -> None:
@@ -279,7 +292,13 @@ def _check_shards(source: str, split: str, paths: list[Path]) -> None:
             f"{source} has several files for the split '{split}' ({names}); "
             f"choose one, dataset.path={paths[0]} say."
         )
-    total = int(shards[0].group(2))
+    totals = sorted({int(match.group(2)) for match in shards})
+    total = totals[0]
+    if len(totals) > 1:
+        raise DataError(
+            f"{source} has the split '{split}' in sets of {' and of '.join(map(str, totals))} files; "
+            "remove all but one."
+        )
     if len(shards) != total:
         raise DataError(
             f"{source} has {len(shards)} of the {total} files of the split '{split}'; fetch the others too."

@@ -8,6 +8,7 @@ with a field too many) is refused.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import itertools
@@ -39,6 +40,8 @@ class NoRelease(Exception):
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _OTHER_DELIMITERS = "\t;|"
+_ARROW = (".parquet", ".pq", ".arrow", ".feather")
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _FEWEST_KEYED = 2
 
 
@@ -125,9 +128,16 @@ def _read(
             f"{name} is in no format that can be read; a data file ends in {', '.join(SUFFIXES)} "
             f"(and {', '.join(COMPRESSIONS)} behind it)."
         )
-    if suffix in (".parquet", ".pq", ".arrow", ".feather"):
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise DataError(f"{path} is Git LFS's pointer to the data; `git lfs pull` fetches them.")
+    if records and (suffix in _DELIMITERS or suffix in _ARROW):
+        raise DataError(f"dataset.records={records} is of JSON files, and {path} is none; leave it out.")
+    if suffix in _ARROW:
         return from_arrow(name, _read_arrow(path, suffix), split)
     text = _decoded(_bytes(path))
+    if "\0" in text:
+        raise DataError(f"{path} holds NUL bytes, as UTF-16 without its mark does; save it as UTF-8.")
     if suffix in _DELIMITERS:
         rows, notes = _read_delimited(path, text, _DELIMITERS[suffix], header)
         return from_rows(name, rows, split, notes)
@@ -159,7 +169,9 @@ def _bytes(path: Path) -> bytes:
 
 def _decoded(raw: bytes) -> str:
     """Text by its byte order mark; UTF-8 without one."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # before UTF-16's, which one begins with
+        return raw.decode("utf-32")
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return raw.decode("utf-16")
     return raw.decode("utf-8-sig")
 
@@ -223,7 +235,10 @@ def _read_delimited(
 
 
 def _records(path: Path, text: str, delimiter: str, quoting: Any, names: Sequence[str]) -> Iterable[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter, quoting=quoting)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), strict=True, delimiter=delimiter, quoting=quoting,
+        skipinitialspace=_is_spaced(text, delimiter),
+    )  # fmt: skip
     try:
         first = next(reader, [])
         header = [name.strip() for name in first]
@@ -244,6 +259,12 @@ def _records(path: Path, text: str, delimiter: str, quoting: Any, names: Sequenc
         raise DataError(f"{path}, line {reader.line_num}: malformed CSV ({error}).") from error
 
 
+def _is_spaced(text: str, delimiter: str) -> bool:
+    """Whether spaces stand behind delimiters for the eye: in the header, or before a quotation mark that opens."""
+    sign = re.escape(delimiter)
+    return re.search(rf"\A[^\r\n\"]*{sign} |{sign} +\"[^\"\r\n{sign}]", text) is not None
+
+
 _SEPARATOR_NAMES = {",": "comma", "\t": "tab", ";": "semicolon"}
 
 
@@ -258,12 +279,19 @@ def _refuse_repeated(name: str, columns: Iterable[str]) -> None:
 
 
 def _read_json(path: Path, text: str, suffix: str, unpack: Unpack | None, records: str | None) -> list[Row]:
+    if not text.strip():
+        return []
     if suffix != ".json" and not records and not text.lstrip().startswith("["):
         return _json_lines(path, text)
     try:
         parsed = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
+            if records:
+                raise DataError(
+                    f"{path} holds an object a line, and dataset.records={records} is of one object for all rows; "
+                    f"parts of each line are read by dataset.question_column={records}.<name> and the like."
+                ) from error
             return _json_lines(path, text)
         raise DataError(f"{path}, line {error.lineno}: malformed JSON ({error.msg}).") from error
     except (RecursionError, ValueError) as error:
@@ -303,9 +331,8 @@ def _inside(path: Path, parsed: Any, records: str) -> Any:
 def _rows_of_object(path: Path, parsed: dict[str, Any]) -> list[Row]:
     """The rows that a JSON object holds: one itself, columns, rows by their ids, or pandas' other layouts."""
     values = list(parsed.values())
-    if parsed.keys() == {"columns", "index", "data"}:  # pandas, orient="split"
-        _refuse_repeated(str(path), parsed["columns"])
-        return [dict(zip(parsed["columns"], row, strict=True)) for row in parsed["data"]]
+    if {"columns", "data"} <= parsed.keys() <= {"columns", "index", "data"} and _is_split(parsed):
+        return _rows_of_split(path, list(map(str, parsed["columns"])), parsed["data"])
     if parsed.keys() == {"schema", "data"} and _is_rows(parsed["data"]):  # pandas, orient="table"
         rows: list[Row] = parsed["data"]
         return rows
@@ -324,10 +351,23 @@ def _rows_of_object(path: Path, parsed: dict[str, Any]) -> list[Row]:
     return [parsed]
 
 
+def _is_split(parsed: dict[str, Any]) -> bool:
+    columns, data = parsed["columns"], parsed["data"]
+    return isinstance(columns, list) and isinstance(data, list) and all(isinstance(row, list) for row in data)
+
+
+def _rows_of_split(path: Path, columns: list[str], data: list[list[Any]]) -> list[Row]:
+    """The rows of pandas' ``orient="split"``."""
+    _refuse_repeated(str(path), columns)
+    if odd := next((place for place, row in enumerate(data, 1) if len(row) != len(columns)), None):
+        raise DataError(f"row {odd} of {path} does not have a cell for each of the {len(columns)} columns.")
+    return [dict(zip(columns, row, strict=True)) for row in data]
+
+
 def _rows_of_nested(parsed: dict[str, dict[str, Any]]) -> list[Row]:
     """Columns by the row's place, as pandas writes them, or rows by their ids."""
     inner = list(parsed.values())
-    places = list(inner[0])
+    places = list(dict.fromkeys(place for column in inner for place in column))
     if all(_is_place(place) for place in places) and not all(map(_is_place, parsed)):
         return [{name: column.get(place) for name, column in parsed.items()} for place in places]
     shared = set(places).intersection(*inner)
@@ -370,12 +410,15 @@ def _unpacked(path: Path, release: dict[str, Any], unpack: Unpack | None) -> lis
     if unpack is None:
         return _rows_of_object(path, release)
     try:
-        return unpack(release)
+        rows = unpack(release)
     except NoRelease:
         return _rows_of_object(path, release)
     except (KeyError, TypeError) as error:
         reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"{path} is not laid out as the official release: {reason}.") from error
+    if not all(isinstance(row, Mapping) for row in rows):
+        raise DataError(f"{path} is not laid out as the official release: a row is no object.")
+    return rows
 
 
 def _json_lines(path: Path, content: str) -> list[Row]:

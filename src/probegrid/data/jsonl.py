@@ -56,12 +56,14 @@ def load(config: JsonlConfig) -> QuestionSet | StatementSet:
         config, (config.split, config.shot_split), config.subset, _of_release, config.records
     )
     table = next(splits)
-    if not config.labelled:
+    is_named = config.text_column != StatementColumns.text_column
+    if not config.labelled or is_named:
+        mend = "name their column with dataset.text_column=<column>"
         table.require(
             [config.text_column],
-            "dataset.labelled=false is of statements; name their column with dataset.text_column=<column>",
+            mend.capitalize() if config.labelled else f"dataset.labelled=false is of statements; {mend}",
         )
-    if config.text_column in table.columns:
+    if is_named or config.text_column in table.columns:
         return _statement_set(config, table)
     if {"messages", "labels"} <= {*table.columns}:
         raise DataError(

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from probegrid.data.cells import is_missing, worded
 from probegrid.data.example import Conversation, Message, Statement, StatementSet
-from probegrid.data.table import Row, Table, cell, is_gap, text, truth
+from probegrid.data.table import Row, Table, cell, text, truth
 from probegrid.errors import DataError
 from probegrid.schema import DatasetConfig
 
@@ -34,7 +35,8 @@ class StatementColumns(DatasetConfig, ABC):
     """Column of the list a statement is from, for ``split=leave_one_source_out``; null: the file, where there are
     several."""
     drop_labels: list[str] = field(default_factory=list)
-    """Labels that are neither true nor false, whose rows are left out (``[Neither]``); a note says how many."""
+    """Labels that are neither true nor false, whose rows are left out (``[Neither]``; ``[""]``: those without one); a
+    note says how many."""
 
 
 def statement_conversations(
@@ -59,7 +61,7 @@ def statement_conversations(
     made, dropped = [], Counter[str]()
     for index in range(len(table)):
         row, where = table.row(index), table.where(index)
-        if labelled and (word := _dropped(row, columns, where)):
+        if labelled and (word := _dropped(row, columns, where)) is not None:
             dropped[word] += 1
             continue
         name = f"{id_prefix}{index + 1}" if id_prefix else table.row_id(index)
@@ -71,7 +73,8 @@ def statement_conversations(
             f"{table.name} has no statement left: dataset.drop_labels drops all {len(table)} rows."
         )
     left_out = [
-        f"{count} rows of {table.name} labelled {word} are left out (dataset.drop_labels)"
+        f"{count} rows of {table.name} {f'labelled {word}' if word else 'without a label'} are left out "
+        "(dataset.drop_labels)"
         for word, count in dropped.items()
     ]
     return made, [*table.notes, *left_out]
@@ -149,14 +152,19 @@ def _dropped(row: Row, columns: StatementColumns, where: str) -> str | None:
     """The label for which a row is left out, if it is one."""
     if not columns.drop_labels:
         return None
-    word = str(cell(row, columns.label_column, where)).strip()
-    return word if word.lower() in {label.strip().lower() for label in columns.drop_labels} else None
+    word = _word(cell(row, columns.label_column, where))
+    return word if word.lower() in {_word(label).lower() for label in columns.drop_labels} else None
+
+
+def _word(label: object) -> str:
+    """A label as ``drop_labels`` names it; a number that a gap beside it made 2.0 is 2."""
+    return "" if label is None else str(label).strip().removesuffix(".0")
 
 
 def _conversation(
     row: Row, columns: StatementColumns, where: str, name: str, source: str, *, labelled: bool
 ) -> Conversation:
-    statement = text(cell(row, columns.text_column, where), f"the statement in {where}")
+    statement = worded(cell(row, columns.text_column, where), f"the statement in {where}")
     label = labelled and _label(row, columns, where)
     if columns.source_column:
         source = text(cell(row, columns.source_column, where), f"the source in {where}")
@@ -168,15 +176,13 @@ def _label(row: Row, columns: StatementColumns, where: str) -> bool:
     try:
         return truth(value, f"the label in {where}")
     except DataError as error:
-        if not isinstance(value, str) or is_gap(value):
-            raise
+        key = f"dataset.drop_labels=[{_word(value)}]" if _word(value) else "'dataset.drop_labels=[\"\"]'"
         raise DataError(
-            f"{str(error).rstrip('.')}; rows with another label are left out by "
-            f"dataset.drop_labels=[{value.strip()}]."
+            f"{str(error).rstrip('.')}; rows with another label, or none, are left out by {key}."
         ) from error
 
 
 def _group(row: Row, columns: StatementColumns, where: str) -> str:
     column = group_column_of(columns)
     value = cell(row, column, where) if column else None
-    return "" if is_gap(value) else text(value, f"the group in {where}")
+    return "" if is_missing(value) else text(value, f"the group in {where}")

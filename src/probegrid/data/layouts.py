@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from probegrid.data.cells import AnswerCells, unspelled
+from probegrid.data.cells import AnswerCells
 from probegrid.data.example import Question
 from probegrid.data.formats import NoRelease, Unpack
 from probegrid.data.options import Options, read_options, right_option, with_options
 from probegrid.data.sampling import paragraph_group
+from probegrid.data.spelling import unspelled
 from probegrid.data.table import Row, digits, is_gap, text
 from probegrid.errors import DataError
 
@@ -235,10 +236,12 @@ def _medqa(row: Row, row_id: str, where: str, style: Style) -> Question:
         for n in range(5)
         if not is_gap(row.get(f"ending{n}"))
     ]
-    label = int(text(_first(row, "label", where=where), f"the label in {where}"))
-    if not 0 <= label < len(endings):
-        raise DataError(f"the label in {where} is {label}, and there are {len(endings)} endings.")
-    return with_options(made, endings, label)
+    label = text(_first(row, "label", where=where), f"the label in {where}").strip()
+    if not label.isdecimal() or int(label) >= len(endings):
+        raise DataError(
+            f"the label in {where} is {label}, and there are {len(endings)} endings, counted from 0."
+        )
+    return with_options(made, endings, int(label))
 
 
 def _truthful_qa(row: Row, row_id: str, where: str, style: Style) -> Question:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from probegrid.data.cells import unspelled
+from probegrid.data.cells import is_missing
 from probegrid.data.example import Question
+from probegrid.data.spelling import unspelled
 from probegrid.data.table import text
 from probegrid.errors import DataError
 
@@ -55,21 +56,34 @@ def _read(value: object, what: str) -> Options:
         if names and all(content in (0, 1) for content in names.values()):
             marks = list(value.values())
             return _marked(list(value), marks, what)
-        if names and all(isinstance(content, str | int | float) for content in names.values()):
-            return _labelled(list(value.values()), list(value), what)
-    if isinstance(value, list) and value:
-        if all(isinstance(item, Mapping) for item in value):
-            rows = [{str(name).lower(): content for name, content in item.items()} for item in value]
+        found = {name: content for name, content in value.items() if not is_missing(content)}  # of a struct
+        if found and all(isinstance(content, str | int | float) for content in found.values()):
+            return _labelled(list(found.values()), list(found), what)
+    if isinstance(value, list) and (items := without_last_gaps(value)):
+        rows = [
+            {str(name).lower(): content for name, content in item.items()}
+            for item in items
+            if isinstance(item, Mapping)
+        ]
+        if len(rows) == len(items):
             if all({"text", "label"} <= row.keys() for row in rows):
                 return _labelled([row["text"] for row in rows], [row["label"] for row in rows], what)
-        elif all(isinstance(item, str | int | float) for item in value):
-            return Options(tuple(text(item, what) for item in value))
+        elif all(isinstance(item, str | int | float) for item in items):
+            return Options(tuple(text(item, what) for item in items))
     raise DataError(
         f"{what} are {str(value)[:60]!r}; a list of texts, or texts with their labels, is expected."
     )
 
 
+def without_last_gaps(values: Sequence[object]) -> list[object]:
+    """Options of a row that has fewer of them than others; a gap between two stays, and is no option."""
+    count = max((place for place, value in enumerate(values, 1) if not is_missing(value)), default=0)
+    return list(values[:count])
+
+
 def _labelled(texts: Sequence[object], labels: Sequence[object], what: str) -> Options:
+    if len(texts) != len(labels):
+        raise DataError(f"{what} are {len(texts)} texts with {len(labels)} labels; each needs one.")
     if all(isinstance(label, int) and label in (0, 1) for label in labels):
         return _marked(texts, labels, what)
     return Options(tuple(text(each, what) for each in texts), tuple(str(label) for label in labels))
@@ -95,6 +109,11 @@ def right_option(options: Options, answer: object, what: str, first: int | None 
     word = text(answer, what).strip()
     if word in options.labels:
         return options.labels.index(word)
+    alike = [place for place, option in enumerate(options.texts) if option.strip() == word]
+    if len(alike) > 1:
+        raise DataError(
+            f"{what} is {word!r}, the text of {len(alike)} options; name one of them by its letter."
+        )
     found = set(_readings(options, word, first))
     if len(found) == 1:
         return found.pop()
@@ -112,12 +131,12 @@ def right_option(options: Options, answer: object, what: str, first: int | None 
 def _readings(options: Options, word: str, first: int | None) -> list[int]:
     """The places that a word can mean, each reading's."""
     count = len(options.texts)
-    if first is not None and word.isdigit():
+    if first is not None and word.isdecimal():
         return [int(word) - first] if 0 <= int(word) - first < count else []
     found = [index for index, option in enumerate(options.texts) if option.strip() == word]
     if len(word) == 1 and word.upper() in LETTERS[:count]:
         found.append(LETTERS.index(word.upper()))
-    if word.isdigit():
+    if word.isdecimal():
         found += [int(word) - base for base in (0, 1) if 0 <= int(word) - base < count]
     return found
 

@@ -10,11 +10,12 @@ from abc import ABC
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from probegrid.data.cells import AnswerCells, Booleans, Texts, is_gap_word, joined, texts_of
+from probegrid.data.cells import AnswerCells, Booleans, Texts, is_missing, joined, texts_of, worded
 from probegrid.data.example import Question
 from probegrid.data.labelled import group_column_of
-from probegrid.data.options import Options, read_options, right_option, with_options
+from probegrid.data.options import Options, read_options, right_option, with_options, without_last_gaps
 from probegrid.data.sampling import asking, paragraph_group
+from probegrid.data.spelling import unspelled
 from probegrid.data.table import Row, Table, cell, is_gap, text
 from probegrid.errors import ConfigError
 from probegrid.schema import QuestionDatasetConfig
@@ -44,7 +45,7 @@ class QuestionColumns(QuestionDatasetConfig, ABC):
     booleans: Booleans | None = None
     """How a true or false answer is written: ``yes_no`` or ``true_false``; null: it is refused."""
     as_text: bool = False
-    """Take the texts of answers as they stand: no list, number or gap is read out of one."""
+    """Take the texts of answers and contexts as they stand: no list, number or gap is read out of one."""
     options_column: str | None = None
     """Column of the options, of which the answer names one (by letter, label, place or text)."""
     option_columns: list[str] = field(default_factory=list)
@@ -82,6 +83,8 @@ class QuestionReader:
     said: list[str]
     first_ids: dict[object, str] = field(default_factory=dict)
     """The id of the first row of each question, for rows that have no ids: what asks the same is the same question."""
+    listed_contexts: int = 0
+    """How many contexts were lists written as a text."""
 
     @classmethod
     def of(cls, config: QuestionColumns, table: Table) -> QuestionReader:
@@ -117,8 +120,8 @@ class QuestionReader:
             DataError: a cell is of another kind.
         """
         config = self.config
-        asked = text(cell(row, self.question_column, where), f"the question in {where}")
-        context = _context(config, row, where)
+        asked = worded(cell(row, self.question_column, where), f"the question in {where}")
+        context = self._context(row, where)
         column = group_column_of(config)
         group = cell(row, column, where) if column else None
         made = Question(
@@ -126,7 +129,7 @@ class QuestionReader:
             text=asked,
             references=(),
             context=context,
-            group=paragraph_group(context) if is_gap(group) else text(group, f"the group in {where}"),
+            group=paragraph_group(context) if is_missing(group) else text(group, f"the group in {where}"),
         )
         if config.options_column or config.option_columns:
             return self._once(self._with_options(made, row, where), row_id)
@@ -144,20 +147,46 @@ class QuestionReader:
             return question
         return replace(question, id=self.first_ids.setdefault(asking(question), row_id))
 
+    def _side_by_side(self, row: Row, where: str) -> Options:
+        """Options that have a column each; where letters name them, a gap between two moves none."""
+        columns = self.config.option_columns
+        cells = {column: cell(row, column, where) for column in columns}
+        if is_lettered := all(len(column) == 1 for column in columns):
+            columns = [column for column in columns if not is_missing(cells[column])]
+        kept = without_last_gaps([cells[column] for column in columns])
+        texts = tuple(text(value, f"an option in {where}") for value in kept)
+        return Options(texts, tuple(columns) if is_lettered else ())
+
+    def _context(self, row: Row, where: str) -> str:
+        column = self.config.context_column
+        value = cell(row, column, where) if column else row.get("context")
+        if is_missing(value):
+            return ""
+        if not self.config.as_text and isinstance(found := unspelled(value), list) and found != value:
+            self.listed_contexts += 1
+            value = found
+        if isinstance(value, list):  # PubMedQA's paragraphs
+            return "\n".join(text(part, f"the context in {where}") for part in value if not is_gap(part))
+        return text(value, f"the context in {where}")
+
     def notes(self) -> tuple[str, ...]:
         """How the cells were read."""
-        return joined([self.said, *(cells.notes() for cells in self.answers)])
+        separator = self.config.answers_separator
+        said = list(self.said)
+        if self.listed_contexts:
+            said.append(
+                f"contexts that are a list written as a text, each item a paragraph: {self.listed_contexts}"
+            )
+        if separator is not None and not any(cells.counts["separated"] for cells in self.answers):
+            said.append(f"no answer holds dataset.answers_separator={separator}: each cell is one reference")
+        return joined([said, *(cells.notes() for cells in self.answers)])
 
     def _with_options(self, made: Question, row: Row, where: str) -> Question | None:
         config = self.config
         if config.options_column:
             options = read_options(cell(row, config.options_column, where), f"the options in {where}")
         else:
-            cells = [cell(row, column, where) for column in config.option_columns]
-            options = Options(
-                tuple(text(value, f"an option in {where}") for value in cells if not is_gap(value)),
-                tuple(config.option_columns) if all(len(name) == 1 for name in config.option_columns) else (),
-            )
+            options = self._side_by_side(row, where)
         answer = cell(row, self.answers[0].column, where)
         if is_gap(answer):
             return None
@@ -240,12 +269,3 @@ def _id(config: QuestionColumns, row: Row, row_id: str, where: str) -> str:
 def id_column_of(columns: Iterable[str]) -> str | None:
     """The column that is called id, in any case of the letters."""
     return next((column for column in columns if column.lower() == "id"), None)
-
-
-def _context(config: QuestionColumns, row: Row, where: str) -> str:
-    value = cell(row, config.context_column, where) if config.context_column else row.get("context")
-    if is_gap(value) or is_gap_word(value):
-        return ""
-    if isinstance(value, list):  # PubMedQA's paragraphs
-        return "\n".join(text(part, f"the context in {where}") for part in value if not is_gap(part))
-    return text(value, f"the context in {where}")

@@ -20,6 +20,9 @@ from probegrid.errors import ConfigError, DataError, closest
 from probegrid.schema import QuestionDatasetConfig
 from probegrid.schema.ranges import seed_field
 
+_OTHERWISE = (AttributeError, KeyError, TypeError, ValueError)
+"""What the reading of a structure raises where there is another one."""
+
 
 @dataclass
 class PublishedConfig(QuestionDatasetConfig):
@@ -54,7 +57,10 @@ def load(config: PublishedConfig) -> QuestionSet:
     left_out: list[str] = []
 
     def parse(row: Row, row_id: str, where: str) -> Question | None:
-        made = layout.read(row, row_id, where, style)
+        try:
+            made = layout.read(row, row_id, where, style)
+        except _OTHERWISE as error:
+            raise DataError(f"{where} is not laid out as the publisher's: {error}.") from error
         if made is None:
             left_out.append(where)
         return made
@@ -117,6 +123,6 @@ def _expanded(table: Table, layout: Layout) -> Table:
     for index in range(len(table)):
         try:
             rows += layout.expand(table.row(index))
-        except (KeyError, TypeError, ValueError) as error:
+        except _OTHERWISE as error:
             raise DataError(f"{table.where(index)} is not laid out as the publisher's: {error}.") from error
     return from_rows(table.name, rows, table.split, table.notes)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from probegrid.data import hub
+from probegrid.data.cells import worded
 from probegrid.data.example import Conversation, StatementSet, have_one_class
 from probegrid.data.files import data_files_in, is_glob, matching, read_file
 from probegrid.data.formats import data_stem
@@ -114,9 +115,9 @@ def _answers_of_rows(table: Table, config: StatementsConfig, source: str) -> lis
             if group_column
             else f"{source}/{index + 1}"
         )
-        asked = text(cell(row, config.question_column, where), f"the question in {where}").strip()
+        asked = worded(cell(row, config.question_column, where), f"the question in {where}").strip()
         for column, label in told:
-            answer = text(cell(row, column, where), f"'{column}' in {where}").strip()
+            answer = worded(cell(row, column, where), f"'{column}' in {where}").strip()
             name = f"{source}/{index + 1}/{str(label).lower()}"
             made.append(single_statement(name, f"{asked} {answer}", label, source, group))
     return made

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
+from probegrid.data.spelling import unspelled
 from probegrid.errors import DataError, closest
 
 Row = Mapping[str, Any]
@@ -22,8 +24,8 @@ Row = Mapping[str, Any]
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can spell and UTF-8 cannot
 _TRUE = ("1", "1.0", "true", "yes", "t", "y")
 _FALSE = ("0", "0.0", "false", "no", "f", "n")
-_LARGEST_WHOLE = 2**53
-"""Whole numbers up to it are told apart in floating point."""
+_SMALLEST_PLAIN, _LARGEST_PLAIN = 1e-7, 1e21
+"""Numbers between them are written without an exponent."""
 
 
 @dataclass(frozen=True)
@@ -100,28 +102,80 @@ def from_arrow(name: str, rows: Any, split: str | None = None) -> Table:
     """
     if rows.num_rows == 0:
         raise DataError(f"{name} is empty: it has no row.")
+    columns = dict(zip(rows.column_names, map(_with_written_floats, rows.columns), strict=True))
+    classes = _class_names(rows.schema.metadata)
 
     def row(index: int) -> Row:
-        cells: dict[str, Any] = rows.slice(index, 1).to_pylist()[0]
+        cells = {}
+        for column, values in columns.items():
+            try:
+                cells[column] = _value(values[index], classes.get(column))
+            except (ValueError, OverflowError) as error:  # no UTF-8, or a moment past Python's last
+                raise DataError(
+                    f"'{column}' in row {index + 1} of {name} cannot be read ({error}); write it as text, or leave "
+                    "the column out."
+                ) from error
         return cells
 
     return Table(name, tuple(rows.column_names), rows.num_rows, row, split)
 
 
+def _with_written_floats(values: Any) -> Any:
+    """A column whose short floats are the numbers that were written: 0.1, and not the double nearest to its float32."""
+    import pyarrow as pa
+
+    def of(kind: Any, floats: Any) -> Any:
+        if pa.types.is_float16(kind) or pa.types.is_float32(kind):
+            return floats
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        return pa.list_(of(kind.value_type, floats)) if is_list else kind
+
+    written = of(values.type, pa.string())
+    return values if written == values.type else values.cast(written).cast(of(values.type, pa.float64()))
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """What the numbers of a column mean by the names that ``datasets`` keeps with it (``ClassLabel``)."""
+    info = json.loads((metadata or {}).get(b"huggingface", b"{}")).get("info") or {}
+    features = info.get("features") or {}
+    return {column: kind["names"] for column, kind in features.items() if "names" in kind}
+
+
+def _value(scalar: Any, classes: Sequence[str] | None) -> Any:
+    """An arrow value as Python's; a class by its name, of which -1 is none, and a map as the object it was."""
+    import pyarrow as pa
+
+    value = scalar.as_py()
+    if value is None:
+        return None
+    if classes is not None and isinstance(value, int):
+        return classes[value] if value >= 0 else None
+    return dict(value) if pa.types.is_map(scalar.type) else value
+
+
 def cell(row: Row, column: str, where: str) -> Any:
-    """The value in ``column``, null included; ``question.stem`` is the stem of the object in ``question``.
+    """The value in ``column``, null included; ``question.stem`` is the stem of the object (or objects) in ``question``.
 
     Raises:
         DataError: this row has no such column, unlike others.
     """
-    if column in row:
-        return row[column]
-    found: Any = row
-    for name in column.split("."):
-        if not isinstance(found, Mapping) or name not in found:
-            raise DataError(f"{where} has no '{column}'; it has: {', '.join(map(str, row))}.")
-        found = found[name]
-    return found
+    return row[column] if column in row else _part(row, column.split("."), f"{where} has no '{column}'; it")
+
+
+def _part(held: Any, names: Sequence[str], missing: str) -> Any:
+    """What lies at names within an object, or an object that was written as a text; in a list, of each of its items."""
+    if not names:
+        return held
+    held = unspelled(held)
+    if is_gap(held):
+        return None
+    if isinstance(held, list):
+        return [_part(item, names, missing) for item in held]
+    if not isinstance(held, Mapping):
+        raise DataError(f"{missing} is no object: {str(held)[:60]!r}.")
+    if names[0] not in held:
+        raise DataError(f"{missing} has: {', '.join(map(str, held))}.")
+    return _part(held[names[0]], names[1:], f"{missing.rpartition(';')[0]}; '{names[0]}'")
 
 
 def text(value: object, what: str) -> str:
@@ -144,9 +198,9 @@ def digits(number: float | Decimal) -> str:
     if isinstance(number, int):
         return str(number)
     whole = int(number)
-    if number == whole and -_LARGEST_WHOLE < whole < _LARGEST_WHOLE:
-        return str(whole)
-    return str(number)
+    if not _SMALLEST_PLAIN <= abs(float(number)) < _LARGEST_PLAIN and number:
+        return str(number)
+    return str(whole) if number == whole else format(Decimal(str(number)), "f")
 
 
 def _is_finite(number: float | Decimal) -> bool:

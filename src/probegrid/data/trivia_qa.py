@@ -53,7 +53,8 @@ def _question(row: Row, row_id: str, where: str) -> Question:
         raise DataError(
             f"the answer in {where} is withheld ({_WITHHELD}); dataset.split=validation has answers."
         )
-    names = [answer["value"], *(answer["aliases"] or ())]
+    aliases = answer["aliases"] or []
+    names = [answer["value"], *(aliases if isinstance(aliases, list) else [aliases])]
     return Question(
         id=text(cell(row, "question_id", where), f"the id in {where}"),
         text=text(cell(row, "question", where), f"the question in {where}"),
