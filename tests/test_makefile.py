@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 STAND_IN = """#!/bin/sh
@@ -87,3 +89,10 @@ def test_make_alone_lists_the_targets() -> None:
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("install", "run", "test", "test-fast", "check", "lock"):
         assert f"make {target} " in listed
+
+
+def test_every_package_takes_the_first_python_that_we_take() -> None:
+    """Debian's 3.11 is 3.11.2, and a package that wants 3.11.5 leaves nothing to install."""
+    wanted = {each.name: SpecifierSet(each.metadata.get("Requires-Python", "")) for each in distributions()}
+    assert len(wanted) > 100
+    assert not {name: str(python) for name, python in wanted.items() if not python.contains("3.11.0")}
