@@ -193,7 +193,7 @@ def break_config(folder: Path) -> None:
         ),
         (truncate, "is cut short"),
         (remove_weights, "no weights (*.safetensors)"),
-        (remove_tokenizer, "cannot be loaded"),
+        (remove_tokenizer, "has no tokenizer"),
         (change_shape, "copied"),
         (break_config, "config.json is not JSON"),
     ],

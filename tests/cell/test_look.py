@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import probegrid
 from probegrid.cell.prepare import prepare
 from probegrid.compose import compose_cell
+from probegrid.errors import CheckpointError
 
 HIDING = (
     "{% for message in messages if message['role'] != 'system' %}<|{{ message['role'] }}|>{{ message['content'] }}"
@@ -67,3 +69,28 @@ def test_the_look_goes_where_the_result_goes(
         assert text in kept, text
         assert text in " ".join(shown.split()), text
         assert text in page, text
+
+
+def test_what_is_of_turns_is_said_to_change_nothing_in_plain_text() -> None:
+    words = ["dataset.num_samples=3", "prompt.num_few_shot=0", "prompt.system=Hush.", "prompt.prefill=It is"]
+    notes = prepare(compose_cell(words)).examples.notes
+    for name in ("system", "prefill"):
+        assert f"no chat template is used, so that prompt.{name} changes nothing" in notes
+
+
+@pytest.mark.parametrize(
+    "of", [(), ("dataset=facts_statements", "probe=logistic", "probe.layers=[1]", "dataset.num_samples=30")]
+)
+def test_tokens_without_an_embedding_are_refused(
+    random_model: tuple[str, ...], tmp_path: Path, of: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "model"
+    (path,) = (word.removeprefix("model.path=") for word in random_model if word.startswith("model.path="))
+    shutil.copytree(path, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": 40}
+    (folder / "config.json").write_text(json.dumps(config))
+    spec = compose_cell(["model=custom", f"model.path={folder}", *of])
+    with pytest.raises(
+        CheckpointError, match=r"has embeddings of 40 tokens alone.*the weights were saved with"
+    ):
+        prepare(spec)

@@ -25,6 +25,8 @@ def test_others_are_refused_with_the_way_out(value: float) -> None:
         refuse_overflow([-0.1, value], torch.float16)
     with pytest.raises(RunError, match=r"not finite in bfloat16: its weights are damaged"):
         refuse_overflow([value], torch.bfloat16)
+    with pytest.raises(RunError, match=r"in float32: its weights are damaged; fetch it again\.$"):
+        refuse_overflow([value], torch.float32)
 
 
 @pytest.fixture

@@ -147,10 +147,34 @@ def test_more_worked_examples_than_there_are_is_the_users_mistake() -> None:
 
 def test_a_prompt_and_its_answer_must_fit_the_context() -> None:
     prompts = [Prompt(ASKED, "", tuple(range(length))) for length in (3, 10)]
-    check_lengths(prompts, max_new_tokens=5, context=15)
-    check_lengths(prompts, max_new_tokens=5, context=None)
+    config = PromptConfig()
+    check_lengths(prompts, config, max_new_tokens=5, context=15)
+    check_lengths(prompts, config, max_new_tokens=5, context=None)
     with pytest.raises(ConfigError, match=r"question q has 10 tokens .* context is 14"):
-        check_lengths(prompts, max_new_tokens=5, context=14)
+        check_lengths(prompts, config, max_new_tokens=5, context=14)
+
+
+@pytest.mark.parametrize(
+    ("changes", "context", "ways"),
+    [
+        (
+            {},
+            14,
+            "lower prompt.num_few_shot, or lower decoding.max_new_tokens, or take a model that holds more.",
+        ),
+        ({"num_few_shot": 0}, 14, "lower decoding.max_new_tokens, or take a model that holds more."),
+        (
+            {"num_few_shot": 0, "use_context": True},
+            10,
+            "set prompt.use_context=false, or take a model that holds more.",
+        ),
+        ({"num_few_shot": 0}, 10, "take a model that holds more."),
+    ],
+)
+def test_only_what_can_help_is_advised(changes: dict[str, object], context: int, ways: str) -> None:
+    prompts = [Prompt(ASKED, "", tuple(range(10)))]
+    with pytest.raises(ConfigError, match=rf"context is {context}; {ways}"):
+        check_lengths(prompts, PromptConfig(**changes), max_new_tokens=5, context=context)
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=6))

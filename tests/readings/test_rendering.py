@@ -8,7 +8,7 @@ from tests.chat_models import TEMPLATES, tokenizer
 from probegrid.data.example import Conversation, Message, Statement, StatementSet
 from probegrid.data.labelled import single_statement
 from probegrid.errors import ConfigError, DataError
-from probegrid.readings.rendering import NEUTRAL_TURN, is_bare, notes_on, rendered
+from probegrid.readings.rendering import NEUTRAL_TURN, is_bare, notes_on, notes_on_turns, rendered
 from probegrid.readings.spans import Position, statement_passages
 from probegrid.readings.templates import ChatTemplate
 from probegrid.schema import StatementRendering
@@ -180,3 +180,22 @@ def test_a_tokenizer_without_bos_is_said() -> None:
     vocabulary.backend_tokenizer.post_processor = None
     said, _ = notes_on(StatementSet((BARE,)), template("chatml"), StatementRendering.plain, vocabulary)
     assert "the tokenizer sets no BOS before plain text: the first token is the text's own" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "has_system", "said"),
+    [
+        ("gemma", True, "on top of the user's first turn"),
+        ("mistral", True, "on top of the user's first turn"),
+        ("gemma", False, None),
+        ("chatml", True, None),
+        ("chatml", False, "a text of its own before the questions: 'system You are Seven"),
+    ],
+)
+def test_what_a_template_does_to_a_question_is_said(name: str, has_system: bool, said: str | None) -> None:
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Faust"}]
+    turns.append({"role": "user", "content": "Where?"})
+    if has_system:
+        turns.insert(0, {"role": "system", "content": "Be brief."})
+    found = " ".join(notes_on_turns(turns, None, template(name)))
+    assert said in found if said else not found

@@ -100,10 +100,17 @@ def test_dates_are_pinned_and_said(name: str) -> None:
     )
 
 
-def test_a_time_that_cannot_be_fixed_is_refused() -> None:
+@pytest.mark.parametrize(
+    "asks",
+    [
+        DATE.replace("'%d %b %Y'", "messages[0]['content']"),
+        "{% set now = strftime_now %}{{ now('%Y') }}",
+    ],
+)
+def test_a_time_that_cannot_be_fixed_is_refused(asks: str) -> None:
     vocabulary = tokenizer("llama")
-    vocabulary.chat_template = DATE.replace("'%d %b %Y'", "messages[0]['content']")
-    with pytest.raises(ConfigError, match="computes the format"):
+    vocabulary.chat_template = asks
+    with pytest.raises(ConfigError, match="computes how it asks for the time"):
         ChatTemplate(vocabulary, "default")
 
 
@@ -167,3 +174,39 @@ def test_several_templates_without_a_default() -> None:
         ChatTemplate.of_questions(vocabulary, ModelConfig(path="x", chat_template="default"))
     vocabulary.chat_template = {"rag": "a", "default": TEMPLATES["llama"]}
     assert ChatTemplate(vocabulary, "default").source is not None
+
+
+def test_marks_that_everything_begins_with_are_refused() -> None:
+    for mark in ("", " ", "x"):
+        with pytest.raises(ConfigError, match=r"model\.thinking\.open=.*give two marks, or null"):
+            ThinkingConfig(open=mark or " ", close=mark or " ")
+
+
+EXAMPLE = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Faust"}]
+
+
+@pytest.mark.parametrize(
+    "shown", ["messages[-1:]", "messages | selectattr('role', 'eq', 'user')", "messages | reverse"]
+)
+def test_a_template_that_hides_or_moves_examples_is_refused(shown: str, tmp_path: Path) -> None:
+    file = tmp_path / "chat.jinja"
+    file.write_text(f"{{% for message in {shown} %}}{{{{ message['content'] }}}}\n{{% endfor %}}")
+    made = ChatTemplate(tokenizer("llama"), str(file))
+    assert made.of_turns(ASKED) == "Where?\n"
+    with pytest.raises(ConfigError, match=r"leaves out turns before the user's last.*num_few_shot=0"):
+        made.of_turns([*EXAMPLE, *ASKED])
+
+
+@pytest.mark.parametrize(
+    "name", ["add_generation_prompt", "messages", "conversation", "tokenize", "return_dict"]
+)
+def test_arguments_that_are_not_the_users_to_give(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.template_kwargs\.{name} is set by probegrid itself"):
+        template("llama", **{name: True})
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "chat.jinja"
+    file.write_bytes("{{ messages[0]['content'] }} \N{LATIN SMALL LETTER E WITH ACUTE}".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"model\.chat_template=.*cannot be read: 'utf-8'"):
+        ChatTemplate(tokenizer("llama"), str(file))

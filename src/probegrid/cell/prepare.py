@@ -6,7 +6,7 @@ refuses all refuse, with the same words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +21,13 @@ from probegrid.cell.options import options_to_read
 from probegrid.cell.precision import on_its_cards
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.data.source import PathNotGiven
-from probegrid.errors import ConfigError, DataError
+from probegrid.errors import CheckpointError, ConfigError, DataError
 from probegrid.models.as_stored import as_stored
 from probegrid.models.checkpoint import Checkpoint
 from probegrid.probes import ITSELF, Kind, Needs, Probe, TrainedProbe, resolve_layers
 from probegrid.readings.asks import check_choices, draw_worked
-from probegrid.readings.prompts import Prompt, build_prompts, check_lengths, choose_shots
-from probegrid.readings.rendering import notes_on
+from probegrid.readings.prompts import Prompt, build_prompts, check_lengths, choose_shots, sayer
+from probegrid.readings.rendering import notes_on, notes_on_turns
 from probegrid.readings.spans import (
     ANSWER_POSITIONS,
     STATEMENT_POSITIONS,
@@ -121,7 +121,7 @@ def _of_questions(spec: CellSpec, probe: Probe, needs: Needs, data: QuestionSet,
         spec,
         probe,
         needs,
-        replace(data, notes=(*data.notes, *_notes_on_asking(config, template, prompts))),
+        replace(data, notes=(*data.notes, *_notes_on_asking(config, template, prompts, shots))),
         model,
         prompts=prompts,
         options=options_to_read(data, prompts, config.prompt, template, model.checkpoint.context),
@@ -203,13 +203,41 @@ def _prompts(
     if prompts:
         thinks = template.thought_before(prompts[0].text) is not None
         room = config.decoding.max_thinking_tokens if thinks else 0
-        check_lengths(prompts, config.decoding.max_new_tokens, model.checkpoint.context, thought=room)
+        check_lengths(
+            prompts, config.prompt, config.decoding.max_new_tokens, model.checkpoint.context, thought=room
+        )
+    _check_tokens((prompt.token_ids for prompt in prompts), model)
     return prompts
 
 
-def _notes_on_asking(config: Config, template: ChatTemplate, prompts: tuple[Prompt, ...]) -> Iterator[str]:
+def _check_tokens(sequences: Iterable[Sequence[int]], model: Model) -> None:
+    """Refuse tokens that the model has no embedding for.
+
+    Raises:
+        CheckpointError: the tokenizer has more than the model, and what is to be read holds one of them.
+    """
+    size, highest = model.checkpoint.vocabulary, max(map(max, filter(None, sequences)), default=0)
+    if size is not None and highest >= size:
+        token = model.tokenizer.convert_ids_to_tokens(highest)
+        raise CheckpointError(
+            f"the tokenizer of {model.checkpoint.name} makes {token!r} token {highest}, and the model has embeddings "
+            f"of {size} tokens alone: tokens were added to the tokenizer and not to the model, or it is another "
+            "model's; give the tokenizer that the weights were saved with."
+        )
+
+
+def _notes_on_asking(
+    config: Config, template: ChatTemplate, prompts: tuple[Prompt, ...], shots: tuple[Question, ...]
+) -> Iterator[str]:
     """What a result says of how its questions are asked."""
     yield from template.notes()
+    if template.source is None:
+        for name in ("system", "prefill"):
+            if getattr(config.prompt, name):
+                yield f"no chat template is used, so that prompt.{name} changes nothing"
+    elif prompts:
+        turns = sayer(config.prompt, shots)(prompts[0].question)
+        yield from notes_on_turns(turns, config.prompt.prefill, template)
     if prompts and template.thought_before(prompts[0].text) is not None:
         yield (
             "the chat template begins a thought, which comes before each answer: "
@@ -221,7 +249,9 @@ def passages_of(data: StatementSet, position: Position, model: Model, config: Co
     """Render, tokenize and locate: conversations use the tokenizer's own template wherever it has one."""
     template = ChatTemplate.of_conversations(model.tokenizer, config.model)
     context, bare = model.checkpoint.context, config.prompt.render
-    return statement_passages(data, position, model.tokenizer, template, context=context, bare=bare)
+    passages = statement_passages(data, position, model.tokenizer, template, context=context, bare=bare)
+    _check_tokens((passage.token_ids for passage in passages), model)
+    return passages
 
 
 def _as_seen(data: StatementSet, model: Model, config: Config) -> StatementSet:

@@ -32,6 +32,10 @@ def refuse_overflow(logprobs: Iterable[float], dtype: torch.dtype) -> None:
             "the model's numbers overflow in float16, so that its log-probabilities are not finite; compute in a wider "
             "type, model.dtype=float32, or in bfloat16 on a card from Ampere on (RTX 30, A100 and later)."
         )
+    if dtype == torch.float32:
+        raise RunError(
+            "the model's log-probabilities are not finite in float32: its weights are damaged; fetch it again."
+        )
     raise RunError(
         f"the model's log-probabilities are not finite in {str(dtype).removeprefix('torch.')}: its weights are "
         "damaged, or it is not meant to be computed in this type; fetch it again, or try model.dtype=float32."

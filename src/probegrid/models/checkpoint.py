@@ -17,8 +17,8 @@ from typing import Any
 from probegrid.embedded import checkpoint_dir
 from probegrid.errors import CheckpointError, NotAtHand
 from probegrid.models.fingerprint import fingerprint, weight_files
-from probegrid.models.not_a_checkpoint import check_files, check_folder, is_gguf
-from probegrid.planning.families import blocks_of, context_of
+from probegrid.models.not_a_checkpoint import check_files, check_folder, check_settings, is_gguf
+from probegrid.planning.families import blocks_of, context_of, vocabulary_of
 from probegrid.schema import ModelConfig
 
 EMBEDDED = "embedded:tiny"
@@ -41,6 +41,11 @@ class Checkpoint:
     def context(self) -> int | None:
         """Most positions the model takes, in tokens; None where its config sets no limit."""
         return context_of(self.config)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Tokens that have an embedding; None where its config does not say."""
+        return vocabulary_of(self.config)
 
     @property
     def blocks(self) -> int:
@@ -97,6 +102,7 @@ def _from_folder(folder: Path, use_safetensors: bool, say: Callable[[str], None]
     check_folder(folder)
     config = _read_config(folder / "config.json", str(folder))
     check_files(weight_files(folder, use_safetensors=use_safetensors))
+    check_settings(folder)
     identity = fingerprint(folder, use_safetensors=use_safetensors, say=say)
     return Checkpoint(str(folder), None, identity, config)
 
@@ -154,4 +160,6 @@ def _read_config(file: Path, name: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{name} is not a transformers checkpoint: its config.json names no model_type."
         )
+    if (count := blocks_of(config)) is not None and count < 1:
+        raise CheckpointError(f"the config.json of {name} says that it has {count} layers; correct it.")
     return config

@@ -9,11 +9,13 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint, hub_errors
 from probegrid.models.facts import loaded_by_transformers
+from probegrid.models.not_a_checkpoint import check_object
 from probegrid.models.request import ModelRequest
 from probegrid.planning.placement import Placement
 from probegrid.schema import ModelConfig
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
     from probegrid.planning.plan import Limits
 
+
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json")
+"""Files that tokenizers are made of, besides SentencePiece's and tiktoken's, and code."""
 
 Tokenizer: TypeAlias = "PreTrainedTokenizerBase"
 
@@ -42,11 +47,19 @@ class LoadedModel:
 
     @property
     def eos_ids(self) -> list[int]:
-        """Token ids that end a sequence, by the checkpoint's generation config and its config."""
+        """Token ids that end a sequence, by the checkpoint's generation config and its config.
+
+        Raises:
+            CheckpointError: what one of them names is no token id.
+        """
         found: set[int] = set()
         for source in (self.model.generation_config, self.model.config.get_text_config()):
             ids = getattr(source, "eos_token_id", None)
             found |= set(ids if isinstance(ids, list) else [] if ids is None else [ids])
+        if wrong := [token for token in found if not isinstance(token, int)]:
+            raise CheckpointError(
+                f"generation_config.json has eos_token_id={wrong[0]!r}, which is no token id; write numbers."
+            )
         return sorted(found)
 
 
@@ -61,19 +74,46 @@ def load_tokenizer(checkpoint: Checkpoint, config: ModelConfig) -> PreTrainedTok
 
     from probegrid.models.special_tokens import set_as_configured
 
-    with loading_errors(checkpoint):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            checkpoint.name, revision=checkpoint.commit, trust_remote_code=config.trust_remote_code
-        )
-        set_as_configured(tokenizer, get_tokenizer_config(checkpoint.name, revision=checkpoint.commit))
+    try:
+        with loading_errors(checkpoint):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                checkpoint.name, revision=checkpoint.commit, trust_remote_code=config.trust_remote_code
+            )
+            set_as_configured(tokenizer, get_tokenizer_config(checkpoint.name, revision=checkpoint.commit))
+    except CheckpointError:
+        _look_at_tokenizer(checkpoint)
+        raise
+    except Exception as error:  # of the library tokenizers too, whose errors have no class of their own
+        _look_at_tokenizer(checkpoint)
+        raise CheckpointError(
+            f"the tokenizer of {checkpoint.name}, or its config.json, cannot be read: {_reason(error)}; correct what "
+            "this names, or copy both again from where the model came from."
+        ) from error
     if not tokenizer.encode(
         "A question", add_special_tokens=False
     ):  # made of nothing, where files are missing
-        raise CheckpointError(
-            f"{checkpoint.name} has no tokenizer: its tokenizer.json is missing or empty; copy the tokenizer's files "
-            "beside the weights."
-        )
+        raise _no_tokenizer(checkpoint)
     return tokenizer
+
+
+def _look_at_tokenizer(checkpoint: Checkpoint) -> None:
+    """Refuse the files of a tokenizer that cannot be loaded, where they say better why than transformers does."""
+    if checkpoint.commit is not None:
+        return
+    folder = Path(checkpoint.name)
+    if not any(
+        file.name in _VOCABULARIES or file.suffix in (".model", ".tiktoken", ".py")
+        for file in folder.iterdir()
+    ):
+        raise _no_tokenizer(checkpoint)
+    check_object(folder / "tokenizer.json")
+
+
+def _no_tokenizer(checkpoint: Checkpoint) -> CheckpointError:
+    return CheckpointError(
+        f"{checkpoint.name} has no tokenizer: its tokenizer.json is missing or empty; copy the tokenizer's files "
+        "beside the weights."
+    )
 
 
 def load_model(request: ModelRequest) -> LoadedModel:
@@ -129,6 +169,7 @@ def embedding_device(model: PreTrainedModel) -> torch.device:
 @contextlib.contextmanager
 def loading_errors(checkpoint: Checkpoint) -> Iterator[None]:
     """Silence transformers' reports and turn what its loading raises into a CheckpointError."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers.utils import logging
 
@@ -142,8 +183,20 @@ def loading_errors(checkpoint: Checkpoint) -> Iterator[None]:
             else contextlib.nullcontext()
         ):
             yield
+    except StrictDataclassError as error:
+        reason = _reason(error.__cause__ or error)
+        raise CheckpointError(
+            f"{checkpoint.name} cannot be loaded: its config.json is not as its family's is: {reason}; correct it."
+        ) from error
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{checkpoint.name} cannot be loaded: {reason[0]}") from error
+        raise CheckpointError(f"{checkpoint.name} cannot be loaded: {_reason(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what an error says; of a name alone, that it is not known."""
+    if isinstance(error, KeyError) and " " not in str(error):
+        return f"{error} is missing in its files, or is nothing that transformers knows"
+    said = str(error.args[0] if isinstance(error, KeyError) else error).strip()
+    return said.splitlines()[0] if said else type(error).__name__

@@ -1,4 +1,4 @@
-"""What people have in a folder in place of a checkpoint's weights, called what it is, with what to do.
+"""What people have in a folder in place of a checkpoint's files, called what it is, with what to do.
 
 Knows what LoRA adapters, GGUF files, git-lfs pointers, Mistral's own format and interrupted downloads look like.
 """
@@ -8,10 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from probegrid.errors import CheckpointError
 
 _POINTER = b"version https://git-lfs"
+_INDEX, _PICKLED_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
+_SETTINGS = (
+    "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", _INDEX,
+    _PICKLED_INDEX,
+)  # fmt: skip
+"""What transformers reads beside ``config.json`` where it is there; of some that are damaged it says nothing."""
 
 
 def check_folder(folder: Path) -> None:
@@ -39,6 +46,44 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def check_settings(folder: Path) -> None:
+    """Refuse small files beside the weights that are not what their names say.
+
+    Raises:
+        CheckpointError: one is no JSON object, an index names no files, or the tokenizer is a git-lfs pointer.
+    """
+    for file in (folder / name for name in _SETTINGS):
+        found = check_object(file)
+        if (
+            file.name in (_INDEX, _PICKLED_INDEX)
+            and file.is_file()
+            and not isinstance(found.get("weight_map"), dict)
+        ):
+            raise CheckpointError(
+                f"{file} does not say which file holds which weight (weight_map); copy or download it again."
+            )
+    _refuse_pointer(folder / "tokenizer.json")
+
+
+def check_object(file: Path) -> dict[str, Any]:
+    """What a JSON file says; nothing where there is none.
+
+    Raises:
+        CheckpointError: it is a git-lfs pointer, or holds no JSON object.
+    """
+    _refuse_pointer(file)
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        reason = "" if isinstance(found, dict) else f"a {type(found).__name__}"
+    except OSError:  # said when it is read
+        return {}
+    except (RecursionError, ValueError) as error:
+        reason = str(error)
+    if reason:
+        raise CheckpointError(f"{file} holds no JSON object ({reason}); copy or download it again.")
+    return dict(found)
+
+
 def is_gguf(file: Path) -> CheckpointError:
     """What to say of a GGUF file."""
     return CheckpointError(
@@ -51,20 +96,43 @@ def check_files(files: Sequence[Path]) -> None:
     """Refuse weight files that are not whole.
 
     Raises:
-        CheckpointError: one is a git-lfs pointer, or shorter than its own header says.
+        CheckpointError: one is a git-lfs pointer, or shorter than its own header says; or they are named as
+            transformers looks for none.
     """
     for file in files:
+        _refuse_pointer(file)
         try:
             with file.open("rb") as stream:
-                start = stream.read(len(_POINTER))
-                if start == _POINTER:
-                    raise CheckpointError(
-                        f"{file} is a git-lfs pointer, not the weights; run `git lfs pull` in {file.parent}."
-                    )
                 if file.suffix == ".safetensors":
-                    _check_length(file, start + stream.read(8))
+                    _check_length(file, stream.read(8))
         except OSError:  # said when it is read
             continue
+    _check_names(files)
+
+
+def _check_names(files: Sequence[Path]) -> None:
+    """Refuse safetensors files that are several, or called anything, and that no index names."""
+    folder = files[0].parent
+    if all(file.suffix == ".safetensors" and file.name != "model.safetensors" for file in files) and not any(
+        (folder / name).exists() for name in (_INDEX, _PICKLED_INDEX, "pytorch_model.bin")
+    ):
+        raise CheckpointError(
+            f"{folder} holds {min(file.name for file in files)}, but neither {_INDEX}, which says what each file "
+            "holds, nor one model.safetensors; copy the index too, or give a single file that name."
+        )
+
+
+def _refuse_pointer(file: Path) -> None:
+    try:
+        with file.open("rb") as stream:
+            is_pointer = stream.read(len(_POINTER)) == _POINTER
+    except OSError:  # said when it is read
+        return
+    if is_pointer:
+        what = "the weights" if file.suffix in (".safetensors", ".bin", ".pt", ".pth") else "the file"
+        raise CheckpointError(
+            f"{file} is a git-lfs pointer, not {what}; run `git lfs pull` in {file.parent}."
+        )
 
 
 def _check_length(file: Path, start: bytes) -> None:

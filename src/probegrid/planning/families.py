@@ -102,6 +102,14 @@ def context_of(config: Mapping[str, Any]) -> int | None:
     return _by_any_name(text_config(config), "context")
 
 
+def vocabulary_of(config: Mapping[str, Any]) -> int | None:
+    """Tokens that have an embedding; None where its config does not say."""
+    text = text_config(config)
+    found = [text[key] for key in _NAMES["vocab"] if isinstance(text.get(key), int)]
+    more = text.get("additional_vocab_size") or 0  # Idefics keeps its own beside
+    return max(found) + int(more) if found else None
+
+
 def is_tied(config: Mapping[str, Any]) -> bool | None:
     """Whether the head is the embedding; None where the config does not say."""
     told = [

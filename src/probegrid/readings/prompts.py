@@ -204,21 +204,27 @@ def _writer(
     config: PromptConfig, shots: Sequence[Question], template: ChatTemplate
 ) -> Callable[[Question], str]:
     """What writes the prompt of a question, the chat template included."""
-    write: Callable[[PromptConfig, Sequence[Question], Question], str] = (
-        render if config.template is None else OwnTemplate(config.template)
-    )
     if template.source is None:
-        return partial(write, config, shots)
+        return partial(_in_plain_text(config), config, shots)
+    said = sayer(config, shots)
+    return lambda question: template.of_turns(said(question), config.prefill)
 
-    def as_turns(question: Question) -> str:
-        if config.turns and config.template is None:
-            return template.of_turns(turns(config, shots, question), config.prefill)
-        said = [{"role": "user", "content": write(config, shots, question)}]
-        if config.system:
-            said.insert(0, {"role": "system", "content": config.system})
-        return template.of_turns(said, config.prefill)
 
-    return as_turns
+def _in_plain_text(config: PromptConfig) -> Callable[[PromptConfig, Sequence[Question], Question], str]:
+    return render if config.template is None else OwnTemplate(config.template)
+
+
+def sayer(config: PromptConfig, shots: Sequence[Question]) -> Callable[[Question], list[dict[str, str]]]:
+    """What makes of a question the turns that a chat template is given, the user's last.
+
+    Raises:
+        ConfigError: the prompt's own template is none.
+    """
+    if config.turns and config.template is None:
+        return partial(turns, config, shots)
+    write = _in_plain_text(config)
+    system = [{"role": "system", "content": config.system}] if config.system else []
+    return lambda question: [*system, {"role": "user", "content": write(config, shots, question)}]
 
 
 def build_prompts(
@@ -241,7 +247,12 @@ def build_prompts(
 
 
 def check_lengths(
-    prompts: Sequence[Prompt], max_new_tokens: int, context: int | None, *, thought: int = 0
+    prompts: Sequence[Prompt],
+    config: PromptConfig,
+    max_new_tokens: int,
+    context: int | None,
+    *,
+    thought: int = 0,
 ) -> None:
     """Refuse prompts that the model cannot hold together with their answers; None is no limit.
 
@@ -249,14 +260,21 @@ def check_lengths(
         ConfigError: a prompt, ``thought`` and ``max_new_tokens`` pass ``context`` tokens.
     """
     longest = max(prompts, key=lambda prompt: len(prompt.token_ids))
-    if context is not None and len(longest.token_ids) + thought + max_new_tokens > context:
-        thinks = f", its thought may take {thought}" if thought else ""
-        keys = ", decoding.max_thinking_tokens" if thought else ""
-        raise ConfigError(
-            f"the prompt of question {longest.question.id} has {len(longest.token_ids)} tokens{thinks} and its answer "
-            f"may take {max_new_tokens}, but the model's context is {context}; lower prompt.num_few_shot{keys} or "
-            "decoding.max_new_tokens, or set prompt.use_context=false."
-        )
+    length = len(longest.token_ids)
+    if context is None or length + thought + max_new_tokens <= context:
+        return
+    thinks = f", its thought may take {thought}" if thought else ""
+    ways = [
+        *(["lower prompt.num_few_shot"] if config.num_few_shot else []),
+        *(["lower decoding.max_thinking_tokens"] if thought and length < context else []),
+        *(["lower decoding.max_new_tokens"] if length < context else []),
+        *(["set prompt.use_context=false"] if config.use_context else []),
+        "take a model that holds more",
+    ]
+    raise ConfigError(
+        f"the prompt of question {longest.question.id} has {length} tokens{thinks} and its answer may take "
+        f"{max_new_tokens}, but the model's context is {context}; {', or '.join(ways)}."
+    )
 
 
 def shared_prefix(prompts: Sequence[tuple[int, ...]]) -> int:

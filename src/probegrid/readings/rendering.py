@@ -111,7 +111,7 @@ def _by_template(turns: Turns, template: ChatTemplate, name: str) -> Rendered:
         is_plain=False,
         changes=changes,
         shows_system=all(system in text for system in given),
-        told="" if given else _told(template, form, text),
+        told="" if given else _told(template, form),
     )
 
 
@@ -178,14 +178,14 @@ def _system_on_top(turns: Turns) -> Turns:
     return [{**first, "content": f"{told['content']}\n\n{first['content']}"}, *others]
 
 
-def _told(template: ChatTemplate, form: Turns, text: str) -> str:
+def _told(template: ChatTemplate, form: Turns) -> str:
     """What a template says by itself before the first turn: more than names of roles."""
     marked = [{**form[0], "content": PLACEHOLDER}, *form[1:]]
     try:
-        place = template.render(marked).find(PLACEHOLDER)
+        shown = template.render(marked)
     except TemplateFailure:
         return ""
-    before = re.sub(r"<[^<>\s]*>|\[[A-Z_/]+\]", " ", text[: max(place, 0)])
+    before = re.sub(r"<[^<>\s]*>|\[[A-Z_/]+\]", " ", shown[: max(shown.find(PLACEHOLDER), 0)])
     return " ".join(before.split()) if len(_WORD.findall(before)) >= _FEWEST_WORDS else ""
 
 
@@ -221,6 +221,14 @@ def notes_on(
             "conversations: the model never sees it"
         )
     return notes, unseen
+
+
+def notes_on_turns(turns: Turns, prefill: str | None, template: ChatTemplate) -> Iterator[str]:
+    """What a result says of how a question's turns are shown by a template, which must be there."""
+    if template.moves_system(turns, prefill):
+        yield "the system's text stands on top of the user's first turn, as the chat template asks"
+    elif turns[0]["role"] != "system" and (told := _told(template, turns)):
+        yield f"the chat template puts a text of its own before the questions: {told[:120]!r}"
 
 
 def _on_forms(

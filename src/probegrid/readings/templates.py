@@ -6,6 +6,7 @@ today's date gets a fixed one, so that every day's prompt is the same; one that 
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,11 @@ _SWITCHES = ("enable_thinking", "thinking")
 _EFFORT = "reasoning_effort"
 """Of gpt-oss, which has no switch: the least there is."""
 _DATE_FORMAT = "%d %b %Y"
-_NOW = re.compile(r"""strftime_now\(\s*(?P<quote>["'])(?P<form>[^"']*)(?P=quote)\s*\)""")
+_NOW = re.compile(r"""strftime_now\s*\(\s*(?P<quote>["'])(?P<form>[^"']*)(?P=quote)\s*\)""")
+_ASKS_TIME = re.compile(r"strftime_now\s*\(|=\s*strftime_now\b")
+"""A call, or another name for it."""
+_OWN_ARGUMENTS = ("messages", "add_generation_prompt", "continue_final_message")
+"""What a template is told by whoever renders it."""
 
 
 class TemplateFailure(Exception):
@@ -57,11 +62,13 @@ class ChatTemplate:
             thinking: ``model.thinking``; None: the marks are those that are known.
 
         Raises:
-            ConfigError: the tokenizer has no template of its own, the file is missing, or the date is none.
+            ConfigError: the tokenizer has no template of its own, the file is missing or no text, an argument is
+                probegrid's own, or the date is none.
         """
         self._tokenizer = tokenizer
         self._choice = choice
         self._given = {**(kwargs or {})}
+        self._refuse_own_arguments()
         self._variables = {"date_string": DATE_STRING, **self._given}
         found = self._find(choice)
         self.marks = tuple(
@@ -89,6 +96,15 @@ class ChatTemplate:
         choice = own if model.chat_template is None else model.chat_template
         return cls(tokenizer, choice, model.template_kwargs, model.thinking)
 
+    def _refuse_own_arguments(self) -> None:
+        applied = inspect.signature(self._tokenizer.apply_chat_template).parameters
+        own = {*_OWN_ARGUMENTS, *applied} - {"tools", "documents", "kwargs"}
+        if wrong := sorted(own & self._given.keys()):
+            raise ConfigError(
+                f"model.template_kwargs.{wrong[0]} is set by probegrid itself; give only what the template's own text "
+                "asks for, as enable_thinking or date_string."
+            )
+
     def _find(self, choice: str | None) -> str | None:
         if choice in (None, PLAIN):
             return None
@@ -109,7 +125,10 @@ class ChatTemplate:
             raise ConfigError(
                 f"model.chat_template={choice} is not a file; give null, none, default, or the path of a Jinja file."
             )
-        return Path(str(choice)).read_text(encoding="utf-8")
+        try:
+            return Path(str(choice)).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"model.chat_template={choice} cannot be read: {error}.") from error
 
     @cached_property
     def _least_thinking(self) -> dict[str, Any]:
@@ -209,27 +228,36 @@ class ChatTemplate:
         Raises:
             ConfigError: the template is not valid, or refuses such a conversation.
         """
-        text = self._of_turns(messages, prefill)
+        text, _ = self._of_turns(messages, prefill)
         if messages[-1]["content"].strip() not in text:
             raise ConfigError(
                 f"model.chat_template={self._choice} does not show the user's words as they are; give another "
                 "template, or ask in plain text with model.chat_template=none."
             )
+        if not _in_order([message["content"].strip() for message in messages], text):
+            raise ConfigError(
+                f"model.chat_template={self._choice} leaves out turns before the user's last, or moves or alters them; "
+                "give another template, or show no examples as turns: prompt.num_few_shot=0, or prompt.turns=false."
+            )
         return text
 
-    def _of_turns(self, messages: Sequence[Mapping[str, str]], prefill: str | None) -> str:
+    def moves_system(self, messages: Sequence[Mapping[str, str]], prefill: str | None = None) -> bool:
+        """Whether `of_turns` puts a system turn on top of the user's first."""
+        return self._of_turns(messages, prefill)[1]
+
+    def _of_turns(self, messages: Sequence[Mapping[str, str]], prefill: str | None) -> tuple[str, bool]:
         system, *others = messages
         if system["role"] != "system":
-            return self._continued(messages, prefill)
+            return self._continued(messages, prefill), False
         first = {**others[0], "content": f"{system['content']}\n\n{others[0]['content']}"}
         try:
             text = self._continued(messages, prefill)
         except ConfigError:
-            return self._continued([first, *others[1:]], prefill)
+            return self._continued([first, *others[1:]], prefill), True
         place = text.find(system["content"].strip())
         if 0 <= place <= text.find(others[0]["content"].strip()):
-            return text
-        return self._continued([first, *others[1:]], prefill)
+            return text, False
+        return self._continued([first, *others[1:]], prefill), True
 
     def _continued(self, messages: Sequence[Mapping[str, str]], prefill: str | None) -> str:
         try:
@@ -304,6 +332,17 @@ class ChatTemplate:
         return ids
 
 
+def _in_order(parts: Sequence[str], text: str) -> bool:
+    """Whether parts stand in a text one after the other."""
+    place = 0
+    for part in parts:
+        found = text.find(part, place)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return True
+
+
 def _part(text: str) -> list[dict[str, str]]:
     """A text as a content of parts."""
     return [{"type": "text", "text": text}]
@@ -322,9 +361,9 @@ def with_fixed_day(source: str, date_string: str) -> str:
             f"model.template_kwargs.date_string={date_string} is no date; write it as {DATE_STRING}."
         ) from error
     fixed = _NOW.sub(lambda call: json.dumps(day.strftime(call["form"])), source)
-    if "strftime_now(" in fixed:
+    if _ASKS_TIME.search(fixed):
         raise ConfigError(
-            "the chat template computes the format in which it asks for the time (strftime_now), so that the same "
+            "the chat template computes how it asks for the time (strftime_now), so that the same "
             "prompt could differ from day to day; give a template that does not with model.chat_template=<file>."
         )
     return fixed

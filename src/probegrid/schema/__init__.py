@@ -233,6 +233,11 @@ class ThinkingConfig:
     def __post_init__(self) -> None:
         if bool(self.open) != bool(self.close):
             raise ConfigError("model.thinking.open and model.thinking.close belong together; give both.")
+        if self.open is not None and (not self.open.strip() or self.open == self.close):
+            raise ConfigError(
+                f"model.thinking.open={shown(self.open)} cannot be told from "
+                f"{'any text' if not self.open.strip() else 'what closes a thought'}; give two marks, or null."
+            )
 
 
 @dataclass
