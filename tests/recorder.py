@@ -34,8 +34,13 @@ class Recorder:
         versions: Mapping[str, str] | None = None,
         answers: Sequence[str] = ("paris", "rome", "bonn", "oslo"),
         prompt: str = "Question: {}",
+        others: Mapping[str, Sequence[float]] | None = None,
+        **columns: Sequence[object],
     ) -> None:
-        """Record a cell of ``overrides`` that started after the last one; each answer is to a question of its own."""
+        """Record a cell of ``overrides`` that started after the last one; each answer is to a question of its own.
+
+        ``columns`` are further ones of its answers (``question``, ``references``), ``others`` its other scores.
+        """
         self._count += 1
         spec = compose_cell(overrides)
         ids = [f"q{index}" for index in range(len(answers))]
@@ -52,6 +57,7 @@ class Recorder:
             "prompt": [prompt.format(name) for name in ids],
             "answer": list(answers),
             "correct": correct,
+            **columns,
         }
         found = CellRecord(
             cell=f"{self._count:016d}",
@@ -74,6 +80,8 @@ class Recorder:
             versions=versions or {},
         )
         tables = {"scores": pa.table(scores), "answers": pa.table(given)}
+        if others is not None:
+            tables["other_scores"] = pa.table({"example_id": ids, **others})
         record.write(self.folder, found, to_plain(spec.config), tables=tables)
 
     @property

@@ -6,7 +6,7 @@ Knows the entry points of the parts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -143,7 +143,15 @@ _ACTIONS: dict[Action, Callable[[CellSpec], None]] = {
 
 
 _OF_ONE_CELL = (Action.score,)
-_OF_SWEEPS = (Action.report, Action.sync, Action.status, Action.cancel, Action.verify)
+_TAKEN_ONCE = {
+    Action.report: ("results_dir", "report"),
+    Action.sync: ("results_dir", "tracking"),
+    Action.status: ("results_dir", "status"),
+    Action.cancel: ("results_dir",),
+    Action.verify: ("results_dir", "store_dir"),
+}
+"""What is done once for a whole grid, and the keys that it looks at."""
+_OF_SWEEPS = tuple(_TAKEN_ONCE)
 
 
 def act_on_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> None:
@@ -163,6 +171,7 @@ def act_on_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> N
         return
     if error := next((cell.error for cell in composed if cell.error), None):
         raise error
+    _refuse_several(action, [spec.config for spec in specs])
     if action is Action.plan:
         _plan_grid(composed, options)
     elif action is Action.report:
@@ -174,6 +183,24 @@ def act_on_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> N
     else:
         for spec in specs if action in _OF_ONE_CELL else specs[:1]:
             act(spec)
+
+
+def _refuse_several(action: Action, configs: Sequence[Config]) -> None:
+    """Refuse several values of what an action looks at that is done once: all but the first would be passed over."""
+    for key in _TAKEN_ONCE.get(action, ()):
+        values = [getattr(config, key) for config in configs]
+        if all(value == values[0] for value in values):
+            continue
+        parts = [part.name for part in fields(values[0])] if is_dataclass(values[0]) else []
+        name = next(
+            (f"{key}.{part}" for part in parts if len({str(getattr(value, part)) for value in values}) > 1),
+            key,
+        )
+        listed = f", or where it filters a list: '{name}=[a,b]'" if action is Action.report else ""
+        raise ConfigError(
+            f"{name} differs between the cells of one grid, and action={action.name} is done once for all of them; "
+            f"give it one value{listed}."
+        )
 
 
 def _run_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> None:

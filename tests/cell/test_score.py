@@ -128,6 +128,10 @@ def test_each_statement_gets_the_score_of_the_probe(
     )  # bfloat16 may round the other way
     threshold = json.loads((folders.probe / "probe.json").read_text())["threshold"]
     assert rows.called_true.tolist() == (rows.score > threshold).tolist()
+    choices, of_probe = (
+        json.loads((each / "result.json").read_text())["choices"] for each in (folder, folders.probe)
+    )
+    assert {**choices, "dataset": of_probe["dataset"]} == of_probe  # and not the default probe
     assert (rows.probability.rank() == rows.score.rank()).all()
     assert rows.probability.between(0, 1).all()
     assert str(folder.relative_to(workdir)) in " ".join(stderr.split())

@@ -82,6 +82,13 @@ NO_OVERRIDE = "is not an override; write group=name or key=value"
         ("seed=${seed}", "Recursive interpolation"),
         ("action=plan,run", "gives action several values"),
         ("-m action=plan,run", "action differs between the cells"),
+        ("report.probe=gnll,p_true", "give one, or where it filters a list: 'report.probe=[a,b]'."),
+        ("-m action=report report.probe=gnll,p_true", "report.probe differs between the cells of one grid"),
+        (
+            "-m action=verify store_dir=a,b",
+            "store_dir differs between the cells of one grid, and action=verify is",
+        ),
+        ("-m action=status results_dir=a,b", "results_dir differs between the cells of one grid"),
         ("--config-dir nowhere", "--config-dir nowhere is no folder"),
         ("--config-name nope", "Cannot find primary config 'nope'"),
     ],

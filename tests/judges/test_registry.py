@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,6 +108,18 @@ def test_an_infinite_score_is_refused_and_none_is_passed_on() -> None:
     with pytest.raises(ConfigError, match="the judge endless gives inf for 'q\\?'"):
         one.score(evidence())
     assert math.isnan(one.score(evidence("")))
+
+
+@pytest.mark.parametrize("given", [None, "high", [1.0], 10**400])
+def test_what_is_no_number_is_refused(given: Any) -> None:
+    def odd(evidence: Evidence) -> float:
+        """No number."""
+        return given  # type: ignore[no-any-return]
+
+    with pytest.raises(
+        ConfigError, match=r"the judge odd gives .* for 'q\?'; a score is a finite number, or nan"
+    ):
+        judge(Read.greedy)(odd).score(evidence())
 
 
 def test_a_judge_without_a_docstring_is_refused() -> None:

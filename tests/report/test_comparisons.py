@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from recorder import Recorder
 from scipy.stats import rankdata
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from probegrid.errors import ConfigError
 from probegrid.evaluation.agreement import agreement
 from probegrid.evaluation.paired import holm
+from probegrid.report.behind import pairs_behind
 from probegrid.report.cells import RecordedCell
 from probegrid.report.comparison_table import comparisons_table
 from probegrid.report.comparisons import SAME_ANSWERS, SAME_SCORES, Comparison, compare_cells
@@ -245,6 +247,61 @@ def test_a_filter_changes_no_p_value_unless_asked(
         captions[family] = next(table.caption for table in report.tables if table.name == "comparisons")
     assert f"of all recorded {len(cells)} cells" in captions[Family.all]
     assert "recorded" not in captions[Family.shown]
+
+
+QUESTIONS = ("who?", "where?", "when?", "why?")
+REFERENCES = (["a"], ["b"], ["c"], ["d"])
+
+
+@pytest.mark.parametrize(
+    ("compared", "overrides", "question", "references", "n"),
+    [
+        ("quantization", "quantization=nf4", QUESTIONS, REFERENCES, 4),
+        ("quantization", "quantization=nf4", (*QUESTIONS[:2], "whom?", "what?"), REFERENCES, 2),
+        ("quantization", "quantization=nf4", QUESTIONS, (*REFERENCES[:3], ["e"]), 3),
+        ("dataset", "dataset=facts_rare", QUESTIONS, (*REFERENCES[:3], ["e"]), 4),
+        ("dataset", "dataset=facts_rare", QUESTIONS[::-1], REFERENCES, 0),
+    ],
+)
+def test_only_what_is_the_same_beside_its_id_is_compared(
+    recorder: Recorder,
+    compared: str,
+    overrides: str,
+    question: Sequence[str],
+    references: Sequence[object],
+    n: int,
+) -> None:
+    """An id may be a row's number: of another file, or of one that was edited."""
+    recorder(metrics={}, question=QUESTIONS, references=REFERENCES)
+    recorder(overrides, metrics={}, question=question, references=references, answers=("w", "x", "y", "z"))
+    found = compare_cells(recorder.cells, compared, seed=0, resamples=20)
+    assert [one.n for one in found.made] == [n] * bool(n)
+    assert [one.reason for one in found.not_made] == [
+        "0 test examples in common; 4 have equal ids but other questions or truths"
+    ] * (not n)
+    says = [told["says"] for told in pairs_behind(found.made).values()]
+    assert says == [text for text in says if text.startswith(f"{n} questions: {n} answers")]
+
+
+def test_cells_that_do_not_differ_in_it_are_no_pair(recorder: Recorder) -> None:
+    """The same command before and after its file was edited, and another quantization."""
+    for overrides in ((), (), ("quantization=nf4",)):
+        recorder(*overrides, metrics={})
+    once, again, nf4 = recorder.cells
+    pairs, lone = find_pairs([once, again, nf4], "quantization")
+    assert [(pair.first, pair.second) for pair in pairs] == [(nf4, once), (nf4, again)]
+    assert lone == []
+    recorder("quantization=int8", "prompt.num_few_shot=0", metrics={})
+    apart = [once, again, recorder.cells[-1]]
+    assert find_pairs(apart, "quantization")[0] == []
+    assert [one.cells for one in find_pairs(apart, "quantization")[1]] == [(cell,) for cell in apart]
+
+
+def test_statements_without_labels_are_not_compared(cells: Sequence[RecordedCell]) -> None:
+    metrics = {name: value for name, value in cells[0].record.metrics.items() if name != "auroc"}
+    bare = replace(cells[0], record=replace(cells[0].record, metrics=metrics))
+    found = compare_cells([bare, cells[1]], "quantization", seed=0, resamples=20)
+    assert [one.reason for one in found.not_made] == ["statements without labels"]
 
 
 def test_the_scores_of_one_cell_are_compared(cells: Sequence[RecordedCell]) -> None:

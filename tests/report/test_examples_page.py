@@ -124,6 +124,9 @@ def test_two_cells_stand_side_by_side_on_the_examples_of_the_first() -> None:
     answers = [[at and at["answer"] for at in row["at"]] for row in data["rows"]]
     assert answers == [["a", "a"], ["b", "x"], ["c", None]]
     assert len(data["cells"]) == 2
+    other_file = made(["a", "x"], question=["q?", "another?"])
+    rows = example_data([made(["a", "b"], question=["q?", "r?"]), other_file])["rows"]
+    assert [row["at"][1] is None for row in rows] == [False, True]  # of one id, and not the same
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -72,9 +73,25 @@ def test_the_table_has_the_seconds_of_each(cells: list[RecordedCell]) -> None:
     assert frame.readings["sar"].split() == ["rouge_l", "answers"]
     assert frame.seconds["gnll"] < frame.seconds["semantic_entropy"]
     assert frame.seconds["mass_mean"] == next(cell for cell in cells if cell.is_trained).metric("read_s")
-    (panel,) = compared_ranking_chart(found).panels
+    (panel,) = compared_ranking_chart(found, cells).panels
     assert len(panel.names) == sum(len(curve.x) for curve in panel.curves)
     assert ranking_table([], cells) is None
+
+
+@pytest.mark.parametrize("differs", ["decoding", "verdicts"])
+def test_other_answers_are_ranked_apart_and_told_apart(cells: list[RecordedCell], differs: str) -> None:
+    cell = next(cell for cell in cells if not cell.is_trained)
+    config = {**cell.config, "decoding.max_new_tokens": "1"} if differs == "decoding" else cell.config
+    other = replace(cell, config=config, record=replace(cell.record, cell="e" * 16))
+    if differs == "verdicts":
+        object.__setattr__(other, "answers_digest", "of references that were edited")
+    found = rankings([cell, other], seed=0, flips=50)
+    assert [one.cells for one in found] == [(cell,), (other,)]
+    table = ranking_table(found, [cell, other])
+    assert table is not None
+    assert table.columns[0] == ("decoding.max_new_tokens" if differs == "decoding" else "key")
+    assert len({row[0] for row in table.rows}) == 2
+    assert len({panel.title for panel in compared_ranking_chart(found, [cell, other]).panels}) == 2
 
 
 def test_a_report_shows_it(results: Path, tmp_path: Path) -> None:

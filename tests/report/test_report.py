@@ -16,10 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recorder import Recorder
 from sklearn.metrics import roc_auc_score
 
 from probegrid.errors import ConfigError
 from probegrid.evaluation.calibration import ece
+from probegrid.evaluation.summary import NO_SCORES, OF_SOME
+from probegrid.report.cell_tables import cells_table, other_scores_table
 from probegrid.report.cells import RecordedCell
 from probegrid.report.columns import label, varying
 from probegrid.report.curves import probabilities
@@ -357,3 +360,29 @@ def test_device_hours_are_measured(cells: Sequence[RecordedCell]) -> None:
     assert cells[0].device_hours == pytest.approx((metrics["load_s"] + metrics["read_s"]) / 3600)
     on_four = replace(cells[0], record=replace(cells[0].record, plan={**cells[0].record.plan, "gpus": 4}))
     assert on_four.device_hours == pytest.approx(4 * np.float64(cells[0].device_hours))
+
+
+@pytest.mark.slow
+def test_of_how_many_answers_a_ranking_is_stands_below_it(recorder: Recorder) -> None:
+    some = {"mean_nll_auroc": f"of the 3 of 4 {OF_SOME} (25% have none)"}
+    lacking = {f"auroc{end}": math.nan for end in ("", "_ci_low", "_ci_high")}
+    recorder(
+        "probe=p_true",
+        metrics={
+            "n_unscored": 1,
+            "mean_nll_auroc": 0.5,
+            **{f"perplexity_{name}": math.nan for name in lacking},
+        },
+        notes={**some, "perplexity_auroc": NO_SCORES},
+        others={"mean_nll": [1.0, 2.0, 3.0, math.nan], "perplexity": [math.nan] * 4},
+    )
+    recorder("probe=verbalized", metrics={"n_unscored": 4, **lacking}, notes={"auroc": NO_SCORES})
+    cells, others = cells_table(recorder.cells), other_scores_table(recorder.cells)
+    assert others is not None
+    assert [row[-1] for row in cells.rows] == ["0.750", f"undefined: {NO_SCORES}"]
+    assert [note.partition(": ")[2] for note in cells.notes] == [
+        "of the 3 of 4 answers that have a score: p_true.",
+        "of the 0 of 4 answers that have a score: verbalized.",
+    ]
+    assert others.rows[1][-1] == f"undefined: {NO_SCORES}"
+    assert others.notes == [f"AUROC {some['mean_nll_auroc']}: p_true mean nll."]

@@ -19,10 +19,20 @@ from probegrid.cell.gather import Gathered, JudgedAnswers, entailments_of, simil
 from probegrid.cell.others import Others, other_scores
 from probegrid.cell.outcome import Outcome
 from probegrid.data.example import Question
+from probegrid.errors import ConfigError
+from probegrid.evaluation.checks import as_score
 from probegrid.evaluation.correctness import Judgement
 from probegrid.evaluation.extraction import Extracted
 from probegrid.evaluation.figures import image_files, reliability_figure, risk_coverage_figure, roc_figure
-from probegrid.evaluation.summary import Summary, evaluate_answers, flat, mean_estimate
+from probegrid.evaluation.summary import (
+    NO_ANSWERS,
+    NO_SCORES,
+    OF_SOME,
+    Summary,
+    evaluate_answers,
+    flat,
+    mean_estimate,
+)
 from probegrid.judges.likelihood import logprobs, mean_logprob, perplexity, sum_logprob
 from probegrid.probes import AnswerProbe, Of, Scores, Scoring
 from probegrid.readings.answers import AnswerReading
@@ -69,7 +79,11 @@ def score_answers(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: M
         entailments_of(cell, session, answers) as entailments,
         similarities_of(cell, session, answers) as similarities,
     ):
-        scores = probe.score(scoring_of(cell, gathered, entailments))
+        scores = checked(
+            probe.score(scoring_of(cell, gathered, entailments)),
+            f"probe={type(probe).declared_name()}",
+            answers.data.questions,
+        )
         others = other_scores(cell, gathered, Asked(entailments, similarities))
     notes = [*scores.notes, *(note for replies in gathered.asked.values() for note in replies.notes)]
     read_s = gathered.read_s
@@ -79,6 +93,24 @@ def score_answers(cell: Cell, probe: AnswerProbe, gathered: Gathered, session: M
     scores = replace(scores, own=_of_given(scores.own, answers.reading, samples=cell.needs.samples > 0))
     others = others.of_given(answers.reading)
     return ScoredAnswers(answers, scores, notes, read_s, others)
+
+
+def checked(scores: Scores, of: str, questions: Sequence[Question]) -> Scores:
+    """The scores as floats, one a question; a probe may be somebody's own.
+
+    Raises:
+        ConfigError: another number of them, or one that is no number, or infinite.
+    """
+
+    def column(given: Sequence[float]) -> list[float]:
+        if len(given) != len(questions):
+            raise ConfigError(
+                f"{of} gives {len(given)} scores of {len(questions)} answers; one an answer is needed."
+            )
+        return [as_score(value, of, question.text) for value, question in zip(given, questions, strict=True)]
+
+    others = {name: column(given) for name, given in scores.others.items()}
+    return replace(scores, own=column(scores.own), others=others)
 
 
 def _of_given(scores: Sequence[float], reading: AnswerReading, *, samples: bool) -> list[float]:
@@ -178,7 +210,7 @@ def area_metrics(table: ScoreTable, seed: int) -> tuple[dict[str, float], dict[s
         metrics |= {f"{name}_auroc{end}": of_rows[f"auroc{end}"] for end in _ENDS}
         share = 1 - len(rows) / len(values)
         notes[f"{name}_auroc"] = (
-            f"of the {len(rows)} of {len(values)} answers that have such a score ({share:.0%} have none)"
+            f"of the {len(rows)} of {len(values)} {OF_SOME} ({share:.0%} have none)" if rows else NO_SCORES
         )
     return metrics, notes
 
@@ -194,12 +226,7 @@ def _unscored(held: ScoreTable, table: ScoreTable) -> dict[str, float]:
 def _of_scored(notes: Mapping[str, str], held: ScoreTable) -> dict[str, str]:
     """The notes, where some answers have no score: accuracy is of all, and what none has is not for lack of answers."""
     kept = {name: note for name, note in notes.items() if name != "accuracy"}
-    return (
-        kept if held.labels else {name: note.replace(_NO_ANSWERS, _NO_SCORES) for name, note in kept.items()}
-    )
-
-
-_NO_ANSWERS, _NO_SCORES = "there are no answers", "no answer has a score"
+    return kept if held.labels else {name: note.replace(NO_ANSWERS, NO_SCORES) for name, note in kept.items()}
 
 
 def _of_all(table: ScoreTable, seed: int) -> dict[str, float]:

@@ -31,6 +31,7 @@ from probegrid.report.example_rows import CellTables
 from probegrid.report.examples_page import EXAMPLES_FILE, examples_page
 from probegrid.schema import (
     CellSpec,
+    Choices,
     Config,
     ModelConfig,
     PromptConfig,
@@ -47,6 +48,8 @@ from probegrid.tracking.record import RESULT_FILE, CellRecord, Status
 
 _TRUST = ("trust_remote_code", "use_safetensors")
 """Keys that decide whether code of a checkpoint runs: the command line alone says so."""
+_OF_THE_PROBE = ("model", "quantization", "probe")
+"""Groups that the cell of a saved probe has chosen."""
 
 
 def score_cell(spec: CellSpec) -> Path:
@@ -66,7 +69,9 @@ def score_cell(spec: CellSpec) -> Path:
     saved = SavedProbe.from_files(
         {name: (folder / name).read_bytes() for name in (TENSORS_FILE, DESCRIPTION_FILE)}
     )
-    spec = replace(spec, config=_on_its_model(spec.config, folder))
+    spec = replace(
+        spec, config=_on_its_model(spec.config, folder), choices=_as_it_was_chosen(spec.choices, folder)
+    )
     with Progress() as progress, ModelPool() as pool:
         cell = _prepare(spec, saved, folder, Lookup(say=progress.say))
         assert cell.model is not None and cell.statements is not None
@@ -189,6 +194,12 @@ def _on_its_model(config: Config, folder: Path) -> Config:
         )
     except ConfigError as error:
         raise ConfigError(f"{folder}/config.yaml is not of this version: {error}.") from error
+
+
+def _as_it_was_chosen(choices: Choices, folder: Path) -> Choices:
+    """The choices with the names of the saved probe and of its model: they score, whatever the defaults are."""
+    known = record.read(folder.parent, folder.name)
+    return replace(choices, **{name: known.choices[name] for name in _OF_THE_PROBE} if known else {})
 
 
 def _shown(scored: Scored, most: int = 20) -> list[tuple[str, float, float]]:

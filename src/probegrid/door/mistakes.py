@@ -149,6 +149,8 @@ def _no_grid(error: Exception) -> str | None:
     if found is None:
         return None
     key = found[1].partition("=")[0]
+    if key.startswith("report."):  # a report is one, of a grid too
+        return f"{found[1]} gives {key} several values; give one, or where it filters a list: '{key}=[a,b]'."
     return f"{found[1]} gives {key} several values; add -m to run a grid of them, or give one."
 
 

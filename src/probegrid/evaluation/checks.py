@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from probegrid.errors import ConfigError
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -43,6 +47,28 @@ def as_scores(scores: ArrayLike, n: int) -> FloatArray:
             f"({strange.size} of {n} are not finite)"
         )
     return values
+
+
+def as_score(value: object, of: str, question: str) -> float:
+    """Return what somebody's own code gives as the score of an answer.
+
+    Args:
+        value: given.
+        of: who gives it, in words.
+        question: that was answered.
+
+    Raises:
+        ConfigError: no number, or an infinite one.
+    """
+    try:
+        score = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        score = math.inf
+    if math.isinf(score):
+        raise ConfigError(
+            f"{of} gives {value!r:.40} for {question[:60]!r}; a score is a finite number, or nan where there is none."
+        )
+    return score
 
 
 def as_probabilities(probabilities: ArrayLike, n: int) -> FloatArray:

@@ -40,6 +40,9 @@ SMALL_SAMPLES = "an interval for small samples, which need not hold the truth 95
 """Behind what is few, in the note of a number that few examples or clusters stand behind."""
 SAFE_SIDE = "an interval on the safe side, which may hold the truth more than 95% of the time"
 """Behind why, in the note of a number whose interval is wider than most data sets need."""
+NO_ANSWERS, NO_SCORES = "there are no answers", "no answer has a score"
+OF_SOME = "answers that have such a score"
+"""Of what a number is, in its note, that is not of all answers."""
 NO_INTERVAL = "no interval: it takes at least two groups"
 """Why a number has none, in its note."""
 _OF_REJECTION = ("aurc", "eaurc", "augrc", "accuracy_at", "risk_at", "prr")  # prefixes
@@ -259,7 +262,7 @@ def _note(name: str, estimate: Estimate, standing: Standing, area: float) -> str
     needs_both = name.endswith(_NEED_BOTH_CLASSES)
     title = name.upper() if name in _NEED_BOTH_CLASSES else name
     if standing.n == 0:
-        return "there are no answers"
+        return NO_ANSWERS
     if needs_both and standing.positives in (0, standing.n):
         kind = "correct" if standing.positives else "wrong"
         return f"all {standing.n} answers are {kind}: {title} needs both classes"

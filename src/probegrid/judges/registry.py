@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import math
 import os
 import pkgutil
 import re
@@ -20,6 +19,7 @@ from enum import StrEnum
 from functools import cache
 
 from probegrid.errors import ConfigError
+from probegrid.evaluation.checks import as_score
 from probegrid.judges.evidence import Evidence, Read
 from probegrid.plugins import VARIABLE, instances_from_outside
 
@@ -68,21 +68,16 @@ class Judge:
         return hashlib.sha256(inspect.getsource(sys.modules[module]).encode()).hexdigest()
 
     def __call__(self, evidence: Evidence) -> float:
-        """The formula's own value, in whichever direction it grows."""
-        return float(self.formula(evidence))
-
-    def score(self, evidence: Evidence) -> float:
-        """The value turned so that larger means correct is more likely.
+        """The formula's own value, in whichever direction it grows.
 
         Raises:
-            ConfigError: it is infinite.
+            ConfigError: it is no number, or infinite.
         """
+        return as_score(self.formula(evidence), f"the judge {self.name}", evidence.question)
+
+    def score(self, evidence: Evidence) -> float:
+        """The value turned so that larger means correct is more likely."""
         value = self(evidence)
-        if math.isinf(value):
-            raise ConfigError(
-                f"the judge {self.name} gives {value} for {evidence.question[:60]!r}; a score is finite, or not a "
-                "number where there is none."
-            )
         return value if self.rises is Rises.confidence else -value
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from probegrid.report.cells import RecordedCell
-from probegrid.report.comparisons import Comparison, at
+from probegrid.report.comparisons import Comparison, at, shared_ids
 from probegrid.report.example_rows import CellTables
 from probegrid.report.examples_page import EXAMPLES_FILE, examples_page
 
@@ -105,7 +105,7 @@ def _changes(one: Comparison) -> dict[str, Any] | None:
     first, second = one.pair.first.texts, one.pair.second.texts
     if first is None or second is None or "answer" not in first or "answer" not in second:
         return None
-    ids = one.pair.first.scores.index.intersection(one.pair.second.scores.index, sort=False)
+    ids, _ = shared_ids(one.pair)
     first, second = at(first, ids), at(second, ids)
     other_text = (first["answer"] != second["answer"]).to_numpy()
     was, now = (table["correct"].to_numpy(dtype=np.bool_) for table in (first, second))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from probegrid.evaluation.metrics import metric_title
-from probegrid.evaluation.summary import NO_INTERVAL, SAFE_SIDE, SMALL_SAMPLES
+from probegrid.evaluation.summary import NO_INTERVAL, NO_SCORES, OF_SOME, SAFE_SIDE, SMALL_SAMPLES
 from probegrid.report.cells import GROUPS, RecordedCell
 from probegrid.report.columns import common, label, shown
 from probegrid.report.seeds import OverSeeds, over_seeds
@@ -101,6 +101,7 @@ def cells_table(cells: Sequence[RecordedCell], *, is_wide: bool = False) -> Tabl
             *_reasons(
                 (one, column.metric) for one in together for column in metrics if _has(one.merged, column)
             ),
+            *_unscored(cells, of_all),
             *_announced(merged, names),
             *_versions(cells),
         ],
@@ -171,7 +172,15 @@ def other_scores_table(cells: Sequence[RecordedCell]) -> Table | None:
             ]
             for one, name in pairs
         ],
-        notes=_reasons((one, f"{name}_auroc") for one, name in pairs),
+        notes=[
+            *_reasons((one, f"{name}_auroc") for one, name in pairs),
+            *_told_together(
+                (f"AUROC {note}", f"{label(cell, columns)} {name.replace('_', ' ')}".strip())
+                for one, name in pairs
+                for cell in one.cells
+                if OF_SOME in (note := cell.record.notes.get(f"{name}_auroc", ""))
+            ),
+        ],
         n_names=len(columns) + 1,
         records=[
             identity(cell, of_all) | {"score": name} | _ends(cell, f"{name}_auroc")
@@ -213,6 +222,8 @@ def _estimate(one: OverSeeds, metric: str) -> str:
     if value is not None and f"{metric}_ci_low" not in one.merged.record.metrics:
         return f"{value:.3f}"  # of a kind that has no interval
     note = one.merged.record.notes.get(metric, "")
+    if note == NO_SCORES:
+        return f"undefined: {NO_SCORES}"
     mark = f" {FEW}" if SMALL_SAMPLES in note else f" {WIDE}" if SAFE_SIDE in note else ""
     return f"{estimate_text(one.merged.estimate(metric))}{mark}"
 
@@ -270,12 +281,32 @@ def _leaks(cells: Sequence[RecordedCell]) -> list[str]:
 
 def _announced(cells: Sequence[RecordedCell], columns: Sequence[str]) -> list[str]:
     """Texts that tell the labels without any model, with the cells whose texts they are."""
-    of_cells: dict[str, list[str]] = {}
-    for cell in cells:
-        for metric in _OF_TEXTS:
-            if note := cell.record.notes.get(metric):
-                of_cells.setdefault(note, []).append(label(cell, columns) or cell.value("dataset"))
-    return [f"{note}: {'; '.join(named)}." for note, named in of_cells.items()]
+    return _told_together(
+        (note, label(cell, columns) or cell.value("dataset"))
+        for cell in cells
+        for metric in _OF_TEXTS
+        if (note := cell.record.notes.get(metric))
+    )
+
+
+def _unscored(cells: Sequence[RecordedCell], columns: Sequence[str]) -> list[str]:
+    """Of how many answers the numbers of a ranking are, where a probe gives some no score."""
+    return _told_together(
+        (
+            f"AUROC and what else is of a ranking: of the {n - lacking:.0f} of {n:.0f} answers that have a score",
+            label(cell, columns) or cell.value("probe"),
+        )
+        for cell in cells
+        if (lacking := cell.metric("n_unscored")) and (n := cell.metric("n"))
+    )
+
+
+def _told_together(notes: Iterable[tuple[str, str]]) -> list[str]:
+    """Notes, each once, with the names of what it is of."""
+    named: dict[str, list[str]] = {}
+    for note, name in notes:
+        named.setdefault(note, []).append(name)
+    return [f"{note}: {'; '.join(names)}." for note, names in named.items()]
 
 
 def _versions(cells: Sequence[RecordedCell]) -> list[str]:

@@ -130,14 +130,20 @@ class RecordedCell:
     @cached_property
     def prompts_digest(self) -> str | None:
         """A hash of every question's id and prompt, whatever their order; None where the cell has no answers."""
-        import pyarrow.parquet
+        return self._digest("example_id", "prompt")
 
+    @cached_property
+    def answers_digest(self) -> str | None:
+        """As `prompts_digest`, of the answers and their verdicts too."""
+        return self._digest("example_id", "prompt", "answer", "correct")
+
+    def _digest(self, *names: str) -> str | None:
         file = self.folder / "answers.parquet"
         if not file.exists():
             return None
-        table = pyarrow.parquet.read_table(file, columns=["example_id", "prompt"])
-        asked = sorted(zip(*(table[name].to_pylist() for name in ("example_id", "prompt")), strict=True))
-        return hashlib.sha256(repr(asked).encode()).hexdigest()
+        table = _table(file, names)
+        rows = sorted(zip(*(table[name].to_pylist() for name in names), strict=True))
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
 
     @cached_property
     def _read_answers(self) -> dict[str, list[Any]] | None:

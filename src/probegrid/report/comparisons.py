@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from probegrid.evaluation.agreement import Agreement, agreement
 from probegrid.evaluation.checks import BoolArray, FloatArray
@@ -174,6 +175,30 @@ def at(table: pd.DataFrame, ids: pd.Index) -> pd.DataFrame:
     return table if table.index.equals(ids) else table.loc[ids]
 
 
+def shared_ids(pair: Pair) -> tuple[pd.Index, int]:
+    """The test examples that two cells have in common, and how many of one id are not the same.
+
+    An id may be no more than a row's number: two files have it, and one file before and after it was edited. Examples
+    are the same where they ask the same and, under one config of the data, are held against the same.
+    """
+    first, second = pair.first.scores, pair.second.scores
+    ids = first.index.intersection(second.index, sort=False)
+    same = np.ones(len(ids), dtype=np.bool_)
+    columns = (_data(cell, ids, with_truth=pair.same_data) for cell in (pair.first, pair.second))
+    for one, other in zip(*columns, strict=False):
+        same &= one == other
+    return ids[same], int((~same).sum())
+
+
+def _data(cell: RecordedCell, ids: pd.Index, *, with_truth: bool) -> list[NDArray[Any]]:
+    """What examples ask and, if wanted, what they are held against; nothing where no table holds it."""
+    if cell.texts is None:
+        return []
+    texts = cell.texts.reindex(ids)
+    truth = texts["reference"] if "reference" in texts else cell.scores["label"].reindex(ids)
+    return [texts["question"].to_numpy(), *([truth.to_numpy()] if with_truth else [])]
+
+
 @dataclass(frozen=True)
 class _Shared:
     """The test examples of two cells, joined by example_id: columns group, label, score and answer of each."""
@@ -181,17 +206,22 @@ class _Shared:
     pair: Pair
     first: pd.DataFrame
     second: pd.DataFrame
+    n_others: int
 
     @classmethod
     def of(cls, pair: Pair) -> _Shared:
-        first, second = pair.first.scores, pair.second.scores
-        ids = first.index.intersection(second.index, sort=False)
-        return cls(pair, at(first, ids), at(second, ids))
+        ids, n_others = shared_ids(pair)
+        return cls(pair, at(pair.first.scores, ids), at(pair.second.scores, ids), n_others)
 
     def obstacle(self) -> str | None:
         """Why the two cannot be compared, if they cannot."""
         if len(self.first) < _FEWEST:
-            return f"{len(self.first)} test examples in common"
+            others = (
+                f"; {self.n_others} have equal ids but other questions or truths" if self.n_others else ""
+            )
+            return f"{len(self.first)} test examples in common{others}"
+        if any(cell.metric("auroc") is None for cell in (self.pair.first, self.pair.second)):
+            return "statements without labels"
         if not (self.pair.first.has_one_scale and self.pair.second.has_one_scale):
             return "scores of several folds, each on a scale of its own"
         return None

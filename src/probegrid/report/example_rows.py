@@ -116,8 +116,11 @@ def example_data(cells: Sequence[CellTables]) -> dict[str, Any]:
     first, *others = cells
     if any(other.has_answers != first.has_answers for other in others):
         raise ValueError("a cell of answers and one of statements have no examples in common")
-    found = [{row["id"]: row["at"] for row in other.rows} for other in others]
-    rows = [{**row, "at": [row["at"], *(of.get(row["id"]) for of in found)]} for row in first.rows]
+    found = [{(row["id"], row["question"]): row["at"] for row in other.rows} for other in others]
+    rows = [
+        {**row, "at": [row["at"], *(of.get((row["id"], row["question"])) for of in found)]}
+        for row in first.rows
+    ]
     prefix = _common_prefix([row["prompt"] for row in rows if row.get("prompt")])
     for row in rows:
         if row.get("prompt"):

@@ -44,6 +44,13 @@ class Pair:
     second_name: str
 
     @property
+    def same_data(self) -> bool:
+        """Whether both take their examples from one dataset, by name and by value, in one prompt."""
+        return all(
+            {*_own(self.first, group)} == {*_own(self.second, group)} for group in ("dataset", "prompt")
+        )
+
+    @property
     def same_place(self) -> bool:
         """Whether both have one device map."""
         return _place(self.first) == _place(self.second)
@@ -71,18 +78,22 @@ def find_pairs(cells: Sequence[RecordedCell], compared: str) -> tuple[list[Pair]
         ConfigError: no such group or key, or all cells have the same.
     """
     _check(cells, compared)
-    blocks = _blocks(cells, lambda cell: _all_else(cell, compared))
+    blocks = _blocks(cells, lambda cell: all_else(cell, compared))
     pairs = [pair for block in blocks for pair in _pairs(block, compared)]
-    lone = [block[0] for block in blocks if len(block) == 1]
+    lone = _in_none(cells, pairs)
     pairs += [
         _with_places(pair)
-        for block in _blocks(lone, lambda cell: _all_else(cell, compared) - _place(cell))
+        for block in _blocks(lone, lambda cell: all_else(cell, compared) - _place(cell))
         for pair in _pairs(block, compared)
-        if {*_own(pair.first, compared)} != {*_own(pair.second, compared)}
     ]
-    paired = {id(cell) for pair in pairs for cell in (pair.first, pair.second)}
     reason = f"no other cell differs from it in {compared} alone"
-    return pairs, [Unpaired((cell,), reason) for cell in lone if id(cell) not in paired]
+    return pairs, [Unpaired((cell,), reason) for cell in _in_none(lone, pairs)]
+
+
+def _in_none(cells: Sequence[RecordedCell], pairs: Sequence[Pair]) -> list[RecordedCell]:
+    """The cells that no pair holds."""
+    paired = {id(cell) for pair in pairs for cell in (pair.first, pair.second)}
+    return [cell for cell in cells if id(cell) not in paired]
 
 
 def _blocks(
@@ -118,7 +129,7 @@ def _own(cell: RecordedCell, compared: str) -> Iterator[tuple[str, str]]:
             yield key, value
 
 
-def _all_else(cell: RecordedCell, compared: str) -> frozenset[tuple[str, str]]:
+def all_else(cell: RecordedCell, compared: str) -> frozenset[tuple[str, str]]:
     """Everything that has an effect and is not compared."""
     followers = _COMES_WITH.get(compared, ())
     everything = [*cell.record.choices.items()]
@@ -143,12 +154,14 @@ def _with_places(pair: Pair) -> Pair:
 
 
 def _pairs(block: Sequence[RecordedCell], compared: str) -> Iterator[Pair]:
+    """Every two of a block; cells of one config, made before and after a file changed, do not differ in it."""
     if len(block) < _A_PAIR:
         return
     names = _level_names(block, compared)
     rising = sorted(range(len(block)), key=lambda index: _level(block[index], compared, names[index]))
     for low, high in combinations(rising, 2):
-        yield Pair(block[high], block[low], names[high], names[low])
+        if {*_own(block[high], compared)} != {*_own(block[low], compared)}:
+            yield Pair(block[high], block[low], names[high], names[low])
 
 
 def _level_names(block: Sequence[RecordedCell], compared: str) -> list[str]:
@@ -180,11 +193,11 @@ def _level(cell: RecordedCell, compared: str, name: str) -> Level:
         return 0, cell.parameters or float("inf"), name
     if compared == "device_map":
         return 0, cell.gpus or float("inf"), name
-    methods = [method.value for method in QuantizationMethod]
-    if compared == "quantization" and name in methods:
-        return 0, methods.index(name), name
+    methods, value = [method.value for method in QuantizationMethod], cell.value(compared)
+    if compared == "quantization" and value in methods:
+        return 0, methods.index(value), name
     try:
-        return 0, float(name), name
+        return 0, float(value), name
     except ValueError:
         return 1, 0.0, name
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from probegrid.evaluation.intervals import Estimate
 from probegrid.evaluation.paired import Difference, compare_areas, holm, simultaneous_ends
 from probegrid.report.cells import GROUPS, RecordedCell
-from probegrid.report.columns import label, shown, varying
+from probegrid.report.columns import label, varying
+from probegrid.report.pairing import all_else
 from probegrid.report.score_table import BASELINE, MOST_IN_MATRIX
 from probegrid.report.tables import MISSING, Table, amount_text, difference_text, estimate_text, p_text
 
@@ -94,20 +95,30 @@ class Ranking:
 
 
 def rankings(cells: Sequence[RecordedCell], *, seed: int, flips: int = 2000) -> list[Ranking]:
-    """A ranking for each model and set of prompts with more scores than a matrix holds, the baseline among them.
+    """A ranking for each set of answers with more scores than a matrix holds, the baseline among them.
+
+    Answers are the same where the cells differ in the probe alone, and their texts and verdicts do not.
 
     Args:
         cells: those that ended well.
         seed: of the drawing alone.
         flips: flippings of signs drawn behind each p-value.
     """
-    blocks: dict[tuple[str | None, ...], list[RecordedCell]] = {}
+    blocks: dict[tuple[object, ...], list[RecordedCell]] = {}
     for cell in cells:
-        if cell.prompts_digest is not None:
-            key = (*(cell.value(group) for group in _SAME_READING), cell.rule, cell.prompts_digest)
-            blocks.setdefault(key, []).append(cell)
+        if cell.answers_digest is not None:
+            blocks.setdefault((all_else(cell, "probe"), cell.answers_digest), []).append(cell)
     found = [_ranking(block, seed=seed, flips=flips) for block in blocks.values()]
     return [one for one in found if one is not None]
+
+
+def told_by(found: Sequence[Ranking], cells: Sequence[RecordedCell]) -> list[str]:
+    """The columns that tell rankings apart: those that vary between their cells, and within none."""
+    return [
+        name
+        for name in varying(cells)
+        if len(found) > 1 and all(len({cell.value(name) for cell in one.cells}) == 1 for one in found)
+    ]
 
 
 def _ranking(block: Sequence[RecordedCell], *, seed: int, flips: int) -> Ranking | None:
@@ -167,7 +178,7 @@ def ranking_table(found: Sequence[Ranking], cells: Sequence[RecordedCell]) -> Ta
     """A row a score, best first: AUROC, less G-NLL's on the same answers, seconds; None where there is no ranking."""
     if not found:
         return None
-    columns = [name for name in shown(cells) if name in _SAME_READING] if len(found) > 1 else []
+    columns = told_by(found, cells)
     rows = [(one, row) for one in found for row in one.rows]
     tests = sorted({row.tests for _, row in rows})
     return Table(

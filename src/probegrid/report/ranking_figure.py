@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from probegrid.evaluation.intervals import Estimate
-from probegrid.report.cells import RecordedCell
+from probegrid.report.cells import GROUPS, RecordedCell
 from probegrid.report.charts import Chart, ChartPanel, Curve, Mark
 from probegrid.report.columns import label, varying
-from probegrid.report.ranking import Ranking
+from probegrid.report.ranking import Ranking, told_by
 
 _FEWEST = 2
 _INTERVALS = "AUROC with its 95% interval"
@@ -45,16 +45,18 @@ def ranking_chart(cells: Sequence[RecordedCell], *, is_over_seeds: bool = False)
     )
 
 
-def compared_ranking_chart(found: Sequence[Ranking]) -> Chart:
+def compared_ranking_chart(found: Sequence[Ranking], cells: Sequence[RecordedCell]) -> Chart:
     """AUROC of every score with its interval, told apart by whether it differs from G-NLL after Holm.
 
     Args:
         found: a panel each, at least one.
+        cells: all that ended well, which say what tells the panels apart.
     """
-    return Chart("ranking", _INTERVALS, "", [_compared(one) for one in found], upright=0.5)
+    further = [name for name in told_by(found, cells) if name not in GROUPS]
+    return Chart("ranking", _INTERVALS, "", [_compared(one, further) for one in found], upright=0.5)
 
 
-def _compared(ranking: Ranking) -> ChartPanel:
+def _compared(ranking: Ranking, further: Sequence[str]) -> ChartPanel:
     rows = [row for row in ranking.rows if not np.isnan(row.score.area.value)]
     kinds = {
         "G-NLL": [not row.is_alike and not row.differs for row in rows],
@@ -66,7 +68,8 @@ def _compared(ranking: Ranking) -> ChartPanel:
         for place, (kind, chosen) in enumerate(kinds.items())
     ]
     names = [row.score.name.replace("_", " ") for row in rows]
-    return ChartPanel(ranking.title, [curve for curve in curves if len(curve.x)], names=names)
+    title = f"{ranking.title} {label(ranking.cells[0], further)}".strip()
+    return ChartPanel(title, [curve for curve in curves if len(curve.x)], names=names)
 
 
 def _panel(title: str, cells: Sequence[RecordedCell]) -> ChartPanel:

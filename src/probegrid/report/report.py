@@ -180,7 +180,7 @@ def make_report(
     figures, pairs = make_figures(done), pairs_behind(made)
     if ranked := rankings(done, seed=seed, flips=resamples) if is_detailed else []:
         others.insert(0, ranking_table(ranked, done))
-        figures.replace(compared_ranking_chart(ranked))
+        figures.replace(compared_ranking_chart(ranked, done))
     return Report(
         title=title,
         period=_period(cells),

@@ -318,7 +318,11 @@ async function beside(file) {
   if (other.kind !== data.kind) { say(`${file.name} holds ${other.kind}, this page ${data.kind}`); return; }
   const found = new Map(other.rows.map((row) => [row.id, row]));
   data.cells = [data.cells[0], other.cells[0]];
-  for (const row of data.rows) { const at = found.get(row.id); row.at = [row.at[0], at ? at.at[0] : null]; row.found = undefined; }
+  for (const row of data.rows) {
+    const at = found.get(row.id);  // an id may be a row's number in another file
+    row.at = [row.at[0], at && at.question === row.question ? at.at[0] : null];
+    row.found = undefined;
+  }
   document.getElementById("other").textContent = `A: ${data.cells[0].name}; B: ${data.cells[1].name}`;
   state.preset = "all";
   state.chosen = null;
