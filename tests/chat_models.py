@@ -6,6 +6,8 @@ own first, asks for the date, thinks.
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -118,10 +120,16 @@ DATE = "{{ strftime_now('%d %b %Y') }}"
 
 def tokenizer(name: str, context: int = 2048) -> PreTrainedTokenizerFast:
     """The embedded tokenizer with every vendor's special tokens and one of the templates."""
+    made = copy.copy(_vocabulary(context))
+    made.chat_template = TEMPLATES[name]
+    return made
+
+
+@functools.cache
+def _vocabulary(context: int) -> PreTrainedTokenizerFast:
     made = embedded.build(context)
     made.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
     made.add_tokens(list(TAGS))
-    made.chat_template = TEMPLATES[name]
     return made
 
 

@@ -26,6 +26,7 @@ from probegrid.models.checkpoint import find_checkpoint
 pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
 
 LAYER = 5
+OWN = ("dataset=facts_statements", "dataset.num_samples=80")
 UNSEEN = world.statements(1)[:40]
 Invoke = Callable[..., tuple[int, str]]
 
@@ -44,8 +45,7 @@ class Folders:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     root = tmp_path_factory.mktemp("scoring")
     places = (f"store_dir={root / 'store'}", f"results_dir={root / 'results'}", "tracking=none")
-    trained = ("dataset=facts_statements", "probe=logistic", f"probe.layers=[2,{LAYER}]")
-    probe = probegrid.run([*places, *trained])
+    probe = probegrid.run([*places, *OWN, "probe=logistic", f"probe.layers=[2,{LAYER}]"])
     assert probe.metrics["layer"] == LAYER
     return Folders(probe.folder, probegrid.run([*places, "dataset.num_samples=3"]).folder, places)
 
@@ -162,7 +162,7 @@ def test_with_labels_the_metrics_are_those_of_the_scores(
 
 
 def test_a_probe_scores_its_own_statements_as_it_did(score: Invoke, folders: Folders, workdir: Path) -> None:
-    status, stderr = score(f"probe.from={folders.probe}", "dataset=facts_statements", folders.places[0])
+    status, stderr = score(f"probe.from={folders.probe}", *OWN, folders.places[0])
     assert status == 0, stderr
     again, first = (
         pd.read_parquet(cell / "scores.parquet") for cell in (only_folder(workdir), folders.probe)

@@ -298,14 +298,14 @@ def test_a_copy_under_another_name_is_not_taken_for_other_statements(
 
 
 def test_repeats_and_folds_show_what_the_split_does(places: tuple[str, ...]) -> None:
-    repeated = probegrid.run([*places, *FEW, "dataset.num_samples=248", "probe.repeats=3"])
+    repeated = probegrid.run([*places, *FEW, "dataset.num_samples=100", "probe.repeats=3"])
     table = repeated.tables["repeats"]
     assert table["repeat"].tolist() == [0, 1, 2]
     assert table.auroc[0] == repeated.metrics["auroc"]
     assert repeated.metrics["auroc_repeat_mean"] == pytest.approx(table.auroc.mean())
     assert repeated.metrics["auroc_repeat_sd"] == pytest.approx(table.auroc.std())
     assert repeated.metrics["auroc_repeat_sd"] > 0
-    folded = probegrid.run([*places, *FEW, "dataset.num_samples=248", "probe.folds=3"])
+    folded = probegrid.run([*places, *FEW, "dataset.num_samples=100", "probe.folds=3"])
     assert folded.metrics["load_s"] == 0
     assert folded.metrics["n"] == len(folded.tables["scores"])
     assert folded.tables["scores"].split.eq("test").all()

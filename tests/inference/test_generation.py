@@ -153,26 +153,41 @@ def assert_parity(
         assert found.text == subject.tokenizer.decode(wanted.token_ids, skip_special_tokens=True).strip()
 
 
+@pytest.fixture(scope="module")
+def answers_of(subject: Callable[[str], Subject]) -> Callable[[str, str | None], list[list[Generation]]]:
+    """A model's answers to seven prompts under a template, made once: three rows are left over."""
+
+    @functools.cache
+    def make(name: str, chat_template: str | None) -> list[list[Generation]]:
+        tested = subject(name)
+        assert obstacle(tested.model) is None
+        return answer(tested, prompts_for(tested, 7, chat_template), batch_size=4)
+
+    return make
+
+
 @pytest.mark.parametrize("chat_template", [None, "default"], ids=["plain", "chat"])
 @pytest.mark.parametrize("name", MODELS)
 def test_answers_are_those_of_stock_generate(
-    subject: Callable[[str], Subject], name: str, chat_template: str | None
+    subject: Callable[[str], Subject],
+    answers_of: Callable[[str, str | None], list[list[Generation]]],
+    name: str,
+    chat_template: str | None,
 ) -> None:
-    tested = subject(name)
-    prompts = prompts_for(tested, 11, chat_template)
-    assert obstacle(tested.model) is None
-    answers = answer(tested, prompts, batch_size=4)  # three rows are left over
-    assert_parity(tested, prompts, answers)
+    prompts = prompts_for(subject(name), 7, chat_template)
+    assert_parity(subject(name), prompts, answers_of(name, chat_template))
 
 
 @pytest.mark.slow
-def test_the_random_models_stop_early_and_never(subject: Callable[[str], Subject]) -> None:
+def test_the_random_models_stop_early_and_never(
+    answers_of: Callable[[str, str | None], list[list[Generation]]],
+) -> None:
     """Without this the parity above would say less than it seems to."""
     lengths = {
         found.steps
-        for tested in map(subject, RANDOM)
+        for name in RANDOM
         for chat_template in (None, "default")
-        for (found,) in answer(tested, prompts_for(tested, 11, chat_template))
+        for (found,) in answers_of(name, chat_template)
     }
     assert {2, MOST} <= lengths
     assert len(lengths) > 6

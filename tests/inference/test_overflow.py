@@ -43,15 +43,21 @@ def too_large(tmp_path: Path) -> Iterator[list[str]]:
     tensors["model.layers.2.mlp.down_proj.weight"] *= 1e6
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     yield [
-        "model=custom", f"model.path={tmp_path}", "dataset.num_samples=4", "tracking=none",
-        f"store_dir={tmp_path}/store", f"results_dir={tmp_path}/results",
+        "model=custom", f"model.path={tmp_path}", "dataset.num_samples=4", "prompt.num_few_shot=1",
+        "decoding.max_new_tokens=4", "tracking=none", f"store_dir={tmp_path}/store", f"results_dir={tmp_path}/results",
     ]  # fmt: skip
 
 
 @pytest.mark.slow  # whole cells in float16, which a CPU computes slowly
-@pytest.mark.parametrize("probe", ["gnll", "p_true"])
-def test_answers_are_refused_in_float16_and_given_in_float32(too_large: list[str], probe: str) -> None:
-    words = [*too_large, f"probe={probe}"]
+@pytest.mark.parametrize(
+    "probe",
+    [("probe=gnll",), ("probe=p_true", "probe.num_few_shot=1", "decoding.num_generations=2")],
+    ids=" ".join,
+)
+def test_answers_are_refused_in_float16_and_given_in_float32(
+    too_large: list[str], probe: tuple[str, ...]
+) -> None:
+    words = [*too_large, *probe]
     with pytest.raises(RunError, match=r"overflow in float16.*model\.dtype=float32"):
         probegrid.run([*words, "model.dtype=float16"])
     assert math.isfinite(probegrid.run([*words, "model.dtype=float32"]).metrics["accuracy"])

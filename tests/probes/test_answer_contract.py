@@ -39,7 +39,7 @@ OURS = {
     if issubclass(owner, Probe)
 }
 ANSWERS = [name for name, owner in OURS.items() if issubclass(owner, AnswerProbe)]
-N = 60
+N, FEW = 60, 20
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")
 
 
-def scored(choice: str, store: Path) -> tuple[Scores, Others, list[bool]]:
+def scored(choice: str, store: Path, n: int = N) -> tuple[Scores, Others, list[bool]]:
     """Scores of a composed cell, its own and the judges', and whether each answer is correct."""
-    cell = prepare(compose_cell([f"probe={choice}", f"dataset.num_samples={N}", f"store_dir={store}"]))
+    cell = prepare(compose_cell([f"probe={choice}", f"dataset.num_samples={n}", f"store_dir={store}"]))
     assert cell.model is not None
     assert isinstance(cell.probe, AnswerProbe)
     with Progress(Console(file=io.StringIO())) as progress, ModelPool() as pool:
@@ -80,10 +80,10 @@ def test_contract_holds(choice: str) -> None:
 
 
 def test_every_judge_is_reported_by_the_probe_that_reads_all_of_it(store: Path) -> None:
-    _, others, _ = scored("judges", store)
+    _, others, _ = scored("judges", store, FEW)
     assert others.columns.keys() == all_judges().keys() - {"option_confidence"}
     for name, values in others.columns.items():
-        assert len(values) == N
+        assert len(values) == FEW
         assert name.startswith("verbalized") or all(map(math.isfinite, values)), name
         assert metric_info(f"{name}_auroc_ci_low").description
     table = others.table().to_pandas().set_index("score")

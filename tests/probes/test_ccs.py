@@ -72,7 +72,9 @@ def test_a_statement_and_its_negation_are_a_pair() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("probe", [CCS(), CCS(var_normalize=True, restarts=2)], ids=repr)
+@pytest.mark.parametrize(
+    "probe", [CCS(restarts=3, epochs=400), CCS(var_normalize=True, restarts=2, epochs=400)], ids=repr
+)
 def test_learns_without_labels(probe: CCS) -> None:
     check_learns(probe)
     features = make_features(separation=4.0)

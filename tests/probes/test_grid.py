@@ -16,11 +16,12 @@ from probegrid.sweep.grid import ComposedCell
 from probegrid.sweep.options import LauncherOptions
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+FEW = "dataset.num_samples=40"
 PROBES = ("gnll", "semantic_entropy", "p_true", "logistic")
 
 
 def test_probes_of_both_families_are_one_grid_of_questions(command: Command) -> None:
-    done = command("action=plan", f"probe={','.join(PROBES)}", "dataset=facts,facts_rare", "-m")
+    done = command("action=plan", f"probe={','.join(PROBES)}", "dataset=facts,facts_rare", FEW, "-m")
     assert done.returncode == 0, done.stderr
     assert "8 of 8 work" in done.stdout
 
@@ -51,8 +52,8 @@ def test_a_sweep_knows_a_cell_by_the_key_it_gets_when_it_runs(workdir: Path) -> 
         ["probe=semantic_entropy"],
         ["probe=semantic_entropy", f"probe.entailment={classifier}"],
     ):
-        spec = compose_cell(overrides)
-        checked = Checker(LauncherOptions()).check(ComposedCell(tuple(overrides), spec))
+        spec = compose_cell([*overrides, FEW])
+        checked = Checker(LauncherOptions()).check(ComposedCell((*overrides, FEW), spec))
         assert checked.error is None
         assert checked.key == prepare(spec).key
         keys.add(checked.key)

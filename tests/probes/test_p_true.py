@@ -241,11 +241,12 @@ def test_a_template_wraps_the_prompt_and_the_choice_opens_the_turn(
 
 
 def test_a_lost_part_is_read_again(cells: Cells, workdir: Path) -> None:
-    first = cells("llama", "decoding.batch_size=3")
+    words = ("llama", "decoding.batch_size=3", "probe.num_few_shot=2")
+    first = cells(*words)
     for kind in ("choices", "answers"):
         (part,) = workdir.glob(f"store/{kind}/*/part-*.parquet")
         part.unlink()
-    again = cells("llama", "decoding.batch_size=3", "results_dir=again")
+    again = cells(*words, "results_dir=again")
     assert not again.was_done
     assert again.tables["scores"].equals(first.tables["scores"])
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
 import torch
 import transformers
@@ -315,31 +314,32 @@ def test_samples_that_memory_cannot_hold_together(tmp_path: Path, monkeypatch: p
     assert found.way["used"] == "shared prefix"
 
 
-@pytest.mark.slow
 def test_killed_between_two_layers_of_a_batch(tmp_path: Path) -> None:
     """A real SIGKILL, after the first layer of the second batch was written and in the middle of the next file."""
-    script = f"""
-import importlib.util, os, signal, sys, warnings
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-warnings.simplefilter("ignore")  # a plugin of Hypothesis's own, whose import these tests need
-spec = importlib.util.spec_from_file_location("own_tests", {str(Path(__file__))!r})
-tests = importlib.util.module_from_spec(spec); sys.modules["own_tests"] = tests; spec.loader.exec_module(tests)
-from pathlib import Path
-write, calls = Path.write_bytes, []
-def write_bytes(path, content):
-    if "layer-" in str(path):
-        calls.append(path)
-    if len(calls) == 4:
-        write(path, content[: len(content) // 2])
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(path, content)
-Path.write_bytes = write_bytes
-tests.read(tests.Path({str(tmp_path / "killed")!r}))
-"""
-    killed = forked.run([sys.executable, "-c", script], timeout=120)
-    assert killed.returncode == -signal.SIGKILL
+    child = os.fork()
+    if child == 0:
+        try:
+            read_until_killed(tmp_path / "killed")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert len(list((tmp_path / "killed").rglob("part-*.safetensors"))) == 3
     assert same(read(tmp_path / "killed"), read(tmp_path / "whole"))
+
+
+def read_until_killed(store: Path) -> None:
+    write, calls = Path.write_bytes, []
+
+    def write_bytes(path: Path, content: bytes) -> int:
+        if "layer-" in str(path):
+            calls.append(path)
+        if len(calls) == 4:
+            write(path, content[: len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(path, content)
+
+    Path.write_bytes = write_bytes  # type: ignore[method-assign]
+    read(store)
 
 
 def limit_memory(monkeypatch: pytest.MonkeyPatch, tokens: int, error: Exception) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import time
@@ -36,11 +37,24 @@ N = 13
 BATCHES_OF_5 = [5, 5, 3]
 
 
+@functools.cache
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@functools.cache
+def prompts_of(folder: Path, count: int) -> tuple[Prompt, ...]:
+    data, config = facts.load(facts.FactsConfig(num_samples=count)), PromptConfig(num_few_shot=2)
+    template = ChatTemplate(tokenizer_of(folder), None)
+    return build_prompts(data.questions, choose_shots(data, config), config, template)
+
+
 class Reader:
     """Reads the same prompts with one model again and again; counts how often the model was asked for."""
 
     def __init__(self, folder: Path, store: Path) -> None:
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        self.checkpoint = folder
+        self.tokenizer = tokenizer_of(folder)
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.store = store
         self.opened = 0
@@ -50,9 +64,7 @@ class Reader:
 
     @property
     def prompts(self) -> list[Prompt]:
-        data, config = facts.load(facts.FactsConfig(num_samples=self.asked)), PromptConfig(num_few_shot=2)
-        template = ChatTemplate(self.tokenizer, None)
-        return list(build_prompts(data.questions, choose_shots(data, config), config, template))
+        return list(prompts_of(self.checkpoint, self.asked))
 
     def open_model(self) -> LoadedModel:
         self.opened += 1

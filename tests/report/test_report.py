@@ -30,7 +30,7 @@ from probegrid.report.panels import panels
 from probegrid.report.report import Report, make_report, report_on, show_report
 from probegrid.report.select import select_cells
 from probegrid.report.tables import Table, latex_text
-from probegrid.schema import ReportConfig
+from probegrid.schema import Family, ReportConfig
 from probegrid.tracking.record import CellError, Status
 
 pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
@@ -199,15 +199,6 @@ def test_the_page_has_every_table_and_every_figure_inside_it(report: Report) -> 
     }
 
 
-def test_the_same_cells_give_the_same_files(cells: Sequence[RecordedCell]) -> None:
-    one, other = (
-        make_report(cells[:2], title="t", compare="quantization", seed=0, resamples=50).files
-        for _ in range(2)
-    )
-    assert one == other
-    assert not [name for name in one if "by_parameters" in name or "layer" in name]  # nothing to draw
-
-
 def test_probabilities_are_those_the_cell_was_judged_by(cells: Sequence[RecordedCell]) -> None:
     trained = [cell for cell in cells if cell.is_trained]
     assert len(trained) == 2
@@ -231,7 +222,9 @@ def test_panels_hold_no_more_series_than_can_be_told_apart(cells: Sequence[Recor
     assert {panel.title for panel in panels(cells)} == {"facts", "facts_statements"}
 
 
-def test_figures_that_could_not_be_read_are_left_out_and_said(cells: Sequence[RecordedCell]) -> None:
+def test_figures_that_could_not_be_read_are_left_out_and_said(
+    report: Report, cells: Sequence[RecordedCell]
+) -> None:
     many = [
         replace(
             cells[0],
@@ -240,8 +233,11 @@ def test_figures_that_could_not_be_read_are_left_out_and_said(cells: Sequence[Re
         )
         for shots in range(200)
     ]
+    left_out = {"roc", "risk_coverage", "seconds", "speed", "memory"}
+    assert report.notes == []
+    assert left_out <= {*report.images}
     report = make_report(many, title="t", compare=None, seed=0, resamples=20)
-    assert not {"roc", "risk_coverage", "seconds", "speed", "memory"} & {*report.images}
+    assert not left_out & {*report.images}
     undetailed, note = report.notes
     assert undetailed.startswith("Of 200 cells scores of one reading are not compared")
     assert report.rules is report.compared_scores is None
@@ -252,7 +248,6 @@ def test_figures_that_could_not_be_read_are_left_out_and_said(cells: Sequence[Re
     assert note in report.files["index.html"].decode()
     assert report.table is not None
     assert len(report.table.rows) == 200
-    assert make_report(many[:2], title="t", compare=None, seed=0, resamples=20).notes == []
 
 
 def test_markdown_and_latex_survive_what_names_may_hold() -> None:
@@ -266,17 +261,21 @@ def test_markdown_and_latex_survive_what_names_may_hold() -> None:
 
 
 def test_the_folder_is_replaced_whole_and_nothing_else_is(
-    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    results: Path, cells: Sequence[RecordedCell], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "report"
-    config = ReportConfig(folder=str(folder), quantization="nf4", resamples=50)
-    show_report(results, replace(config, quantization=None, compare="quantization"))
+    config = ReportConfig(folder=str(folder), probe="text_baseline", resamples=50)
+    show_report(results, replace(config, probe="gnll", model="tiny", compare="quantization"))
     assert (folder / "comparisons.csv").exists()
-    show_report(results, config)
-    assert not (folder / "comparisons.csv").exists()
+    drawn = {file.stem for file in (folder / "figures").iterdir()}
+    assert "roc" in drawn
+    assert not [name for name in drawn if "by_parameters" in name or "layer" in name]  # nothing to draw
     printed = capsys.readouterr().out
     assert "AUROC" in printed
     assert "compared on the same examples" in printed
+    assert f"of all recorded {len(cells)} cells" in " ".join(printed.split())  # a filter changes no p-value
+    show_report(results, config)
+    assert not (folder / "comparisons.csv").exists()
     (folder / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"holds what is no report's \(mine\.txt\)"):
         show_report(results, config)
@@ -288,14 +287,23 @@ def test_the_folder_is_replaced_whole_and_nothing_else_is(
 
 
 def test_from_python_a_report_is_frames_and_a_folder_and_prints_nothing(
-    results: Path, cells: Sequence[RecordedCell], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    results: Path,
+    report: Report,
+    cells: Sequence[RecordedCell],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = tmp_path / "report"
-    config = ReportConfig(folder=str(folder), compare="quantization", resamples=50)
+    """And the same cells, made again, give the same files."""
+    folder, before = tmp_path / "report", report.files
+    config = ReportConfig(folder=str(folder), compare="quantization", resamples=200, family=Family.shown)
     report = report_on(results, config)
     assert capsys.readouterr() == ("", "")
     assert (folder / "index.html").read_bytes() == report.files["index.html"]
     assert {file.name for file in folder.iterdir()} == {name.partition("/")[0] for name in report.files}
+    known = {name for name in before if name != "index.html" and not name.startswith("failed.")}
+    assert report.files == {name: before[name] for name in known} | {"index.html": report.files["index.html"]}
+    undrawn = replace(report, charts=[])
+    assert replace(undrawn).files == undrawn.files
     table = report.frames["table"].set_index("key")
     for cell in cells:
         assert table.loc[cell.record.cell, "auroc"] == pytest.approx(
@@ -308,6 +316,7 @@ def test_from_python_a_report_is_frames_and_a_folder_and_prints_nothing(
         cells[1].record.metrics["accuracy"] - cells[0].record.metrics["accuracy"]
     )
     assert (row["first_cell"], row["second_cell"]) == (cells[1].record.cell, cells[0].record.cell)
+    assert "recorded" not in next(each.caption for each in report.tables if each.name == "comparisons")
 
 
 def test_an_accuracy_says_what_it_is_of(report: Report, cells: Sequence[RecordedCell]) -> None:

@@ -8,6 +8,7 @@ from recorder import Recorder
 
 from probegrid.evaluation.summary import NO_INTERVAL, SAFE_SIDE, SMALL_SAMPLES
 from probegrid.report.cell_tables import FEW, WIDE
+from probegrid.report.drawing import draw
 from probegrid.report.examples_table import examples_table
 from probegrid.report.figures import make_figures
 from probegrid.report.report import make_report
@@ -149,8 +150,7 @@ def test_a_curve_of_seeds_is_their_mean_with_a_band(recorder: Recorder) -> None:
         assert over.y[at] == pytest.approx(expected)
         assert over.low == pytest.approx(over.y)  # alike with every seed
     assert found["roc"].panels[0].curves[0].name == "none: AUROC 0.750 ± 0.000 (3)"
-    report = make_report(recorder.cells, title="t", compare=None, seed=0, resamples=20)
-    assert b"FillBetweenPolyCollection" in report.images["roc"]["svg"]
+    assert b"FillBetweenPolyCollection" in draw(found["roc"])["svg"]
 
 
 def test_seeds_stand_beside_the_interval_of_one(recorded: Recorder) -> None:

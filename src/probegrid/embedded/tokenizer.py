@@ -7,6 +7,7 @@ holds a space only at its start, so that a text cut at a newline or before a spa
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -66,9 +67,10 @@ def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _pieces() -> list[str]:
+@cache
+def _pieces() -> tuple[str, ...]:
     """All pieces longer than a byte, each once, in the spelling of the byte-level alphabet (a space is `Ġ`)."""
-    return list(dict.fromkeys(piece.replace(" ", "Ġ") for piece in _plain_pieces()))
+    return tuple(dict.fromkeys(piece.replace(" ", "Ġ") for piece in _plain_pieces()))
 
 
 def _plain_pieces() -> Iterator[str]:

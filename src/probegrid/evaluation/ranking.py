@@ -14,6 +14,7 @@ Shapes: n examples, g distinct scores, r weightings.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,6 +36,8 @@ _ROUNDING = 1e-9  # 0.29 of 100 negatives are 29, though 0.29 * 100 is 28.999999
 class RankCounts:
     """Weight accumulated from the highest score down; every metric is read off these two tables.
 
+    What several metrics need is computed once.
+
     Attributes:
         positives: `float64[r, g + 1]`, weight of the positives at the 0, 1, ..., g highest distinct scores.
         totals: `float64[r, g + 1]`, weight of all examples at them.
@@ -43,7 +46,7 @@ class RankCounts:
     positives: FloatArray
     totals: FloatArray
 
-    @property
+    @cached_property
     def negatives(self) -> FloatArray:
         """`float64[r, g + 1]`, weight of the negatives at the 0, 1, ..., g highest distinct scores."""
         return self.totals - self.positives
@@ -79,6 +82,10 @@ class RankCounts:
         of tied scores: Geifman, Uziel & El-Yaniv (2019), "Bias-reduced uncertainty estimation for deep neural
         classifiers". `nan` where no example has weight.
         """
+        return self._aurc
+
+    @cached_property
+    def _aurc(self) -> FloatArray:
         errors = np.diff(self.negatives, axis=1)
         area = _summed_risk(self.negatives[:, :-1], self.totals[:, :-1], errors, np.diff(self.totals, axis=1))
         return ratio(area.sum(axis=1), self.totals[:, -1])
@@ -88,7 +95,7 @@ class RankCounts:
 
         Geifman et al. (2019), E-AURC. With one class every ranking is the best one, so it is `nan`.
         """
-        return np.where(self._has_both, self.aurc() - self._optimal_aurc(), np.nan)
+        return np.where(self._has_both, self._aurc - self._optimal_aurc, np.nan)
 
     def augrc(self) -> FloatArray:
         """Area under the generalized risk-coverage curve: `float64[r]` in [0, 1/2], lower is better.
@@ -107,10 +114,11 @@ class RankCounts:
         taken exactly. `nan` where one class has no weight.
         """
         error = ratio(self.negatives[:, -1], self.totals[:, -1])
-        gained, gainable = error - self.aurc(), error - self._optimal_aurc()
+        gained, gainable = error - self._aurc, error - self._optimal_aurc
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(self._has_both, gained / gainable, np.nan)
 
+    @cached_property
     def _optimal_aurc(self) -> FloatArray:
         correct, wrong = self.positives[:, -1], self.negatives[:, -1]
         return ratio(_summed_risk(np.zeros_like(correct), correct, wrong, wrong), self.totals[:, -1])

@@ -11,7 +11,7 @@ import copy
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +20,7 @@ from transformers import DynamicCache
 
 from probegrid.inference.layout import Layout
 from probegrid.models.border import to_device
+from probegrid.models.source import code_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,21 +44,13 @@ def mixers(model: PreTrainedModel) -> list[nn.Module]:
 
 def asks_for_attention(module: nn.Module) -> bool:
     """Whether a module asks transformers' table for the attention function to use."""
-    return _ATTENDS in _code(type(module))  # type: ignore[arg-type]  # a class can be hashed
+    return _ATTENDS in code_of(type(module))  # type: ignore[arg-type]  # a class can be hashed
 
 
 def _is_mixer(module: nn.Module) -> bool:
-    code = _code(type(module))  # type: ignore[arg-type]  # a class can be hashed
+    code = code_of(type(module))  # type: ignore[arg-type]  # a class can be hashed
     carries = any(call in code for call in _CALLS) and _ATTENDS not in code
     return carries and _cache_name(type(module)) is not None
-
-
-@cache
-def _code(kind: Any) -> str:
-    try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):
-        return ""
 
 
 def _cache_name(kind: type[nn.Module]) -> str | None:

@@ -5,8 +5,6 @@ Knows bitsandbytes' layers and settings, and how modules hold their matrices.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
 import re
 import sys
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 from probegrid.errors import CheckpointError
 from probegrid.models.checkpoint import Checkpoint
+from probegrid.models.source import code_of
 from probegrid.planning.headers import ROUTER
 from probegrid.planning.stored import StoredForm, stored_form
 from probegrid.schema import Dtype, QuantizationMethod
@@ -131,7 +130,7 @@ def becomes_layer(model: nn.Module, name: str) -> bool:
         return False
     parent_name, _, child = owner_name.rpartition(".")
     parent: Any = type(model.get_submodule(parent_name))
-    return f".{child}.weight" not in _code_of(parent)
+    return f".{child}.weight" not in code_of(parent)
 
 
 _PLAIN_PRODUCTS = ("Conv1D", "FalconLinear")
@@ -140,14 +139,6 @@ _PLAIN_PRODUCTS = ("Conv1D", "FalconLinear")
 
 _IN_PLACE = re.compile(r"\.weight\.(div|mul|add|sub)_\(")
 """What code says that changes a weight where it lies (RWKV's)."""
-
-
-@functools.cache
-def _code_of(owner: Any) -> str:
-    try:
-        return inspect.getsource(owner)
-    except (OSError, TypeError):  # made at run time
-        return ""
 
 
 def rounds_together(model: nn.Module) -> bool:
@@ -191,7 +182,7 @@ def pack(model: nn.Module, name: str, weight: Tensor, method: QuantizationMethod
     """
     import bitsandbytes.functional as bnb
 
-    if _IN_PLACE.search(_code_of(sys.modules[type(model).__module__])):
+    if _IN_PLACE.search(code_of(sys.modules[type(model).__module__])):
         raise CheckpointError(
             f"{type(model).__name__}'s code scales its weights in place, which packed ones do not allow; give "
             "quantization=none."

@@ -60,7 +60,6 @@ class Report:
         rules: the answers of each cell under other rules of correctness, likewise; None where no cell has answers.
         others: comparisons, costs, other scores, failed cells; as far as there are any.
         charts: the figures as values, in order.
-        images: the same drawn, by chart and ending (``svg``, ``pdf``).
         behind: what stands behind the rows of its tables, as `behind` has it.
         pages: of compared cells side by side, by relative path.
         notes: what is not shown, and why.
@@ -76,7 +75,6 @@ class Report:
     rules: Table | None
     others: Sequence[Table]
     charts: Sequence[Chart]
-    images: Mapping[str, Mapping[str, bytes]]
     behind: Mapping[str, Mapping[str, Any]]
     pages: Mapping[str, bytes]
     notes: Sequence[str]
@@ -105,6 +103,11 @@ class Report:
             *self.tables,
             *(table for table in (self.cell_costs, self.compared_scores, self.rules) if table),
         ]
+
+    @cached_property
+    def images(self) -> dict[str, dict[str, bytes]]:
+        """The charts by name and ending (``svg``, ``pdf``), drawn when they are first asked for: it takes longest."""
+        return {chart.name: draw(chart) for chart in self.charts}
 
     @cached_property
     def files(self) -> dict[str, bytes]:
@@ -191,7 +194,6 @@ def make_report(
         rules=rules_table(done, seed=seed) if is_detailed else None,
         others=[table for table in others if table is not None],
         charts=figures.charts,
-        images={chart.name: draw(chart) for chart in figures.charts},
         behind={"examples": examples_behind(done, folder), "pairs": pairs},
         pages=pair_pages(made, pairs),
         notes=[

@@ -19,6 +19,8 @@ from probegrid.probes import ActivationProbe, AnswerProbe, Probe, Scores, Traine
 from probegrid.readings.store import key_of
 
 if TYPE_CHECKING:
+    from probegrid.cell.gather import JudgedAnswers
+    from probegrid.evaluation.checks import FloatArray
     from probegrid.probes.fitting.features import Features
 
 LAYERS = (0, 3, 5)
@@ -58,7 +60,7 @@ def check_probe(probe: Probe) -> None:
 
 
 def _check_answer_probe(probe: AnswerProbe) -> None:
-    scores = _scored(probe)
+    scores, again, blind = _scored(probe)
     columns = {"its own score": scores.own, **scores.others}
     for name, column in columns.items():
         assert len(column) == QUESTIONS, f"{name}: {len(column)} scores of {QUESTIONS} questions"
@@ -67,8 +69,8 @@ def _check_answer_probe(probe: AnswerProbe) -> None:
     if probe.is_probability:
         known = [score for score in scores.own if not math.isnan(score)]
         assert all(0 <= score <= 1 for score in known), "a probability lies outside [0, 1]"
-    _assert_same(scores, _scored(probe), "it scores the same answers differently")
-    _assert_same(scores, _scored(probe, blind=True), "its scores depend on the references of what is asked")
+    _assert_same(scores, again, "it scores the same answers differently")
+    _assert_same(scores, blind, "its scores depend on the references of what is asked")
 
 
 def _assert_same(first: Scores, second: Scores, message: str) -> None:
@@ -77,8 +79,8 @@ def _assert_same(first: Scores, second: Scores, message: str) -> None:
     assert all(np.array_equal(one, other, equal_nan=True) for one, other in pairs), message
 
 
-def _scored(probe: AnswerProbe, *, blind: bool = False) -> Scores:
-    """Score the embedded model's answers to embedded questions; ``blind``: with other references."""
+def _scored(probe: AnswerProbe) -> tuple[Scores, Scores, Scores]:
+    """Score the embedded model's answers to embedded questions, once more, and with other references."""
     from rich.console import Console
 
     from probegrid.cell.answer_probe import scoring_of
@@ -99,15 +101,17 @@ def _scored(probe: AnswerProbe, *, blind: bool = False) -> Scores:
                 cell.config, cell.model.checkpoint, cell.model.tokenizer, None, pool, progress
             )
             gathered = gather(cell, session)
-            assert gathered.answers is not None
             answers = gathered.answers
-            if blind:
-                data = answers.data
-                asked = tuple(replace(question, references=("nothing of it",)) for question in data.questions)
-                answers = replace(answers, data=QuestionSet(asked, data.shots, data.rule))
-                gathered = replace(gathered, answers=answers)
-            with entailments_of(cell, session, answers) as entails:
-                return probe.score(scoring_of(cell, gathered, entails))
+            assert answers is not None
+            data = answers.data
+            asked = tuple(replace(question, references=("nothing of it",)) for question in data.questions)
+            blind = replace(answers, data=QuestionSet(asked, data.shots, data.rule))
+
+            def score(answers: JudgedAnswers) -> Scores:
+                with entailments_of(cell, session, answers) as entails:
+                    return probe.score(scoring_of(cell, replace(gathered, answers=answers), entails))
+
+            return score(answers), score(answers), score(blind)
 
 
 def _check_trained_probe(probe: TrainedProbe) -> None:
@@ -119,13 +123,13 @@ def _check_trained_probe(probe: TrainedProbe) -> None:
     assert np.array_equal(scores, again.score(features)), "two fits on the same examples differ"
     assert np.asarray(fitted.scales).shape == scores.shape[1:], "one scale a column is needed"
     assert (np.asarray(fitted.scales) > 0).all(), "a scale is not positive"
-    _check_ignores_test_rows(probe, features)
+    _check_ignores_test_rows(probe, features, scores)
     if isinstance(probe, ActivationProbe):
         assert scores.shape[1] == len(LAYERS), "it does not score by every layer"
 
 
-def _check_ignores_test_rows(probe: TrainedProbe, features: Features) -> None:
-    """Other activations, texts and labels of the test split change nothing in the fit."""
+def _check_ignores_test_rows(probe: TrainedProbe, features: Features, expected: FloatArray) -> None:
+    """Other activations, texts and labels of the test split change nothing in the fit, nor in the expected scores."""
     import torch
 
     test = features.parts == TEST
@@ -136,8 +140,7 @@ def _check_ignores_test_rows(probe: TrainedProbe, features: Features) -> None:
     other = replace(
         features, activations=activations, labels=features.labels ^ test, texts=texts, entropies=entropies
     )
-    expected, found = probe.fit(features).score(features), probe.fit(other).score(features)
-    assert np.array_equal(expected, found), "the test split matters in the fit"
+    assert np.array_equal(expected, probe.fit(other).score(features)), "the test split matters in the fit"
 
 
 def check_learns(probe: TrainedProbe) -> None:
