@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from probegrid.data import load
@@ -55,7 +55,6 @@ def try_divide(method: str, data: Rows, seed: int) -> Division | None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=40)  # of some 200 statements each
 @given(data=examples(), seed=st.integers(0, 100))
 def test_what_every_method_promises(method: str, data: Rows, seed: int) -> None:
     division = try_divide(method, data, seed)

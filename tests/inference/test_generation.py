@@ -155,13 +155,13 @@ def assert_parity(
 
 @pytest.fixture(scope="module")
 def answers_of(subject: Callable[[str], Subject]) -> Callable[[str, str | None], list[list[Generation]]]:
-    """A model's answers to seven prompts under a template, made once: three rows are left over."""
+    """A model's answers to eleven prompts under a template, made once: three rows are left over."""
 
     @functools.cache
     def make(name: str, chat_template: str | None) -> list[list[Generation]]:
         tested = subject(name)
         assert obstacle(tested.model) is None
-        return answer(tested, prompts_for(tested, 7, chat_template), batch_size=4)
+        return answer(tested, prompts_for(tested, 11, chat_template), batch_size=4)
 
     return make
 
@@ -174,7 +174,7 @@ def test_answers_are_those_of_stock_generate(
     name: str,
     chat_template: str | None,
 ) -> None:
-    prompts = prompts_for(subject(name), 7, chat_template)
+    prompts = prompts_for(subject(name), 11, chat_template)
     assert_parity(subject(name), prompts, answers_of(name, chat_template))
 
 
