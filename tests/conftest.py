@@ -235,10 +235,13 @@ def installed(wheel: Path, once: Once) -> Callable[..., subprocess.CompletedProc
 
 @pytest.fixture
 def start_python(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start Python code in a process of its own that sees the same packages, and has imported them."""
+    """Start Python code in a process of its own that sees the same packages, and has imported them; no network."""
 
     def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "HF_HUB_OFFLINE": "1",
+        }
         return Forked(
             [sys.executable, "-c", code, *map(str, arguments)],
             env=environment,

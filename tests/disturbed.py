@@ -1,6 +1,6 @@
 """A program: run a command that is disturbed, and once undisturbed in another folder.
 
-``python killed_cells.py HOW SEED TIMES FOLDER COMMAND``; the command is JSON, the words after ``probegrid``. It runs
+``python disturbed.py HOW SEED TIMES FOLDER COMMAND``; the command is JSON, the words after ``probegrid``. It runs
 undisturbed in ``FOLDER/whole``, and in ``FOLDER/again<n>`` as HOW says:
 
 - ``kill``: until it was killed so often at random moments and started again; a run that ends before its moment begins
@@ -14,7 +14,6 @@ are made once and children forked; nothing is computed before, for threads are n
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import random
@@ -29,33 +28,12 @@ from pathlib import Path
 import fork_server
 import forked
 
-HEAVY = (
-    "torch",
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto",
-    "transformers.models.llama.modeling_llama",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "matplotlib.figure",
-    "pandas",
-    "pyarrow.parquet",
-    "sklearn.linear_model",
-    "probegrid.cell.run",
-    "probegrid.cell.answer_probe",
-    "probegrid.cell.trained_probe",
-    "probegrid.inference.engine",
-    "probegrid.readings.session",
-    "probegrid.report.report",
-    "probegrid.sweep.launch",
-    "probegrid.tracking.mlflow_sink",
-)
-
 
 def main() -> None:
     """Run, disturb, and run on."""
     how, seed, times, root, words = sys.argv[1:]
     folder, command, generator = Path(root), json.loads(words), random.Random(int(seed))
-    for module in HEAVY:
-        importlib.import_module(module)
+    fork_server.import_all((*fork_server.COMMON, *fork_server.HEAVY))
     whole = fresh(folder, "whole")
     started = time.monotonic()
     assert ended(start(whole, command)) == 0, (whole / "log").read_text()

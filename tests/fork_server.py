@@ -4,8 +4,8 @@
 and of one that listens to all others. Importing torch, transformers and MLflow takes 5 s of CPU a program, which
 is more than most of the tests' cells compute. The light server knows neither torch nor what transformers is with it,
 as the commands that hand cells to jobs; the heavy one is for whatever computes. A forked program differs from one that
-was started in its imports alone: arguments, folder, environment, streams, signals and session are its own, its parent
-is the process that asked, and it ends as Python ends. `forked.Forked` is how to ask.
+was started in its imports, and what they have read, alone: arguments, folder, environment, streams, signals and session
+are its own, its parent is the process that asked, and it ends as Python ends. `forked.Forked` is how to ask.
 """
 
 from __future__ import annotations
@@ -59,9 +59,11 @@ COMMON = (
     "pyarrow.dataset",
     "pyarrow.pandas_compat",
     "pyarrow.parquet",
+    "sqlalchemy.dialects.sqlite.pysqlite",
     "submitit",
 )
 HEAVY = (
+    "bitsandbytes",
     "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "probegrid.cell.answer_probe",
@@ -89,6 +91,7 @@ def main() -> None:
     address = public.getsockname()
     import_all(COMMON)
     read_configs()
+    read_world_and_migrations()
     if os.fork() == 0:
         light.close()
         import_all(HEAVY)
@@ -107,9 +110,10 @@ def main() -> None:
 
 
 def import_all(names: Sequence[str]) -> None:
-    """Import modules."""
-    for name in names:
-        importlib.import_module(name)
+    """Import modules; what bitsandbytes says of its kernels then is not for whichever test is running."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        for name in names:
+            importlib.import_module(name)
 
 
 def prepare_for_copies() -> None:
@@ -138,6 +142,20 @@ def read_configs() -> None:
 
     JobRuntime.instance().set("name", "probegrid")  # as the command does
     compose_cell([])
+    words = ("model=custom", "model.path=none/here", "dataset.num_samples=4", "decoding.batch_size='2'")
+    compose_cell(words)  # Hydra's parser keeps what it learns of its grammar
+
+
+def read_world_and_migrations() -> None:
+    """Make the embedded facts, and have MLflow's tables known to SQLAlchemy and its migrations read."""
+    from sqlalchemy.orm import configure_mappers
+
+    from probegrid.embedded import world
+    from probegrid.tracking import mlflow_database
+
+    world.facts()
+    configure_mappers()
+    mlflow_database._migrations().get_current_head()
 
 
 def make_tables() -> None:

@@ -31,6 +31,7 @@ def run_server(folder: Path, migrated: Path, port: int) -> Iterator[str]:
     command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     quiet["PYTHONWARNINGS"] = ""  # a program of others, whose warnings are its own
+    quiet["HF_HUB_OFFLINE"] = "1"  # as what it is forked from, for which it is started anew else
     with (folder / "server.log").open("wb") as log:
         server = Forked(
             command, env=os.environ | quiet, cwd=folder, stdout=log, stderr=log, start_new_session=True

@@ -50,6 +50,12 @@ ENDS: dict[str, tuple[str, int]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the servers have none: else nothing is forked, and what is started is compared with itself."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 def looked(run: Callable[..., Any], folder: Path, **options: Any) -> dict[str, Any]:
     """What a program sees of itself."""
     words = [sys.executable, "-c", LOOK, "one", "two words"]
@@ -101,8 +107,7 @@ def test_it_ends_as_a_started_one_ends(code: str) -> None:
     assert ours.stderr.splitlines()[-1:] == started.stderr.splitlines()[-1:]
 
 
-def test_it_has_its_imports_and_a_light_one_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_it_has_its_imports_and_a_light_one_no_torch() -> None:
     code = "import sys; print('torch' in sys.modules, 'mlflow' in sys.modules)"
     assert forked.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "True True\n"
     script = Path(sys.executable).with_name("probegrid")

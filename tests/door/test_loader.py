@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -80,6 +81,18 @@ def test_a_command_is_composed_once(
         main()
     assert composed == [["tracking=none"], ["tracking=none", "model=custom"]]
     assert "loads 6 of 6 blocks" in capsys.readouterr().out
+
+
+def test_what_the_first_to_compose_has_read_serves_the_next() -> None:
+    """In a process that knew no launcher before."""
+    code = (
+        "from probegrid.compose import compose_cell; from probegrid.door import loader; compose_cell([]); "
+        "known = [*loader._loaders.values()]; print([loader.shared_loader()] == known)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "True\n"
 
 
 def test_what_a_choice_says_of_its_path_is_what_composing_says(loader: CellLoader) -> None:

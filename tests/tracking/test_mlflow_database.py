@@ -98,7 +98,7 @@ def kill_and_send_again(uri: str, folders: list[Path], seed: int = 0) -> int:
     """Kill the sending of each cell but the first; return how many were killed before their end."""
     program = forked.run(
         [sys.executable, send_and_kill.__file__, str(seed), uri, *map(str, folders)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         timeout=300,

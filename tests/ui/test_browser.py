@@ -170,7 +170,8 @@ def test_the_sweeps_own_run_has_the_table_and_the_report(sweep: Sweep, browser: 
 def test_the_report_has_its_tables_and_every_figure(sweep: Sweep, browser: Browser) -> None:
     program = Path(sys.executable).with_name("probegrid")
     command = [str(program), "action=report", "report.compare=probe"]
-    forked.run(command, cwd=sweep.folder, check=True, timeout=300, capture_output=True)
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    forked.run(command, cwd=sweep.folder, env=offline, check=True, timeout=300, capture_output=True)
     browser.driver.get_log("browser")  # what earlier pages had to say
     browser.driver.get((sweep.folder / "report" / "index.html").as_uri())
     browser.see("Cells", "Paired comparisons", "Other scores")

@@ -23,6 +23,7 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import ConfigDefault
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
@@ -108,6 +109,7 @@ def shared_loader(config_dir: str | os.PathLike[str] | None = None) -> CellLoade
     Raises:
         ConfigError: there is no such folder.
     """
+    Plugins.instance()  # registers the launchers' classes, which would else be other ones the second time
     folders = [Path(str(importlib.util.find_spec(CONFIG_MODULE).origin)).parent]  # type: ignore[union-attr]
     if config_dir is not None:
         folders.append(users_folder(config_dir))
