@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import shutil
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from probegrid.cli import main
+from probegrid.actions import act
+from probegrid.compose import compose_cell
+from probegrid.errors import ProbegridError
 
 QUESTIONS = (
     "dataset.num_samples=8",
@@ -27,17 +30,17 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def probegrid(
-    workdir: Path, checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., int]:
+def probegrid(workdir: Path, checkpoint: Callable[[str], Path]) -> Callable[..., int]:
+    """Act as the command does, each composed once: its status."""
     model = ("model=custom", f"model.path={checkpoint('llama')}", "model.dtype=float32", "tracking=none")
+    composed = functools.cache(lambda *overrides: compose_cell([*model, *overrides]))
 
     def run(*overrides: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["probegrid", *model, *overrides])
         try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0)
+            act(composed(*overrides))
+        except ProbegridError as error:
+            print(error, file=sys.stderr)
+            return error.exit_status
         return 0
 
     return run

@@ -7,7 +7,7 @@ import inspect
 import itertools
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 import probegrid
 from probegrid import schema
+from probegrid.cli import main
 from probegrid.compose import compose_cell, register
 from probegrid.door.loader import CONFIG_MODULE
 from probegrid.errors import ConfigError
@@ -45,12 +46,16 @@ CONTRACT = {
 }
 
 
-def groups() -> Iterator[tuple[str, str]]:
-    """Every group and name that has a YAML, the presets left out."""
+def chosen() -> list[dict[str, str]]:
+    """Cells that choose every name that has a YAML, one of each group at a time; the presets are left out."""
+    names: dict[str, list[str]] = {}
     for file in sorted(CONF.rglob("*.yaml")):
         group = file.parent.relative_to(CONF).as_posix()
         if group not in (".", "experiment"):
-            yield group, file.stem
+            names.setdefault(group, []).append(file.stem)
+    quantizations = names.pop("quantization")  # of the embedded model: what one is read as, the model decides
+    cells = itertools.zip_longest(*([(group, name) for name in names[group]] for group in names))
+    return [dict(filter(None, cell)) for cell in cells] + [{"quantization": name} for name in quantizations]
 
 
 def presets() -> list[str]:
@@ -77,14 +82,13 @@ def test_every_name_of_the_contract_exists(group: str) -> None:
     assert set(CONTRACT[group].split()) <= {file.stem for file in (CONF / group).glob("*.yaml")}
 
 
-@pytest.mark.parametrize(("group", "name"), list(groups()))
-def test_every_choice_composes_and_converts(group: str, name: str) -> None:
-    needed = ["model.path=owner/called"] if (group, name) == ("model", "custom") else []
-    spec = compose_cell([f"{group}={name}", *needed])
-    came_to = (
-        "none" if (group, name) == ("quantization", "auto") else name
-    )  # the embedded model is not quantized
-    assert getattr(spec.choices, group, name) == ("called" if needed else came_to)
+@pytest.mark.parametrize("cell", chosen(), ids=lambda cell: " ".join(cell.values()))
+def test_every_choice_composes_and_converts(cell: dict[str, str]) -> None:
+    needed = ["model.path=owner/called"] if cell.get("model") == "custom" else []
+    spec = compose_cell([*(f"{group}={name}" for group, name in cell.items()), *needed])
+    came_to = {("quantization", "auto"): "none", ("model", "custom"): "called"}
+    for group, name in cell.items():
+        assert getattr(spec.choices, group, name) == came_to.get((group, name), name)
     assert yaml.safe_load(yaml.safe_dump(to_plain(spec.config))) == to_plain(spec.config)
 
 
@@ -284,13 +288,20 @@ def test_test_sets_may_be_the_users_own(tmp_path: Path) -> None:
     ],
 )
 def test_a_test_set_that_cannot_be_is_refused_before_anything_is_read(
-    words: list[str], sentence: str, command: Callable[..., subprocess.CompletedProcess[str]], workdir: Path
+    words: list[str],
+    sentence: str,
+    workdir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The cell's own dataset is not there either, and nobody has looked."""
     probe = () if words[0].startswith("probe=") else ("probe=logistic",)
-    done = command(*probe, "dataset=statements", "dataset.path=nowhere.csv", *words)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    typed = ("tracking=none", *probe, "dataset=statements", "dataset.path=nowhere.csv", *words)
+    monkeypatch.setattr(sys, "argv", ["probegrid", *typed])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert sentence in line
     assert not list(workdir.iterdir())
 

@@ -25,15 +25,13 @@ def outside(installed: Callable[..., subprocess.CompletedProcess[str]], tmp_path
     """
     own_parts.write_files(tmp_path)
 
-    def run(
-        program: str, *arguments: str, start: Program = forked.run, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def run(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return installed(
             program,
             *arguments,
             cwd=tmp_path,
             check=False,
-            start=start,
+            start=forked.run,
             PROBEGRID_PLUGINS="my_parts",
             HF_HUB_OFFLINE="1",
             **environment,
@@ -60,8 +58,9 @@ def test_the_commands_of_the_page(outside: Program, tmp_path: Path) -> None:
 
 
 def test_the_contracts_of_the_page(outside: Program) -> None:
-    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_parts.py")
-    done = outside("python", *words, start=subprocess.run)  # pytest minds what is imported before it
+    # hypothesis's plugin, which this does without, minds what is imported before it
+    plugins = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+    done = outside("python", "-m", "pytest", "-q", *plugins, "test_my_parts.py")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -138,26 +137,23 @@ def test_entry_points_of_a_package_are_found(tmp_path: Path) -> None:
     ("named", "said"),
     [("no_such_module", "the module no_such_module cannot be imported"), ("my_parts,", None)],
 )
-def test_a_module_that_is_not_there_is_said(
-    outside: Program, tmp_path: Path, named: str, said: str | None
-) -> None:
-    (tmp_path / "gnll.py").write_text(
-        (tmp_path / "my_parts.py").read_text().replace('"hesitation"', '"gnll"')
-    )
-    done = outside(
-        "python",
-        "-c",
-        f"import os; os.environ['PROBEGRID_PLUGINS'] = {named!r}; from probegrid.cli import main; main()",
-    )
+def test_a_module_that_is_not_there_is_said(outside: Program, named: str, said: str | None) -> None:
+    done = outside("python", "-c", with_plugins(named), "action=plan")
     assert (done.returncode == 2) is (said is not None), done.stderr
     assert said is None or said in done.stderr
-    taken = outside(
-        "python",
-        "-c",
-        "import os; os.environ['PROBEGRID_PLUGINS'] = 'gnll'; from probegrid.cli import main; main()",
-    )
+
+
+def test_a_name_that_is_taken_is_said(outside: Program, tmp_path: Path) -> None:
+    ours = (tmp_path / "my_parts.py").read_text()
+    (tmp_path / "gnll.py").write_text(ours.replace('"hesitation"', '"gnll"'))
+    taken = outside("python", "-c", with_plugins("gnll"), "action=plan")
     assert taken.returncode == 2
     assert "is called gnll, and so is probegrid.probes.gnll" in taken.stderr
+
+
+def with_plugins(named: str) -> str:
+    """The command as code, with other modules named than the page's."""
+    return f"import os; os.environ['PROBEGRID_PLUGINS'] = {named!r}; from probegrid.cli import main; main()"
 
 
 def test_the_config_of_a_part_is_recorded(outside: Program, tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import forked
 import pytest
 
 import probegrid
@@ -112,10 +112,10 @@ def test_a_folder_of_ones_own_groups(workdir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_inside_a_hydra_application_its_state_is_as_before(tmp_path: Path) -> None:
-    (tmp_path / "conf").mkdir()
-    (tmp_path / "conf" / "app.yaml").write_text("name: theirs\n")
-    (tmp_path / "app.py").write_text(
+def test_inside_a_hydra_application_its_state_is_as_before(workdir: Path) -> None:
+    (workdir / "conf").mkdir()
+    (workdir / "conf" / "app.yaml").write_text("name: theirs\n")
+    (workdir / "app.py").write_text(
         textwrap.dedent(
             f"""
             import hydra, probegrid
@@ -135,12 +135,6 @@ def test_inside_a_hydra_application_its_state_is_as_before(tmp_path: Path) -> No
             """
         )
     )
-    done = subprocess.run(
-        [sys.executable, "app.py", "hydra.run.dir=."],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run([sys.executable, "app.py", "hydra.run.dir=."], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["6", "6", "theirs"]

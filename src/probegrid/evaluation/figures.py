@@ -241,7 +241,7 @@ def new_figure(title: str, x_label: str, y_label: str, below: float = 0) -> tupl
 
 def dress(axes: Axes, title: str, x_label: str, y_label: str) -> None:
     """Give axes the style of all figures: titles, a grid behind what is drawn, no frame."""
-    axes.set_title(title, wrap=True, y=1)
+    axes.set_title(title, wrap=True, y=1)  # elsewhere only after a search that measures every label
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.grid(visible=True, color="#DDDDDD", linewidth=0.8)
     axes.set_axisbelow(True)
