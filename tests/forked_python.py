@@ -6,6 +6,7 @@ where it is killed, that is killed.
 
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -19,6 +20,8 @@ _HANDED_ON = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
+_LONGEST_S = 0.5
+"""How late a signal may be handed on that comes just before a wait, which it does not end."""
 
 
 def main() -> None:
@@ -43,6 +46,8 @@ def main() -> None:
         process = answer(server)
         for number in _HANDED_ON:
             signal.signal(number, lambda number, _: os.kill(process, number))
+        while not select.select([server], [], [], _LONGEST_S)[0]:
+            pass
         status = answer(server)
     if status < 0:
         signal.signal(-status, signal.SIG_DFL)

@@ -15,7 +15,10 @@ import torch
 import transformers  # noqa: F401  # whose log goes to the stderr that is there when it is imported
 from safetensors.torch import load_file, save_file
 
+from probegrid.actions import act
 from probegrid.cli import main
+from probegrid.compose import compose_cell
+from probegrid.errors import ProbegridError
 from probegrid.models import libraries
 
 pytestmark = pytest.mark.slow  # cells of real models, or composed one by one
@@ -285,6 +288,20 @@ def test_a_damaged_cell_is_set_aside_and_made_again(
     assert status == 0
     assert "is done already" in stderr
     assert list((workdir / "results" / ".damaged").glob(f"{folder.name}-*/{name}"))
+
+
+@pytest.mark.parametrize("action", ["sync", "verify", "cancel", "status", "report"])
+def test_results_that_are_not_there_are_not_said_to_be_well(workdir: Path, action: str) -> None:
+    with pytest.raises(ProbegridError, match=r"^results_dir=mistyped ") as refused:
+        act(compose_cell([f"action={action}", "results_dir=mistyped"]))
+    assert refused.value.exit_status == 2
+    assert not [*workdir.iterdir()]
+
+
+def test_verify_of_a_store_alone_says_that_there_are_no_results(invoke: Invoke, workdir: Path) -> None:
+    (workdir / "store").mkdir()
+    status, said = invoke("action=verify")
+    assert (status, said) == (0, "results does not exist, 0 files in store: none damaged or not readable\n")
 
 
 def test_verify_names_what_is_damaged_and_sets_it_aside(

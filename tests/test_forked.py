@@ -120,8 +120,8 @@ def test_it_has_its_imports_and_a_light_one_no_torch() -> None:
 def test_by_way_of_a_shell_it_hands_on_signals_and_ends_alike(tmp_path: Path) -> None:
     code = (
         "import os, signal, time; signal.signal(signal.SIGUSR2, lambda *_: os._exit(5)); "
-        "print(os.environ['MINE'], os.getcwd(), flush=True); time.sleep(60)"
-    )
+        "print(os.environ['MINE'], os.getcwd(), flush=True); [time.sleep(0.1) for _ in range(600)]"
+    )  # a signal that comes just before a sleep is heard after it
     file = tmp_path / "own.py"
     file.write_text(code)
     for sent, status in ((signal.SIGUSR2, 5), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -9)):

@@ -74,7 +74,7 @@ def _sync(spec: CellSpec) -> None:
     from probegrid.tracking.sweep_folder import list_sweeps
     from probegrid.tracking.sync import sync
 
-    results_dir = Path(config.results_dir)
+    results_dir = _results_of(config)
     sweeps = {folder.id: partial(sweep_run, folder) for folder in list_sweeps(results_dir)}
     report = sync(results_dir, config.tracking, sweeps)
     print(f"sent {len(report.sent)}, there already {len(report.already)}, failed {len(report.failed)}")
@@ -102,15 +102,15 @@ def _verify(spec: CellSpec) -> None:
     from probegrid.readings.verify import verify_store
     from probegrid.tracking.integrity import verify
 
-    results_dir, store_dir = spec.config.results_dir, spec.config.store_dir
-    n_cells, in_results = verify(Path(results_dir))
+    store_dir = spec.config.store_dir
+    results_dir = Path(spec.config.results_dir) if Path(store_dir).is_dir() else _results_of(spec.config)
+    n_cells, in_results = verify(results_dir)
     n_files, in_store = verify_store(Path(store_dir))
     for line in (*in_results, *in_store):
         print(line)
     count = len(in_results) + len(in_store)
-    print(
-        f"{n_cells} cells in {results_dir}, {n_files} files in {store_dir}: {count or 'none'} damaged or not readable"
-    )
+    cells = f"{n_cells} cells in {results_dir}" if results_dir.is_dir() else f"{results_dir} does not exist"
+    print(f"{cells}, {n_files} files in {store_dir}: {count or 'none'} damaged or not readable")
     if count:
         raise StoreError(
             "see above: what is damaged is set aside, and the commands that made it make it again; what may not be "
@@ -127,7 +127,22 @@ def _status(spec: CellSpec) -> None:
 def _cancel(spec: CellSpec) -> None:
     from probegrid.sweep.status import cancel_sweep
 
-    cancel_sweep(Path(spec.config.results_dir))
+    cancel_sweep(_results_of(spec.config))
+
+
+def _results_of(config: Config) -> Path:
+    """The folder of results, which must be there: that nothing is wrong with none is no news of a mistyped one.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    folder = Path(config.results_dir)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"results_dir={config.results_dir} does not exist; name the folder that holds the results, which the first "
+            "`probegrid` or `probegrid -m ...` makes."
+        )
+    return folder
 
 
 _ACTIONS: dict[Action, Callable[[CellSpec], None]] = {
