@@ -13,10 +13,10 @@ import forked
 import pytest
 import torch
 import transformers  # noqa: F401  # whose log goes to the stderr that is there when it is imported
+from in_process import run_main
 from safetensors.torch import load_file, save_file
 
 from probegrid.actions import act
-from probegrid.cli import main
 from probegrid.compose import compose_cell
 from probegrid.errors import ProbegridError
 from probegrid.models import libraries
@@ -44,16 +44,8 @@ def invoke(workdir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
 
     def invoke_main(*overrides: str) -> tuple[int, str]:
         small = ("dataset.num_samples=3", "decoding.max_new_tokens=4")
-        monkeypatch.setattr(sys, "argv", ["probegrid", "tracking=none", *small, *overrides])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it
-        capfd.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capfd.readouterr()
-        return status, said.out + said.err
+        status, out, err = run_main(("tracking=none", *small, *overrides), monkeypatch, capfd)
+        return status, out + err
 
     return invoke_main
 

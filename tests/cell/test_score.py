@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from in_process import run_main
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import probegrid
-from probegrid.cli import main
 from probegrid.compose import compose_cell
 from probegrid.embedded import world
 from probegrid.models.checkpoint import find_checkpoint
@@ -54,18 +53,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 def score(workdir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Invoke:
     """Run ``probegrid action=score`` in this process: (exit status, what it wrote to stderr)."""
 
-    def run_main(*overrides: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["probegrid", "action=score", "tracking=none", *overrides])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # main sets it
-        capfd.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, capfd.readouterr().err
+    def run_score(*overrides: str) -> tuple[int, str]:
+        status, _, err = run_main(("action=score", "tracking=none", *overrides), monkeypatch, capfd)
+        return status, err
 
-    return run_main
+    return run_score
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, object]]) -> tuple[str, ...]:

@@ -15,10 +15,10 @@ import pages
 import pytest
 from classifiers import save_classifier
 from hydra.core.plugins import Plugins
+from in_process import run_main
 
 import probegrid
 from probegrid import compose
-from probegrid.cli import main
 from probegrid.door import keys
 from probegrid.schema import Action
 
@@ -184,14 +184,8 @@ def run(
     monkeypatch.setenv("COLUMNS", "200")
 
     def run_command(words: Sequence[str]) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["probegrid", *words])
-        capfd.readouterr()
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, "".join(capfd.readouterr())
+        status, out, err = run_main(words, monkeypatch, capfd)
+        return status, out + err
 
     return run_command
 
