@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from probegrid.inference.generation import Sampling, generate
+from probegrid.inference.direct import compute_directly
+from probegrid.inference.generation import Generation, Sampling, generate
 from probegrid.inference.shared_prefix import SharedPrefixDecoder
 from probegrid.inference.stopping import StopRule
 from probegrid.models.fusing import fuse
@@ -135,3 +136,46 @@ def test_a_fused_model_is_as_near_to_fp32() -> None:
     tokens = [PREFIX + suffix for suffix in SUFFIXES]
     exact = torch.cat([teacher_forced(model.float(), row, 1) for row in tokens])
     assert float((fused - exact).norm()) < 1.2 * float((plain - exact).norm())
+
+
+def test_blocks_that_call_their_kernels_give_what_their_modules_give() -> None:
+    model = random_llama(torch.bfloat16)
+    assert fuse(model)
+    assert not any("forward" in vars(block) for block in model.model.layers)
+    rule, keys = StopRule(NoText(), [], []), [f"question {row}" for row in range(len(SUFFIXES))]
+
+    def answers() -> list[list[Generation]]:
+        decoder = SharedPrefixDecoder(model, PREFIX, chunk_tokens=100)
+        return generate(decoder, SUFFIXES, keys, rule, max_new_tokens=12, sampling=Sampling(2))
+
+    directly = answers()
+    assert compute_directly(model)
+    listens = [block.mlp.register_forward_hook(lambda *_: None) for block in model.model.layers]
+    by_modules = answers()
+    for hook in listens:
+        hook.remove()
+    assert directly == by_modules == answers()
+
+
+def test_groups_of_rows_record_their_first_step_where_kernels_are_loaded() -> None:
+    model = random_llama(torch.bfloat16)
+    rule, keys = StopRule(NoText(), [], []), [f"question {row}" for row in range(len(SUFFIXES))]
+    alone, grouped = (SharedPrefixDecoder(model, PREFIX, chunk_tokens=4096, lanes=lanes) for lanes in (1, 2))
+    wanted = [
+        answers
+        for half in (slice(0, 3), slice(3, 6))
+        for answers in generate(
+            alone, SUFFIXES[half], keys[half], rule, max_new_tokens=12, sampling=Sampling(1)
+        )
+    ]
+    steps: list[int] = []
+    real = SharedPrefixDecoder.step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            SharedPrefixDecoder,
+            "step",
+            lambda self, tokens: (steps.append(len(tokens)), real(self, tokens))[1],
+        )
+        found = generate(grouped, SUFFIXES, keys, rule, max_new_tokens=12, sampling=Sampling(1))
+    assert steps == [6]  # of the first group alone
+    assert found == wanted

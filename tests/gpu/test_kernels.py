@@ -1,4 +1,4 @@
-"""Our attention kernels against softmax attention written out in float64."""
+"""Our kernels against attention written out in float64, and against bitsandbytes' unpacking."""
 
 from __future__ import annotations
 
@@ -90,3 +90,27 @@ def test_new_tokens_attend_to_prefix_question_and_answer(
         parts.append((own.keys[row, : grown + 1], own.values[row, : grown + 1]))
         wanted.append(reference(query[row], *(torch.cat(pair) for pair in zip(*parts, strict=True))))
     assert_near(found, torch.stack(wanted))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(64, 64), (1024, 8192), (8192, 28672), (576, 1536), (3, 192)])
+def test_nf4_is_unpacked_bit_for_bit_as_bitsandbytes_does(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    from bitsandbytes.functional import dequantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    from probegrid.inference.unpacking import is_unpacked_here, multiply, unpacked
+
+    torch.manual_seed(0)
+    rows, columns = shape
+    layer = Linear4bit(columns, rows, bias=True, compute_dtype=dtype, quant_type="nf4")
+    torch.nn.init.normal_(layer.weight, std=0.02)
+    layer = layer.to(dtype).to("cuda")
+    assert is_unpacked_here(layer)
+    wanted = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    found = unpacked(layer.weight, dtype)
+    assert (found.shape, found.dtype) == (shape, dtype)
+    assert torch.equal(found, wanted)
+    for tokens in (5, 2000):
+        inputs = torch.randn(1, tokens, columns, device="cuda", dtype=dtype)
+        with torch.inference_mode():
+            assert torch.equal(multiply(layer, inputs), layer(inputs))

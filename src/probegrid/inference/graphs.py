@@ -17,7 +17,7 @@ from torch import Tensor
 from probegrid.inference.attention import has_kernels
 from probegrid.inference.choosing import choose
 from probegrid.inference.layout import Growth
-from probegrid.models.blocks import computing_devices
+from probegrid.models.blocks import computing_devices, execution_device
 from probegrid.models.border import copy_between, taken_over
 from probegrid.models.dispatch import streamed_bytes
 from probegrid.models.load import embedding_device
@@ -38,9 +38,14 @@ class Recordable(Protocol):
 
 def can_be_recorded(model: PreTrainedModel) -> bool:
     """Whether a step runs the same kernels on the same memory each time: all of it on GPUs, and nothing is streamed."""
-    devices = {embedding_device(model), *computing_devices(model)}
-    on_gpus = all(has_kernels(torch.empty(0, dtype=model.dtype, device=device)) for device in devices)
+    on_gpus = all(has_kernels(torch.empty(0, dtype=model.dtype, device=device)) for device in _devices(model))
     return on_gpus and not streamed_bytes(model)
+
+
+def _devices(model: PreTrainedModel) -> set[torch.device]:
+    head = model.get_output_embeddings()
+    ends = {embedding_device(model)} if head is None else {embedding_device(model), execution_device(head)}
+    return ends | set(computing_devices(model))
 
 
 @dataclass
@@ -67,7 +72,8 @@ class StepGraph:
         """Record a step; it does not run yet.
 
         Args:
-            decoder: took a step of as many rows before, so that all its kernels are loaded.
+            decoder: it or another of its model took a step of as many rows before, so that all kernels are loaded. Its
+                rows have all the caches they need.
             growth: of its rows.
             tokens: [R], the newest of each row.
             draws: [R, most] float64, see `choosing.choose`, on the device of the logits; None: all likeliest.
@@ -79,6 +85,8 @@ class StepGraph:
         self._stretches: list[_Stretch] = []
         self._chosen: torch.cuda.Event | None = None
         """When the last step's tokens were there, which are to be brought to the first stretch's device."""
+        for device in _devices(decoder.model):
+            growth.on(device)  # what were copied there while it records would be copied at each step
         with torch.inference_mode(), taken_over(self._cross), _same_streams_after():
             self._begin(self._ids.device)
             try:

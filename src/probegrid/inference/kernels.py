@@ -47,7 +47,7 @@ def _attend_block(
     return higher, total * shrunk + tl.sum(weights, 1), summed
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "prefix"])  # else there are four of it
 def _packed_kernel(
     out, lse, query, prefix_keys, prefix_values, keys, values, row_first, tokens, prefix, factor,
     q_token, q_head, pk_token, pk_head, pv_token, pv_head, k_token, k_head, v_token, v_head,
@@ -111,7 +111,7 @@ def _packed_kernel(
     tl.store(lse + place * HEADS + q_heads, top + tl.math.log2(total), mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["room"])
 def _grown_kernel(
     out, query, prefix_out, prefix_lse, keys, values, own_keys, own_values,
     run_starts, key_starts, key_lengths, own_lengths, factor, q_token, q_head, room,

@@ -57,14 +57,15 @@ def spare_last_block(model: PreTrainedModel) -> bool:
     except CheckpointError:  # it goes through its blocks in an order of its own
         return False
     if not hasattr(block, _SPARES):
-        setattr(block, _SPARES, _has_known_code(block))
+        setattr(block, _SPARES, has_llamas_code(block))
         if getattr(block, _SPARES):
             block.register_forward_pre_hook(_spare, with_kwargs=True)
     spares: bool = getattr(block, _SPARES)
     return spares
 
 
-def _has_known_code(block: Any) -> bool:
+def has_llamas_code(block: Any) -> bool:
+    """Whether a block's code is Llama's, and its attention calls once."""
     try:
         lines = (line.strip() for line in inspect.getsource(type(block).forward).splitlines())
         attention = inspect.getsource(type(block.self_attn).forward)

@@ -28,6 +28,7 @@ from probegrid.inference.attention import (
     attend_rows,
     attend_step,
 )
+from probegrid.inference.direct import compute_directly
 from probegrid.inference.graphs import StepGraph, can_be_recorded
 from probegrid.inference.last_block import KeysAreKept, spare_last_block
 from probegrid.inference.layout import Growth, Layout
@@ -99,7 +100,12 @@ class SharedPrefixDecoder:
         self.can_be_recorded = (
             can_be_recorded(model) and not found
         )  # states do not lie in the same tensors twice
+        self._loaded: set[tuple[int, ...]] = set()
+        """Steps whose kernels are loaded, by what they hang on; all groups of a batch know them together."""
+        self._masked = False
+        """Whether the rows need more of some layer's softmax than its scale."""
         take_attention(model)
+        compute_directly(model)
         for module in found:
             wrap(module, who_attends)
         self._spares = spare_last_block(model)
@@ -153,7 +159,7 @@ class SharedPrefixDecoder:
             self._unread = ()
         self._rows.begin([len(suffix) for suffix in suffixes], room)
         self._longest = self.prefix_length + len(self._unread) + max(map(len, suffixes)) + room
-        self._ran_out = bool(self._unread)
+        self._ran_out, self._masked = bool(self._unread), False
         if self._states is not None:
             self._states.forget_rows()
         logits: list[Tensor] = []
@@ -206,7 +212,13 @@ class SharedPrefixDecoder:
             (ids,) = cross([ids], device)
         logits = self.forward_step(ids, growth)
         self._rows.have_stepped()
+        self._loaded.add(self._step)
         return logits
+
+    @property
+    def _step(self) -> tuple[int, ...]:
+        """What the kernels of the next step hang on."""
+        return *self._rows.shape, self._masked
 
     def forward_step(self, tokens: Tensor, growth: Growth) -> Tensor:
         """The forward pass of ``step`` alone: tokens [rows] on the embedding's device; nothing advances."""
@@ -222,7 +234,7 @@ class SharedPrefixDecoder:
             self._states.keep(rows)
 
     def recorded(self, tokens: Tensor, draws: Tensor | None, temperature: float) -> StepGraph | None:
-        """The next step as a graph, see ``graphs``: the last batch's if it serves, else a new one after the first step.
+        """The next step as a graph, see ``graphs``: the last batch's if it serves, else a new one after a first step.
 
         Args:
             tokens: [rows], the newest of each row.
@@ -235,7 +247,8 @@ class SharedPrefixDecoder:
         if not self.can_be_recorded:
             return None
         try:
-            return self._rows.recorded(self, tokens, draws, temperature)
+            is_loaded = self._step in self._loaded
+            return self._rows.recorded(self, tokens, draws, temperature, is_loaded=is_loaded)
         except torch.OutOfMemoryError:  # a graph holds its working memory beside that of passes
             return None
         except RuntimeError:  # some families ask the device what to do next (mixtures of experts)
@@ -293,6 +306,7 @@ class SharedPrefixDecoder:
         self._call += 1
         layer, own, now = self._call, (key, value), self._now
         is_plain = how.is_plain(self._longest)
+        self._masked |= not is_plain
         if self.watcher is not None:
             self.watcher.note(layer, is_plain=is_plain)
         if isinstance(now, Growth):
@@ -355,8 +369,6 @@ class _Rows:
         self._most_heads = 1
         """Of a group, over all layers."""
         self._growth: Growth | None = None
-        self._stepped = False
-        """Whether these very rows took a step, so that all kernels for so many are loaded."""
         self._graph: StepGraph | None = None
         """A recorded step on the caches as they are."""
 
@@ -368,7 +380,12 @@ class _Rows:
         if room != self._room:  # a recorded step would go on with the caches that are given up here
             self._own, self._graph = {}, None
         self._lengths, self._question_of, self._room = lengths, list(range(len(lengths))), room
-        self._growth, self._stepped = None, False
+        self._growth = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows, the most of a run, and what each may grow by."""
+        return self.growth().n_rows, self.growth().longest_run, self._room
 
     def of_questions(self, layer: int, query: Tensor, like: Tensor) -> RowCache:
         """The questions' cache of a layer, for queries [N, H, d] and keys and values [N, K, d]."""
@@ -399,16 +416,23 @@ class _Rows:
     def have_stepped(self) -> None:
         """Note that the rows, as they are, took a step."""
         self.growth().advance()
-        self._stepped = True
 
     def recorded(
-        self, decoder: SharedPrefixDecoder, tokens: Tensor, draws: Tensor | None, temperature: float
+        self,
+        decoder: SharedPrefixDecoder,
+        tokens: Tensor,
+        draws: Tensor | None,
+        temperature: float,
+        *,
+        is_loaded: bool,
     ) -> StepGraph | None:
         """See ``SharedPrefixDecoder.recorded``."""
         growth = self.growth()
         if self._graph is not None and self._graph.serves(growth, draws, temperature):
             self._growth = self._graph.go_on_with(growth, tokens, draws)
-        elif self._stepped:
+        elif is_loaded:
+            for layer, cache in self.questions.items():  # what is made while it records is made at each step
+                self.own(layer, cache.keys[0])
             self._graph = None
             self._graph = StepGraph(decoder, growth, tokens, draws, temperature)
         else:
@@ -417,7 +441,6 @@ class _Rows:
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order."""
-        self._stepped = False
         self._question_of = [self._question_of[row] for row in rows]
         if self._growth is not None and self._growth.grown:
             self._graph = None

@@ -50,6 +50,16 @@ def fuse(model: PreTrainedModel) -> bool:
     return fused
 
 
+def is_fused(model: PreTrainedModel) -> bool:
+    """Whether a model computes with fused kernels."""
+    return bool(getattr(model, _FUSED, None))
+
+
+def rotates_fused(code: Any) -> bool:
+    """Whether the modules of a family's code rotate by a fused kernel where they are on GPUs."""
+    return hasattr(getattr(code, _ROTATION, None), _FUSED)
+
+
 def may_fuse(model: PreTrainedModel) -> bool:
     """Whether `fuse` would change the model now: it was not asked before, and all of it is on GPUs in half precision.
 
@@ -100,4 +110,5 @@ def _by_device(fused: Callable[..., Any], plain: Callable[..., Any]) -> Callable
         with torch.cuda.device(query.device):
             return fused(query, *arguments, **named)
 
+    setattr(rotate, _FUSED, True)
     return rotate

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from probegrid.errors import RunError
 from probegrid.hardware.memory import or_none_if_out_of_memory
+from probegrid.inference.direct import compute_directly
 from probegrid.inference.forest import count, divided
 from probegrid.inference.residual import ResidualReader, Row, Rows, prefix_of
 from probegrid.inference.residual_trial import rows_that_agree
@@ -230,6 +231,7 @@ def _read_missing(shared: _Shared, loaded: LoadedModel, batch_tokens: int | None
     asked = [Row(passage.token_ids, passage.spans, passage.prompt) for passage in passages]
     if pays(loaded.model, sum(len(passage.token_ids) for passage in passages)):
         fuse(loaded.model)
+        compute_directly(loaded.model)
     report, rows = rows_that_agree(
         loaded.model, [layer for layer, lacking in shared.missing.items() if lacking], asked
     )

@@ -7,7 +7,8 @@ by a pool, which the cells of a pack share.
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import torch
 from probegrid.errors import RunError
 from probegrid.hardware.devices import BYTES_PER_GB
 from probegrid.hardware.memory import free_bytes
+from probegrid.inference.warming import load_kernels
 from probegrid.models.classifier import Classifier
 from probegrid.models.load import LoadedModel
 from probegrid.models.load_truncated import TruncatedModel
@@ -309,7 +311,8 @@ class ModelSession:
         self._check_may_open()
         self._sharing.call_others()
         before = self._pool.loaded
-        loaded = self._pool.get(self._request, deepest_layer)
+        with self._kernels_loaded_beside():
+            loaded = self._pool.get(self._request, deepest_layer)
         if loaded is not before:
             self._load_s += loaded.load_s
             for note in loaded.notes:
@@ -317,6 +320,20 @@ class ModelSession:
             if isinstance(loaded, TruncatedModel):
                 self.progress.say(loaded.note)
         return replace(loaded, limits=None if self._plan is None else self._plan.limits)
+
+    @contextmanager
+    def _kernels_loaded_beside(self) -> Iterator[None]:
+        """Load our kernels for the plan's GPUs meanwhile, which the first pass would wait for."""
+        placement = None if self._plan is None else self._plan.placement
+        if placement is None or not placement.gpus or self._pool.loaded is not None:
+            yield
+            return
+        dtype = getattr(torch, self.config.model.dtype.value)
+        loading = load_kernels(self.checkpoint.config, dtype, placement.gpus)
+        try:
+            yield
+        finally:
+            loading.join()
 
     @cached_property
     def _request(self) -> ModelRequest:
