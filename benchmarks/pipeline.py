@@ -5,14 +5,15 @@
     python benchmarks/pipeline.py --preset decode --gpus 1 2                the same, short prompts, many new tokens
 
 Random weights, drawn by name, so that all models have the same. The counts of GPUs take turns; medians and ratios are
-printed. A card is busy while one of its kernels runs (torch's profiler, in a run of its own).
+printed. A card is busy while one of its kernels runs, by what its driver says in runs of their own.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
-from collections import Counter
+from collections.abc import Callable
 
 import torch
 from rich.console import Console
@@ -20,6 +21,7 @@ from rich.table import Table
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from answers import NoStop, Workload, seconds
+from probegrid.hardware.telemetry import Telemetry
 from probegrid.inference.generation import Generation, Sampling, generate
 from probegrid.inference.shared_prefix import SharedPrefixDecoder
 from probegrid.inference.stopping import StopRule
@@ -60,15 +62,32 @@ def answer(
     return [greedy for (greedy,) in found]
 
 
-def busy(call, gpus: int) -> tuple[float, dict[int, float]]:  # type: ignore[no-untyped-def]
-    """Seconds of a call, and the seconds in which each GPU ran a kernel."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        took = seconds(call)
-    spent: Counter[int] = Counter()
-    for event in profile.events():
-        if event.device_type == torch.autograd.DeviceType.CUDA and "mem" not in event.name.lower()[:3]:
-            spent[event.device_index] += event.self_device_time_total / 1e6
-    return took, {gpu: spent[gpu] for gpu in range(gpus)}
+def busy(call: Callable[[], object], gpus: int, least_s: float = 3.0) -> tuple[float, list[float]]:
+    """Seconds of a call, and in what share of them each GPU ran a kernel.
+
+    The driver tells it of the last fraction of a second, so that a short call is made again until ``least_s``. Unlike
+    torch's profiler it slows nothing.
+    """
+    calls, took = 0, 0.0
+    with Telemetry(lambda said: None, every_s=0.05) as telemetry:
+        while took < least_s:
+            took += seconds(call)
+            calls += 1
+    shares = []
+    for gpu in range(gpus):
+        values = [
+            value for _, value in telemetry.series().get(f"system/gpu_{gpu}_utilization_percentage", [])
+        ]
+        shares.append(statistics.mean(values) / 100 if values else math.nan)
+    return took / calls, shares
+
+
+def of_the_rest(whole: tuple[float, list[float]], part: tuple[float, list[float]]) -> list[float]:
+    """In what share of the seconds of a call, beside those of a part of it, each GPU ran a kernel."""
+    rest_s = whole[0] - part[0]
+    return [
+        (share * whole[0] - other * part[0]) / rest_s for share, other in zip(whole[1], part[1], strict=True)
+    ]
 
 
 def main() -> None:
@@ -120,11 +139,9 @@ def main() -> None:
         ]
         shares = ["", ""]
         if on_gpus:
-            prompts_s, of_prompts = busy(lambda gpus=gpus: run(gpus, 1), gpus)
-            all_s, of_all = busy(lambda gpus=gpus: run(gpus), gpus)
-            shares[0] = " ".join(f"{spent / prompts_s:.0%}" for spent in of_prompts.values())
-            decode_s = all_s - prompts_s
-            shares[1] = " ".join(f"{(of_all[gpu] - of_prompts[gpu]) / decode_s:.0%}" for gpu in of_all)
+            prompts = busy(lambda gpus=gpus: run(gpus, 1), gpus)
+            steps = of_the_rest(busy(lambda gpus=gpus: run(gpus), gpus), prompts)
+            shares = [" ".join(f"{share:.0%}" for share in each) for each in (prompts[1], steps)]
         peaks = (
             " ".join(f"{torch.cuda.max_memory_allocated(gpu) / 1e9:.1f}" for gpu in range(gpus))
             if on_gpus

@@ -5,16 +5,16 @@
 
 Random weights of true shapes in NF4, drawn where they lie; 400 questions. Each model answers on the small cards, on one
 whole card (``--whole``), and by stock ``generate`` with accelerate's hooks, its blocks spread over whole cards
-(``--stock``, a batch of 16, scaled). What is printed of each cell: seconds, tokens a second, peaks, and of the first
-questions how busy each card is while they are read and while answers are decoded (kernels of torch's profiler, which
-slows what it watches), what its link carries, and whether the answers are those of one card, bit for bit, in the same
-passes.
+(``--stock``, a batch of 16, scaled). What is printed of each cell: seconds, tokens a second, peaks, how busy each card
+is while prompts are read and while answers are decoded (the driver says in what share of the time a kernel ran), what
+its link carries, and whether the first answers are those of one card, bit for bit, in the same passes.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import math
 import time
 from dataclasses import dataclass, field, replace
 
@@ -24,7 +24,7 @@ from rich.table import Table
 
 from answers import NoStop, Workload, stock
 from offload import seconds
-from pipeline import busy, spread
+from pipeline import busy, of_the_rest, spread
 from probegrid.hardware.devices import GPUS, Cpu, Hardware
 from probegrid.inference.engine import Engine
 from probegrid.inference.generation import Generation
@@ -44,7 +44,7 @@ SHAPES["qwen72b"] = dict(
 )  # fmt: skip
 DTYPE, NF4 = torch.bfloat16, QuantizationMethod.nf4
 STOCK_ROWS, FIRST = 16, 64
-"""Of the questions: those that stock ``generate`` answers, and those whose answers are compared and kernels timed."""
+"""Of the questions: those that stock ``generate`` answers, and those whose answers are compared."""
 console = Console(width=150, highlight=False)
 
 
@@ -57,6 +57,7 @@ class Asked:
     own: tuple[int, int]
     questions: int = 400
     new: int = 16
+    is_checked: bool = True
 
 
 SQUAD, TRIVIA = Asked("squad", 1100, (130, 260)), Asked("trivia_qa", 260, (35, 65))
@@ -133,36 +134,46 @@ def first_batch(engine: Engine, work: Workload, count: int) -> list[Generation]:
     return [greedy for (greedy,) in found]
 
 
+def answer_all(found: Plan, model: torch.nn.Module, work: Workload, new: int) -> int:
+    """Answer everything in the plan's batches; returns the tokens that were generated."""
+    engine, tokens = engine_of(model, work, new, found.limits), 0
+    pending = engine.lay_out({index: len(suffix) for index, suffix in enumerate(work.suffixes)})
+    while pending:
+        batch = pending.pop(0)
+        answers = engine.answer([work.suffixes[index] for index in batch], [str(index) for index in batch])
+        if answers is None:
+            console.print(f"  memory ran out with {len(batch)} questions; halved; {held()}")
+            pending[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+            continue
+        tokens += sum(greedy.steps for (greedy,) in answers)
+    return tokens
+
+
 def answer(
     found: Plan, model: torch.nn.Module, work: Workload, asked: Asked, alike: Plan | None = None
 ) -> Measured:
-    """Answer everything in the plan's batches, and the first batch once more as the plan ``alike`` would."""
+    """Answer everything in the plan's batches, and the first batch once more as the plan ``alike`` would.
 
-    def run() -> None:
-        engine = engine_of(model, work, asked.new, found.limits)
-        pending = engine.lay_out({index: len(suffix) for index, suffix in enumerate(work.suffixes)})
-        while pending:
-            batch = pending.pop(0)
-            answers = engine.answer(
-                [work.suffixes[index] for index in batch], [str(index) for index in batch]
-            )
-            if answers is None:
-                console.print(f"  memory ran out with {len(batch)} questions; halved; {held()}")
-                pending[:0] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
-                continue
-            tokens.extend(greedy.steps for (greedy,) in answers)
-
-    tokens: list[int] = []
-    gpus = range(torch.cuda.device_count())
+    Before it the engine is checked, as in a cell, if ``asked.is_checked``.
+    """
+    gpus, tokens = range(torch.cuda.device_count()), 0
     tried: list[Engine] = []
-    check_s = seconds(lambda: tried.append(engine_of(model, work, asked.new, found.limits, is_tried=True)))
+    check_s = seconds(
+        lambda: tried.append(engine_of(model, work, asked.new, found.limits, is_tried=asked.is_checked))
+    )
     console.print(
         f"{asked.name}, {len(found.placement.gpus)} cards: {tried.pop().report.sentence()} ({check_s:.1f} s)"
     )
     gc.collect()
     for gpu in gpus:
         torch.cuda.reset_peak_memory_stats(gpu)
-    measured = Measured(seconds(run), check_s, sum(tokens))
+
+    def run() -> None:
+        nonlocal tokens
+        tokens = answer_all(found, model, work, asked.new)
+
+    read_s = seconds(run)
+    measured = Measured(read_s, check_s, tokens)
     console.print(f"  {measured.read_s:.1f} s, {held()}")
     measured.peaks = {gpu: torch.cuda.max_memory_allocated(gpu) / 1e9 for gpu in gpus}
     limits, count = of_first(alike or found, work, FIRST)
@@ -186,24 +197,23 @@ def of_first(found: Plan, work: Workload, most: int) -> tuple[Limits, int]:
 
 
 def busy_shares(found: Plan, model: torch.nn.Module, work: Workload, asked: Asked) -> dict[str, str]:
-    """How busy cards and links are with the first questions: while they are read, and while answers are decoded."""
+    """How busy cards and links are while all questions are read, and while they are answered."""
     if not torch.cuda.is_available():
         return {}
-    used, count = len(found.placement.gpus), min(found.batch_size, FIRST)
-    engine = engine_of(model, work, 1, found.limits)
-    prompts_s, of_prompts = busy(lambda: first_batch(engine, work, count), used)
-    del engine  # its keys and values: two of them are more than the cards hold
-    gc.collect()
-    engine = engine_of(model, work, asked.new, found.limits)
+    used = len(found.placement.gpus)
+    prompts = busy(lambda: answer_all(found, model, work, 1), used)
     before = streamed_bytes(model)
-    all_s, of_all = busy(lambda: first_batch(engine, work, count), used)
-    after, passes = streamed_bytes(model), asked.new
-    steps_s = all_s - prompts_s
+    whole = busy(lambda: answer_all(found, model, work, asked.new), used, least_s=0)
+    after, steps_s = streamed_bytes(model), whole[0] - prompts[0]
+    batches = math.ceil(asked.questions / found.batch_size)
     return {
-        "busy reading": " ".join(f"{spent / prompts_s:.0%}" for spent in of_prompts.values()),
-        "busy decoding": " ".join(f"{(of_all[gpu] - of_prompts[gpu]) / steps_s:.0%}" for gpu in of_all),
-        "a step": f"{steps_s / (passes - 1) * 1e3:.0f} ms",
-        "links over both, GB/s": " ".join(f"{(after[gpu] - before[gpu]) / all_s / 1e9:.0f}" for gpu in after),
+        "prompts s": f"{prompts[0]:.1f}",
+        "busy reading": " ".join(f"{share:.0%}" for share in prompts[1]),
+        "busy decoding": " ".join(f"{share:.0%}" for share in of_the_rest(whole, prompts)),
+        "a step": f"{steps_s / batches / (asked.new - 1) * 1e3:.0f} ms",
+        "links over both, GB/s": " ".join(
+            f"{(after[gpu] - before[gpu]) / whole[0] / 1e9:.0f}" for gpu in after
+        ),
     }
 
 
@@ -289,10 +299,17 @@ def main() -> None:
     parser.add_argument(
         "--stock", nargs="*", default=[], help="models that answer by stock generate too, squad alone"
     )
+    parser.add_argument(
+        "--unchecked", action="store_true", help="leave out what a session checks of its engine"
+    )
     arguments = parser.parse_args()
     gpus, gigabytes = arguments.gpus, arguments.gb
     console.print(f"{gpus} cards of {gigabytes} GB")
-    cells = [cell for cell in PRESETS[arguments.preset] if cell[0] in (arguments.models or [cell[0]])]
+    cells = [
+        (shape, replace(asked, is_checked=not arguments.unchecked))
+        for shape, asked in PRESETS[arguments.preset]
+        if shape in (arguments.models or [shape])
+    ]
     columns: dict[str, dict[str, str]] = {}
     for shape in dict.fromkeys(shape for shape, _ in cells):
         of_shape = config(shape)

@@ -132,7 +132,7 @@ def test_a_cell_killed_half_way_ends_as_on_one_card(
     words = ["device_map=cpu"] if REHEARSED else ["device_map.replicas=1", *cards]
     first = start(folder, tmp_path / "several", *words)
     wait_until(lambda: rows(tmp_path / "several") >= QUESTIONS // 3 or first.poll() is not None, 300)
-    assert first.poll() is None
+    assert first.poll() is None, first.communicate()[1]
     first.kill()
     first.communicate()
     assert QUESTIONS // 3 <= rows(tmp_path / "several") < QUESTIONS

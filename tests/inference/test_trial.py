@@ -45,9 +45,9 @@ class Forgetful(SharedPrefixDecoder):
     """Takes its steps as if there were no prefix."""
 
     def step(self, tokens: Sequence[int] | Tensor) -> Tensor:
-        held, self.prefix = self.prefix, {}
+        held, self.prefix.pairs = self.prefix.pairs, {}
         logits = super().step(tokens)
-        self.prefix = held
+        self.prefix.pairs = held
         return logits
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -75,14 +76,9 @@ class SharedPrefixDecoder:
         self._forks: list[SharedPrefixDecoder] = []
         self.model = model
         self.chunk_tokens = chunk_tokens
-        self.prefix_length = 0
-        self.prefix: dict[int, tuple[Tensor, Tensor]] = {}
+        self.prefix = _Prefix(list(prefix))
         self.watcher: Watcher | None = None
         """Is shown the attention of every step."""
-        self._unread: Sequence[int] = ()
-        """The prefix as long as no pass has read it: a pass of its own is too short to keep a GPU busy."""
-        self._ran_out = False
-        """Whether a pass that began with the prefix did not end: the prefix is read alone then."""
         self._rows = _Rows()
         self._now: Layout | Growth | None = None
         self.kept: Tensor | None = None
@@ -109,17 +105,16 @@ class SharedPrefixDecoder:
         for module in found:
             wrap(module, who_attends)
         self._spares = spare_last_block(model)
-        if self.n_stages == self.n_lanes == 1 and 2 * len(prefix) <= chunk_tokens and not found:
-            self._unread = list(prefix)
-        else:
-            self._read_prefix(prefix)
+        if found or 2 * len(prefix) > chunk_tokens:
+            self._read_prefix()
 
-    def _read_prefix(self, prefix: Sequence[int]) -> None:
-        for start in range(0, len(prefix), self.chunk_tokens):
-            chunk = prefix[start : start + self.chunk_tokens]
-            positions = torch.arange(start, start + len(chunk))
+    def _read_prefix(self) -> None:
+        """Read the prefix, and no row."""
+        self._now, prefix = None, self.prefix
+        while chunk := prefix.unread[: self.chunk_tokens]:
+            positions = torch.arange(prefix.length, prefix.length + len(chunk))
             self._read(packed([chunk]), positions, torch.tensor([len(chunk) - 1]))
-            self.prefix_length += len(chunk)
+            prefix.length += len(chunk)
 
     def lanes(self, rows: int) -> list[SharedPrefixDecoder]:
         """Decoders of the same model and prefix, for the groups of so many rows: this one first."""
@@ -141,7 +136,7 @@ class SharedPrefixDecoder:
     @property
     def prefix_bytes(self) -> int:
         """Bytes that the keys and values of the prefix take, on all devices together."""
-        return sum(part.nbytes for pair in self.prefix.values() for part in pair)
+        return sum(part.nbytes for pair in self.prefix.pairs.values() for part in pair)
 
     def prefill(self, suffixes: Sequence[Sequence[int]], *, room: int) -> Tensor:
         """Replace all rows by new ones and read their own tokens, those that follow the prefix.
@@ -153,18 +148,18 @@ class SharedPrefixDecoder:
         Returns:
             Logits [rows, vocabulary] of the token after each row, in the model's dtype.
         """
-        if self._ran_out:
-            self.prefix, self.prefix_length, self._now = {}, 0, None
-            self._read_prefix(self._unread)
-            self._unread = ()
+        if self.prefix.ran_out:
+            self.prefix.forget()
+            self._read_prefix()
+        unread = self.prefix.unread
         self._rows.begin([len(suffix) for suffix in suffixes], room)
-        self._longest = self.prefix_length + len(self._unread) + max(map(len, suffixes)) + room
-        self._ran_out, self._masked = bool(self._unread), False
+        self._longest = self.prefix.length + len(unread) + max(map(len, suffixes)) + room
+        self.prefix.ran_out, self._masked = bool(unread), False
         if self._states is not None:
             self._states.forget_rows()
         logits: list[Tensor] = []
         done: deque[torch.cuda.Event] = deque()
-        ahead, counts = len(self._unread), [len(suffix) for suffix in suffixes]
+        ahead, counts = len(unread), [len(suffix) for suffix in suffixes]
         most = pass_tokens(
             ahead + sum(counts),
             self.chunk_tokens,
@@ -186,23 +181,24 @@ class SharedPrefixDecoder:
         readers = [self, *(self._beside() for _ in groups[1:])]
         passes = [reader._reading(*group) for reader, group in zip(readers, groups, strict=True)]
         logits = abreast(self.model, passes)
-        self.prefix_length, self._unread, self._ran_out = self.prefix_length + len(self._unread), (), False
+        self.prefix.length, self.prefix.ran_out = len(self.prefix.tokens), False
         return logits
 
     def _beside(self) -> SharedPrefixDecoder:
         """Who reads other rows of the same batch behind the same prefix, all of which is read by then."""
         other = copy.copy(self)
-        other.prefix_length, other._unread = self.prefix_length + len(self._unread), ()
+        other.prefix = self.prefix.as_if_read()
         return other
 
     def _reading(self, first: int, group: Sequence[Sequence[int]]) -> Callable[[], Tensor]:
         """The pass that reads a group of rows, from row ``first``."""
-        ahead, counts = len(self._unread), [len(row) for row in group]
+        unread, counts = self.prefix.unread, [len(row) for row in group]
+        ahead = len(unread)
         layout = self._now = Layout.of(counts, [0] * len(group), first)
-        positions = torch.cat([torch.arange(ahead), self.prefix_length + ahead + layout.slot])
+        positions = torch.cat([torch.arange(ahead), self.prefix.length + ahead + layout.slot])
         ends = ahead + layout.row_starts[1:].long() - 1
         self._ends = Layout.of([1] * len(group), [count - 1 for count in counts], first)
-        return partial(self._read, packed([self._unread, *group]), positions, ends)
+        return partial(self._read, packed([unread, *group]), positions, ends)
 
     def step(self, tokens: Sequence[int] | Tensor) -> Tensor:
         """Append one token to every row and return the logits [rows, vocabulary] of the next."""
@@ -224,7 +220,7 @@ class SharedPrefixDecoder:
         """The forward pass of ``step`` alone: tokens [rows] on the embedding's device; nothing advances."""
         self._now, self.kept = growth, None
         at = growth.on(tokens.device)
-        positions = self.prefix_length + at.question_lengths[at.run] + at.slot
+        positions = self.prefix.length + at.question_lengths[at.run] + at.slot
         return self._forward(tokens.unsqueeze(0), positions.unsqueeze(0), logits_to_keep=0)
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -311,7 +307,7 @@ class SharedPrefixDecoder:
             self.watcher.note(layer, is_plain=is_plain)
         if isinstance(now, Growth):
             caches = self._rows.questions[layer], self._rows.own(layer, key)
-            before = self.prefix.get(layer)
+            before = self.prefix.pairs.get(layer)
             attended = attend_step(query, own, now, *caches, before, how, is_plain=is_plain)
             if self.watcher is not None:
                 self.watcher.see(layer, query, key, now, *caches, before, how)
@@ -324,9 +320,9 @@ class SharedPrefixDecoder:
             if now is None or self._ends is None:
                 return query  # of the prefix alone: nobody looks at what comes of it
             ends, cache = self._ends.to(query.device), self._rows.questions[layer]
-            return attend_ends(query, ends, cache, self.prefix.get(layer), how, is_plain=is_plain)
+            return attend_ends(query, ends, cache, self.prefix.pairs.get(layer), how, is_plain=is_plain)
         ahead = self._tokens_ahead(query)
-        prefix, rows = self.prefix.get(layer), (key[ahead:], value[ahead:])
+        prefix, rows = self.prefix.pairs.get(layer), (key[ahead:], value[ahead:])
         parts = []
         if ahead:
             parts.append(attend_prefix(query[:ahead], (key[:ahead], value[:ahead]), prefix, how))
@@ -338,13 +334,13 @@ class SharedPrefixDecoder:
 
     def _tokens_ahead(self, query: Tensor) -> int:
         """Tokens of the prefix, which come first in a pass."""
-        return len(query) if self._now is None else len(self._unread)
+        return len(query) if self._now is None else len(self.prefix.unread)
 
     def _hold_prefix(self, layer: int, own: Pair, ahead: int) -> Pair:
         """Add the first tokens' keys and values to the prefix's."""
-        before = self.prefix.get(layer) or tuple(part[:0] for part in own)
+        before = self.prefix.pairs.get(layer) or tuple(part[:0] for part in own)
         keys, values = (torch.cat([old, new[:ahead]]) for old, new in zip(before, own, strict=True))
-        self.prefix[layer] = keys, values
+        self.prefix.pairs[layer] = keys, values
         return keys, values
 
     def _store(self, layer: int, query: Tensor, own: Pair) -> None:
@@ -355,6 +351,32 @@ class SharedPrefixDecoder:
         if isinstance(self._now, Layout):
             cache = self._rows.of_questions(layer, query, own[0])
             cache.append(own[0][ahead:], own[1][ahead:], self._now.to(query.device))
+
+
+@dataclass
+class _Prefix:
+    """What all rows begin with: one for all groups of rows, the first of which reads it."""
+
+    tokens: Sequence[int]
+    length: int = 0
+    """Tokens that were read."""
+    pairs: dict[int, Pair] = field(default_factory=dict)
+    """Keys and values [tokens, K, d] of each call of attention."""
+    ran_out: bool = False
+    """Whether a pass that began with the prefix did not end: the prefix is read alone then."""
+
+    @property
+    def unread(self) -> Sequence[int]:
+        """What no pass has read yet: a pass of its own is too short to keep a GPU busy."""
+        return self.tokens[self.length :]
+
+    def forget(self) -> None:
+        """Drop what was read, and what a pass that did not end left."""
+        self.pairs, self.length = {}, 0
+
+    def as_if_read(self) -> _Prefix:
+        """The same as later passes find it."""
+        return replace(self, length=len(self.tokens))
 
 
 class _Rows:

@@ -56,18 +56,34 @@ def options(facts: Facts, given: Placement | None = None) -> Iterator[Option]:
             None: every placement is tried.
     """
     for batch in batches(facts):
-        demand = facts.demand(batch)
-        tried = (
-            placements(demand, facts.gpu_budgets, facts.strategy, streams=facts.streams)
-            if given is None
-            else (given,)
-        )
-        for placement in tried:
+        for placement in _placements(facts, batch) if given is None else (given,):
             read = placement if facts.with_head else placement.first(facts.blocks)
             duration = reading_duration(facts, read, batch)
-            option = Option(batch, placement, placement.loads(demand), duration)
+            loads = placement.loads(facts.demand(batch, *passes_of(facts, read)))
+            option = Option(batch, placement, loads, duration)
             if _keeps_to_budgets(option, facts):
                 yield option
+
+
+def _placements(facts: Facts, batch: Batch) -> Iterator[Placement]:
+    """Every sensible placement; of several GPUs also those that have room only because passes are shorter on them."""
+    gpus = len(facts.gpu_budgets)
+    demands = dict.fromkeys(
+        facts.demand(batch, *shape) for shape in ((1, 1), (gpus, 1), (1, gpus))[: 3 if gpus > 1 else 1]
+    )
+    return iter(
+        dict.fromkeys(
+            placement
+            for demand in demands
+            for placement in placements(demand, facts.gpu_budgets, facts.strategy, streams=facts.streams)
+        )
+    )
+
+
+def passes_of(facts: Facts, placement: Placement) -> tuple[int, int]:
+    """Stages that passes go through, and passes that go side by side."""
+    # activations are read a pass at a time
+    return (placement.stages, placement.abreast) if facts.workload.generates else (1, 1)
 
 
 def _keeps_to_budgets(option: Option, facts: Facts) -> bool:

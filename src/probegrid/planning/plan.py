@@ -14,7 +14,7 @@ from typing import Any
 from probegrid.errors import PlanError
 from probegrid.hardware.devices import BYTES_PER_GB, Hardware
 from probegrid.planning.architecture import DTYPE_BYTES, Parts, active_parameters, packed_share
-from probegrid.planning.candidates import Option, best, options
+from probegrid.planning.candidates import Option, best, options, passes_of
 from probegrid.planning.placement import Device, Load, Placement
 from probegrid.planning.refusal import refusal
 from probegrid.planning.replicas import replicas_of
@@ -229,7 +229,7 @@ def _plan_of(facts: Facts, option: Option, largest_batch: int, form: StoredForm 
     keeps_copy = facts.method.packs and form is None
     kept_copy_bytes = weight_bytes if keeps_copy else 0
     kv_bytes_per_token = blocks * facts.kv_block_bytes_per_token
-    rows = option.batch.size * work.generations
+    rows, passes = option.batch.size * work.generations, passes_of(facts, option.placement)
     tokens = work.examples * (work.generations * work.new_tokens if work.generates else work.prompt_tokens)
     return Plan(
         parameters=facts.parameters.total(architecture.layers),
@@ -243,13 +243,13 @@ def _plan_of(facts: Facts, option: Option, largest_batch: int, form: StoredForm 
         weight_bytes=weight_bytes,
         kv_bytes_per_token=kv_bytes_per_token,
         prefix_bytes=work.prefix_tokens * kv_bytes_per_token,
-        activation_bytes=facts.activation_bytes(option.batch),
+        activation_bytes=facts.activation_bytes(option.batch, *passes),
         placement=option.placement,
         loads=option.loads,
         batch_size=option.batch.size,
         limits=Limits(
             rows,
-            option.batch.pass_tokens,
+            facts.tokens_of_a_pass(option.batch, *passes) if max(passes) > 1 else option.batch.pass_tokens,
             _cache_tokens(facts, option),
             lanes_of(facts, option.placement, option.batch.size) if work.generates else None,
         ),

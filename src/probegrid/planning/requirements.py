@@ -19,7 +19,7 @@ from probegrid.planning.architecture import (
     working_bytes,
 )
 from probegrid.planning.placement import Demand
-from probegrid.planning.workload import Batch, Workload
+from probegrid.planning.workload import Batch, Workload, pass_tokens
 from probegrid.schema import Architecture, Dtype, PlacementStrategy, QuantizationMethod
 
 _ENDS = 4
@@ -87,27 +87,34 @@ class Facts:
         memory_gb = self.hardware.cpu.memory_gb
         return math.inf if memory_gb is None else memory_gb * BYTES_PER_GB
 
-    def activation_bytes(self, batch: Batch) -> int:
-        """Working memory of each computing device in its largest pass, without logits."""
+    def activation_bytes(self, batch: Batch, stages: int = 1, abreast: int = 1) -> int:
+        """Working memory of each computing device in its largest pass, without logits; for the rest see ``demand``."""
         work = self.workload
-        tokens = max(self._tokens_of_a_pass(batch), batch.size * work.generations)
+        tokens = max(self.tokens_of_a_pass(batch, stages, abreast), batch.size * work.generations)
         return working_bytes(self.architecture, self.dtype, self.method, tokens, shares_prefix=work.generates)
 
-    def _tokens_of_a_pass(self, batch: Batch) -> int:
-        """Most tokens of the prefix or of prompts in one pass."""
-        work = self.workload
-        read = max(work.prefix_tokens, batch.size * work.longest_tokens)
-        return max(min(batch.pass_tokens, read), work.longest_tokens)
+    def tokens_of_a_pass(self, batch: Batch, stages: int = 1, abreast: int = 1) -> int:
+        """Most tokens of the prefix or of prompts in one pass; see ``demand``."""
+        work, longest = self.workload, self.workload.longest_tokens
+        read = min(batch.size * longest, work.examples * work.prompt_tokens)
+        cut = pass_tokens(read, batch.pass_tokens, stages=stages, abreast=abreast, longest=longest)
+        return max(min(cut, read), min(batch.pass_tokens, work.prefix_tokens), longest)
 
     def cache_tokens(self, batch: Batch) -> int:
         """Tokens with keys and values beside the shared prefix's, in a batch: each prompt once, each answer whole."""
         work = self.workload
         return batch.size * (work.longest_tokens + work.generations * work.new_tokens)
 
-    def demand(self, batch: Batch) -> Demand:
-        """What has to find room for a batch."""
+    def demand(self, batch: Batch, stages: int = 1, abreast: int = 1) -> Demand:
+        """What has to find room for a batch.
+
+        Args:
+            batch: what is read side by side.
+            stages: through which passes go one behind another: the more, the shorter they are.
+            abreast: passes that go side by side, which are shorter too.
+        """
         cached_tokens = self.workload.prefix_tokens + self.cache_tokens(batch)
-        activations = self.activation_bytes(batch)
+        activations = self.activation_bytes(batch, stages, abreast)
         return Demand(
             weights=self.weights,
             blocks=self.blocks,
@@ -116,7 +123,7 @@ class Facts:
             kv_block=cached_tokens * self.kv_block_bytes_per_token,
             activations=activations,
             logits=self._logit_bytes(batch, activations) if self.with_head else 0,
-            crossing=_ENDS * self._tokens_of_a_pass(batch) * self._stream_bytes
+            crossing=_ENDS * self.tokens_of_a_pass(batch, stages, abreast) * self._stream_bytes
             if self.workload.generates
             else 0,
         )
