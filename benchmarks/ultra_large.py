@@ -30,6 +30,7 @@ from probegrid.inference.engine import Engine
 from probegrid.inference.generation import Generation
 from probegrid.models.build import assemble
 from probegrid.models.dispatch import streamed_bytes
+from probegrid.models.fusing import fuse, pays
 from probegrid.models.load import LoadedModel
 from probegrid.planning.families import architecture_from_config
 from probegrid.planning.plan import Limits, Plan, plan
@@ -116,6 +117,8 @@ def engine_of(
     loaded = LoadedModel(model, 0.0, limits=limits)  # type: ignore[arg-type]
     decoding = DecodingConfig(max_new_tokens=new)
     suffixes = work.suffixes if is_tried else ()
+    if pays(model, len(work.prefix) + sum(len(suffix) + new for suffix in work.suffixes)):  # type: ignore[arg-type]
+        fuse(model)  # type: ignore[arg-type]
     return Engine(loaded, Tokenizer(), work.prefix, decoding, (), suffixes=suffixes)  # type: ignore[arg-type]
 
 
