@@ -70,7 +70,7 @@ def busy(call: Callable[[], object], gpus: int, least_s: float = 3.0) -> tuple[f
     """
     calls, took = 0, 0.0
     with Telemetry(lambda said: None, every_s=0.05) as telemetry:
-        while took < least_s:
+        while not calls or took < least_s:
             took += seconds(call)
             calls += 1
     shares = []
