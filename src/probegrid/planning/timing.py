@@ -33,9 +33,9 @@ _LINK_SHARE, _LINKS_GB_PER_S = 0.85, 168.0
 take from the memory of a server (measured: two, three and four of 55 GB/s carry 110, 150 and 169)."""
 _BLOCK_S, _RECORDED_BLOCK_S = 0.8e-3, 0.05e-3
 """Running a block's code in Python, and within a CUDA graph."""
-_BLOCK_ABREAST_S, _NF4_BLOCK_ABREAST_S = 1.1e-3, 2.5e-3
-"""The same where each block is on another device than the last; products that unpack NF4 are five kernels each
-(fitted to the seconds of four cells, a 70B and a 72B on four H200s; the other is not measured)."""
+_BLOCK_ABREAST_S, _NF4_BLOCK_ABREAST_S = 1.1e-3, 3.2e-3
+"""The same where each block is on another device than the last; products that unpack NF4 are two kernels each (of a 70B
+on four H200s, in prompts and in steps; the other is not measured)."""
 
 
 @dataclass(frozen=True, slots=True)
