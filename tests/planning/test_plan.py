@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import probegrid.conf
 from probegrid.errors import PlanError
-from probegrid.hardware.devices import GPUS, Hardware, hardware_for
+from probegrid.hardware.devices import GPUS, Cpu, Hardware, hardware_for
 from probegrid.planning.describe import describe, grid_table
 from probegrid.planning.placement import placements
 from probegrid.planning.plan import Plan, plan
@@ -293,11 +293,12 @@ def test_plans_keep_to_budgets_and_more_memory_is_never_worse(
     if less is not None:
         assert more is not None
         assert more.largest_batch >= less.largest_batch
-        # what fits fewer GPUs leaves others free, for copies of the model
+        # a plan may take 5% more than the fastest, and stages, which is how what fits is held, a little more than cards
+        # in turn; what fits fewer GPUs leaves others free, for copies of the model
         seconds = [found.duration.total_s * max(1, found.gpus) for found in (more, less)]
         assert (
-            more.duration.total_s <= 1.05 * less.duration.total_s + 1e-9
-            or seconds[0] <= 1.05 * seconds[1] + 1e-9
+            more.duration.total_s <= 1.1 * less.duration.total_s + 1e-9
+            or seconds[0] <= 1.1 * seconds[1] + 1e-9
         )
 
 
@@ -348,3 +349,13 @@ def test_planning_imports_no_heavy_library_and_takes_no_time() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.splitlines()[-1]) < 2
+
+
+def test_passes_abreast_are_planned_as_long_as_they_are() -> None:
+    short = replace(TRIVIA, examples=400, prompt_tokens=50, longest_prompt=65, prefix_tokens=260)
+    cards = Hardware((replace(GPUS["H100 80GB"], memory_gb=10.5),) * 4, Cpu())
+    found = make("llama70b", DeviceMapConfig(gpus=4, overhead_gb=0.5), workload=short, hardware=cards)
+    assert (found.batch_size, found.placement.abreast) == (400, 4)
+    assert found.limits.pass_tokens == 400 * 50 // 4 + 65  # a quarter of the prompts, and no row is divided
+    working = [load.activations for device, load in found.loads.items() if device != "cpu"]
+    assert min(working) >= found.activation_bytes > 0.9 * max(working) / 2

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from probegrid.planning.workload import TOKEN_ESTIMATES, TokenEstimate, activation_workload, question_workload
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probegrid.planning.workload import (
+    TOKEN_ESTIMATES,
+    TokenEstimate,
+    activation_workload,
+    longest_of_passes,
+    pass_tokens,
+    question_workload,
+)
 from probegrid.schema import DecodingConfig, PromptConfig
 
 
@@ -38,3 +49,18 @@ def test_repeated_instruction_counts_in_every_block() -> None:
 def test_activations_generate_nothing() -> None:
     workload = activation_workload(500, 22, TokenEstimate(conversation=350))
     assert (workload.deepest_layer, workload.prompt_tokens, workload.generates) == (22, 350, False)
+
+
+@pytest.mark.parametrize(("stages", "abreast"), [(1, 1), (2, 1), (4, 1), (1, 2), (1, 4)])
+@given(
+    tokens=st.integers(1, 60_000),
+    less=st.floats(0, 1),
+    most=st.sampled_from([1024, 4096, 16384]),
+    longest=st.integers(1, 400),
+)
+def test_no_batch_has_longer_passes_than_were_planned(
+    stages: int, abreast: int, tokens: int, less: float, most: int, longest: int
+) -> None:
+    shape = {"stages": stages, "abreast": abreast, "longest": longest}
+    found = longest_of_passes(tokens, most, **shape)
+    assert pass_tokens(max(1, round(less * tokens)), most, **shape) <= found <= most

@@ -18,7 +18,7 @@ from probegrid.planning.timing import Duration, reading_duration
 from probegrid.planning.workload import PASS_TOKENS, QUESTIONS, ROWS, Batch, longest_pass
 from probegrid.schema import PlacementStrategy
 
-_SHORTER_PASSES = (4096, 1024)
+_SHORTER_PASSES = (4096, 3072, 2048, 1024)
 """Tokens of a pass that are tried on GPUs too: less working memory leaves room for blocks and rows. A pass that needs
 fewer has room for more: other readings of the cell (p(true)) have longer prompts."""
 _SLACK = 1.05

@@ -19,7 +19,7 @@ from probegrid.planning.architecture import (
     working_bytes,
 )
 from probegrid.planning.placement import Demand
-from probegrid.planning.workload import Batch, Workload, pass_tokens
+from probegrid.planning.workload import Batch, Workload, longest_of_passes
 from probegrid.schema import Architecture, Dtype, PlacementStrategy, QuantizationMethod
 
 _ENDS = 4
@@ -97,7 +97,7 @@ class Facts:
         """Most tokens of the prefix or of prompts in one pass; see ``demand``."""
         work, longest = self.workload, self.workload.longest_tokens
         read = min(batch.size * longest, work.examples * work.prompt_tokens)
-        cut = pass_tokens(read, batch.pass_tokens, stages=stages, abreast=abreast, longest=longest)
+        cut = longest_of_passes(read, batch.pass_tokens, stages=stages, abreast=abreast, longest=longest)
         return max(min(cut, read), min(batch.pass_tokens, work.prefix_tokens), longest)
 
     def cache_tokens(self, batch: Batch) -> int:

@@ -78,6 +78,13 @@ def pass_tokens(tokens: int, most: int, *, stages: int, abreast: int, longest: i
     return most
 
 
+def longest_of_passes(tokens: int, most: int, *, stages: int, abreast: int, longest: int) -> int:
+    """Tokens that ``pass_tokens`` gives at most, of so many or fewer: a few less may go in longer passes."""
+    if stages == 1 and abreast > 1 and tokens > abreast * most:
+        return most
+    return pass_tokens(tokens, most, stages=stages, abreast=abreast, longest=longest)
+
+
 ROWS = {"cuda": 6144, "cpu": 64}
 """Most answers decoded together, samples counted: past that nothing gets faster."""
 QUESTIONS = 512
