@@ -47,3 +47,22 @@ def test_lanes_change_no_answer(model: PreTrainedModel, lanes: int, count: int) 
         for a, b in zip(wanted, found, strict=True):
             assert (a.token_ids, a.text, a.ended) == (b.token_ids, b.text, b.ended)
             assert a.token_logprobs == pytest.approx(b.token_logprobs, abs=1e-5)
+
+
+def test_lanes_read_their_prefix_once_with_the_first_rows(model: PreTrainedModel) -> None:
+    tokens: list[int] = []
+    hook = model.model.layers[0].register_forward_pre_hook(
+        lambda _, args, named: tokens.append((args or (named["hidden_states"],))[0].shape[1]),
+        with_kwargs=True,
+    )
+    rule, keys = StopRule(Numbers(), [], []), [f"question {row}" for row in range(5)]
+    found = []
+    try:
+        for lanes in (2, 1):
+            decoder = SharedPrefixDecoder(model, PREFIX, chunk_tokens=2 * len(PREFIX), lanes=lanes)
+            found.append(generate(decoder, SUFFIXES, keys, rule, max_new_tokens=2, sampling=Sampling()))
+    finally:
+        hook.remove()
+    assert tokens[:4] == [len(PREFIX) + 1 + 4, 7 + 10 + 13, 2, 3]  # two groups' prompts, then a step of each
+    in_two, in_one = ([one.token_ids for (one,) in each] for each in found)
+    assert in_two == in_one
