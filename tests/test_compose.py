@@ -195,6 +195,7 @@ def quoted(text: str) -> str:
     return QuotedString(text, Quote.single).with_quotes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [("--cfg", "job"), ("--help",), ("action=plan", "model=llama70b", "device_map=2xh100")],
@@ -306,6 +307,7 @@ def test_a_test_set_that_cannot_be_is_refused_before_anything_is_read(
     assert not list(workdir.iterdir())
 
 
+@pytest.mark.slow
 def test_only_the_door_knows_hydra() -> None:
     """A worker and a cell run without it: what they need has travelled as values."""
     rooms = "probegrid.cell.run, probegrid.sweep.worker, probegrid.sweep.pack_job"

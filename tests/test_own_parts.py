@@ -91,6 +91,7 @@ def test_a_change_of_its_source_is_another_cell(outside: Program, tmp_path: Path
     assert len(results(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_entry_points_of_a_package_are_found(tmp_path: Path) -> None:
     """The same parts, installed: declared as the page declares them."""
     site = tmp_path / "site"

@@ -35,6 +35,7 @@ def test_a_cell_is_run_and_loaded_by_its_key_or_its_folder(workdir: Path) -> Non
         probegrid.load("0123456789abcdef")
 
 
+@pytest.mark.slow
 def test_the_environment_names_the_folders_that_are_not_typed(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

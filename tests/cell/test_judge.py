@@ -64,6 +64,7 @@ def words(random_model: tuple[str, ...], tmp_path_factory: pytest.TempPathFactor
     ]
 
 
+@pytest.mark.slow
 def test_verdicts_are_those_of_a_plain_forward_pass_of_the_second_model(
     words: list[str], checkpoint: Callable[[str], Path]
 ) -> None:

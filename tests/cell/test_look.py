@@ -39,6 +39,7 @@ def test_a_system_text_that_the_model_never_sees_is_said_and_is_no_leak(
     assert len(said) == (not is_seen)
 
 
+@pytest.mark.slow
 def test_the_look_goes_where_the_result_goes(
     random_model: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

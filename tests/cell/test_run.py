@@ -127,6 +127,7 @@ def test_other_scores_of_the_reading_stand_beside(mixed: Result) -> None:
     assert mixed.metrics["n_tokens_mean"] == pytest.approx(answers.n_tokens.mean())
 
 
+@pytest.mark.slow
 def test_a_new_judge_scores_what_is_done_from_the_store(
     workdir: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,6 +209,7 @@ def test_one_class_gives_nan_and_the_reason(run: Run, random_model: tuple[str, .
     assert not (result.folder / "figures" / "roc.png").exists()
 
 
+@pytest.mark.slow
 def test_samples_stand_beside_the_greedy_answers(run: Run, random_model: tuple[str, ...]) -> None:
     few = (*random_model, *SHORT, "dataset.num_samples=4")
     greedy = run(*few)
@@ -232,6 +234,7 @@ def test_an_architecture_that_cannot_share_a_prefix_works_too(
     assert result.metrics["n"] == 3
 
 
+@pytest.mark.slow
 def test_the_result_says_how_the_model_was_read_and_what_that_was_tried_on(run: Run) -> None:
     few = ("dataset.num_samples=4", *SHORT)
     first = json.loads((run(*few).folder / "result.json").read_text())["engine"]["answers"]

@@ -83,6 +83,7 @@ def test_a_command_is_composed_once(
     assert "loads 6 of 6 blocks" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_the_first_to_compose_has_read_serves_the_next() -> None:
     """In a process that knew no launcher before."""
     code = (
@@ -95,6 +96,7 @@ def test_what_the_first_to_compose_has_read_serves_the_next() -> None:
     assert done.stdout == "True\n"
 
 
+@pytest.mark.slow
 def test_what_a_choice_says_of_its_path_is_what_composing_says(loader: CellLoader) -> None:
     stated = 0
     for group in ("model", "dataset"):

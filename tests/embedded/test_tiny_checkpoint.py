@@ -91,6 +91,7 @@ def test_its_tokenizer_is_the_one_the_code_builds(vocabulary: PreTrainedTokenize
     assert vocabulary.model_max_length == 16384
 
 
+@pytest.mark.slow
 def test_knows_what_it_met_often_and_is_surer_where_it_is_right(
     model: LlamaForCausalLM, vocabulary: PreTrainedTokenizerFast
 ) -> None:
@@ -102,6 +103,7 @@ def test_knows_what_it_met_often_and_is_surer_where_it_is_right(
     assert roc_auc_score(right, log_probs) > 0.7
 
 
+@pytest.mark.slow
 def test_the_end_of_a_statement_carries_its_truth(
     model: LlamaForCausalLM, vocabulary: PreTrainedTokenizerFast
 ) -> None:

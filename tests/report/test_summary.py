@@ -72,6 +72,7 @@ def test_other_datasets_come_by_name(recorder: Recorder) -> None:
     assert sum("cities" in text for text in texts) == 1
 
 
+@pytest.mark.slow
 def test_what_is_no_number_says_why_and_a_leak_is_said(cells: Sequence[RecordedCell]) -> None:
     assert cells[-1].metric("accuracy") == 0  # the random model is never right
     assert [text for text in numbers(cells[-1].record) if text.startswith("AUROC undefined: ")]

@@ -57,6 +57,7 @@ def test_a_secret_key_is_hidden_wherever_it_stands(
     assert secret not in json.dumps(redact({"a": [tree, {"b": {key: content}}]}))
 
 
+@pytest.mark.slow
 @given(before=st.text(), secret=SECRETS, after=st.text())
 def test_a_hub_token_is_hidden_in_any_text(before: str, secret: str, after: str) -> None:
     assert f"hf_{secret}" not in redact(f"{before} hf_{secret} {after}")
@@ -172,6 +173,7 @@ def shown_in(place: str, uri: str) -> str:
                 return redacted_traceback(error)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)
 @given(parts=PASSWORDS, place=PLACES)
 def test_the_password_of_a_uri_comes_to_light_nowhere(
