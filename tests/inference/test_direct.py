@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -100,3 +101,13 @@ def test_a_model_that_nothing_has_fused_keeps_its_modules() -> None:
     model = random_model("llama")
     assert not compute_directly(model)
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize("of_block", [True, False])
+def test_a_block_whose_forward_pass_was_replaced_keeps_it(of_block: bool) -> None:
+    model = random_model("llama")
+    block = model.model.layers[1]
+    replaced = block if of_block else block.self_attn
+    replaced.forward = partial(type(replaced).forward, replaced)  # as accelerate does
+    assert not let_blocks_call(model, PLAIN)
+    assert "forward" not in vars(model.model.layers[0])

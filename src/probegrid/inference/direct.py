@@ -152,8 +152,8 @@ class _DirectBlock:
     @classmethod
     def of(cls, block: Any, kernels: Kernels) -> _DirectBlock | None:
         """That of a block; None: its code is not known, or nothing says that the kernels do what it does."""
-        if not has_llamas_code(block):
-            return None
+        if not has_llamas_code(block) or any("forward" in vars(each) for each in (block, block.self_attn)):
+            return None  # what stands there instead, as accelerate's, does more than the code says
         lines = _lines(type(block.self_attn).forward)
         windows = [window for line, window in _WINDOWS.items() if line in lines]
         normed = [line for line in lines if line in _NORMED]
