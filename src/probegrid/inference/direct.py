@@ -131,23 +131,17 @@ class _DirectBlock:
         self._head_norms = (attention.q_norm, attention.k_norm) if norms_heads else None
         self._width: int = attention.head_dim
         self._how = Softmax(attention.scaling, window)
-        inner = [
-            attention,
-            mlp,
-            self._first,
-            self._second,
-            *(self._head_norms or ()),
-            *(products := self._products(attention, mlp)),
-        ]
-        self._hooks = [hooks for each in inner for hooks in (each._forward_hooks, each._forward_pre_hooks)]
-        self._q, self._k, self._v, self._o, self._gate, self._up, self._down = map(_product, products)
-
-    @staticmethod
-    def _products(attention: Any, mlp: Any) -> list[Any]:
-        return [
+        products = [
             *(attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj),
             *(mlp.gate_proj, mlp.up_proj, mlp.down_proj),
         ]
+        norms = [self._first, self._second, *(self._head_norms or ())]
+        self._hooks = [
+            hooks
+            for each in (attention, mlp, *norms, *products)
+            for hooks in (each._forward_hooks, each._forward_pre_hooks)
+        ]
+        self._q, self._k, self._v, self._o, self._gate, self._up, self._down = map(_product, products)
 
     @classmethod
     def of(cls, block: Any, kernels: Kernels) -> _DirectBlock | None:
@@ -164,7 +158,7 @@ class _DirectBlock:
                 return None
             window = windows[0](block.self_attn) if windows else None
             return cls(block, kernels, window, norms_heads=bool(normed))
-        except AttributeError:
+        except AttributeError:  # its parts have other names, as experts in place of one feed-forward network
             return None
 
     def __call__(
