@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -28,6 +29,7 @@ from probegrid.planning.workload import (
     TokenEstimate,
     Workload,
     activation_workload,
+    pass_tokens,
     question_workload,
 )
 from probegrid.schema import (
@@ -130,6 +132,42 @@ def test_a_pass_through_small_blocks_is_longer() -> None:
     )
     assert small.pass_tokens == 3000 * 24
     assert 0 < large.pass_tokens <= PASS_TOKENS["cuda"]
+
+
+def test_the_passes_of_a_run_are_as_many_as_cards_in_turn_take_at_once() -> None:
+    """The first begins with the prefix: without room for it a batch took twice as many, and each block came twice."""
+    hardware, own = hardware_for(FOUR_11GB), TRIVIA.prompt_tokens
+    facts = Facts(facts_of("llama70b"), Dtype.bfloat16, NF4, PlacementStrategy.auto, 0.8, hardware, TRIVIA)
+    limit = facts.pass_limit(Batch(400, 16384), abreast=4)
+    tokens = TRIVIA.prefix_tokens + 400 * own
+    assert math.ceil(tokens / pass_tokens(tokens, limit, stages=1, abreast=4, longest=own)) == 4
+    assert facts.tokens_of_a_pass(Batch(400, 16384), abreast=4) == limit < 16384
+
+
+def test_few_short_questions_leave_passes_long_enough_for_longer_ones() -> None:
+    """Other readings of the cell (p(true), activations of answers) keep to the same limit."""
+    few = replace(TRIVIA, examples=8, prefix_tokens=0)
+    found = make("llama8b", replace(FOUR_11GB, gpu_memory_gb=4), NF4, few)
+    assert found.placement.stages > 1
+    assert found.limits.pass_tokens >= 1024
+
+
+def test_activations_on_several_cards_take_as_long_as_on_one() -> None:
+    """A batch is waited for before the next begins, so that no two cards compute at once."""
+    work = activation_workload(400, 32, TokenEstimate(conversation=300))
+    alone, spread = (
+        make(
+            "llama8b",
+            DeviceMapConfig(strategy=PlacementStrategy.balanced),
+            NONE,
+            work,
+            Hardware(gpus=(card,) * count),
+        )
+        for card in [GPUS["H100 80GB"]]
+        for count in (1, 4)
+    )
+    assert spread.gpus == 4
+    assert spread.duration.prefill_s == pytest.approx(alone.duration.prefill_s, rel=0.01)
 
 
 def test_embeddings_alone_need_no_block() -> None:
@@ -356,6 +394,6 @@ def test_passes_abreast_are_planned_as_long_as_they_are() -> None:
     cards = Hardware((replace(GPUS["H100 80GB"], memory_gb=10.5),) * 4, Cpu())
     found = make("llama70b", DeviceMapConfig(gpus=4, overhead_gb=0.5), workload=short, hardware=cards)
     assert (found.batch_size, found.placement.abreast) == (400, 4)
-    assert found.limits.pass_tokens == 400 * 50 // 4 + 65  # a quarter of the prompts, and no row is divided
+    assert found.limits.pass_tokens == (260 + 400 * 50) // 4 + 65  # a quarter of all, and no row is divided
     working = [load.activations for device, load in found.loads.items() if device != "cpu"]
     assert min(working) >= found.activation_bytes > 0.9 * max(working) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,30 @@ def test_what_was_asked_for_is_kept_or_refused() -> None:
     for typed in ("0", "many", "-1", "\uff12", "1000"):
         with pytest.raises(ConfigError, match="is neither 'auto' nor a number from 1 to 999"):
             DeviceMapConfig(replicas=typed)
+
+
+def test_copies_that_were_asked_for_take_the_placement_that_leaves_them_room() -> None:
+    """Four GPUs hold the model faster together; two copies have room on two each."""
+    small = Hardware(gpus=(replace(H100, memory_gb=10),) * 4)
+    assert make(small).gpus == 4
+    found = make(small, "2")
+    assert (found.replicas, found.gpus) == (2, 2)
+
+
+def test_a_refusal_offers_what_holds_the_copies_that_were_asked_for() -> None:
+    tight = Hardware(gpus=(replace(H100, memory_gb=2),) * 2)
+    with pytest.raises(PlanError) as refused:
+        make(tight, "2")
+    offered = re.findall(r"`device_map.gpu_memory_gb=(\d+)` works \(.* on 1 GPU a copy\)", str(refused.value))
+    assert offered, refused.value
+    larger = Hardware(gpus=(replace(H100, memory_gb=float(offered[0])),) * 2)
+    assert make(larger, "2").replicas == 2
+    with pytest.raises(PlanError, match=r"`quantization=nf4 device_map.replicas=auto` works"):
+        make(
+            replace(tight, gpus=(replace(H100, memory_gb=10),), cpu=Cpu(8)),
+            "2",
+            strategy=PlacementStrategy.single,
+        )
 
 
 def test_on_a_cpu_there_is_one_unless_more_are_asked_for_and_fit() -> None:

@@ -59,7 +59,7 @@ def options(facts: Facts, given: Placement | None = None) -> Iterator[Option]:
         for placement in _placements(facts, batch) if given is None else (given,):
             read = placement if facts.with_head else placement.first(facts.blocks)
             duration = reading_duration(facts, read, batch)
-            loads = placement.loads(facts.demand(batch, *passes_of(facts, read)))
+            loads = placement.loads(facts.demand(batch, *facts.passes_through(read)))
             option = Option(batch, placement, loads, duration)
             if _keeps_to_budgets(option, facts):
                 yield option
@@ -78,12 +78,6 @@ def _placements(facts: Facts, batch: Batch) -> Iterator[Placement]:
             for placement in placements(demand, facts.gpu_budgets, facts.strategy, streams=facts.streams)
         )
     )
-
-
-def passes_of(facts: Facts, placement: Placement) -> tuple[int, int]:
-    """Stages that passes go through, and passes that go side by side."""
-    # activations are read a pass at a time
-    return (placement.stages, placement.abreast) if facts.workload.generates else (1, 1)
 
 
 def _keeps_to_budgets(option: Option, facts: Facts) -> bool:

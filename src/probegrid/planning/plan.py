@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from probegrid.errors import PlanError
 from probegrid.hardware.devices import BYTES_PER_GB, Hardware
 from probegrid.planning.architecture import DTYPE_BYTES, Parts, active_parameters, packed_share
-from probegrid.planning.candidates import Option, best, options, passes_of
+from probegrid.planning.candidates import Option, best, options
 from probegrid.planning.placement import Device, Load, Placement
 from probegrid.planning.refusal import refusal
-from probegrid.planning.replicas import replicas_of
+from probegrid.planning.replicas import replicas_of, with_room
 from probegrid.planning.requirements import Facts
 from probegrid.planning.stored import StoredForm
 from probegrid.planning.timing import Duration, lanes_of
@@ -208,13 +208,12 @@ def plan(
             f"device_map={strategy.value} needs a GPU and none is given; `device_map=cpu` needs none, "
             "and `device_map.gpus=1 device_map.gpu_memory_gb=24` plans for one elsewhere."
         )
-    candidates = list(options(facts, placement)) or list(options(facts))
+    candidates: Sequence[Option] = list(options(facts, placement)) or list(options(facts))
     if not candidates:
-        raise refusal(facts)
-    largest_batch, chosen = (
-        max(option.batch.size for option in candidates),
-        best(candidates, len(hardware.gpus)),
-    )
+        raise refusal(facts, device_map.replicas)
+    candidates = with_room(device_map.replicas, facts, candidates)
+    largest_batch = max(option.batch.size for option in candidates)
+    chosen = best(candidates, len(hardware.gpus))
     replicas, said = replicas_of(device_map.replicas, facts, chosen)
     found = _plan_of(facts, chosen, largest_batch, form)
     return replace(found, notes=(*found.notes, *filter(None, [said]))).in_copies(replicas)
@@ -229,7 +228,7 @@ def _plan_of(facts: Facts, option: Option, largest_batch: int, form: StoredForm 
     keeps_copy = facts.method.packs and form is None
     kept_copy_bytes = weight_bytes if keeps_copy else 0
     kv_bytes_per_token = blocks * facts.kv_block_bytes_per_token
-    rows, passes = option.batch.size * work.generations, passes_of(facts, option.placement)
+    rows, passes = option.batch.size * work.generations, facts.passes_through(option.placement)
     tokens = work.examples * (work.generations * work.new_tokens if work.generates else work.prompt_tokens)
     return Plan(
         parameters=facts.parameters.total(architecture.layers),
@@ -249,7 +248,7 @@ def _plan_of(facts: Facts, option: Option, largest_batch: int, form: StoredForm 
         batch_size=option.batch.size,
         limits=Limits(
             rows,
-            facts.tokens_of_a_pass(option.batch, *passes) if max(passes) > 1 else option.batch.pass_tokens,
+            facts.pass_limit(option.batch, *passes),
             _cache_tokens(facts, option),
             lanes_of(facts, option.placement, option.batch.size) if work.generates else None,
         ),

@@ -14,28 +14,41 @@ from probegrid.errors import PlanError
 from probegrid.hardware.devices import BYTES_PER_GB, GPUS
 from probegrid.planning.candidates import Option, batches, options
 from probegrid.planning.placement import Placement, placements
+from probegrid.planning.replicas import AUTO, room_of
 from probegrid.planning.requirements import Facts
 from probegrid.schema import PlacementStrategy, QuantizationMethod
 
 
-def refusal(facts: Facts) -> PlanError:
-    """Why nothing fits, and the two changes nearest to it that do."""
-    working = (
-        f"`{change}` works ({_needs(option)})"
-        for change, changed in chain(_alternatives(facts), _alternatives_in_nf4(facts))
-        if (option := _leanest(changed)) is not None
-    )
-    return PlanError(f"{_reason(facts)}; {' and '.join(islice(working, 2)) or 'nothing near it works'}.")
+def refusal(facts: Facts, replicas: str = AUTO) -> PlanError:
+    """Why nothing fits, and the two changes nearest to it that do, with as many copies as are asked for if any do so.
+
+    Args:
+        facts: what does not fit.
+        replicas: copies of the model that were asked for.
+    """
+    copies = 1 if replicas == AUTO else int(replicas)
+    found = list(islice(_working(facts, copies), 2))
+    if not found and copies > 1:
+        found = list(islice(_working(facts, 1, f" device_map.replicas={AUTO}"), 2))
+    return PlanError(f"{_reason(facts)}; {' and '.join(found) or 'nothing near it works'}.")
 
 
-def _leanest(facts: Facts) -> Option | None:
-    """The option with the fewest bytes, at the smallest batch; None if nothing fits."""
-    smallest = replace(facts.workload, batch_size=batches(facts)[0].size)
-    candidates = options(replace(facts, workload=smallest))
+def _working(facts: Facts, copies: int, beside: str = "") -> Iterator[str]:
+    """What works, the nearest first; each with ``beside`` typed too."""
+    for change, changed in chain(_alternatives(facts, copies), _alternatives_in_nf4(facts, copies)):
+        option = _leanest(changed, copies)
+        if option is not None:
+            yield f"`{change}{beside}` works ({_needs(option)}{' a copy' if copies > 1 else ''})"
+
+
+def _leanest(facts: Facts, copies: int) -> Option | None:
+    """The option with the fewest bytes, at the smallest batch, of which so many have room; None if nothing fits."""
+    smallest = replace(facts, workload=replace(facts.workload, batch_size=batches(facts)[0].size))
+    candidates = (option for option in options(smallest) if room_of(smallest, option) >= copies)
     return min(candidates, key=lambda option: (option.cpu_bytes, option.gpu_bytes), default=None)
 
 
-def _alternatives(facts: Facts) -> Iterator[tuple[str, Facts]]:
+def _alternatives(facts: Facts, copies: int) -> Iterator[tuple[str, Facts]]:
     """Changes of one value: batch, format, strategy, then more memory, then no GPU."""
     if facts.workload.batch_size is not None:
         yield "decoding.batch_size=auto", replace(facts, workload=replace(facts.workload, batch_size=None))
@@ -44,24 +57,26 @@ def _alternatives(facts: Facts) -> Iterator[tuple[str, Facts]]:
             yield f"quantization={method.value}", replace(facts, method=method)
     if facts.strategy in (PlacementStrategy.single, PlacementStrategy.balanced):
         yield "device_map=auto", replace(facts, strategy=PlacementStrategy.auto)
-    enough = _leanest(_with_cpu_memory(facts, None))
-    if enough is not None and enough.cpu_bytes > facts.cpu_budget:
-        memory_gb = math.ceil(enough.cpu_bytes / BYTES_PER_GB)
+    enough = _leanest(_with_cpu_memory(facts, None), copies)
+    if enough is not None and copies * enough.cpu_bytes > facts.cpu_budget:
+        memory_gb = math.ceil(copies * enough.cpu_bytes / BYTES_PER_GB)
         yield f"device_map.cpu_memory_gb={memory_gb}", _with_cpu_memory(facts, memory_gb)
     for memory_gb in sorted({int(gpu.memory_gb) for gpu in GPUS.values()}):
         larger = _with_gpu_memory(facts, memory_gb)
-        if larger != facts and _leanest(larger) is not None:
+        if larger != facts and _leanest(larger, copies) is not None:
             yield f"device_map.gpu_memory_gb={memory_gb}", larger
             break
     if facts.strategy is not PlacementStrategy.cpu:
         yield "device_map=cpu", replace(facts, strategy=PlacementStrategy.cpu)
 
 
-def _alternatives_in_nf4(facts: Facts) -> Iterator[tuple[str, Facts]]:
+def _alternatives_in_nf4(facts: Facts, copies: int) -> Iterator[tuple[str, Facts]]:
     """The same changes with the smallest format, where that alone is not enough."""
     smallest = replace(facts, method=QuantizationMethod.nf4)
-    if facts.method is not QuantizationMethod.nf4 and not facts.is_quantized and _leanest(smallest) is None:
-        for change, changed in _alternatives(smallest):
+    if facts.method is QuantizationMethod.nf4 or facts.is_quantized:
+        return
+    if _leanest(smallest, copies) is None:
+        for change, changed in _alternatives(smallest, copies):
             yield f"quantization=nf4 {change}", changed
 
 
@@ -89,7 +104,10 @@ def _reason(facts: Facts) -> str:
             f"and {_gb(facts.cpu_budget)} are given"
         )
     usable, memory_gb = min(facts.gpu_budgets), min(gpu.memory_gb for gpu in facts.hardware.gpus)
-    given = f"{_gb(usable)} of a GPU's {memory_gb:g} GB are free after `device_map.overhead_gb`"
+    free = (
+        f"{_gb(usable)} of a GPU's {memory_gb:g} GB are" if usable > 0 else f"nothing of {memory_gb:g} GB is"
+    )
+    given = f"{free} free after `device_map.overhead_gb={facts.overhead_gb:g}`"
     batch = f"a batch of {smallest.size}" if smallest.size > 1 else "one example at a time"
     if facts.strategy is PlacementStrategy.single:
         alone = Placement(0, (0,) * facts.blocks, (), 0 if facts.with_head else None).loads(demand)[0]

@@ -6,6 +6,7 @@ Knows a placement, what is free and how long the reading takes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from probegrid.errors import PlanError
 from probegrid.hardware.devices import BYTES_PER_GB
@@ -30,7 +31,7 @@ def replicas_of(asked: str, facts: Facts, option: Option) -> tuple[int, str]:
     Raises:
         PlanError: more are asked for than have room.
     """
-    room = _room(facts, option)
+    room = room_of(facts, option)
     if asked != AUTO:
         if int(asked) > room:
             raise PlanError(_refusal(int(asked), room, facts, option))
@@ -49,7 +50,13 @@ def replicas_of(asked: str, facts: Facts, option: Option) -> tuple[int, str]:
     return chosen, said
 
 
-def _room(facts: Facts, option: Option) -> int:
+def with_room(asked: str, facts: Facts, found: Sequence[Option]) -> Sequence[Option]:
+    """The options that leave room for as many copies as are asked for; all of them where none does."""
+    copies = 1 if asked == AUTO else int(asked)
+    return [option for option in found if room_of(facts, option) >= copies] or found
+
+
+def room_of(facts: Facts, option: Option) -> int:
     """Copies that have devices and memory of their own, the first among them."""
     has_limit = option.cpu_bytes > 0 and not math.isinf(facts.cpu_budget)
     most = int(facts.cpu_budget // option.cpu_bytes) if has_limit else MOST

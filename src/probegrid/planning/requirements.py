@@ -18,7 +18,7 @@ from probegrid.planning.architecture import (
     weight_bytes,
     working_bytes,
 )
-from probegrid.planning.placement import Demand
+from probegrid.planning.placement import Demand, Placement
 from probegrid.planning.workload import Batch, Workload, longest_of_passes
 from probegrid.schema import Architecture, Dtype, PlacementStrategy, QuantizationMethod
 
@@ -87,6 +87,13 @@ class Facts:
         memory_gb = self.hardware.cpu.memory_gb
         return math.inf if memory_gb is None else memory_gb * BYTES_PER_GB
 
+    def passes_through(self, placement: Placement) -> tuple[int, int]:
+        """Stages that passes go through one behind another, and passes that go side by side.
+
+        Activations are read a pass at a time: each is waited for before the next begins.
+        """
+        return (placement.stages, placement.abreast) if self.workload.generates else (1, 1)
+
     def activation_bytes(self, batch: Batch, stages: int = 1, abreast: int = 1) -> int:
         """Working memory of each computing device in its largest pass, without logits; for the rest see ``demand``."""
         work = self.workload
@@ -95,10 +102,31 @@ class Facts:
 
     def tokens_of_a_pass(self, batch: Batch, stages: int = 1, abreast: int = 1) -> int:
         """Most tokens of the prefix or of prompts in one pass; see ``demand``."""
-        work, longest = self.workload, self.workload.longest_tokens
-        read = min(batch.size * longest, work.examples * work.prompt_tokens)
-        cut = longest_of_passes(read, batch.pass_tokens, stages=stages, abreast=abreast, longest=longest)
-        return max(min(cut, read), min(batch.pass_tokens, work.prefix_tokens), longest)
+        work = self.workload
+        prefix = min(batch.pass_tokens, work.prefix_tokens)
+        cut = self.pass_limit(batch, stages, abreast)
+        ahead = work.prefix_tokens if 2 * work.prefix_tokens <= cut else 0
+        return max(min(cut, ahead + self._prompt_tokens(batch)), prefix, work.longest_tokens)
+
+    def pass_limit(self, batch: Batch, stages: int = 1, abreast: int = 1) -> int:
+        """Tokens that no pass of a run goes past, be its texts longer than the workload's; see ``demand``.
+
+        A prefix that takes half of a pass at most is read with the first rows (``inference.shared_prefix``), and so
+        has to find room in as many passes.
+        """
+        work, read = self.workload, self._prompt_tokens(batch)
+
+        def cut(tokens: int) -> int:
+            most, longest = batch.pass_tokens, work.longest_tokens
+            return longest_of_passes(tokens, most, stages=stages, abreast=abreast, longest=longest)
+
+        alone, prefix = cut(read), work.prefix_tokens
+        return cut(prefix + read) if 2 * prefix <= alone else max(alone, min(batch.pass_tokens, prefix))
+
+    def _prompt_tokens(self, batch: Batch) -> int:
+        """Of a batch, without the prefix: of no batch more than of all examples."""
+        work = self.workload
+        return min(batch.size * work.longest_tokens, work.examples * work.prompt_tokens)
 
     def cache_tokens(self, batch: Batch) -> int:
         """Tokens with keys and values beside the shared prefix's, in a batch: each prompt once, each answer whole."""

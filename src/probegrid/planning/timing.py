@@ -79,15 +79,13 @@ def reading_duration(facts: Facts, placement: Placement, batch: Batch) -> Durati
         passes * _pass_s(facts, placement, _Pass(prefix // passes, prefix / 2, 0, 0)) if prefix else 0.0
     )
     prefill_s = decode_s = 0.0
+    stages, abreast = facts.passes_through(placement)
     for examples, times in _batches(work.examples, batch.size):
-        abreast = placement.abreast if work.generates else 1  # activations are read a pass at a time
-        most = pass_tokens(
-            examples * own, batch.pass_tokens, stages=placement.stages, abreast=abreast, longest=own
-        )
+        most = pass_tokens(examples * own, batch.pass_tokens, stages=stages, abreast=abreast, longest=own)
         passes = min(examples, math.ceil(examples * own / most))
         rows = examples / passes
         prefill = _Pass(round(rows * own), prefix + own / 2, prefix, round(rows))
-        prefill_s += times * _passes_s(facts, placement, prefill, passes, abreast)
+        prefill_s += times * _passes_s(facts, placement, prefill, passes)
         if work.generates:
             lanes = lanes_of(facts, placement, examples)
             decode_s += times * (work.new_tokens - 1) * _step_s(facts, placement, examples, lanes)
@@ -106,14 +104,15 @@ def lanes_of(facts: Facts, placement: Placement, examples: int) -> int:
     )
 
 
-def _passes_s(facts: Facts, placement: Placement, forward: _Pass, passes: int, abreast: int) -> float:
-    """Seconds of some passes: the first goes through all stages, the others follow the slowest; or abreast."""
+def _passes_s(facts: Facts, placement: Placement, forward: _Pass, passes: int) -> float:
+    """Seconds of some passes: abreast; the first through all stages, the others behind the slowest; or each alone."""
+    stages, abreast = facts.passes_through(placement)
     if abreast > 1:
         return _abreast_s(facts, placement, forward, passes)
-    if placement.stages == 1:
+    if stages == 1:
         return passes * _pass_s(facts, placement, forward)
-    stages = _stages_s(facts, placement, forward)
-    return sum(stages) + (passes - 1) * max(stages)
+    spent = _stages_s(facts, placement, forward)
+    return sum(spent) + (passes - 1) * max(spent)
 
 
 def _abreast_s(facts: Facts, placement: Placement, forward: _Pass, passes: int) -> float:
