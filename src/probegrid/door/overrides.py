@@ -17,16 +17,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Valu
 from hydra.errors import HydraException
 from omegaconf import MISSING
 
-from probegrid.door.keys import (
-    GROUPS,
-    SPELLED,
-    enum_names,
-    is_anything,
-    is_known,
-    is_of_mapping,
-    is_text,
-    is_text_list,
-)
+from probegrid.door.keys import GROUPS, SPELLED, is_anything, is_known, is_of_mapping, is_text, is_text_list
 from probegrid.door.mistakes import not_an_override
 from probegrid.door.places import PLACED
 from probegrid.errors import ConfigError
@@ -80,8 +71,6 @@ def in_grammar(word: str, *, grid: bool) -> str:
         return f"{key}={','.join(map(_text, parts))}"
     if is_text_list(name):
         return f"{key}={','.join(map(_text_list, parts))}"
-    if names := enum_names(name):  # probe.away=false is a name, which Hydra takes for no
-        return f"{key}={','.join(_text(part) if part in names else part for part in parts)}"
     if is_anything(name):
         return f"{key}={','.join(part if _parses(part) else _text(part) for part in parts)}"
     return f"{key}={value}"
