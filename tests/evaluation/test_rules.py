@@ -275,3 +275,14 @@ def test_normalizing_twice_is_normalizing_once(text: str, language: str) -> None
     once = normalize(text, language)
     assert once == " ".join(once.split())
     assert normalize("e\u0301" + text, language) == normalize("\u00e9" + text, language)
+
+
+@pytest.mark.parametrize("name", ["squad", "trivia_qa", "exact", "contains", "hotpot_qa", "judge", "rouge_l"])
+def test_references_of_which_no_normalization_leaves_anything_are_compared_as_they_are_written(
+    name: str,
+) -> None:
+    rule = find_rule(name)
+    assert rule.judge("+", ["+"]).correct
+    assert rule.judge(" ?! ", ["+", "?!"]).correct
+    assert not rule.judge("-", ["+"]).correct
+    assert not rule.judge("", ["+"]).correct

@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import ClassVar
 
@@ -72,8 +72,14 @@ class Squad(CorrectnessRule):
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """As `correctness.judge`."""
         assert self.threshold is not None
-        em, f1 = correctness.overlap(answer, references, self.normalize, empty_is_right=True)
+        em, f1 = self._overlap(answer, references)
         return Judgement(em=em, f1=f1, correct=f1 >= self.threshold)
+
+    def _overlap(self, answer: str, references: Sequence[str]) -> tuple[float, float]:
+        """EM and token F1; by the official scorer an empty answer is right where a reference is ``+`` alone."""
+        if (same := _as_written(answer, references, self.normalize)) is not None:
+            return float(same), float(same)
+        return correctness.overlap(answer, references, self.normalize, empty_is_right=True)
 
     def normalize(self, text: str) -> str:
         """As the official scorer does; in another language, as MLQA's."""
@@ -89,6 +95,8 @@ class TriviaQA(CorrectnessRule):
 
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """As `correctness.judge`."""
+        if (same := _as_written(answer, references, self.normalize)) is not None:
+            return Judgement(em=float(same), f1=float(same), correct=same)
         return correctness.judge(answer, references, correctness.Rule.TRIVIA_QA)
 
     def normalize(self, text: str) -> str:
@@ -104,7 +112,7 @@ class Exact(Squad):
 
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """EM decides."""
-        em, f1 = correctness.overlap(answer, references, self.normalize, empty_is_right=True)
+        em, f1 = self._overlap(answer, references)
         return Judgement(em=em, f1=f1, correct=em == 1.0)
 
 
@@ -143,7 +151,7 @@ class Contains(Squad):
 
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """A reference of at least one word inside the answer decides."""
-        em, f1 = correctness.overlap(answer, references, self.normalize, empty_is_right=True)
+        em, f1 = self._overlap(answer, references)
         said = f" {self.normalize(answer)} "
         wanted = [reference for reference in map(self.normalize, references) if reference]
         held = any(f" {reference} " in said for reference in wanted) if wanted else em == 1.0
@@ -160,7 +168,7 @@ class Judge(Squad):
 
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """EM decides."""
-        em, f1 = correctness.overlap(answer, references, self.normalize, empty_is_right=True)
+        em, f1 = self._overlap(answer, references)
         return Judgement(em=em, f1=f1, correct=em == 1.0)
 
 
@@ -240,6 +248,8 @@ class RougeL(CorrectnessRule):
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """``f1`` is ROUGE-L, the best over the references."""
         assert self.threshold is not None
+        if (same := _as_written(answer, references, self.normalize)) is not None:
+            return Judgement(em=float(same), f1=float(same), correct=same)
         given, wanted = self.words(answer), [words for one in references if (words := self.words(one))]
         best = max((_rouge_l(given, words) for words in wanted), default=float(not references and not given))
         em = float(given in wanted) if wanted else best
@@ -271,6 +281,14 @@ class Regex(CorrectnessRule):
         whole = any(pattern.fullmatch(answer.strip()) for pattern in patterns)
         held = any(pattern.search(answer) and (answer.strip() or whole) for pattern in patterns)
         return Judgement(em=float(whole), f1=float(bool(held)), correct=bool(held))
+
+
+def _as_written(answer: str, references: Sequence[str], normalize: Callable[[str], str]) -> bool | None:
+    """Whether an answer is written as a reference, where no normalized one is left of any (``+``, ``The``); else None."""
+    written = {" ".join(text.casefold().split()) for text in references} - {""}
+    if not written or any(map(normalize, references)):
+        return None
+    return " ".join(answer.casefold().split()) in written
 
 
 @cache
