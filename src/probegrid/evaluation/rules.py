@@ -284,7 +284,7 @@ class Regex(CorrectnessRule):
 
 
 def _as_written(answer: str, references: Sequence[str], normalize: Callable[[str], str]) -> bool | None:
-    """Whether an answer is written as a reference, where no normalized one is left of any (``+``, ``The``); else None."""
+    """Whether an answer is written as a reference, where normalizing leaves nothing of them (``+``); None elsewhere."""
     written = {" ".join(text.casefold().split()) for text in references} - {""}
     if not written or any(map(normalize, references)):
         return None

@@ -41,6 +41,7 @@ SMALL_SAMPLES = "an interval for small samples, which need not hold the truth 95
 SAFE_SIDE = "an interval on the safe side, which may hold the truth more than 95% of the time"
 """Behind why, in the note of a number whose interval is wider than most data sets need."""
 NO_ANSWERS, NO_SCORES = "there are no answers", "no answer has a score"
+NO_OWN_SCORES = "no answer has the probe's own score, and this is of the answers that have it"
 OF_SOME = "answers that have such a score"
 """Of what a number is, in its note, that is not of all answers."""
 NO_INTERVAL = "no interval: it takes at least two groups"
