@@ -155,6 +155,15 @@ OPTIONS = ["a comet", "the Sun", "Mars", "a star"]
         ("The answer is (B).", "B"),
         ("The correct answer is B because of gravity", "B"),
         ("A is wrong. Answer: C", "C"),
+        ("So it is $\\boxed{B}$.", "B"),
+        ("\\boxed{\\text{(C) Mars}}", "C"),
+        ("Answer: \\boxed{D}", "D"),
+        ("the answer is b.", "B"),
+        ("The answer is a", "A"),
+        ("\uff22", "B"),
+        ("The answer is A or B", None),
+        ("Answer: B and C", None),
+        ("The answer is A, not B", "A"),
         ("A comet of mass m moves around it.", "A"),  # option A as a whole, not the article
         ("A planet of mass m", None),
         ("A. a comet\nB. the Sun\nC. Mars\nD. a star", None),
@@ -169,6 +178,12 @@ OPTIONS = ["a comet", "the Sun", "Mars", "a star"]
 def test_letters(text: str, letter: str | None) -> None:
     found = by_letter(text, OPTIONS)
     assert (None if found is None else found.text) == letter
+
+
+def test_a_small_letter_where_a_text_was_cut_may_be_an_article() -> None:
+    rule = find_rule("choice")
+    assert rule.extract("The answer is a", OPTIONS, is_whole=False) is None
+    assert rule.extract("The answer is A", OPTIONS, is_whole=False) is not None
 
 
 def test_an_option_inside_another_is_not_it() -> None:

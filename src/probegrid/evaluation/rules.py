@@ -222,7 +222,7 @@ class Choice(CorrectnessRule):
 
     def extract(self, text: str, options: Sequence[str] = (), *, is_whole: bool = True) -> Extracted | None:
         """The letter that the text chooses; recited options choose none."""
-        return by_letter(text, options)
+        return by_letter(text, options, is_whole=is_whole)
 
     def normalize(self, text: str) -> str:
         """The letter where one is chosen."""
