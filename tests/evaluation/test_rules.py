@@ -285,6 +285,18 @@ def test_a_threshold_moves_the_verdict_and_is_only_for_rules_that_have_one() -> 
         find_rule("trivia_qa", threshold=0.5)
 
 
+@pytest.mark.parametrize(
+    ("name", "threshold"), [("squad", 0), ("squad", 50), ("judge", 1.1), ("rouge_l", 30), ("hotpot_qa", 0)]
+)
+def test_a_threshold_that_makes_all_answers_alike_is_refused(name: str, threshold: float) -> None:
+    with pytest.raises(
+        ConfigError, match=f"rule_threshold={threshold} makes all answers alike by the rule {name}"
+    ):
+        find_rule(name, threshold=threshold)
+    for fine in (1, 0.01):
+        assert find_rule(name, threshold=fine).threshold == fine
+
+
 def test_other_languages() -> None:
     assert find_rule("exact", language="de").judge("der Rhein", ["Rhein"]).correct
     assert not find_rule("exact").judge("der Rhein", ["Rhein"]).correct

@@ -43,6 +43,10 @@ class CorrectnessRule(ABC):
         threshold = () if self.threshold is None else (f"threshold {self.threshold:g}",)
         return (*threshold, *(() if self.language is None else (f"words as in '{self.language}'",)))
 
+    def takes(self, threshold: float) -> bool:
+        """Whether a threshold can tell a right answer from a wrong one."""
+        return True
+
     @abstractmethod
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """Hold one answer against all its references; without any, the question has no answer."""
@@ -68,6 +72,10 @@ class Squad(CorrectnessRule):
     name = "squad"
     threshold: float | None = correctness.SQUAD_MIN_F1
     knows_languages = True
+
+    def takes(self, threshold: float) -> bool:
+        """Above 0, which every answer reaches, and up to 1."""
+        return 0 < threshold <= 1
 
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """As `correctness.judge`."""
@@ -245,6 +253,10 @@ class RougeL(CorrectnessRule):
     threshold = 0.3
     knows_languages = True
 
+    def takes(self, threshold: float) -> bool:
+        """From 0, above which is any word in common, to 1."""
+        return 0 <= threshold <= 1
+
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """``f1`` is ROUGE-L, the best over the references."""
         assert self.threshold is not None
@@ -387,6 +399,11 @@ def find_rule(name: str, *, threshold: float | None = None, language: str | None
         if rule.threshold is None:
             able = ", ".join(each.name for each in rules.values() if each.threshold is not None)
             raise ConfigError(f"dataset.rule_threshold={threshold} is for {able}; {name} has no threshold.")
+        if not rule.takes(threshold):
+            raise ConfigError(
+                f"dataset.rule_threshold={threshold:g} makes all answers alike by the rule {name}, whose scores lie "
+                f"from 0 to 1; its own threshold is {rule.threshold:g}."
+            )
         rule.threshold = threshold
     if language is not None:
         if not rule.knows_languages:
