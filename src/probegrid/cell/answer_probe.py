@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 
 _ENDS = ("", "_ci_low", "_ci_high")
+_LEAST = {"nll_mean": 0.0, "mean_nll_mean": 0.0, "perplexity_mean": 1.0, "n_tokens_mean": 0.0}
+"""What no answer's can be below."""
 _OF_ALL = ("accuracy", "accuracy_ci_low", "accuracy_ci_high", "n", "n_correct")
 """How often the model is right, which is of all answers, those without a score included."""
 
@@ -449,7 +451,11 @@ def reading_metrics(answers: JudgedAnswers, seed: int) -> dict[str, float]:
         **_asking(answers),
         **scored,
         **flat({"f1": f1}),
-        **(flat({name: mean_estimate(values, alone) for name, values in means.items()}) if given else {}),
+        **(
+            flat({name: mean_estimate(values, alone, least=_LEAST[name]) for name, values in means.items()})
+            if given
+            else {}
+        ),
         **thought_metrics(reading.greedy),
         "n_empty": ended["empty"],
         "n_ended_stop": ended["stop"],
