@@ -11,7 +11,7 @@ import pytest
 
 import probegrid
 from probegrid.compose import compose_cell
-from probegrid.errors import ConfigError, RunError
+from probegrid.errors import ConfigError, RunError, StoreError
 
 FEW = ("dataset.num_samples=6", "decoding.max_new_tokens=4", "tracking=none")
 
@@ -33,6 +33,16 @@ def test_a_cell_is_run_and_loaded_by_its_key_or_its_folder(workdir: Path) -> Non
         assert again.tables["answers"].equals(result.tables["answers"])
     with pytest.raises(ConfigError, match="holds no recorded cell"):
         probegrid.load("0123456789abcdef")
+
+
+def test_a_table_that_is_not_as_it_was_written_is_named(workdir: Path) -> None:
+    result = probegrid.run(FEW)
+    (result.folder / "scores.parquet").write_bytes(b"PAR1")
+    with pytest.raises(StoreError, match=r"scores\.parquet .*; run the command of its cell again"):
+        _ = probegrid.load(result.key).tables
+    (result.folder / "scores.parquet").unlink()
+    with pytest.raises(StoreError, match=r"scores\.parquet is missing"):
+        _ = probegrid.load(result.key).tables
 
 
 @pytest.mark.slow

@@ -161,6 +161,39 @@ def test_a_probe_scores_its_own_statements_as_it_did(score: Invoke, folders: Fol
     )
     assert again.example_id.tolist() == first.example_id.tolist()
     assert again.score.tolist() == first.score.tolist()
+    leaky = json.loads((only_folder(workdir) / "result.json").read_text())["notes"]["leakage"]
+    assert "are word for word among those the probe learned from" in leaky
+    assert leaky in stderr
+
+
+def test_statements_that_the_probe_did_not_learn_from_are_not_called_leaky(
+    score: Invoke, folders: Folders, workdir: Path
+) -> None:
+    other = write_jsonl(workdir / "other.jsonl", [{"statement": "Snow is white.", "label": 1}])
+    assert score(f"probe.from={folders.probe}", *other)[0] == 0
+    assert "leakage" not in json.loads((only_folder(workdir) / "result.json").read_text())["notes"]
+
+
+def test_the_page_calls_statements_as_the_table_does(
+    score: Invoke, folders: Folders, labelled: tuple[str, ...], workdir: Path
+) -> None:
+    assert score(f"probe.from={folders.probe}", *labelled)[0] == 0
+    saved = json.loads((folders.probe / "probe.json").read_text())
+    page = (only_folder(workdir) / "examples.html").read_text()
+    assert f'"threshold":{saved["threshold"]},' in page
+    assert f'"layer":{LAYER}' in page
+
+
+def test_a_probe_of_answers_is_refused_by_what_it_reads(
+    score: Invoke, folders: Folders, bare: tuple[str, ...], workdir: Path
+) -> None:
+    of_answers = workdir / "of_answers"
+    shutil.copytree(folders.probe, of_answers)
+    description = json.loads((of_answers / "probe.json").read_text()) | {"positions": "answer_last"}
+    (of_answers / "probe.json").write_text(json.dumps(description))
+    (of_answers / "result.json").unlink()
+    outcome = score(f"probe.from={of_answers}", *bare)
+    check_refused(*outcome, "reads the model's answers (probe.positions=answer_last)", workdir)
 
 
 def test_a_folder_without_a_probe_is_one_sentence_and_status_2(

@@ -47,7 +47,7 @@ NO_OVERRIDE = "is not an override; write group=name or key=value"
         ("model={a: 1}", "no key model.a; Allowed: path, "),
         ("dataset.path=[]", "dataset.path=[] is not allowed"),
         ("prompt.stop=[[a]]", "prompt.stop holds a list or a mapping"),
-        ("prompt.stop=x", "prompt.stop=x is not allowed"),
+        ("prompt.stop=x", "prompt.stop=x is not allowed: prompt.stop takes a list, as in 'prompt.stop=[x]'."),
         (
             "prompt.stop.x=3",
             "prompt.stop.x=3: prompt.stop has no keys, it is a value; write prompt.stop=<value>.",

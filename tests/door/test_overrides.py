@@ -100,5 +100,11 @@ def test_a_key_of_the_users_own_choice_needs_no_plus() -> None:
     assert spec.config.model.template_kwargs == {"enable_thinking": False}
 
 
+def test_a_name_that_looks_like_no_is_a_name() -> None:
+    for word in ("false", "False", "'false'", "nothing"):
+        probe = compose_cell(["probe=mahalanobis", f"probe.away={word}"]).config.probe
+        assert getattr(probe, "away").name == word.strip("'").lower()  # noqa: B009
+
+
 def test_probe_from_is_from_cell() -> None:
     assert compose_cell(["probe.from=a b#"]).config.probe.from_cell == "a b#"

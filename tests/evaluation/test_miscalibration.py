@@ -62,3 +62,20 @@ def test_nothing_and_one_group_have_no_interval() -> None:
     one = miscalibration([True, False], [0.5, 0.5], ["a", "a"], seed=0)
     assert one.ece == 0
     assert math.isnan(one.low)
+
+
+@pytest.mark.parametrize(
+    ("stated", "true", "n"), [(1.0, 0.95, 20), (1.0, 0.9, 20), (0.5, 0.6, 20), (0.03, 0.08, 72)]
+)
+def test_one_probability_that_all_share_is_not_calibrated_for_looking_so(
+    stated: float, true: float, n: int
+) -> None:
+    """The interval's coverage, exactly: a sum over how many of n are true. It was 55 to 83%, [0, 0] the commonest."""
+    covered = 0.0
+    for positives in range(n + 1):
+        chance = math.comb(n, positives) * true**positives * (1 - true) ** (n - positives)
+        if chance > 1e-3:
+            labels = [True] * positives + [False] * (n - positives)
+            found = miscalibration(labels, [stated] * n, seed=0, resamples=200)
+            covered += chance * (found.low <= abs(true - stated) <= found.high + 1e-9)
+    assert covered > 0.9

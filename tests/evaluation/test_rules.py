@@ -58,6 +58,23 @@ def test_the_contract_holds(name: str) -> None:
         ("5/0", "5", False),
         ("yes", "yes", True),
         ("1e3", "1000", True),
+        ("1 000 km", "1000", True),
+        ("1\u202f000\u202f000", "1000000", True),
+        ("1'000", "1000", True),
+        ("1.234.567", "1234567", True),
+        ("1.234,5", "1234.5", True),
+        ("3,5", "3.5", True),
+        ("3,5", "5", False),
+        ("0,123", "0.123", True),
+        ("1,2,3", "3", True),
+        ("1 100/3", "1000", False),
+        ("10\u00b3", "1000", True),
+        ("2 \\times 10^{3}", "2000", True),
+        ("2 x 10^3", "3", False),
+        ("12 million", "12,000,000", True),
+        ("1.5 billion dollars", "1500000000", True),
+        ("12 million", "12", True),
+        ("12 million", "12 billion", False),
     ],
 )
 def test_numbers(answer: str, reference: str, right: bool) -> None:
@@ -138,6 +155,15 @@ OPTIONS = ["a comet", "the Sun", "Mars", "a star"]
         ("The answer is (B).", "B"),
         ("The correct answer is B because of gravity", "B"),
         ("A is wrong. Answer: C", "C"),
+        ("So it is $\\boxed{B}$.", "B"),
+        ("\\boxed{\\text{(C) Mars}}", "C"),
+        ("Answer: \\boxed{D}", "D"),
+        ("the answer is b.", "B"),
+        ("The answer is a", "A"),
+        ("\uff22", "B"),
+        ("The answer is A or B", None),
+        ("Answer: B and C", None),
+        ("The answer is A, not B", "A"),
         ("A comet of mass m moves around it.", "A"),  # option A as a whole, not the article
         ("A planet of mass m", None),
         ("A. a comet\nB. the Sun\nC. Mars\nD. a star", None),
@@ -152,6 +178,12 @@ OPTIONS = ["a comet", "the Sun", "Mars", "a star"]
 def test_letters(text: str, letter: str | None) -> None:
     found = by_letter(text, OPTIONS)
     assert (None if found is None else found.text) == letter
+
+
+def test_a_small_letter_where_a_text_was_cut_may_be_an_article() -> None:
+    rule = find_rule("choice")
+    assert rule.extract("The answer is a", OPTIONS, is_whole=False) is None
+    assert rule.extract("The answer is A", OPTIONS, is_whole=False) is not None
 
 
 def test_an_option_inside_another_is_not_it() -> None:
@@ -253,6 +285,18 @@ def test_a_threshold_moves_the_verdict_and_is_only_for_rules_that_have_one() -> 
         find_rule("trivia_qa", threshold=0.5)
 
 
+@pytest.mark.parametrize(
+    ("name", "threshold"), [("squad", 0), ("squad", 50), ("judge", 1.1), ("rouge_l", 30), ("hotpot_qa", 0)]
+)
+def test_a_threshold_that_makes_all_answers_alike_is_refused(name: str, threshold: float) -> None:
+    with pytest.raises(
+        ConfigError, match=f"rule_threshold={threshold} makes all answers alike by the rule {name}"
+    ):
+        find_rule(name, threshold=threshold)
+    for fine in (1, 0.01):
+        assert find_rule(name, threshold=fine).threshold == fine
+
+
 def test_other_languages() -> None:
     assert find_rule("exact", language="de").judge("der Rhein", ["Rhein"]).correct
     assert not find_rule("exact").judge("der Rhein", ["Rhein"]).correct
@@ -275,3 +319,14 @@ def test_normalizing_twice_is_normalizing_once(text: str, language: str) -> None
     once = normalize(text, language)
     assert once == " ".join(once.split())
     assert normalize("e\u0301" + text, language) == normalize("\u00e9" + text, language)
+
+
+@pytest.mark.parametrize("name", ["squad", "trivia_qa", "exact", "contains", "hotpot_qa", "judge", "rouge_l"])
+def test_references_of_which_no_normalization_leaves_anything_are_compared_as_they_are_written(
+    name: str,
+) -> None:
+    rule = find_rule(name)
+    assert rule.judge("+", ["+"]).correct
+    assert rule.judge(" ?! ", ["+", "?!"]).correct
+    assert not rule.judge("-", ["+"]).correct
+    assert not rule.judge("", ["+"]).correct

@@ -173,3 +173,14 @@ def test_the_components_of_3t3l() -> None:
     assert sizes.max() / 3000 < 0.25
     assert [int((division.folds[0].parts == part).sum()) for part in PARTS] == [1800, 600, 600]
     assert len(divide("leave_one_source_out", *data, seed=0).folds) == 10
+
+
+def test_what_helps_where_a_split_lacks_a_label_is_what_can() -> None:
+    names = [str(number) for number in range(40)]
+    for labels, folds, helps in (
+        ([False] * 40, 1, "of all 40 examples 0 have this label, too few for any split: raise"),
+        ([True] * 35 + [False] * 5, 1, "of all 40 examples 5 have this label"),
+        ([True, False] * 20, 30, "are needed; lower probe.folds=30, raise dataset.num_samples"),
+    ):
+        with pytest.raises(DataError, match=helps):
+            divide("random", labels, names, names, names, seed=0, folds=folds)

@@ -9,7 +9,7 @@ import pytest
 
 from probegrid.evaluation import calibration, ranking, smooth_calibration
 from probegrid.evaluation.metrics import metric_info
-from probegrid.evaluation.summary import SAFE_SIDE, evaluate_answers, mean_estimate
+from probegrid.evaluation.summary import SAFE_SIDE, SMALL_SAMPLES, evaluate_answers, mean_estimate
 
 _GENERATOR = np.random.default_rng(0)
 PROBABILITIES = _GENERATOR.random(200)
@@ -155,3 +155,23 @@ def test_a_mean_of_shares_has_an_interval_inside_them() -> None:
     blind = mean_estimate(np.repeat(values, 3), is_share=True)
     assert grouped.high - grouped.low > 1.3 * (blind.high - blind.low)
     assert math.isnan(mean_estimate([]).value)
+
+
+def test_scores_that_are_all_equal_rank_nothing_and_it_is_said() -> None:
+    labels = [True, False] * 20
+    ranked = [number / 40 for number in range(40)]
+    notes = evaluate_answers(labels, [0.5] * 40, seed=0, others={"same": [1.0] * 40, "other": ranked}).notes
+    alike = "all 40 scores are equal, so that nothing is ranked"
+    assert notes["auroc"] == notes["same_auroc"] == alike
+    assert "other_auroc" not in notes
+    few = evaluate_answers(labels[:6], [0.5] * 6, seed=0).notes["auroc"]
+    assert few.endswith("; all 6 scores are equal, so that nothing is ranked")
+    assert SMALL_SAMPLES in few
+    assert "equal" not in evaluate_answers([True] * 6, [0.5] * 6, seed=0).notes["auroc"]
+
+
+def test_no_end_of_a_mean_is_below_what_can_be() -> None:
+    spread = [0.1, 0.1, 9.0]
+    assert mean_estimate(spread).low < 0
+    assert mean_estimate(spread, least=0.0).low == 0
+    assert mean_estimate(spread, least=0.0).high == mean_estimate(spread).high

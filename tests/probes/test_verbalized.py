@@ -14,8 +14,15 @@ import probegrid
 from probegrid.compose import compose_cell
 from probegrid.data.example import Question
 from probegrid.evaluation.extraction import by_pattern, compiled
+from probegrid.evaluation.summary import NO_OWN_SCORES
 from probegrid.inference.generation import Generation
-from probegrid.judges.asked import VERBALIZED, VERBALIZED_TOP_K, probability_beside_guess, stated_probability
+from probegrid.judges.asked import (
+    VERBALIZED,
+    VERBALIZED_TOP_K,
+    probability_beside_guess,
+    share_of_first,
+    stated_probability,
+)
 from probegrid.probes import Kind
 from probegrid.probes.verbalized import Verbalized, question_of, scores_of
 from probegrid.probes.verbalized_top_k import VerbalizedTopK
@@ -37,6 +44,14 @@ from probegrid.probes.verbalized_top_k import VerbalizedTopK
         ("Probability: 0.25", 0.25),
         ("between 0.2 and 0.4", 0.4),
         ("0.7.", 0.7),
+        ("9 out of 10", 0.9),
+        ("90 out of 100.", 0.9),
+        ("1 percent", 0.01),
+        ("0.5 per cent", 0.005),
+        ("0,9", 0.9),
+        ("99,5%", 0.995),
+        ("90\uff05", 0.9),
+        ("1e-3", 0.001),
     ],
 )
 def test_a_stated_probability_is_read(reply: str, value: float) -> None:
@@ -56,6 +71,8 @@ def test_a_reply_without_one_gives_none(reply: str) -> None:
         ("verbalized", "1995", "1995", math.nan),
         ("verbalized", "1995\nProbability: high", "1995", math.nan),
         ("verbalized", "Probability\nProbability: 1", "Probability", 1.0),
+        ("verbalized", "Oslo\n**Probability:**\n\n0.8", "Oslo", 0.8),
+        ("verbalized", "Oslo\nProbability:\nOslo has 700000 people", "Oslo", math.nan),
         ("verbalized_top_k", " Oslo\nP1: .6\nG2: Bergen 2\nP2: 0.3", "Oslo", 0.6),
         ("verbalized_top_k", "G1: Oslo\nG2: Bergen\nP2: 0.3", "Oslo", math.nan),
     ],
@@ -66,6 +83,12 @@ def test_guess_and_probability_of_one_answer(prompt: str, answer: str, guess: st
     assert found is not None
     assert found.text == guess
     assert probability_beside_guess(answer) == pytest.approx(value, nan_ok=True)
+
+
+def test_a_choice_that_is_all_but_impossible_has_a_share() -> None:
+    assert share_of_first(-1000.0, 0.0) == 0
+    assert 0 < share_of_first(-60.0, 0.0) < share_of_first(-59.0, 0.0) < 1e-20
+    assert share_of_first(0.0, -1000.0) == 1
 
 
 def test_replies_without_a_number_are_counted_and_never_nought() -> None:
@@ -90,7 +113,8 @@ def test_a_cell_whose_answers_state_no_probability_says_so(workdir: Path) -> Non
     assert result.metrics["n_unscored"] == result.metrics["n"] == 6
     assert result.metrics["unscored_share"] == 1
     assert result.notes["auroc"] == "no answer has a score"
-    assert "accuracy" not in result.notes
+    assert not {"accuracy", "f1"} & result.notes.keys()  # of all answers, which are there
+    assert result.notes["gnll_auroc"] == NO_OWN_SCORES
     assert "6 of 6 replies state no probability (100%)" in result.notes["scores"]
 
 

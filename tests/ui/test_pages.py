@@ -216,6 +216,16 @@ def test_thousands_of_rows_do_not_lag(pages: Pages, browser: Browser) -> None:
     browser.see("10000 of 10000 shown")
 
 
+def test_small_scores_are_no_noughts_and_an_odd_address_is_no_end(pages: Pages, browser: Browser) -> None:
+    look(browser, f"{pages.examples(0)}#100%")
+    browser.see("shown")
+    assert run(browser, "return [1e-12, 0, -0.0004, 0.5, 12345].map(number)") == [
+        *("1.00e-12", "0.000", "-4.00e-4", "0.500", "1.23e+4")
+    ]
+    look(browser, f"{pages.examples(0)}#constructor")
+    browser.see("shown")
+
+
 def test_a_statement_stands_in_its_conversation(pages: Pages, browser: Browser) -> None:
     look(browser, pages.examples(3), dark=True)
     browser.click("//button[@value='all']")

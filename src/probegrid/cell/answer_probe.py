@@ -6,8 +6,9 @@ Knows questions, judged answers and evaluation.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from probegrid.evaluation.extraction import Extracted
 from probegrid.evaluation.figures import image_files, reliability_figure, risk_coverage_figure, roc_figure
 from probegrid.evaluation.summary import (
     NO_ANSWERS,
+    NO_OWN_SCORES,
     NO_SCORES,
     OF_SOME,
     Summary,
@@ -49,6 +51,10 @@ if TYPE_CHECKING:
 
 
 _ENDS = ("", "_ci_low", "_ci_high")
+_LEAST = {"nll_mean": 0.0, "mean_nll_mean": 0.0, "perplexity_mean": 1.0, "n_tokens_mean": 0.0}
+"""What no answer's can be below."""
+_OF_ALL = ("accuracy", "accuracy_ci_low", "accuracy_ci_high", "n", "n_correct")
+"""How often the model is right, which is of all answers, those without a score included."""
 
 
 @dataclass(frozen=True)
@@ -169,13 +175,16 @@ def _evaluated(cell: Cell, probe: AnswerProbe, scored: ScoredAnswers) -> Outcome
         grades=held.grades,
     )
     said = dict(summary.notes) | ({"scores": "; ".join(notes)} if notes else {})
-    if few := summary.notes.get("accuracy"):
-        said["f1"] = few  # the same answers and groups stand behind it
     metrics = summary.metrics | reading_metrics(answers, seed) | {"read_s": read_s}
     found, lacking = area_metrics(held, seed)
     metrics, said = found | metrics, said | lacking
+    of_all = summary
     if len(held.labels) < len(table.labels):
-        metrics, said = metrics | _of_all(table, seed) | _unscored(held, table), _of_scored(said, held)
+        of_all = evaluate_answers(table.labels, [0.0] * len(table.labels), table.groups, seed=seed)
+        metrics = metrics | {name: of_all.metrics[name] for name in _OF_ALL} | _unscored(held, table)
+        said = _of_scored(said, found)
+    if few := of_all.notes.get("accuracy"):
+        said |= {"accuracy": few, "f1": few}  # the same answers and groups stand behind both
     if missing := metrics.get("n_not_extracted"):
         said["n_not_extracted"] = (
             f"in {missing:.0f} of {len(table.labels)} answers nothing was found to judge, and they count as wrong"
@@ -223,17 +232,19 @@ def _unscored(held: ScoreTable, table: ScoreTable) -> dict[str, float]:
     return {"n_unscored": len(lacks) - len(held.labels), **flat({"unscored_share": share})}
 
 
-def _of_scored(notes: Mapping[str, str], held: ScoreTable) -> dict[str, str]:
-    """The notes, where some answers have no score: accuracy is of all, and what none has is not for lack of answers."""
+def _of_scored(notes: Mapping[str, str], beside: Collection[str]) -> dict[str, str]:
+    """The notes, where some answers have no score: accuracy is of all, and what none has is not for lack of answers.
+
+    Args:
+        notes: of the answers that have one.
+        beside: metrics of other scores, which are of the same answers.
+    """
     kept = {name: note for name, note in notes.items() if name != "accuracy"}
-    return kept if held.labels else {name: note.replace(NO_ANSWERS, NO_SCORES) for name, note in kept.items()}
-
-
-def _of_all(table: ScoreTable, seed: int) -> dict[str, float]:
-    """How often the model is right on all questions, those without a score included."""
-    whole = evaluate_answers(table.labels, [0.0] * len(table.labels), table.groups, seed=seed).metrics
     return {
-        name: whole[name] for name in ("accuracy", "accuracy_ci_low", "accuracy_ci_high", "n", "n_correct")
+        name: re.sub(r"^(all \d+ answers) ", r"\1 that have a score ", note).replace(
+            NO_ANSWERS, NO_OWN_SCORES if name in beside else NO_SCORES
+        )
+        for name, note in kept.items()
     }
 
 
@@ -440,7 +451,11 @@ def reading_metrics(answers: JudgedAnswers, seed: int) -> dict[str, float]:
         **_asking(answers),
         **scored,
         **flat({"f1": f1}),
-        **(flat({name: mean_estimate(values, alone) for name, values in means.items()}) if given else {}),
+        **(
+            flat({name: mean_estimate(values, alone, least=_LEAST[name]) for name, values in means.items()})
+            if given
+            else {}
+        ),
         **thought_metrics(reading.greedy),
         "n_empty": ended["empty"],
         "n_ended_stop": ended["stop"],

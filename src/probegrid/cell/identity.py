@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from probegrid.cell.cell import Cell, Statements
     from probegrid.schema import Config
 
-RESULT_FORMAT = 9
+RESULT_FORMAT = 10
 """Raised whenever the same readings would give another result than before."""
 
 OURS = "probegrid."

@@ -118,7 +118,7 @@ def _notes_on_questions(data: QuestionSet, rule: CorrectnessRule) -> Iterator[st
     if nothing:
         yield (
             f"{len(nothing)} references are nothing once the rule '{rule.name}' has normalized them ({nothing[0]!r}): "
-            "no answer can match them; choose another dataset.rule or dataset.language"
+            "the answer to a question that has no other is compared as it is written"
         )
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probegrid.errors import ConfigError
+from probegrid.errors import ConfigError, StoreError
 from probegrid.tracking import record
+from probegrid.tracking.integrity import damage_of, said
 from probegrid.tracking.record import Status
 
 if TYPE_CHECKING:
@@ -34,9 +35,17 @@ class Result:
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Every table of the cell by name (``scores``, ``answers``), read from its folder."""
+        """Every table of the cell by name (``scores``, ``answers``), read from its folder.
+
+        Raises:
+            StoreError: one is not as it was written, or is missing.
+        """
         import pandas as pd
 
+        if damage := [one for one in damage_of(self.folder) if one.file.suffix == ".parquet"]:
+            raise StoreError(
+                f"{said(damage)}; run the command of its cell again, which makes the cell again."
+            )
         return {file.stem: pd.read_parquet(file) for file in sorted(self.folder.glob("*.parquet"))}
 
 

@@ -16,16 +16,18 @@ from probegrid.cell.lookup import Lookup
 from probegrid.cell.plan import plan_cell
 from probegrid.cell.prepare import passages_of, probe_of
 from probegrid.cell.send import send_recorded
-from probegrid.cell.transfer import Scored, score_statements
+from probegrid.cell.transfer import Learned, Scored, score_statements, unseen
 from probegrid.data.example import StatementSet
 from probegrid.errors import CheckpointError, ConfigError, StoreError, TrackingError, UnknownArchitecture
+from probegrid.evaluation.splits import TRAIN, VALIDATION
 from probegrid.models.pool import ModelPool
 from probegrid.probes import HiddenStates, Needs, Of
 from probegrid.probes.saved import DESCRIPTION_FILE, TENSORS_FILE, SavedProbe
+from probegrid.probes.training import Examples
 from probegrid.progress import Progress
 from probegrid.readings.identity import anywhere, describe_model
 from probegrid.readings.session import ModelSession
-from probegrid.readings.spans import Position
+from probegrid.readings.spans import STATEMENT_POSITIONS, Position
 from probegrid.readings.store import key_of
 from probegrid.report.example_rows import CellTables
 from probegrid.report.examples_page import EXAMPLES_FILE, examples_page
@@ -82,6 +84,10 @@ def score_cell(spec: CellSpec) -> Path:
         session = ModelSession(cell.config, cell.model.checkpoint, cell.model.tokenizer, plan, pool, progress)
         scored = score_statements(session, saved, cell.statements)
         summary = scored.summary(seed=cell.config.seed)
+        chosen = {"joined_layers": len(saved.joined)} if saved.joined else {"layer": saved.layer}
+        notes = dict(summary.notes) if summary else {}
+        if leaky := _leakage(folder, scored.examples):
+            notes["leakage"] = leaky
         written = CellRecord(
             cell=key_of(
                 {
@@ -95,8 +101,13 @@ def score_cell(spec: CellSpec) -> Path:
             status=Status.done,
             choices=asdict(spec.choices),
             provenance=provenance(started),
-            metrics=(summary.metrics if summary else {"n": len(scored.scores)}) | session.metrics(),
-            notes=dict(summary.notes) if summary else {},
+            metrics={
+                **(summary.metrics if summary else {"n": len(scored.scores)}),
+                **chosen,
+                "threshold": saved.threshold,  # by which the page calls them, as the tables do
+                **session.metrics(),
+            },
+            notes=notes,
             plan={} if plan is None else plan.as_dict(),
             versions=versions(),
         )
@@ -110,6 +121,8 @@ def score_cell(spec: CellSpec) -> Path:
         )
         for text, score, probability in _shown(scored):
             progress.say(f"  {score:9.3f}  {probability:5.3f}  {text}")
+        if leaky:
+            progress.say(leaky)
         unsent = send_recorded(target, cell.config.tracking, progress)
         progress.say(f"scored {len(scored.scores)} statements (score, p(true), statement): {target}")
     if unsent is not None:
@@ -136,6 +149,11 @@ def _prepare(spec: CellSpec, saved: SavedProbe, folder: Path, lookup: Lookup) ->
         raise ConfigError(
             f"action=score scores statements, but dataset={spec.choices.dataset} holds questions."
         )
+    if Position(saved.positions) not in STATEMENT_POSITIONS:
+        raise ConfigError(
+            f"the probe in {folder} reads the model's answers (probe.positions={saved.positions}), and action=score "
+            "scores statements; give the folder of a probe that was trained on statements."
+        )
     model = Model(checkpoint, lookup.tokenizer(config.model, checkpoint))
     passages = passages_of(statements, Position(saved.positions), model, config)
     return Cell(
@@ -147,6 +165,23 @@ def _prepare(spec: CellSpec, saved: SavedProbe, folder: Path, lookup: Lookup) ->
         statements=Statements(statements, passages),
         layers=saved.reads,
     )
+
+
+def _leakage(folder: Path, examples: Examples) -> str:
+    """How many of the statements the probe learned from, by the tables of its cell; empty: none, or it is not known."""
+    import pyarrow.parquet as pq
+
+    files = [folder / f"{name}.parquet" for name in ("scores", "statements")]
+    if not all(file.exists() for file in files):
+        return ""
+    split = {row["example_id"]: row["split"] for row in pq.read_table(files[0]).to_pylist()}
+    rows = [row for row in pq.read_table(files[1]).to_pylist() if row["example_id"] in split]
+    parts = np.array([split[row["example_id"]] for row in rows])
+    learned = np.isin(parts, (TRAIN, VALIDATION))
+    if not learned.any():  # of several folds each tests some, and one of them was saved
+        learned[:] = True
+    columns = ("conversation", "text", "source")
+    return unseen(examples, Learned(*([row[name] for row in rows] for name in columns), learned))[1]
 
 
 def _probe_folder(config: Config) -> Path:

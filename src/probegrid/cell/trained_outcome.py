@@ -273,7 +273,7 @@ def _of_calibrated(notes: Mapping[str, str]) -> dict[str, str]:
 
 def _of_beside(notes: Mapping[str, str], beside: Mapping[str, Estimate]) -> dict[str, str]:
     """How few stand behind an AUROC, of those beside it."""
-    few = notes.get("auroc", "")
+    few = notes.get("auroc", "").partition("; ")[0]  # not that its own scores are equal
     return dict.fromkeys(beside, few) if SMALL_SAMPLES in few else {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -172,25 +173,50 @@ def with_transfer(outcome: Outcome, cell: Cell, session: ModelSession) -> Outcom
 
 def _unseen(others: Examples, cell: Cell) -> tuple[BoolArray, str]:
     """Which statements of another dataset, whatever its file is called, the probe learned nothing of; a note."""
-    n = len(others.ids)
     if cell.divided is None or not cell.divided.examples.are_statements:
-        return np.ones(n, dtype=bool), ""
+        return np.ones(len(others.ids), dtype=bool), ""
     own, folds = cell.divided.examples, cell.divided.division.folds
     learned = np.zeros(len(own.ids), dtype=bool)
     for fold in folds:
         learned |= np.isin(fold.parts, (TRAIN, VALIDATION))
+    return unseen(others, Learned(own.conversations, own.texts, own.sources, learned))
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The n statements of the cell that trained a probe.
+
+    Attributes:
+        conversations, texts, sources: a string each.
+        is_learned: bool[n], whether the probe was fitted on it or chosen by it.
+    """
+
+    conversations: Sequence[str]
+    texts: Sequence[str]
+    sources: Sequence[str]
+    is_learned: BoolArray
+
+
+def unseen(others: Examples, own: Learned) -> tuple[BoolArray, str]:
+    """Which statements a probe learned nothing of, bool[n]; and what is to be said where it learned of some.
+
+    Args:
+        others: n statements that it scores.
+        own: those of the cell that trained it.
+    """
+    n, trained = len(others.ids), len(own.texts)
     links = Links.of(
         [*(f"own {name}" for name in own.conversations), *(f"other {name}" for name in others.conversations)],
         [*own.texts, *others.texts],
         [*own.sources, *others.sources],
-        [""] * (len(own.ids) + n),
+        [""] * (trained + n),
         by_subject=True,
     )
-    is_other = np.arange(len(own.ids) + n) >= len(own.ids)
-    from_own = np.concatenate([learned, np.zeros(n, dtype=bool)])
-    same = links.shared(is_other, from_own, kinds=("text",))[len(own.ids) :]
+    is_other = np.arange(trained + n) >= trained
+    from_own = np.concatenate([own.is_learned, np.zeros(n, dtype=bool)])
+    same = links.shared(is_other, from_own, kinds=("text",))[trained:]
     kinds = ("text", "negated", "copy", "about", "frame")
-    about = links.shared(is_other, from_own, kinds=kinds)[len(own.ids) :]
+    about = links.shared(is_other, from_own, kinds=kinds)[trained:]
     said = [
         f"leaky: {share:.0%} of its {n} statements {what}"
         for share, what in (

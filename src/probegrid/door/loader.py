@@ -306,6 +306,10 @@ class CellLoader(ConfigLoaderImpl):
                 raise ConfigError(
                     f"{override.input_line}: {above} has no keys, it is a value; write {above}=<value>."
                 )
+            name = str(override.value()).lower()
+            if isinstance(override.value(), bool) and name in keys.enum_names(override.key_or_group):
+                key = str(override.input_line).partition("=")[0]
+                override = parse(f"{key}={quoted(name)}")  # probe.away=false: Hydra takes it for no name
             with composing():
                 self._apply_overrides_to_config([override], config)
 

@@ -180,6 +180,9 @@ def _wrong_value(error: Exception) -> str | None:
     enum = re.search(r"Invalid value '(.*)', expected one of \[(.*)\]", str(error.__cause__))
     if override is not None and enum is not None:
         return f"{override[1]} is not allowed; {closest(enum[1], enum[2].split(', '))}."
+    if override is not None and _NO_LIST in str(error.__cause__):
+        key, _, value = override[1].partition("=")
+        return f"{override[1]} is not allowed: {key} takes a list, as in '{key}=[{value}]'."
     if override is not None and error.__cause__ is not None:
         return f"{override[1]} is not allowed: {str(error.__cause__).splitlines()[0].rstrip('.')}."
     full = _FULL_KEY.search(f"{error}")
@@ -188,6 +191,10 @@ def _wrong_value(error: Exception) -> str | None:
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} must be given and is not; add {error.full_key}=<value>."
     return None
+
+
+_NO_LIST = "is not a ListConfig, list or tuple"
+"""What OmegaConf says of one value where several are wanted."""
 
 
 def _one_line(error: Exception) -> str:

@@ -37,6 +37,7 @@ from probegrid.evaluation.summary import (
     area_interval,
     calibration_numbers,
     few_note,
+    with_ties,
 )
 
 _FPR = 0.01
@@ -156,7 +157,7 @@ def evaluate_classification(
         estimates,
         n=len(truth),
         n_correct=int(truth.sum()),
-        notes=notes,
+        notes=with_ties(notes, {"auroc": scores}),
         plain=plain,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,22 +71,31 @@ def by_number(text: str, *, is_whole: bool) -> Extracted | None:
     return None if found is None else Extracted(found[0].text, found[1])
 
 
-def by_letter(text: str, options: Sequence[str]) -> Extracted | None:
+def by_letter(text: str, options: Sequence[str], *, is_whole: bool = True) -> Extracted | None:
     """The letter of the option that a text chooses; None where it chooses none, or recites several.
 
     Args:
         text: an answer.
         options: in the order of their letters; empty: five letters are known, and no option by its text.
+        is_whole: whether the text ended by itself: "the answer is a" may go on.
     """
     letters = _LETTERS[: len(options) or 5]
+    text = unicodedata.normalize("NFKC", text)
     bare = text.strip().strip("*()[]{}.:").strip()
     if len(bare) == 1 and bare.upper() in letters:
         return Extracted(bare.upper(), "letter")
+    if boxed := re.findall(rf"\\boxed\{{\W*(?:\\?text\w*\W+)?([{letters}])\b", text):
+        return Extracted(boxed[-1], "boxed")
+    # a small letter at an end alone: "the answer is a comet" begins with an article
     named = re.compile(
-        rf"(?i:\b(?:answer|choice|option)\b)\W{{0,3}}(?i:is|:)?\W{{0,4}}([{letters}])(?![A-Za-z'\u2019])"
+        r"(?i:\b(?:answer|choice|option)\b)\W{0,3}(?i:is|:)?\W{0,4}"
+        rf"(?:([{letters}])(?![A-Za-z'\u2019])|([{letters.lower()}])(?=[.)*\]\s]*$))(\W{{0,3}}(?:or|and|/)\W+[{letters}]\b)?",
+        re.MULTILINE,
     )
-    if found := named.findall(text):
-        return Extracted(found[-1], "answer is")
+    if found := list(named.finditer(text)):
+        large, small, another = found[-1].groups()
+        is_cut = bool(small) and not is_whole and not text[found[-1].end() :].strip()
+        return None if another or is_cut else Extracted(large or small.upper(), "answer is")
     # "A comet of mass m" begins with an article, "A." or "A)" with a letter
     at_start = set(re.findall(rf"(?m)^\W{{0,3}}([{letters}])\s*(?:[.):*]|$)", text))
     if at_start:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from probegrid.evaluation.calibration import Calibration
 from probegrid.evaluation.checks import FloatArray, IntArray, as_labels, as_probabilities
-from probegrid.evaluation.shares import LEVEL, student
+from probegrid.evaluation.shares import LEVEL, Standing, student
 
 _STEPS = 14  # of a bisection: 1 in 16 thousand
 _SPREAD = 0.3  # how far towards evenly spread; chosen by simulation
@@ -99,11 +99,26 @@ def miscalibration(
     return Miscalibration(
         ece=ece,
         low=0.0 if p_value >= _TAIL else min(low, ece),
-        high=max(high, ece),
+        high=max(high, ece, _largest_of_mean(truth, stated, groups)),
         floor=float(chance.mean()),
         debiased=test.size(0.5, shapes[0]),
         p_value=p_value,
     )
+
+
+def _largest_of_mean(truth: FloatArray, stated: FloatArray, groups: Sequence[str] | None) -> float:
+    """The largest gap of the mean probability that is possible: no ECE is smaller than the gap, so it may be as large.
+
+    Where an ECE is found that is smaller than most of a calibrated score (0 of 20 examples at one probability, of which
+    half are true), the test rejects every size of the gaps and bounds none. The variance is that of a calibrated score,
+    and where this is small Wilson's at an edge: of 20 answers that are right as they all say, 16% may be wrong.
+    """
+    standing = Standing.of(truth > 0, groups)
+    alone = standing.n / standing.design
+    quantile = student(standing.clusters - 1 if standing.is_clustered else np.inf)
+    at_edge = quantile**2 / (alone + quantile**2)
+    spread = quantile * np.sqrt(float((stated * (1 - stated)).mean()) / alone)
+    return min(1.0, abs(float((truth - stated).mean())) + max(spread, at_edge))
 
 
 @dataclass(frozen=True)

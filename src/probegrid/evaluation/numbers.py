@@ -1,8 +1,9 @@
 r"""Numbers in answers: which one an answer gives, and whether two are the same.
 
 Knows how people and models write numbers: thousands with commas, fractions and mixed numbers, percent and units,
-currency in front, minus signs of both kinds; and how a chain of reasoning names its result (``#### 72``,
-``\boxed{72}``, ``the answer is 72``). Number words are not read.
+currency in front, minus signs of both kinds, powers of ten, decimal commas and other signs between thousands where they
+can be nothing else; and how a chain of reasoning names its result (``#### 72``, ``\boxed{72}``, ``the answer is 72``).
+Number words are not read, but for the large ones behind a number (``12 million``).
 """
 
 from __future__ import annotations
@@ -33,6 +34,24 @@ _NAMED = tuple(
 _UNFINISHED = re.compile(r"[\d.,/]+$")
 _FRACTION = re.compile(r"\\[dt]?frac\{\s*(-?\d+)\s*\}\{\s*(\d+)\s*\}")
 _VULGAR = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
+_RAISED = re.compile(r"(?<=\d)[\u207b\u00b9\u00b2\u00b3\u2070\u2074-\u2079]+")
+_POWER = r"\s?(?:\^|\*\*)\s?\{?([-+]?\d+)\}?"
+_SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(found), written)
+    for found, written in (
+        (rf"(?<=\d)\s?(?:[x*\u00d7\u00b7]|\\times|\\cdot)\s?10{_POWER}", r"e\1"),  # 2 x 10^3
+        (rf"(?<![\w.,])10{_POWER}", r"1e\1"),
+        (r"(?<![\d.,])(0),(\d+)(?![\d.,]*\d)", r"\1.\2"),  # 0,123 is no number of thousands
+        (r"(?<![\d.,])(\d+),(\d{1,2}|\d{4,})(?![\d.,]*\d)", r"\1.\2"),  # 3,5; but 1,2,3 is a list
+    )
+)
+"""Ways of writing a number, and ours."""
+_THOUSANDS = re.compile(
+    r"(?<![\d.,'])(?<!\d )[1-9]\d{0,2}"
+    r"(?:(?:(?: \d{3})+|(?:'\d{3})+)(?! ?\d|'\d|/)|(?:\.\d{3}){2,}(?![\d.])|(?:\.\d{3})+(?=,\d))"
+)
+"""Thousands apart by spaces, apostrophes or points, where they are no decimals: 1 000, 1'000, 1.000.000, 1.000,5."""
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "bn": 10**9, "trillion": 10**12}
 
 
 _UNITS = {
@@ -83,6 +102,8 @@ class Number:
     """The unit behind it by its symbol (``km`` of ``kilometers``); empty: none that is known."""
     text: str = ""
     """How it was written."""
+    scale: int = 1
+    """What a word behind it multiplies it by, which ``value`` leaves out: 10^6 of ``12 million``."""
 
     def equals(self, other: Number, tolerance: float) -> bool:
         """Whether the two are the same: whole ones exactly, others within a tolerance; units where both have some.
@@ -93,14 +114,20 @@ class Number:
         """
         if self.unit and other.unit and self.unit != other.unit:
             return False
+        pairs = [(self.value * self.scale, other.value * other.scale)]
+        if 1 in (self.scale, other.scale):  # a question that asks for millions has 12 as its answer
+            pairs.append((self.value, other.value))
         if self.is_whole and other.is_whole:
-            return self.value == other.value
-        return abs(self.value - other.value) <= Fraction(tolerance) * max(Fraction(1), abs(other.value))
+            return any(one == wanted for one, wanted in pairs)
+        return any(
+            abs(one - wanted) <= Fraction(tolerance) * max(Fraction(1), abs(wanted)) for one, wanted in pairs
+        )
 
     @property
     def canonical(self) -> str:
         """The number and its unit, the same for all ways of writing it."""
-        value = str(self.value.numerator) if self.value.denominator == 1 else str(float(self.value))
+        scaled = self.value * self.scale
+        value = str(scaled.numerator) if scaled.denominator == 1 else str(float(scaled))
         return f"{value} {self.unit}".strip()
 
 
@@ -145,9 +172,17 @@ def only_number(text: str) -> Number | None:
 def _plain(text: str) -> str:
     """One spelling for minus signs, fractions and spaces."""
     text = _FRACTION.sub(r"\1/\2", _VULGAR.sub(" ", text))
+    text = _RAISED.sub(lambda found: f"^{found[0]}", text)
     text = text.replace("\\$", "$").replace("\\!", "").replace("{,}", ",")
     lines = (unicodedata.normalize("NFKC", line) for line in text.split("\n"))
-    return "\n".join(lines).translate({0x2212: "-", 0x2010: "-", 0x2011: "-", 0x2044: "/", 0x2013: "-"})
+    plain = "\n".join(lines).translate(_SIGNS)
+    plain = _THOUSANDS.sub(lambda found: re.sub(r"[ '.]", "", found[0]), plain)
+    for found, written in _SPELLINGS:
+        plain = found.sub(written, plain)
+    return plain
+
+
+_SIGNS = {0x2212: "-", 0x2010: "-", 0x2011: "-", 0x2044: "/", 0x2013: "-", 0x2019: "'"}
 
 
 def _number(found: re.Match[str]) -> Number | None:
@@ -163,14 +198,16 @@ def _number(found: re.Match[str]) -> Number | None:
     except (ZeroDivisionError, ValueError):
         return None
     is_negative = (parts["sign"] or "").strip() == "-" or parts["sign2"] == "-"
-    unit = _UNITS.get((parts["unit"] or "").strip().lower(), "")
+    behind = (parts["unit"] or "").strip().lower()
+    unit, scale = _UNITS.get(behind, ""), _SCALES.get(behind, 1)
     begin = found.start(next(name for name in ("sign", "sign2", "whole", "top", "plain") if parts[name]))
-    end = found.end() if unit or not parts["unit"] else found.start("unit")
+    end = found.end() if unit or scale > 1 or not parts["unit"] else found.start("unit")
     return Number(
         -size if is_negative else size,
         is_whole=bool(parts["plain"]) and re.search(r"[.eE]", parts["plain"]) is None,
         unit=unit,
         text=found.string[begin:end].strip(),
+        scale=scale,
     )
 
 

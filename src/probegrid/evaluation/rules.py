@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import ClassVar
 
@@ -43,6 +43,10 @@ class CorrectnessRule(ABC):
         threshold = () if self.threshold is None else (f"threshold {self.threshold:g}",)
         return (*threshold, *(() if self.language is None else (f"words as in '{self.language}'",)))
 
+    def takes(self, threshold: float) -> bool:
+        """Whether a threshold can tell a right answer from a wrong one."""
+        return True
+
     @abstractmethod
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """Hold one answer against all its references; without any, the question has no answer."""
@@ -69,11 +73,21 @@ class Squad(CorrectnessRule):
     threshold: float | None = correctness.SQUAD_MIN_F1
     knows_languages = True
 
+    def takes(self, threshold: float) -> bool:
+        """Above 0, which every answer reaches, and up to 1."""
+        return 0 < threshold <= 1
+
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """As `correctness.judge`."""
         assert self.threshold is not None
-        em, f1 = correctness.overlap(answer, references, self.normalize, empty_is_right=True)
+        em, f1 = self._overlap(answer, references)
         return Judgement(em=em, f1=f1, correct=f1 >= self.threshold)
+
+    def _overlap(self, answer: str, references: Sequence[str]) -> tuple[float, float]:
+        """EM and token F1; by the official scorer an empty answer is right where a reference is ``+`` alone."""
+        if (same := _as_written(answer, references, self.normalize)) is not None:
+            return float(same), float(same)
+        return correctness.overlap(answer, references, self.normalize, empty_is_right=True)
 
     def normalize(self, text: str) -> str:
         """As the official scorer does; in another language, as MLQA's."""
@@ -89,6 +103,8 @@ class TriviaQA(CorrectnessRule):
 
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """As `correctness.judge`."""
+        if (same := _as_written(answer, references, self.normalize)) is not None:
+            return Judgement(em=float(same), f1=float(same), correct=same)
         return correctness.judge(answer, references, correctness.Rule.TRIVIA_QA)
 
     def normalize(self, text: str) -> str:
@@ -104,7 +120,7 @@ class Exact(Squad):
 
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """EM decides."""
-        em, f1 = correctness.overlap(answer, references, self.normalize, empty_is_right=True)
+        em, f1 = self._overlap(answer, references)
         return Judgement(em=em, f1=f1, correct=em == 1.0)
 
 
@@ -143,7 +159,7 @@ class Contains(Squad):
 
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """A reference of at least one word inside the answer decides."""
-        em, f1 = correctness.overlap(answer, references, self.normalize, empty_is_right=True)
+        em, f1 = self._overlap(answer, references)
         said = f" {self.normalize(answer)} "
         wanted = [reference for reference in map(self.normalize, references) if reference]
         held = any(f" {reference} " in said for reference in wanted) if wanted else em == 1.0
@@ -160,7 +176,7 @@ class Judge(Squad):
 
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """EM decides."""
-        em, f1 = correctness.overlap(answer, references, self.normalize, empty_is_right=True)
+        em, f1 = self._overlap(answer, references)
         return Judgement(em=em, f1=f1, correct=em == 1.0)
 
 
@@ -214,7 +230,7 @@ class Choice(CorrectnessRule):
 
     def extract(self, text: str, options: Sequence[str] = (), *, is_whole: bool = True) -> Extracted | None:
         """The letter that the text chooses; recited options choose none."""
-        return by_letter(text, options)
+        return by_letter(text, options, is_whole=is_whole)
 
     def normalize(self, text: str) -> str:
         """The letter where one is chosen."""
@@ -237,9 +253,15 @@ class RougeL(CorrectnessRule):
     threshold = 0.3
     knows_languages = True
 
+    def takes(self, threshold: float) -> bool:
+        """From 0, above which is any word in common, to 1."""
+        return 0 <= threshold <= 1
+
     def judge(self, answer: str, references: Sequence[str]) -> Judgement:
         """``f1`` is ROUGE-L, the best over the references."""
         assert self.threshold is not None
+        if (same := _as_written(answer, references, self.normalize)) is not None:
+            return Judgement(em=float(same), f1=float(same), correct=same)
         given, wanted = self.words(answer), [words for one in references if (words := self.words(one))]
         best = max((_rouge_l(given, words) for words in wanted), default=float(not references and not given))
         em = float(given in wanted) if wanted else best
@@ -271,6 +293,14 @@ class Regex(CorrectnessRule):
         whole = any(pattern.fullmatch(answer.strip()) for pattern in patterns)
         held = any(pattern.search(answer) and (answer.strip() or whole) for pattern in patterns)
         return Judgement(em=float(whole), f1=float(bool(held)), correct=bool(held))
+
+
+def _as_written(answer: str, references: Sequence[str], normalize: Callable[[str], str]) -> bool | None:
+    """Whether an answer is written as a reference, where normalizing leaves nothing of them (``+``); None elsewhere."""
+    written = {" ".join(text.casefold().split()) for text in references} - {""}
+    if not written or any(map(normalize, references)):
+        return None
+    return " ".join(answer.casefold().split()) in written
 
 
 @cache
@@ -369,6 +399,11 @@ def find_rule(name: str, *, threshold: float | None = None, language: str | None
         if rule.threshold is None:
             able = ", ".join(each.name for each in rules.values() if each.threshold is not None)
             raise ConfigError(f"dataset.rule_threshold={threshold} is for {able}; {name} has no threshold.")
+        if not rule.takes(threshold):
+            raise ConfigError(
+                f"dataset.rule_threshold={threshold:g} makes all answers alike by the rule {name}, whose scores lie "
+                f"from 0 to 1; its own threshold is {rule.threshold:g}."
+            )
         rule.threshold = threshold
     if language is not None:
         if not rule.knows_languages:

@@ -129,7 +129,7 @@ def divide(
         if pruned:
             made = tuple(_prune(fold, links) for fold in made)
     for fold in made:
-        _check_classes(fold, truth, method)
+        _check_classes(fold, truth, method, folds)
     bootstrapped = talk if links.is_one else components
     _, first = np.unique(bootstrapped, return_index=True)
     of_component = np.asarray(conversations, dtype=np.str_)[first[bootstrapped]]
@@ -242,18 +242,29 @@ def _leave_each_source_out(
     return tuple(folds)
 
 
-def _check_classes(fold: Fold, truth: BoolArray, method: str) -> None:
+def _check_classes(fold: Fold, truth: BoolArray, method: str, folds: int) -> None:
     for part in _PARTS:
         for label in (True, False):
             count = int(np.count_nonzero((fold.parts == part) & (truth == label)))
             if count < FEWEST_PER_CLASS:
                 left_out = f" that leaves out '{fold.source}'" if fold.source else ""
-                others = ", ".join(other for other in METHODS if other != method)
                 raise DataError(
                     f"split={method}: the {part} split{left_out} holds {count} examples whose label is "
-                    f"{str(label).lower()}, and {FEWEST_PER_CLASS} are needed; raise dataset.num_samples, change "
-                    f"probe.seed, or choose another split ({others})."
+                    f"{str(label).lower()}, and {FEWEST_PER_CLASS} are needed; "
+                    f"{_mend(int(np.count_nonzero(truth == label)), len(truth), method, folds)}."
                 )
+
+
+def _mend(of_label: int, n: int, method: str, folds: int) -> str:
+    """What helps where a split holds too few examples of a label, of which there are so many among all n."""
+    if of_label < FEWEST_PER_CLASS * len(_PARTS):
+        return (
+            f"of all {n} examples {of_label} have this label, too few for any split: raise dataset.num_samples, or "
+            "take data (or a model, or a rule) with more of them"
+        )
+    fewer = "" if method == "leave_one_source_out" or folds == 1 else f"lower probe.folds={folds}, "
+    others = ", ".join(other for other in METHODS if other != method)
+    return f"{fewer}raise dataset.num_samples, change probe.seed, or choose another split ({others})"
 
 
 def _notes(fold: Fold, talk: IntArray, links: Links, of_subject: str) -> list[str]:

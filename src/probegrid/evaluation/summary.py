@@ -41,6 +41,7 @@ SMALL_SAMPLES = "an interval for small samples, which need not hold the truth 95
 SAFE_SIDE = "an interval on the safe side, which may hold the truth more than 95% of the time"
 """Behind why, in the note of a number whose interval is wider than most data sets need."""
 NO_ANSWERS, NO_SCORES = "there are no answers", "no answer has a score"
+NO_OWN_SCORES = "no answer has the probe's own score, and this is of the answers that have it"
 OF_SOME = "answers that have such a score"
 """Of what a number is, in its note, that is not of all answers."""
 NO_INTERVAL = "no interval: it takes at least two groups"
@@ -186,7 +187,24 @@ def evaluate_answers(
     notes = {
         name: note for name in estimates if (note := _note(name, estimates[name], standing, area)) is not None
     }
-    return Summary(estimates, standing.n, standing.positives, notes, plain)
+    return Summary(estimates, standing.n, standing.positives, with_ties(notes, of_areas), plain)
+
+
+def with_ties(notes: Mapping[str, str], of_areas: Mapping[str, ArrayLike]) -> dict[str, str]:
+    """The notes, with one on each AUROC of scores that are all equal: one half, which says nothing of the ranking.
+
+    Args:
+        notes: by metric; what has none, or one on its interval, may get one.
+        of_areas: by metric, the scores that it is the AUROC of.
+    """
+    told = dict(notes)
+    for name, values in of_areas.items():
+        found, known = np.asarray(values, dtype=np.float64), notes.get(name)
+        is_of_interval = known is None or known.endswith((SMALL_SAMPLES, SAFE_SIDE))
+        if len(found) > 1 and is_of_interval and (found == found[0]).all():
+            alike = f"all {len(found)} scores are equal, so that nothing is ranked"
+            told[name] = alike if known is None else f"{known}; {alike}"
+    return told
 
 
 def calibration_numbers(
@@ -218,7 +236,11 @@ def _alone(truth: ArrayLike, scores: ArrayLike, standing: Standing, counted: int
 
 
 def mean_estimate(
-    values: ArrayLike, groups: Sequence[str] | None = None, *, is_share: bool = False
+    values: ArrayLike,
+    groups: Sequence[str] | None = None,
+    *,
+    is_share: bool = False,
+    least: float = -np.inf,
 ) -> Estimate:
     """A mean with its interval, clusters whole.
 
@@ -226,13 +248,15 @@ def mean_estimate(
         values: `float[n]`.
         groups: cluster of each; None: each stands alone.
         is_share: each value lies in [0, 1], where the interval is Wilson's with what the mean is worth.
+        least: what no value can be below, so that no end is.
     """
     found = as_scores(values, np.size(values))
     if not found.size:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     value = float(found.mean())
     if not is_share:
-        return Estimate(value, *mean_ends(found, groups), 0)
+        low, high = mean_ends(found, groups)
+        return Estimate(value, float(np.maximum(low, least)), high, 0)
     standing = Standing.of(found > value if 0 < value < 1 else found > 0, groups)
     return Estimate(value, *mean_of_shares_ends(value, variance_of_mean(found, groups), standing), 0)
 

@@ -16,7 +16,12 @@ P_TRUE, P_TRUE_HINT, P_TRUE_ZERO = "p_true", "p_true_hint", "p_true_zero"
 VERBALIZED, VERBALIZED_TOP_K = "verbalized", "verbalized_top_k"
 """Prompts that want a number: of the greedy answer alone, and of it among the samples."""
 _LABEL = re.compile(r"\b(?:Probability|P1)\W{0,3}:", re.IGNORECASE)
-_NUMBER = re.compile(r"(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>%|/\s*(?P<of>\d+(?:\.\d+)?))?")
+_NUMBER = re.compile(
+    r"(?P<number>\d+(?:[.,]\d+)?(?:[eE][-+]?\d+)?|\.\d+)\s*"
+    r"(?P<unit>[%\uff05]|per\s?cent\b|(?:/|out\s+of\b)\s*(?P<of>\d+(?:\.\d+)?))?",
+    re.IGNORECASE,
+)
+_LARGEST = 700  # of which exp is still a number
 
 
 @judge(rises=Rises.confidence, asks=P_TRUE)
@@ -51,7 +56,8 @@ def p_true_zero(evidence: Evidence) -> float:
 
 def share_of_first(true: float, false: float) -> float:
     """``p(A) / (p(A) + p(B))`` from their log-probabilities."""
-    return 1 / (1 + math.exp(false - true))
+    odds_against = false - true
+    return 1 / (1 + math.exp(odds_against)) if odds_against < _LARGEST else math.exp(-odds_against)
 
 
 @judge(rises=Rises.confidence, asks=VERBALIZED)
@@ -79,11 +85,17 @@ def probability_beside_guess(answer: str) -> float:
         As `stated_probability`; not a number where there is no such line, whatever numbers the guess holds.
     """
     labels = list(_LABEL.finditer(answer))
-    return stated_probability(answer[labels[-1].end() :].partition("\n")[0]) if labels else math.nan
+    if not labels:
+        return math.nan
+    line, _, below = answer[labels[-1].end() :].partition("\n")
+    if not line.strip("* \t"):  # a number of its own below the label
+        line = below.strip().partition("\n")[0]
+        line = line if _NUMBER.match(line) else ""
+    return stated_probability(line)
 
 
 def stated_probability(reply: str) -> float:
-    """Read a probability: ``0.9``, ``.9``, ``90%``, ``90/100``, ``1``; the last one where there are several.
+    """Read a probability: ``0.9``, ``0,9``, ``90%``, ``9 out of 10``, ``1``; the last one where there are several.
 
     Returns:
         In [0, 1]; not a number where none is stated. A number above 1 without a unit is a percentage, clipped to 1.
@@ -91,9 +103,9 @@ def stated_probability(reply: str) -> float:
     found = list(_NUMBER.finditer(reply))
     if not found:
         return math.nan
-    value = float(found[-1]["number"])
+    value = float(found[-1]["number"].replace(",", "."))
     if (of := found[-1]["of"]) is not None:
         value = value / float(of) if float(of) else math.nan
-    elif found[-1]["unit"] == "%" or value > 1:
+    elif found[-1]["unit"] or value > 1:
         value /= 100
     return min(value, 1.0) if not math.isnan(value) else value

@@ -9,7 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from probegrid.evaluation.metrics import metric_title
-from probegrid.evaluation.summary import NO_INTERVAL, NO_SCORES, OF_SOME, SAFE_SIDE, SMALL_SAMPLES
+from probegrid.evaluation.summary import (
+    NO_INTERVAL,
+    NO_OWN_SCORES,
+    NO_SCORES,
+    OF_SOME,
+    SAFE_SIDE,
+    SMALL_SAMPLES,
+)
 from probegrid.report.cells import GROUPS, RecordedCell
 from probegrid.report.columns import common, label, shown
 from probegrid.report.seeds import OverSeeds, over_seeds
@@ -222,8 +229,8 @@ def _estimate(one: OverSeeds, metric: str) -> str:
     if value is not None and f"{metric}_ci_low" not in one.merged.record.metrics:
         return f"{value:.3f}"  # of a kind that has no interval
     note = one.merged.record.notes.get(metric, "")
-    if note == NO_SCORES:
-        return f"undefined: {NO_SCORES}"
+    if note in (NO_SCORES, NO_OWN_SCORES):
+        return f"undefined: {note}"
     mark = f" {FEW}" if SMALL_SAMPLES in note else f" {WIDE}" if SAFE_SIDE in note else ""
     return f"{estimate_text(one.merged.estimate(metric))}{mark}"
 

@@ -16,7 +16,8 @@ function el(tag, attributes, ...children) {
   node.append(...children.filter((child) => child !== null && child !== undefined));
   return node;
 }
-const number = (value) => (value === null || value === undefined ? "-" : Math.abs(value) >= 1000 ? value.toExponential(2) : value.toFixed(3));
+const isFar = (value) => Math.abs(value) >= 1000 || (value !== 0 && Math.abs(value) < 0.001);  // of what three decimals show
+const number = (value) => (value === null || value === undefined ? "-" : isFar(value) ? value.toExponential(2) : value.toFixed(3));
 const two = () => data.cells.length > 1;
 
 // ---- what a row is worth --------------------------------------------------------------------------------------
@@ -331,8 +332,9 @@ async function beside(file) {
   refresh();
 }
 function fromAddress() {
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  if (presets()[wanted]) state.preset = wanted;
+  let wanted = location.hash.slice(1);
+  try { wanted = decodeURIComponent(wanted); } catch { /* an address that somebody typed: as it is */ }
+  if (Object.hasOwn(presets(), wanted)) state.preset = wanted;
   refresh();
   if (wanted.startsWith("id=")) { const row = data.rows.find((one) => one.id === wanted.slice(3)); if (row) open(row, false); }
   else if (shown.length && matchMedia("(min-width: 901px)").matches) { const kept = location.hash; open(shown[0], false); history.replaceState(null, "", kept || "#all"); }
