@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLease
+from filelock import FileLock, SoftFileLease, Timeout
 from safetensors import SafetensorError
 
 from probegrid.errors import StoreError
@@ -75,6 +75,8 @@ def disk_errors(target: Path) -> Iterator[None]:
     try:
         with full_disk(target):
             yield
+    except Timeout:  # of a lock, no matter of the disk
+        raise
     except OSError as error:
         raise StoreError(f"{target} cannot be written: {_reason(error, target)}") from error
 
@@ -93,6 +95,20 @@ def full_disk(target: Path | str) -> Iterator[None]:
 
 
 @contextmanager
+def permission_errors() -> Iterator[None]:
+    """Turn what may not be read or written, wherever that is met, and nothing else, into one sentence about it."""
+    try:
+        yield
+    except OSError as error:
+        denied = None if error.filename is None else no_permission(error, Path(error.filename))
+        if denied is None:
+            raise
+        raise StoreError(
+            f"{error.filename} cannot be used: {denied}; have it changed, or give another folder."
+        ) from error
+
+
+@contextmanager
 def locked(file: Path, timeout_s: float = -1, *, lease_s: float = 15.0) -> Iterator[None]:
     """Hold a lock that one process at a time can have, on whatever file system ``file`` would be.
 
@@ -107,6 +123,7 @@ def locked(file: Path, timeout_s: float = -1, *, lease_s: float = 15.0) -> Itera
 
     Raises:
         filelock.Timeout: another process holds it.
+        OSError: it cannot be written.
     """
     lock: FileLock | SoftFileLease
     if _knows_locks(file.parent):
@@ -119,7 +136,7 @@ def locked(file: Path, timeout_s: float = -1, *, lease_s: float = 15.0) -> Itera
 
 
 def _knows_locks(folder: Path) -> bool:
-    with disk_errors(folder), tempfile.TemporaryFile(dir=folder) as stream:
+    with tempfile.TemporaryFile(dir=folder) as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -168,9 +185,23 @@ def set_aside(file: Path) -> Path:
         StoreError: it cannot be renamed.
     """
     kept = file.with_name(file.name + DAMAGED_SUFFIX)
-    with suppress(FileNotFoundError), disk_errors(file):
+    with suppress(FileNotFoundError), setting_aside(file):
         file.replace(kept)
     return kept
+
+
+@contextmanager
+def setting_aside(path: Path) -> Iterator[None]:
+    """Say of what is damaged, and cannot be moved out of the way, both in one sentence; not of what is gone."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        why = no_permission(error, path) or error.strerror or error
+        raise StoreError(
+            f"{path} is damaged and cannot be set aside: {why}; have it removed, or give another folder."
+        ) from error
 
 
 def sync_file(file: Path) -> None:
@@ -208,6 +239,14 @@ def no_permission(error: OSError, path: Path) -> str | None:
     except (OSError, KeyError, StopIteration):
         return "no permission"
     return f"no permission, it belongs to {owner}"
+
+
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """Say why a file or a folder cannot be read that is not damaged."""
+    denied = no_permission(error, path)
+    if denied is not None:
+        return StoreError(f"cannot read {path}: {denied}; have it changed, or copy what you may read.")
+    return StoreError(f"cannot read {path}: {error.strerror or error}.")
 
 
 def _create(file: Path, *, private: bool) -> int:

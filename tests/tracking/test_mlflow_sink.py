@@ -121,6 +121,28 @@ def test_a_run_has_everything(
     assert Path(downloaded).read_bytes() == b"\x89PNG figure"
 
 
+def test_a_folder_of_any_letters_is_the_one_that_is_written_to(
+    tmp_path: Path, write_cell: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "josé" / "日本 [c]* 100% #"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    send(write_cell(), TrackingConfig(uri="sqlite:///mlflow.db"))
+    assert sorted(path.name for path in folder.iterdir()) == [".mlflow.db.lock", "mlflow.db", "mlruns"]
+    assert [path.name for path in (tmp_path / "josé").iterdir()] == [folder.name]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("jos")] == ["josé"]
+
+
+def test_a_folder_named_like_an_address_is_written_to(
+    tmp_path: Path, write_cell: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a%20b?"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    send(write_cell(), TrackingConfig(uri="sqlite:///mlflow.db"))
+    assert (folder / "mlflow.db").stat().st_size > 0
+
+
 def test_sending_again_makes_no_second_run(
     tracking: TrackingConfig, write_cell: Callable[..., Path], tmp_path: Path
 ) -> None:

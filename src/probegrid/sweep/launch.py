@@ -11,7 +11,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -246,15 +246,16 @@ def _scheduler(options: LauncherOptions) -> Scheduler:
 @contextmanager
 def _one_launcher(folder: SweepFolder) -> Iterator[None]:
     """Keep two commands from submitting the same sweep at once."""
-    with disk_errors(folder.path):
-        folder.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(folder.path / ".lock", timeout_s=0):
-            yield
-    except Timeout as error:
-        raise RunError(
-            f"another command is at work on this sweep ({folder.id}); `probegrid action=status` shows it."
-        ) from error
+    with ExitStack() as held:
+        try:
+            with disk_errors(folder.path):
+                folder.path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(folder.path / ".lock", timeout_s=0))
+        except Timeout as error:
+            raise RunError(
+                f"another command is at work on this sweep ({folder.id}); `probegrid action=status` shows it."
+            ) from error
+        yield
 
 
 @contextmanager

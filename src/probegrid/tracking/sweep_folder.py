@@ -17,13 +17,14 @@ Knows names and formats. Files appear whole or not at all.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from probegrid.disk import atomic, disk_errors, files_in, lies_in
+from probegrid.disk import atomic, disk_errors, files_in, lies_in, unreadable
 from probegrid.errors import StoreError
 from probegrid.schema import CellSpec, Resources
 from probegrid.tracking.redaction import holds_secret, redact, redact_override, redact_words
@@ -211,12 +212,24 @@ class SweepFolder:
             return json.loads(file.read_bytes())
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise unreadable(file, error) from error
         except (RecursionError, ValueError) as error:
             raise StoreError(f"{file} is damaged; delete it and run the same command again.") from error
 
 
 def list_sweeps(results_dir: Path | str) -> list[SweepFolder]:
-    """Every sweep below ``results_dir``, the one that was submitted last at the end."""
-    files = (Path(results_dir) / SWEEPS_FOLDER).glob("*/manifest.json")
-    by_age = sorted(files, key=lambda file: file.stat().st_mtime)
+    """Every sweep below ``results_dir``, the one that was submitted last at the end.
+
+    Raises:
+        StoreError: the folder of the sweeps may not be read.
+    """
+    folder = Path(results_dir) / SWEEPS_FOLDER
+    try:
+        os.listdir(folder)  # `Path.glob` says nothing of a folder that may not be read
+        by_age = sorted(folder.glob("*/manifest.json"), key=lambda file: file.stat().st_mtime)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(folder, error) from error
     return [SweepFolder(results_dir, file.parent.name) for file in by_age]
