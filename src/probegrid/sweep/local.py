@@ -17,6 +17,8 @@ from contextlib import suppress
 
 import psutil
 
+from probegrid.disk import user_name
+from probegrid.errors import RunError
 from probegrid.sweep.interrupts import uninterrupted
 from probegrid.sweep.options import LocalOptions, plain
 from probegrid.sweep.scheduler import Ending, JobPhase, JobRequest, JobState, MakeCall
@@ -58,7 +60,9 @@ class LocalScheduler:
             )
             for index, request in enumerate(requests)
         )
-        submission = Submission(number, self.name, socket.gethostname(), jobs, plain(self._options))
+        submission = Submission(
+            number, self.name, socket.gethostname(), jobs, plain(self._options), user_name(os.getuid())
+        )
         command = [sys.executable, "-m", RUNNER, str(folder.results_dir), folder.id, str(number)]
         with uninterrupted():
             folder.write_submission(submission)
@@ -83,13 +87,23 @@ class LocalScheduler:
         """Nothing: the runner starts each job as the one before it ends."""
 
     def cancel(self, folder: SweepFolder, submission: Submission) -> None:
-        """End the runner and the jobs it has."""
+        """End the runner and the jobs it has.
+
+        Raises:
+            RunError: they are another user's.
+        """
         runner = _runner(folder, submission.number)
         if runner is None:
             return
         for each in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):
-                os.killpg(runner.pid, each)
+                try:
+                    os.killpg(runner.pid, each)
+                except PermissionError as error:
+                    raise RunError(
+                        f"what runs is {submission.user or 'another user'}'s, who alone can end it; "
+                        "no further cell is begun."
+                    ) from error
             deadline = time.monotonic() + _TERM_WAIT_S
             while _is_alive(runner) and time.monotonic() < deadline:
                 time.sleep(0.05)

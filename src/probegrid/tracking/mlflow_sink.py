@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probegrid.disk import atomic, files_in, locked
+from probegrid.disk import atomic, files_in, locked, no_permission
 from probegrid.errors import RunError, StoreError, TrackingError
 from probegrid.progress import say
 from probegrid.schema import TrackingConfig
@@ -147,8 +147,16 @@ def sweep_run(results_dir: Path, sweep: str, tracking: TrackingConfig) -> str:
 @contextmanager
 def _lock(results_dir: Path, name: str) -> Iterator[None]:
     locks = results_dir / _LOCKS_FOLDER
-    locks.mkdir(parents=True, exist_ok=True)
-    with locked(locks / f"{name}.lock", LOCK_TIMEOUT_S):
+    with ExitStack() as held:
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(locks / f"{name}.lock", LOCK_TIMEOUT_S))
+        except PermissionError as error:
+            place = Path(error.filename)
+            raise TrackingError(
+                f"{place} cannot be written: {no_permission(error, place)}; have it changed, or send from a copy "
+                "of your own, named by results_dir."
+            ) from error
         yield
 
 

@@ -110,8 +110,16 @@ class SweepFolder:
         self._write(self.path / "cells.pkl", pickle.dumps(list(cells)), private=True)
 
     def read_cells(self) -> list[CellSpec | None]:
-        """Read the typed configs; they were written by this user's own submission."""
-        cells: list[CellSpec | None] = pickle.loads((self.path / "cells.pkl").read_bytes())  # noqa: S301
+        """Read the typed configs; they were written by this user's own submission.
+
+        Raises:
+            StoreError: another user has written them since.
+        """
+        file = self.path / "cells.pkl"
+        try:
+            cells: list[CellSpec | None] = pickle.loads(file.read_bytes())  # noqa: S301
+        except OSError as error:
+            raise unreadable(file, error) from error
         return cells
 
     def write_state(self, cell: int, state: CellState) -> None:
