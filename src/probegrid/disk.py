@@ -287,10 +287,15 @@ def no_permission(error: OSError, path: Path) -> str | None:
             break
     else:
         return "no permission"
+    return f"no permission, it belongs to {user_name(uid)}"
+
+
+def user_name(uid: int) -> str:
+    """What a user is called; the number where nobody knows a name, as in many containers."""
     try:
-        return f"no permission, it belongs to {pwd.getpwuid(uid).pw_name}"
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"no permission, it belongs to user {uid}"
+        return str(uid)
 
 
 def unreadable(path: Path, error: OSError) -> StoreError:
