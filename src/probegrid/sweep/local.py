@@ -117,13 +117,13 @@ def _states(folder: SweepFolder, submission: Submission) -> Iterator[tuple[str, 
     place = folder.submission_dir(submission.number)
     alive = _runner(folder, submission.number) is not None
     for index, job in enumerate(submission.jobs):
-        code = folder.read_json(place / f"{index}.exit.json")
+        code = folder.read_json(place / f"{index}.exit.json", int)
         if code is not None:
             ending = Ending.died if code < 0 else Ending.completed
             yield job.id, JobState(JobPhase.ended, _ending(code), ending)
         elif not alive:
             yield job.id, JobState(JobPhase.ended, "its runner died", Ending.died)
-        elif (cards := folder.read_json(place / f"{index}.started.json")) is not None:
+        elif (cards := folder.read_json(place / f"{index}.started.json", list)) is not None:
             named = f" ({', '.join(card[:_SHORT] for card in cards)})" if cards else ""
             yield job.id, JobState(JobPhase.running, node=f"{socket.gethostname()}{named}")
         else:
@@ -138,14 +138,16 @@ def _ending(code: int) -> str:
 
 def _runner(folder: SweepFolder, number: int) -> psutil.Process | None:
     """The runner of a submission, if it lives: a process of its id and its birth."""
-    written = folder.read_json(folder.submission_dir(number) / "runner.json")
+    file = folder.submission_dir(number) / "runner.json"
+    written = folder.read_json(file, lambda values: (int(values["pid"]), float(values["created"])))
     if written is None:
         return None
+    pid, created = written
     try:
-        process = psutil.Process(written["pid"])
+        process = psutil.Process(pid)
+        is_same = abs(process.create_time() - created) < 1
     except psutil.NoSuchProcess:
         return None
-    is_same = abs(process.create_time() - written["created"]) < 1
     return process if is_same and _is_alive(process) else None
 
 
