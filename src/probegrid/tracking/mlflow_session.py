@@ -195,7 +195,9 @@ def _one_sentence(uri: str) -> Iterator[None]:
                     f"cannot write to MLflow at tracking.uri={shown}: {file}: {denied}; have it changed, or give "
                     "another file or a server (http://host:5000) in tracking.uri."
                 ) from error
-        reason = redact(str(error).strip().partition("\n")[0])[:_MAX_REASON_LENGTH].rstrip(".")
+        lines = str(error).strip().splitlines()
+        said = next((line for line in lines if not line.startswith("(raised as a result of")), "")
+        reason = redact(said)[:_MAX_REASON_LENGTH].rstrip(".")
         raise TrackingError(f"cannot write to MLflow at tracking.uri={shown}: {reason}.") from error
 
 

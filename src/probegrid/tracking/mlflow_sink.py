@@ -28,7 +28,15 @@ from probegrid.tracking.mlflow_session import (
     open_experiment,
     without_retries,
 )
-from probegrid.tracking.record import RESULT_FILE, CellRecord, Status, own_keys, read, read_config
+from probegrid.tracking.record import (
+    RESULT_FILE,
+    CellRecord,
+    Status,
+    own_keys,
+    read,
+    read_config,
+    refuse_copy,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -112,6 +120,7 @@ def deliver(folder: Path, tracking: TrackingConfig, *, parent_run_id: str | None
         record = read(folder.parent, folder.name)
         if record is None:
             raise TrackingError(f"{folder} holds no recorded cell.")
+        refuse_copy(folder, record)  # whose run it would take the place of
         digest = hashlib.sha256((folder / RESULT_FILE).read_bytes()).hexdigest()
         run_id = _marked_run(experiment, folder, digest)
         if run_id is not None:
@@ -151,11 +160,14 @@ def _lock(results_dir: Path, name: str) -> Iterator[None]:
         try:
             locks.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(locks / f"{name}.lock", LOCK_TIMEOUT_S))
-        except PermissionError as error:
-            place = Path(error.filename)
+        except OSError as error:
+            place = Path(error.filename or locks)
+            denied = no_permission(error, place)
+            if denied is None:
+                raise
             raise TrackingError(
-                f"{place} cannot be written: {no_permission(error, place)}; have it changed, or send from a copy "
-                "of your own, named by results_dir."
+                f"{place} cannot be written: {denied}; have it changed, or send from a copy of your own, named by "
+                "results_dir."
             ) from error
         yield
 

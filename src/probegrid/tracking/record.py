@@ -202,6 +202,19 @@ def read_config(results_dir: Path, key: str) -> dict[str, Any]:
     return config
 
 
+def refuse_copy(folder: Path, record: CellRecord) -> None:
+    """Refuse a folder that was copied or renamed where its cell is recorded under its own name beside it.
+
+    Raises:
+        StoreError: it is such a folder.
+    """
+    if folder.name != record.cell and (folder.parent / record.cell / RESULT_FILE).exists():
+        raise StoreError(
+            f"{folder} is another record of the cell {record.cell}, which stands beside it under its own name; move it "
+            f"out of {folder.parent}."
+        )
+
+
 def is_done(results_dir: Path, key: str) -> bool:
     """Whether a cell is recorded as done; a failed one is not.
 
