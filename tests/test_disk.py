@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -14,13 +13,23 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from other_user import another_user, only_root
 
-from probegrid.disk import remove_leftovers, write_folder
-from probegrid.errors import StoreError
+from probegrid.disk import (
+    atomic,
+    host,
+    locked,
+    permission_errors,
+    refuse_no_folder,
+    refuse_unwritable,
+    remove_leftovers,
+    write_folder,
+)
+from probegrid.errors import ConfigError, StoreError
 
 OLD = {"a": b"old", "sub/b": b"old"}
 NEW = {"a": b"new", "sub/b": b"new"}
-HOST = socket.gethostname()
+HOST = host()
 
 KILLED_IN_THE_MIDDLE = """
 import os, signal, sys
@@ -151,3 +160,53 @@ def _dead_pid() -> int:
     finished = subprocess.Popen(["true"])
     finished.wait()
     return finished.pid
+
+
+@only_root
+def test_what_may_not_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".lock").chmod(0o644)
+    tmp_path.chmod(0o777)
+    with another_user(tmp_path / "here"):
+        refuse_unwritable(tmp_path / "results" / "new")
+        with (
+            pytest.raises(StoreError, match=r"\.lock cannot be used: no permission, it belongs to root"),
+            permission_errors(),
+            locked(tmp_path / ".lock"),
+        ):
+            pass
+    tmp_path.chmod(0o755)
+    with another_user(tmp_path / "here"):
+        with pytest.raises(StoreError, match=r"new cannot be written: no permission, it belongs to root"):
+            refuse_unwritable(tmp_path / "results" / "new")
+        with (
+            pytest.raises(StoreError, match=rf"{tmp_path} cannot be used"),
+            permission_errors(),
+            locked(tmp_path / ".another"),
+        ):
+            pass
+    assert os.listdir(tmp_path) == [".lock"]
+
+
+def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    refuse_no_folder("store_dir", str(tmp_path / "a" / "b"))
+    for name, what in {
+        "s3://bucket/store": "is an address",
+        f"{tmp_path}/file": "is a file",
+        f"{tmp_path}/file/store": "is a file",
+        f"{tmp_path}/link": "is a link to what is not there",
+    }.items():
+        with pytest.raises(ConfigError, match=f"store_dir={name}.* {what}"):
+            refuse_no_folder("store_dir", name)
+
+
+def test_two_writers_of_one_number_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    """As two containers do that share a folder and the host's name."""
+    with atomic(tmp_path / "state") as first:
+        first.write_text("first")
+        with atomic(tmp_path / "state") as second:
+            second.write_text("sec")
+        assert first.read_text() == "first"
+    assert (tmp_path / "state").read_text() == "first"

@@ -82,7 +82,8 @@ def _sync(spec: CellSpec) -> None:
         print(f"  {key}: {reason}")
     if report.failed:
         raise RunError(
-            f"{len(report.failed)} of the recorded cells and sweeps could not be sent; run the same command again."
+            f"{len(report.failed)} of the recorded cells and sweeps could not be sent, for the reasons above; mend "
+            "them and run the same command again."
         )
 
 
@@ -114,7 +115,7 @@ def _verify(spec: CellSpec) -> None:
     if count:
         raise StoreError(
             "see above: what is damaged is set aside, and the commands that made it make it again; what may not be "
-            "read is left as it is."
+            "read or moved is left as it is."
         )
 
 

@@ -122,7 +122,7 @@ def _run(hydra: Hydra, loader: CellLoader, name: str, words: list[str], *, is_gr
     from hydra.types import RunMode
 
     from probegrid.compose import to_spec
-    from probegrid.disk import full_disk
+    from probegrid.disk import full_disk, permission_errors
     from probegrid.door.mistakes import user_errors
 
     failures: list[ProbegridError] = []  # Hydra prints a line of its own about what passes through it
@@ -137,7 +137,7 @@ def _run(hydra: Hydra, loader: CellLoader, name: str, words: list[str], *, is_gr
         except ProbegridError as error:
             failures.append(error)
 
-    with user_errors(), full_disk("what goes below results_dir or store_dir"):
+    with user_errors(), full_disk("what goes below results_dir or store_dir"), permission_errors():
         if not is_grid:
             master = hydra.compose_config(name, words, RunMode.MULTIRUN, validate_sweep_overrides=False)
             is_grid = master.hydra.mode is RunMode.MULTIRUN

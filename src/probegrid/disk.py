@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -19,12 +20,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLease
+from filelock import FileLock, SoftFileLease, Timeout
 from safetensors import SafetensorError
 
-from probegrid.errors import StoreError
+from probegrid.errors import ConfigError, StoreError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -35,6 +37,8 @@ DAMAGED_SUFFIX = ".damaged"
 LEFTOVER_AGE_S = 3600
 """A part is written in seconds to minutes; a temporary file of this age belongs to no living writer."""
 _NAME_LENGTH = 32
+_FIRST_SPACE = 0xEFFFFFFC
+"""What Linux calls the processes' numbers outside of every container (PROC_PID_INIT_INO)."""
 _ABANDONED_AFTER_S = 24 * 3600
 _FULL_DISK = {errno.ENOSPC: "no space is left on the disk", errno.EDQUOT: "the disk quota is used up"}
 
@@ -54,8 +58,9 @@ def atomic(
     Raises:
         StoreError: the disk is full or cannot be written.
     """
-    # the host's name too: jobs on several nodes write the same files, and their numbers may be the same
-    temporary = target.with_name(f".{target.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    # by chance too: containers that share a folder may agree in the host's name and in a process's number
+    unique = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = target.with_name(f".{target.name}.{unique}.tmp")
     with disk_errors(target):
         try:
             mode = _create(
@@ -75,6 +80,8 @@ def disk_errors(target: Path) -> Iterator[None]:
     try:
         with full_disk(target):
             yield
+    except Timeout:  # of a lock, no matter of the disk
+        raise
     except OSError as error:
         raise StoreError(f"{target} cannot be written: {_reason(error, target)}") from error
 
@@ -89,6 +96,51 @@ def full_disk(target: Path | str) -> Iterator[None]:
             raise
         raise StoreError(
             f"no space is left for {target}; free some and run the same command: it goes on."
+        ) from error
+
+
+def refuse_no_folder(key: str, name: str) -> None:
+    """Refuse what is no folder, and cannot become one: an address, a file, a link to what is not there.
+
+    Raises:
+        ConfigError: it is one of these.
+    """
+    if "://" in name:
+        raise ConfigError(f"{key}={name} is an address; give a folder, in which its storage may be mounted.")
+    place = nearest(Path(name))
+    if not place.is_dir():
+        what = "a link to what is not there" if place.is_symlink() else "a file"
+        raise ConfigError(f"{key}={name}: {place} is {what}; give a folder.")
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Refuse a folder that nothing can be made in, before hours go into what shall stand there; nothing is made.
+
+    Raises:
+        StoreError: it may not be written.
+    """
+    place = nearest(folder)
+    if not os.access(place, os.W_OK | os.X_OK):
+        number = errno.EROFS if os.statvfs(place).f_flag & os.ST_RDONLY else errno.EACCES
+        raise StoreError(f"{folder} cannot be written: {_reason(OSError(number, ''), place)}")
+
+
+def nearest(path: Path) -> Path:
+    """What is there of a path: itself, or the innermost folder in which it would be made."""
+    return next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+
+
+@contextmanager
+def permission_errors() -> Iterator[None]:
+    """Turn what may not be read or written, wherever that is met, and nothing else, into one sentence about it."""
+    try:
+        yield
+    except OSError as error:
+        denied = None if error.filename is None else no_permission(error, Path(error.filename))
+        if denied is None:
+            raise
+        raise StoreError(
+            f"{error.filename} cannot be used: {denied}; have it changed, or give another folder."
         ) from error
 
 
@@ -107,6 +159,7 @@ def locked(file: Path, timeout_s: float = -1, *, lease_s: float = 15.0) -> Itera
 
     Raises:
         filelock.Timeout: another process holds it.
+        OSError: it cannot be written.
     """
     lock: FileLock | SoftFileLease
     if _knows_locks(file.parent):
@@ -119,13 +172,14 @@ def locked(file: Path, timeout_s: float = -1, *, lease_s: float = 15.0) -> Itera
 
 
 def _knows_locks(folder: Path) -> bool:
-    with disk_errors(folder), tempfile.TemporaryFile(dir=folder) as stream:
-        try:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                return False
-            raise
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        error.filename = str(folder)  # a name by chance tells nobody anything
+        raise
     return True
 
 
@@ -168,9 +222,23 @@ def set_aside(file: Path) -> Path:
         StoreError: it cannot be renamed.
     """
     kept = file.with_name(file.name + DAMAGED_SUFFIX)
-    with suppress(FileNotFoundError), disk_errors(file):
+    with suppress(FileNotFoundError), setting_aside(file):
         file.replace(kept)
     return kept
+
+
+@contextmanager
+def setting_aside(path: Path) -> Iterator[None]:
+    """Say of what is damaged, and cannot be moved out of the way, both in one sentence; not of what is gone."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        why = no_permission(error, path) or error.strerror or error
+        raise StoreError(
+            f"{path} is damaged and cannot be set aside: {why}; have it removed, or give another folder."
+        ) from error
 
 
 def sync_file(file: Path) -> None:
@@ -181,7 +249,17 @@ def sync_file(file: Path) -> None:
 
 def sibling(path: Path, kind: str) -> Path:
     """A hidden name beside ``path`` that nothing has, known to `remove_leftovers`; ``kind`` is ``tmp`` or ``old``."""
-    return path.with_name(f".{path.name}.{kind}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+    return path.with_name(f".{path.name}.{kind}-{host()}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+@cache
+def host() -> str:
+    """Where a process's number means that process: this host, or a container of it that has numbers of its own."""
+    with suppress(OSError):  # no Linux
+        space = Path("/proc/self/ns/pid").stat().st_ino
+        if space != _FIRST_SPACE:
+            return f"{socket.gethostname()}.{space}"
+    return socket.gethostname()
 
 
 def lies_in(path: Path, folder: Path) -> bool:
@@ -203,11 +281,29 @@ def no_permission(error: OSError, path: Path) -> str | None:
         return None
     if error.errno == errno.EROFS:
         return "its file system is mounted read-only"
-    try:
-        owner = next(found for found in (path, *path.parents) if found.exists()).owner()
-    except (OSError, KeyError, StopIteration):
+    for place in (path, *path.parents):
+        with suppress(OSError):  # not there, or in a folder that may not be looked into
+            uid = place.stat().st_uid
+            break
+    else:
         return "no permission"
-    return f"no permission, it belongs to {owner}"
+    return f"no permission, it belongs to {user_name(uid)}"
+
+
+def user_name(uid: int) -> str:
+    """What a user is called; the number where nobody knows a name, as in many containers."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """Say why a file or a folder cannot be read that is not damaged."""
+    denied = no_permission(error, path)
+    if denied is not None:
+        return StoreError(f"cannot read {path}: {denied}; have it changed, or copy what you may read.")
+    return StoreError(f"cannot read {path}: {error.strerror or error}.")
 
 
 def _create(file: Path, *, private: bool) -> int:
@@ -305,8 +401,8 @@ def _replace(folder: Path, temporary: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _is_abandoned(path: Path, host: str, pid: int) -> bool:
-    if host == socket.gethostname() and not _is_running(pid):
+def _is_abandoned(path: Path, where: str, pid: int) -> bool:
+    if where == host() and not _is_running(pid):
         return True
     try:
         return time.time() - path.stat().st_mtime > _ABANDONED_AFTER_S

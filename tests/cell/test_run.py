@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from other_user import another_user, only_root
 from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import probegrid
 from probegrid.cell.run import Result
+from probegrid.errors import StoreError
 from probegrid.evaluation.metrics import metric_info
 
 SHORT = ("decoding.max_new_tokens=6",)
@@ -244,3 +246,18 @@ def test_the_result_says_how_the_model_was_read_and_what_that_was_tried_on(run: 
     assert first["passed_over"] == {}
     again = run(*few, "results_dir=others")  # nothing is read now
     assert json.loads((again.folder / "result.json").read_text())["engine"]["answers"] == first
+
+
+@only_root
+def test_results_that_could_not_be_written_are_refused_before_anything_is_read(
+    run: Run, workdir: Path
+) -> None:
+    few = ("dataset.num_samples=4", *SHORT)
+    done = run(*few)  # which imports what the other user may not
+    workdir.chmod(0o777)
+    with another_user(workdir):
+        assert run(*few).was_done
+        with pytest.raises(StoreError, match="results cannot be written: no permission, it belongs to root"):
+            run(*few, "seed=1", "store_dir=own")
+    assert not (workdir / "own").exists()
+    assert [folder.name for folder in (workdir / "results").iterdir()] == [done.key]

@@ -12,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from other_user import another_user, only_root
 
 from probegrid.disk import content_name
 from probegrid.errors import StoreError
 from probegrid.readings.store import Entry, key_of, read_verified
+from probegrid.readings.verify import verify_store
 
 TABLE = pa.table({"index": [1, 2], "text": ["one", "two"]})
 COLUMNS = ("index", "text")
@@ -134,7 +136,7 @@ def test_damaged_json_is_set_aside(entry: Entry) -> None:
 def test_a_part_that_may_not_be_read_is_no_damage(entry: Entry) -> None:
     entry.write_part(TABLE)
     parts(entry)[0].chmod(0)
-    with pytest.raises(StoreError, match="ask its owner"):
+    with pytest.raises(StoreError, match=r"cannot read .*: no permission, it belongs to"):
         entry.read_parts(COLUMNS)
 
 
@@ -162,3 +164,23 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
     with pytest.raises(StoreError, match=r"store.* cannot be written"):
         Entry(tmp_path / "store", "answers", DESCRIPTION)
+
+
+@only_root
+def test_verify_names_what_is_closed_and_what_cannot_be_set_aside(entry: Entry, tmp_path: Path) -> None:
+    for each in (TABLE, TABLE.slice(1)):
+        entry.write_part(each)
+    for part in parts(entry):
+        part.write_bytes(b"other")
+    closed = Entry(tmp_path / "store", "choices", DESCRIPTION)
+    closed.folder.chmod(0o700)
+    (tmp_path / "store" / "lost+found").mkdir(mode=0o700)
+    with another_user(tmp_path / "store"):
+        found, lines = verify_store(tmp_path / "store")
+        with pytest.raises(StoreError, match="is damaged and cannot be set aside: no permission"):
+            entry.read_parts(COLUMNS)
+    assert found == 3
+    assert [line.partition(":")[0] for line in lines] == [
+        f"cannot read {closed.folder}",
+        *(f"{part} is damaged and cannot be set aside" for part in parts(entry)),
+    ]

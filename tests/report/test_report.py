@@ -9,6 +9,7 @@ import io
 import json
 import math
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -395,3 +396,16 @@ def test_of_how_many_answers_a_ranking_is_stands_below_it(recorder: Recorder) ->
     ]
     assert others.rows[1][-1] == f"undefined: {NO_SCORES}"
     assert others.notes == [f"AUROC {some['mean_nll_auroc']}: p_true mean nll."]
+
+
+def test_a_cell_whose_folder_was_copied_is_in_the_report_once(recorder: Recorder) -> None:
+    recorder("probe=gnll", metrics={"auroc": 0.8, "n": 4})
+    (folder,) = (cell.folder for cell in recorder.cells)
+    shutil.copytree(folder, folder.with_name("before"))
+    said: list[str] = []
+    assert [cell.folder for cell in select_cells(recorder.folder, ReportConfig(), said.append)] == [folder]
+    assert len(said) == 1
+    assert said[0].startswith(f"{folder.with_name('before')} is another record of the cell {folder.name}")
+    folder.rename(folder.with_name("after"))
+    shutil.rmtree(folder.with_name("before"))
+    assert [cell.folder.name for cell in recorder.cells] == ["after"]  # a renamed one alone is the cell

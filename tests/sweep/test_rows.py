@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from probegrid.errors import StoreError
 from probegrid.schema import Resources
-from probegrid.sweep.rows import CellRow, Stage, _row, span
+from probegrid.sweep.rows import CellRow, Stage, _row, observe, span
 from probegrid.sweep.scheduler import Ending, JobPhase, JobState
 from probegrid.tracking.sweep_folder import SweepFolder
 from probegrid.tracking.sweep_state import CellState, Job, Manifest, ManifestCell, Phase, Stop, Submission
@@ -99,3 +101,26 @@ def test_a_cell_that_runs_says_how_long_it_has_and_where(folder: SweepFolder) ->
 )
 def test_times_as_a_person_says_them(seconds: float, text: str) -> None:
     assert span(seconds) == text
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "null", '{"a": 1}', "7"])
+def test_a_damaged_file_of_a_sweep_is_named(folder: SweepFolder, content: str) -> None:
+    folder.write_manifest(Manifest("sweep", (ManifestCell("m", ()),), (), "", "", None, {}, {}))
+    number = folder.next_submission()
+    job = Job("12", "m-none-auto", (0,), Resources(), "12.out")
+    folder.write_submission(Submission(number, "local", socket.gethostname(), (job,)))
+    assert [found.stage for found in observe(folder)] == [Stage.lost]
+    files = [
+        folder.manifest_file,
+        folder.path / "submissions" / "1.json",
+        folder.path / "submissions" / "1" / "runner.json",
+        folder.path / "states" / "0.json",
+        folder.path / "stop.json",
+    ]
+    for file in files:
+        before = file.read_bytes() if file.exists() else None
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(content)
+        with pytest.raises(StoreError, match=f"{file} is damaged; delete it and run the same command again"):
+            observe(folder)
+        file.unlink() if before is None else file.write_bytes(before)

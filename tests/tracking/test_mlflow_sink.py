@@ -17,6 +17,7 @@ from time import monotonic
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from other_user import another_user, only_root
 
 from probegrid.errors import TrackingError
 from probegrid.schema import TrackingConfig
@@ -119,6 +120,54 @@ def test_a_run_has_everything(
     assert (len(read.dataset.digest), json.loads(read.dataset.profile)) == (36, {"num_rows": 2})
     downloaded = client.download_artifacts(run_id, "figures/roc.png", str(tmp_path))
     assert Path(downloaded).read_bytes() == b"\x89PNG figure"
+
+
+def test_a_folder_of_any_letters_is_the_one_that_is_written_to(
+    tmp_path: Path, write_cell: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "josé" / "日本 [c]* 100% #"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    send(write_cell(), TrackingConfig(uri="sqlite:///mlflow.db"))
+    assert sorted(path.name for path in folder.iterdir()) == [".mlflow.db.lock", "mlflow.db", "mlruns"]
+    assert [path.name for path in (tmp_path / "josé").iterdir()] == [folder.name]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("jos")] == ["josé"]
+
+
+def test_a_folder_named_like_an_address_is_written_to(
+    tmp_path: Path, write_cell: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a%20b?"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    send(write_cell(), TrackingConfig(uri="sqlite:///mlflow.db"))
+    assert (folder / "mlflow.db").stat().st_size > 0
+
+
+@only_root
+def test_where_nothing_may_be_written_is_said_in_one_sentence(
+    tmp_path: Path, write_cell: Callable[..., Path], sqlite: TrackingConfig
+) -> None:
+    folder = write_cell()
+    lock = tmp_path / ".mlflow.db.lock"
+    send(folder, sqlite)  # which imports what the other user may not
+    (tmp_path / "own").mkdir(mode=0o777)
+    (tmp_path / "own").chmod(0o777)
+    with another_user(folder):
+        with pytest.raises(
+            TrackingError, match=rf"{tmp_path}: no permission, it belongs to root; have it changed"
+        ):
+            send(folder, sqlite)
+        with pytest.raises(
+            TrackingError, match=r"results/\.locks cannot be written: no permission, .* from a copy"
+        ):
+            send(folder, TrackingConfig(uri=f"sqlite:///{tmp_path}/own/mlflow.db"))
+    tmp_path.chmod(0o777)
+    with (
+        another_user(folder),
+        pytest.raises(TrackingError, match=f"{lock}: no permission, it belongs to root"),
+    ):
+        send(folder, sqlite)
 
 
 def test_sending_again_makes_no_second_run(

@@ -11,8 +11,10 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 import yaml
+from other_user import another_user, only_root
 
 from probegrid.errors import StoreError
+from probegrid.tracking.integrity import verify
 from probegrid.tracking.record import (
     CellError,
     CellRecord,
@@ -97,6 +99,40 @@ def test_keys_are_listed_in_order(tmp_path: Path, record: CellRecord) -> None:
     for key in ("b", "a"):
         write(tmp_path, replace(without_nan(record), cell=key), {})
     assert recorded_keys(tmp_path) == ["a", "b"]
+
+
+@only_root
+def test_a_cell_that_may_not_be_read_is_not_passed_over(tmp_path: Path, record: CellRecord) -> None:
+    keys = ["0" * 16, "1" * 16, "2" * 16]
+    for key in keys:
+        write(tmp_path / "results", replace(without_nan(record), cell=key), {})
+    (tmp_path / "results" / "lost+found").mkdir(mode=0o700)
+    (tmp_path / "results" / keys[0]).chmod(0o700)
+    with another_user(tmp_path / "results"):
+        assert recorded_keys(tmp_path / "results") == keys
+        with pytest.raises(StoreError, match=r"cannot read .* no permission, it belongs to root"):
+            read(tmp_path / "results", keys[0])
+        found, lines = verify(tmp_path / "results")
+    assert (found, len(lines)) == (3, 1)
+    (tmp_path / "results").chmod(0o700)
+    with (
+        another_user(tmp_path / "results"),
+        pytest.raises(StoreError, match="no permission, it belongs to root"),
+    ):
+        recorded_keys(tmp_path / "results")
+
+
+@only_root
+def test_damage_that_may_not_be_moved_is_named_with_all_other(tmp_path: Path, record: CellRecord) -> None:
+    for key in ("0" * 16, "1" * 16):
+        folder = write(tmp_path / "results", replace(without_nan(record), cell=key), {})
+        (folder / "config.yaml").write_text("a: 1")
+    with another_user(tmp_path / "results"):
+        found, lines = verify(tmp_path / "results")
+    assert found == len(lines) == 2
+    assert all(
+        "is damaged and cannot be set aside: no permission, it belongs to root" in line for line in lines
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"cell": "x"}', "\xff", None], ids=repr)

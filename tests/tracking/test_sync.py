@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -86,6 +87,22 @@ def test_a_damaged_record_does_not_hold_up_the_others(
     assert report.sent == ("b",)
     assert "damaged" in report.failed["a"]
     assert "damaged" in report.failed["sweep friday"]
+
+
+def test_a_copy_does_not_take_the_place_of_its_cell(
+    sqlite: TrackingConfig, write_cell: Callable[..., Path]
+) -> None:
+    folder = write_cell()
+    shutil.copytree(folder, folder.with_name("before"))
+    folder = write_cell(metrics={"accuracy": 0.75, **dict.fromkeys("abcdef", 1.0)})
+    report = sync(folder.parent, sqlite)
+    assert report.sent == (folder.name,)
+    assert "before is another record of the cell" in report.failed["before"]
+    client = MlflowClient(tracking_uri=sqlite.uri)
+    experiment = client.get_experiment_by_name(sqlite.experiment)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.metrics["accuracy"] == 0.75
 
 
 def test_nothing_recorded_is_nothing_to_do(tmp_path: Path, port: int) -> None:

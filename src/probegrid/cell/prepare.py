@@ -21,6 +21,7 @@ from probegrid.cell.options import options_to_read
 from probegrid.cell.precision import on_its_cards
 from probegrid.data.example import QuestionSet, StatementSet
 from probegrid.data.source import PathNotGiven
+from probegrid.disk import refuse_no_folder
 from probegrid.errors import CheckpointError, ConfigError, DataError
 from probegrid.models.as_stored import as_stored
 from probegrid.models.checkpoint import Checkpoint
@@ -55,6 +56,8 @@ def prepare(spec: CellSpec, lookup: Lookup | None = None, *, visible: Sequence[G
     Raises:
         UserError: the cell cannot work.
     """
+    for name in ("store_dir", "results_dir"):
+        refuse_no_folder(name, getattr(spec.config, name))
     lookup = lookup or Lookup()
     spec = on_its_cards(as_stored(spec), lookup.gpus if visible is None else lambda: visible)
     probe = probe_of(spec)

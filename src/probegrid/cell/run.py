@@ -22,6 +22,7 @@ from probegrid.cell.pack import Pack
 from probegrid.cell.read_along import Jobs, ReadAlong
 from probegrid.cell.result import Result
 from probegrid.cell.send import say_obstacle, send_recorded
+from probegrid.disk import refuse_unwritable
 from probegrid.errors import PlanError, UserError
 from probegrid.hardware.machine import has_unmeasured_gpu
 from probegrid.hardware.threads import share_cores
@@ -108,6 +109,7 @@ def share_cell(
             progress.say(summarize(recorded, folder))
             unsent = send_recorded(folder, config.tracking, progress)
             return Result(folder.name, folder, recorded.metrics, recorded.notes, was_done=True, unsent=unsent)
+        refuse_unwritable(folder.parent)
         plan = pack.plan(cell)
         progress.say(introduce(cell, plan))
         if sweep is None:  # whoever starts a sweep has asked already

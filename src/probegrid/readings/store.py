@@ -21,6 +21,7 @@ from probegrid.disk import (
     disk_errors,
     remove_temporaries,
     set_aside,
+    unreadable,
 )
 from probegrid.errors import StoreError
 from probegrid.readings.claims import Claims
@@ -199,13 +200,6 @@ def read_verified(
                 yield file, content
             else:
                 entry.set_aside(file, "its checksum differs")
-
-
-def unreadable(file: Path, error: OSError) -> StoreError:
-    """What to raise where a file may not be read: that is no damage."""
-    return StoreError(
-        f"{file} cannot be read: {error.strerror or error}; ask its owner for the right to read it."
-    )
 
 
 def damaged(file: Path, error: Exception) -> StoreError:

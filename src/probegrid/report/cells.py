@@ -290,11 +290,11 @@ def load_cells(
     Args:
         results_dir: folder of the recorded cells.
         keys: those to read; None for all.
-        on_damage: told in a sentence of each cell that is damaged or may not be read, and is not returned;
-            None: it is raised.
+        on_damage: told in a sentence of each cell that is damaged, may not be read or is a copy of another, and is not
+            returned; None: it is raised.
 
     Raises:
-        StoreError: a cell is damaged or may not be read, and nobody wants to be told.
+        StoreError: a cell is damaged, may not be read or is a copy, and nobody wants to be told.
     """
     cells = []
     for key in record.recorded_keys(results_dir):
@@ -303,6 +303,7 @@ def load_cells(
         try:
             found = sound(results_dir / key)
             if found is not None:
+                record.refuse_copy(results_dir / key, found)
                 config = dict(flatten(record.read_config(results_dir, key)))
                 cells.append(RecordedCell(results_dir / key, found, config))
         except StoreError as error:

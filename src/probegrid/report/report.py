@@ -254,8 +254,8 @@ def show_report(results_dir: Path, config: ReportConfig) -> None:
     print(f"{config.folder}: {PAGE_FILE}, {len(report.frames)} tables, {len(report.charts)} figures")
     if report.damaged:
         raise StoreError(
-            f"{len(report.damaged)} of the recorded cells are damaged and not in the report, see above; "
-            "`probegrid action=verify` sets them aside."
+            f"{len(report.damaged)} of the recorded cells are not in the report, for the reasons above; "
+            "`probegrid action=verify` sets damaged ones aside."
         )
 
 

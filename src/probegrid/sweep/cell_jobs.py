@@ -86,7 +86,7 @@ class CellJobs:
     def others(self) -> Sequence[Mapping[str, float]]:
         """What every other job took."""
         files = [file for file in self._place.glob("*.json") if file.stem not in (self._name, "began")]
-        return [values for file in files if (values := self._folder.read_json(file)) is not None]
+        return [values for file in files if (values := self._folder.read_json(file, dict)) is not None]
 
     def _leave(self, metrics: Mapping[str, float]) -> None:
         self._folder.write_json(self._place / f"{self._name}.json", dict(metrics))
@@ -96,8 +96,8 @@ class CellJobs:
         file = self._place / "began.json"
         with Claims(self._place) as claims:
             claims.wait_for("began")
-            written = self._folder.read_json(file)
+            written = self._folder.read_json(file, float)
             if written is None:
                 written = time.time()
                 self._folder.write_json(file, written)
-        return float(written)
+        return written

@@ -11,7 +11,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from probegrid.sweep.options import LauncherOptions, LocalOptions, OnInterrupt, 
 from probegrid.sweep.pack_job import PackJob
 from probegrid.sweep.packs import pack
 from probegrid.sweep.queued import take_back_changed
-from probegrid.sweep.rows import CellRow, Stage, observe
+from probegrid.sweep.rows import CellRow, Stage, latest_jobs, observe
 from probegrid.sweep.scheduler import JobRequest, Scheduler
 from probegrid.sweep.slurm import SlurmScheduler
 from probegrid.sweep.slurm_script import check_names, check_options
@@ -197,7 +197,9 @@ def _missing(sweep: Sweep) -> list[list[JobRequest]]:
     """The jobs for every cell that is not done and in no job that is queued or running."""
     live: set[int] = set()
     if sweep.folder.manifest_file.exists():
-        live = {row.cell for row in observe(sweep.folder) if row.stage in (Stage.running, Stage.queued)}
+        rows = observe(sweep.folder)
+        _refuse_anothers(sweep.folder, rows)
+        live = {row.cell for row in rows if row.stage in (Stage.running, Stage.queued)}
         live -= take_back_changed(sweep.folder, sweep.checked, sweep.options)
     cells = [
         number
@@ -207,6 +209,21 @@ def _missing(sweep: Sweep) -> list[list[JobRequest]]:
     done = sum(cell.is_done for cell in sweep.checked)
     say(f"{len(sweep.checked)} cells: {done} done already, {len(live)} on their way, {len(cells)} to run")
     return pack(sweep.checked, cells, sweep.options.cells_per_job, sweep.options.jobs_per_cell)
+
+
+def _refuse_anothers(folder: SweepFolder, rows: Sequence[CellRow]) -> None:
+    """Refuse to write a sweep anew while another user's jobs read it: they may not read what this one writes.
+
+    Raises:
+        RunError: such jobs are on their way, as far as their scheduler says.
+    """
+    latest = latest_jobs(folder.read_submissions())
+    users = {latest[row.cell][0].user for row in rows if row.is_live and latest[row.cell][0].is_anothers}
+    if users:
+        raise RunError(
+            f"jobs of {', '.join(sorted(users))} are at work on this sweep ({folder.id}), as `probegrid action=status` "
+            "shows; run it again once they have ended, or give a results_dir of your own, which shares the store."
+        )
 
 
 def _write(sweep: Sweep) -> None:
@@ -246,15 +263,16 @@ def _scheduler(options: LauncherOptions) -> Scheduler:
 @contextmanager
 def _one_launcher(folder: SweepFolder) -> Iterator[None]:
     """Keep two commands from submitting the same sweep at once."""
-    with disk_errors(folder.path):
-        folder.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(folder.path / ".lock", timeout_s=0):
-            yield
-    except Timeout as error:
-        raise RunError(
-            f"another command is at work on this sweep ({folder.id}); `probegrid action=status` shows it."
-        ) from error
+    with ExitStack() as held:
+        try:
+            with disk_errors(folder.path):
+                folder.path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(folder.path / ".lock", timeout_s=0))
+        except Timeout as error:
+            raise RunError(
+                f"another command is at work on this sweep ({folder.id}); `probegrid action=status` shows it."
+            ) from error
+        yield
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from contextlib import suppress
 
 import psutil
 
+from probegrid.disk import user_name
+from probegrid.errors import RunError
 from probegrid.sweep.interrupts import uninterrupted
 from probegrid.sweep.options import LocalOptions, plain
 from probegrid.sweep.scheduler import Ending, JobPhase, JobRequest, JobState, MakeCall
@@ -58,7 +60,9 @@ class LocalScheduler:
             )
             for index, request in enumerate(requests)
         )
-        submission = Submission(number, self.name, socket.gethostname(), jobs, plain(self._options))
+        submission = Submission(
+            number, self.name, socket.gethostname(), jobs, plain(self._options), user_name(os.getuid())
+        )
         command = [sys.executable, "-m", RUNNER, str(folder.results_dir), folder.id, str(number)]
         with uninterrupted():
             folder.write_submission(submission)
@@ -83,13 +87,23 @@ class LocalScheduler:
         """Nothing: the runner starts each job as the one before it ends."""
 
     def cancel(self, folder: SweepFolder, submission: Submission) -> None:
-        """End the runner and the jobs it has."""
+        """End the runner and the jobs it has.
+
+        Raises:
+            RunError: they are another user's.
+        """
         runner = _runner(folder, submission.number)
         if runner is None:
             return
         for each in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):
-                os.killpg(runner.pid, each)
+                try:
+                    os.killpg(runner.pid, each)
+                except PermissionError as error:
+                    raise RunError(
+                        f"what runs is {submission.user or 'another user'}'s, who alone can end it; "
+                        "no further cell is begun."
+                    ) from error
             deadline = time.monotonic() + _TERM_WAIT_S
             while _is_alive(runner) and time.monotonic() < deadline:
                 time.sleep(0.05)
@@ -103,13 +117,13 @@ def _states(folder: SweepFolder, submission: Submission) -> Iterator[tuple[str, 
     place = folder.submission_dir(submission.number)
     alive = _runner(folder, submission.number) is not None
     for index, job in enumerate(submission.jobs):
-        code = folder.read_json(place / f"{index}.exit.json")
+        code = folder.read_json(place / f"{index}.exit.json", int)
         if code is not None:
             ending = Ending.died if code < 0 else Ending.completed
             yield job.id, JobState(JobPhase.ended, _ending(code), ending)
         elif not alive:
             yield job.id, JobState(JobPhase.ended, "its runner died", Ending.died)
-        elif (cards := folder.read_json(place / f"{index}.started.json")) is not None:
+        elif (cards := folder.read_json(place / f"{index}.started.json", list)) is not None:
             named = f" ({', '.join(card[:_SHORT] for card in cards)})" if cards else ""
             yield job.id, JobState(JobPhase.running, node=f"{socket.gethostname()}{named}")
         else:
@@ -124,14 +138,16 @@ def _ending(code: int) -> str:
 
 def _runner(folder: SweepFolder, number: int) -> psutil.Process | None:
     """The runner of a submission, if it lives: a process of its id and its birth."""
-    written = folder.read_json(folder.submission_dir(number) / "runner.json")
+    file = folder.submission_dir(number) / "runner.json"
+    written = folder.read_json(file, lambda values: (int(values["pid"]), float(values["created"])))
     if written is None:
         return None
+    pid, created = written
     try:
-        process = psutil.Process(written["pid"])
+        process = psutil.Process(pid)
+        is_same = abs(process.create_time() - created) < 1
     except psutil.NoSuchProcess:
         return None
-    is_same = abs(process.create_time() - written["created"]) < 1
     return process if is_same and _is_alive(process) else None
 
 

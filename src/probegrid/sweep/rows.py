@@ -144,7 +144,8 @@ def _row(
         state = None
     if state is not None and state.phase is not Phase.running:
         return _ended(folder, cell, known.name, state, job)
-    row = CellRow(cell, known.name, Stage.unknown, "its scheduler does not answer", job=job.id)
+    silent = f"says nothing of {submission.user}'s job" if submission.is_anothers else "does not answer"
+    row = CellRow(cell, known.name, Stage.unknown, f"its scheduler {silent}", job=job.id)
     is_stopped = stop is not None and stop.covers(cell, submission.number)
     return _on_its_way(
         row, job, job_states[submission.number].get(job.id), state, stop if is_stopped else None

@@ -6,11 +6,12 @@ go are not used: how cells end is on disk, written by their workers, and a job a
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
 
-from probegrid.disk import full_disk, locked
+from probegrid.disk import full_disk, locked, user_name
 from probegrid.errors import ConfigError, ProbegridError, RunError
 from probegrid.sweep import lanes, slurm_queue
 from probegrid.sweep.interrupts import uninterrupted
@@ -42,7 +43,12 @@ class SlurmScheduler:
     ) -> Submission:
         """Submit each pack as a job or an array; several packs under ``max_parallel`` job by job, in lanes."""
         submission = Submission(
-            folder.next_submission(), self.name, socket.gethostname(), (), plain(self._options)
+            folder.next_submission(),
+            self.name,
+            socket.gethostname(),
+            (),
+            plain(self._options),
+            user_name(os.getuid()),
         )
         if holds_secret(submission.options):  # submitit's scripts hold ``setup`` as it is
             folder.submission_dir(submission.number).chmod(0o700)
@@ -67,16 +73,20 @@ class SlurmScheduler:
         return submission
 
     def states(self, folder: SweepFolder, submission: Submission) -> dict[str, JobState]:
-        """Where each job is, by squeue and, for those it forgot, by sacct."""
-        listed = slurm_queue.queue()
+        """Where each job is, by squeue and, for those it forgot, by sacct.
+
+        Another user's job that neither names is left out: a cluster may keep one's jobs from the others.
+        """
+        listed = slurm_queue.queue(submission.user)
         if listed is None:
             return {}
         forgotten = [job.id for job in submission.jobs if job.id not in listed]
         if forgotten:
-            listed |= slurm_queue.accounted(forgotten)
+            listed |= slurm_queue.accounted(forgotten, submission.user)
         return {
             job.id: _state(folder, submission, job, listed.get(job.id, slurm_queue.GONE))
             for job in submission.jobs
+            if job.id in listed or not submission.is_anothers
         }
 
     def fill(self, folder: SweepFolder) -> None:
@@ -86,7 +96,12 @@ class SlurmScheduler:
     def cancel(self, folder: SweepFolder, submission: Submission) -> None:
         """Cancel the jobs that have not ended."""
         ids = [job.id for job in submission.jobs]
-        if not slurm_queue.cancel(ids):
+        if not slurm_queue.cancel(ids, user=submission.user):
+            if submission.is_anothers:
+                raise RunError(
+                    f"the jobs are {submission.user}'s, who alone can end them (`scancel {' '.join(ids)}`); "
+                    "no further cell is begun."
+                )
             raise RunError(
                 f"SLURM does not answer, so that jobs may go on; once it does, `scancel {' '.join(ids)}` ends them."
             )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
+import os
 import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from probegrid.disk import user_name
 
 _COMMAND_TIMEOUT_S = 60
 _QUEUED = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
@@ -50,9 +52,10 @@ class Listed:
 GONE = Listed("GONE", "SLURM no longer knows it")
 
 
-def queue() -> dict[str, Listed] | None:
-    """Every job of this user that SLURM still holds, by id; None if it does not answer."""
-    text = run("squeue", "--me", "--noheader", "--array", "--states=all", f"--format={_COLUMNS}")
+def queue(user: str = "") -> dict[str, Listed] | None:
+    """Every job of a user, by default this one, that SLURM still holds, by id; None if it does not answer."""
+    whose = f"--user={user}" if user else "--me"
+    text = run("squeue", whose, "--noheader", "--array", "--states=all", f"--format={_COLUMNS}")
     return None if text is None else parse_queue(text)
 
 
@@ -66,9 +69,11 @@ def parse_queue(text: str) -> dict[str, Listed]:
     }
 
 
-def accounted(ids: Sequence[str]) -> dict[str, Listed]:
-    """What the accounting says of jobs that the queue forgot; those it does not know are left out."""
-    asked = ("--format=JobID,State,Reason", f"--jobs={','.join(ids)}")
+def accounted(ids: Sequence[str], user: str = "") -> dict[str, Listed]:
+    """What the accounting says of a user's jobs that the queue forgot; those it does not know are left out."""
+    asked = ["--format=JobID,State,Reason", f"--jobs={','.join(ids)}"]
+    if user:
+        asked.append(f"--user={user}")
     text = run("sacct", "--allocations", "--noheader", "--parsable2", *asked) or ""
     rows = (line.strip().split("|") for line in text.splitlines() if line.count("|") >= 2)
     return {row[0]: Listed(row[1].partition(" ")[0], _said(row[2])) for row in rows}  # ``CANCELLED by 0``
@@ -92,12 +97,21 @@ def time_left_s(job: str) -> float | None:
     return seconds(run("squeue", "--noheader", "--format=%L", f"--jobs={job}") or "")
 
 
-def cancel(ids: Sequence[str], *, only_queued: bool = False) -> bool:
-    """Cancel jobs, those that have ended among them; whether SLURM answers."""
+def cancel(ids: Sequence[str], *, only_queued: bool = False, user: str = "") -> bool:
+    """Cancel jobs of a user, by default this one, those that have ended among them.
+
+    Returns:
+        Whether SLURM answers, and takes it from this user.
+    """
     state = ["--state=PENDING"] if only_queued else []
-    if not ids or run("scancel", "--quiet", f"--user={getpass.getuser()}", *state, *ids) is not None:
+    whose = user or user_name(os.getuid())
+    if not ids or run("scancel", "--quiet", f"--user={whose}", *state, *ids) is not None:
         return True
-    return queue() is not None  # scancel fails too where SLURM forgot one of the jobs
+    listed = queue(whose)  # scancel fails too where SLURM forgot one of the jobs
+    if listed is None:
+        return False
+    left = [listed[job] for job in ids if job in listed]
+    return whose == user_name(os.getuid()) or not any(job.is_queued or job.is_running for job in left)
 
 
 def wait_for(job: str, dependency: str) -> None:

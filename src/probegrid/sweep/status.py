@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from probegrid.errors import ConfigError
+from probegrid.errors import ConfigError, StoreError
 from probegrid.sweep.rows import observe
 from probegrid.sweep.status_page import STATUS_PAGE
 from probegrid.sweep.stop import stop_sweep
@@ -29,13 +29,21 @@ def show_sweeps(results_dir: Path, sweep: str | None = None, *, every: float | N
         _watch(chosen, every)
     for folder in list_sweeps(results_dir):
         if folder.id != chosen.id:
-            print(f"sweep {folder.id}: {counts(observe(folder))}")
+            print(f"sweep {folder.id}: {_counts(folder)}")
     manifest = chosen.read_manifest()
     print(f"sweep {chosen.id}: {' '.join(manifest.argv)}")
     print_table(chosen, observe(chosen))
     page = chosen.path / STATUS_PAGE
     if page.exists():  # else it is somebody else's sweep, and its folder may not be written
         print(f"as a page: {page}")
+
+
+def _counts(folder: SweepFolder) -> str:
+    """How many cells of a sweep are how, or why that cannot be told: a colleague's may be closed to others."""
+    try:
+        return counts(observe(folder))
+    except StoreError as error:
+        return str(error)
 
 
 def _watch(folder: SweepFolder, every: float) -> None:
@@ -55,7 +63,7 @@ def cancel_sweep(results_dir: Path, sweep: str | None = None) -> None:
         ConfigError: there is no such sweep, or several are running and none is named.
     """
     if sweep is None:
-        live = [folder for folder in list_sweeps(results_dir) if any(row.is_live for row in observe(folder))]
+        live = [folder for folder in list_sweeps(results_dir) if _is_live(folder)]
         if len(live) > 1:
             commands = "; ".join(" ".join(folder.read_manifest().argv) for folder in live)
             raise ConfigError(
@@ -69,6 +77,15 @@ def cancel_sweep(results_dir: Path, sweep: str | None = None) -> None:
     rows = stop_sweep(folder, "action=cancel")
     print(f"sweep {folder.id}: cancelled; its own command goes on with it.")
     print_table(folder, rows)
+
+
+def _is_live(folder: SweepFolder) -> bool:
+    """Whether anything of a sweep is on its way; what is wrong with one that cannot be read is said."""
+    try:
+        return any(row.is_live for row in observe(folder))
+    except StoreError as error:
+        print(f"sweep {folder.id}: {error}")
+        return False
 
 
 def _find(results_dir: Path, sweep: str | None) -> SweepFolder:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from probegrid.disk import disk_errors, lies_in
+from probegrid.disk import lies_in, setting_aside, unreadable
 from probegrid.errors import StoreError
 from probegrid.tracking import record
-from probegrid.tracking.record import CONFIG_FILE, RESULT_FILE, CellRecord, DamagedRecord, unreadable
+from probegrid.tracking.record import CONFIG_FILE, RESULT_FILE, CellRecord, DamagedRecord
 
 DAMAGED_FOLDER = ".damaged"
 
@@ -39,21 +39,18 @@ def verify(results_dir: Path) -> tuple[int, list[str]]:
         How many cells were looked at, and a line for each that is damaged or may not be read.
 
     Raises:
-        StoreError: a damaged cell cannot be moved.
+        StoreError: ``results_dir`` may not be read.
     """
-    folders = sorted(
-        {path.parent for name in (RESULT_FILE, CONFIG_FILE) for path in results_dir.glob(f"[!.]*/{name}")}
-    )
-    folders = [folder for folder in folders if lies_in(folder, results_dir)]
+    found = record.cell_folders(results_dir, RESULT_FILE, CONFIG_FILE)
+    folders = [folder for folder in found if lies_in(folder, results_dir)]
     lines: list[str] = []
     for folder in folders:
         try:
             damage = damage_of(folder)
+            if damage:
+                lines.append(f"{said(damage)}; the cell is kept as {set_aside(folder)}")
         except StoreError as error:
             lines.append(str(error))
-            continue
-        if damage:
-            lines.append(f"{said(damage)}; the cell is kept as {set_aside(folder)}")
     return len(folders), lines
 
 
@@ -135,7 +132,7 @@ def set_aside(folder: Path) -> Path:
         StoreError: the folder cannot be moved.
     """
     target = folder.parent / DAMAGED_FOLDER / f"{folder.name}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
-    with disk_errors(target):
+    with setting_aside(folder):
         target.parent.mkdir(exist_ok=True)
         folder.rename(target)
     return target

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -79,6 +80,17 @@ def make_ready(path: Path) -> Replaced | None:
     if _is_whole(found):
         return None
     return _replace_outdated(path, found)
+
+
+def sqlite_uri(path: Path, like: str = "") -> str:
+    """The URI of a SQLite file, the same from every folder, with the query of another.
+
+    Its letters stand as they are: MLflow makes the folder that a URI names to the letter, ``jos%C3%A9`` for ``josé``,
+    before SQLAlchemy reads what that stands for.
+    """
+    query = like.partition("?")[2]
+    written = re.sub("%(?=[0-9a-fA-F]{2})", "%25", str(path)).replace("?", "%3F")
+    return f"sqlite:///{written}{query and f'?{query}'}"
 
 
 _seen: dict[Path, tuple[int, int]] = {}
@@ -240,7 +252,7 @@ def _migrate(path: Path, *, is_new: bool = True) -> None:
     from mlflow.store.db.utils import _initialize_tables, _upgrade_db, create_sqlalchemy_engine
     from sqlalchemy import event
 
-    engine: Engine = create_sqlalchemy_engine(f"sqlite:///{path}")
+    engine: Engine = create_sqlalchemy_engine(sqlite_uri(path))
     # nothing of it counts before it is whole: one flush at the end takes a quarter of the time
     event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     try:

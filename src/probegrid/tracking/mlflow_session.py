@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probegrid.disk import locked
+from probegrid.disk import locked, no_permission
 from probegrid.errors import TrackingError
 from probegrid.progress import say
 from probegrid.schema import TrackingConfig
 from probegrid.tracking.mlflow_content import NOTE_TAG, experiment_note, experiment_tags, legal_name
-from probegrid.tracking.mlflow_database import make_ready
+from probegrid.tracking.mlflow_database import make_ready, sqlite_uri
 from probegrid.tracking.redaction import redact
 
 if TYPE_CHECKING:
@@ -77,11 +77,7 @@ def open_experiment(tracking: TrackingConfig) -> Iterator[OpenExperiment]:
         from mlflow import MlflowClient
 
         sqlite_path = _sqlite_path(tracking.uri)
-        uri = (
-            _url(tracking.uri).set(database=str(sqlite_path)).render_as_string()
-            if sqlite_path
-            else tracking.uri
-        )
+        uri = sqlite_uri(sqlite_path, tracking.uri) if sqlite_path else tracking.uri
         with _exclusive(sqlite_path) if sqlite_path else nullcontext():
             replaced = make_ready(sqlite_path) if sqlite_path else None
             if replaced is not None:
@@ -191,7 +187,17 @@ def _one_sentence(uri: str) -> Iterator[None]:
             raise ServerUnreachable(
                 f"MLflow at tracking.uri={shown} does not answer; start it or correct the URI."
             ) from error
-        reason = redact(str(error).strip().partition("\n")[0])[:_MAX_REASON_LENGTH].rstrip(".")
+        if isinstance(error, OSError) and error.filename:
+            file = Path(error.filename)
+            denied = no_permission(error, file)
+            if denied is not None:
+                raise TrackingError(
+                    f"cannot write to MLflow at tracking.uri={shown}: {file}: {denied}; have it changed, or give "
+                    "another file or a server (http://host:5000) in tracking.uri."
+                ) from error
+        lines = str(error).strip().splitlines()
+        said = next((line for line in lines if not line.startswith("(raised as a result of")), "")
+        reason = redact(said)[:_MAX_REASON_LENGTH].rstrip(".")
         raise TrackingError(f"cannot write to MLflow at tracking.uri={shown}: {reason}.") from error
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probegrid.disk import atomic, files_in, locked
+from probegrid.disk import atomic, files_in, locked, no_permission
 from probegrid.errors import RunError, StoreError, TrackingError
 from probegrid.progress import say
 from probegrid.schema import TrackingConfig
@@ -28,7 +28,15 @@ from probegrid.tracking.mlflow_session import (
     open_experiment,
     without_retries,
 )
-from probegrid.tracking.record import RESULT_FILE, CellRecord, Status, own_keys, read, read_config
+from probegrid.tracking.record import (
+    RESULT_FILE,
+    CellRecord,
+    Status,
+    own_keys,
+    read,
+    read_config,
+    refuse_copy,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -112,6 +120,7 @@ def deliver(folder: Path, tracking: TrackingConfig, *, parent_run_id: str | None
         record = read(folder.parent, folder.name)
         if record is None:
             raise TrackingError(f"{folder} holds no recorded cell.")
+        refuse_copy(folder, record)  # whose run it would take the place of
         digest = hashlib.sha256((folder / RESULT_FILE).read_bytes()).hexdigest()
         run_id = _marked_run(experiment, folder, digest)
         if run_id is not None:
@@ -147,8 +156,19 @@ def sweep_run(results_dir: Path, sweep: str, tracking: TrackingConfig) -> str:
 @contextmanager
 def _lock(results_dir: Path, name: str) -> Iterator[None]:
     locks = results_dir / _LOCKS_FOLDER
-    locks.mkdir(parents=True, exist_ok=True)
-    with locked(locks / f"{name}.lock", LOCK_TIMEOUT_S):
+    with ExitStack() as held:
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(locks / f"{name}.lock", LOCK_TIMEOUT_S))
+        except OSError as error:
+            place = Path(error.filename or locks)
+            denied = no_permission(error, place)
+            if denied is None:
+                raise
+            raise TrackingError(
+                f"{place} cannot be written: {denied}; have it changed, or send from a copy of your own, named by "
+                "results_dir."
+            ) from error
         yield
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from probegrid.disk import lies_in, no_permission, remove_leftovers, write_folder
+from probegrid.disk import lies_in, remove_leftovers, unreadable, write_folder
 from probegrid.errors import StoreError
 from probegrid.tracking.provenance import Provenance
 from probegrid.tracking.redaction import redact
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 RESULT_FILE = "result.json"
 CONFIG_FILE = "config.yaml"
+_KEY = re.compile(r"[0-9a-f]{16}")
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -200,6 +202,19 @@ def read_config(results_dir: Path, key: str) -> dict[str, Any]:
     return config
 
 
+def refuse_copy(folder: Path, record: CellRecord) -> None:
+    """Refuse a folder that was copied or renamed where its cell is recorded under its own name beside it.
+
+    Raises:
+        StoreError: it is such a folder.
+    """
+    if folder.name != record.cell and (folder.parent / record.cell / RESULT_FILE).exists():
+        raise StoreError(
+            f"{folder} is another record of the cell {record.cell}, which stands beside it under its own name; move it "
+            f"out of {folder.parent}."
+        )
+
+
 def is_done(results_dir: Path, key: str) -> bool:
     """Whether a cell is recorded as done; a failed one is not.
 
@@ -210,22 +225,42 @@ def is_done(results_dir: Path, key: str) -> bool:
     return found is not None and found.status is Status.done
 
 
+def cell_folders(results_dir: Path, *names: str) -> list[Path]:
+    """The folders that hold a file of one of these names, sorted.
+
+    A cell's folder that may not be looked into is among them: what is left shall not be taken for all there is.
+
+    Raises:
+        StoreError: ``results_dir`` may not be read.
+    """
+    try:
+        folders = sorted(folder for folder in results_dir.iterdir() if not folder.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(results_dir, error) from error
+    return [folder for folder in folders if any(_may_be_there(folder / name) for name in names)]
+
+
+def _may_be_there(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:
+        return _KEY.fullmatch(file.parent.name) is not None  # no ``lost+found``
+
+
 def recorded_keys(results_dir: Path) -> list[str]:
-    """Return the keys of all recorded cells, done or failed, sorted."""
-    return sorted(path.parent.name for path in results_dir.glob(f"[!.]*/{RESULT_FILE}"))
+    """Return the keys of all recorded cells, done or failed, sorted; those that may not be read are among them.
+
+    Raises:
+        StoreError: ``results_dir`` may not be read.
+    """
+    return [folder.name for folder in cell_folders(results_dir, RESULT_FILE)]
 
 
 def own_keys(results_dir: Path) -> list[str]:
     """Return the keys of the recorded cells that lie in the folder itself: a link may lead to what must not be sent."""
     return [key for key in recorded_keys(results_dir) if lies_in(results_dir / key, results_dir)]
-
-
-def unreadable(path: Path, error: OSError) -> StoreError:
-    """Say why a file cannot be read that is not damaged."""
-    denied = no_permission(error, path)
-    if denied is not None:
-        return StoreError(f"cannot read {path}: {denied}; have it changed, or copy what you may read.")
-    return StoreError(f"cannot read {path}: {error.strerror or error}.")
 
 
 def _damaged(path: Path) -> DamagedRecord:

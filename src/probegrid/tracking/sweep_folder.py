@@ -17,13 +17,14 @@ Knows names and formats. Files appear whole or not at all.
 from __future__ import annotations
 
 import json
+import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from probegrid.disk import atomic, disk_errors, files_in, lies_in
+from probegrid.disk import atomic, disk_errors, files_in, lies_in, unreadable
 from probegrid.errors import StoreError
 from probegrid.schema import CellSpec, Resources
 from probegrid.tracking.redaction import holds_secret, redact, redact_override, redact_words
@@ -39,6 +40,7 @@ from probegrid.tracking.sweep_state import (
 )
 
 SWEEPS_FOLDER = ".sweeps"
+T = TypeVar("T")
 
 
 class SweepFolder:
@@ -96,21 +98,26 @@ class SweepFolder:
         Raises:
             StoreError: there is none, or it is damaged.
         """
-        values = self._read_json(self.manifest_file)
-        if values is None:
+        found = self.read_json(self.manifest_file, _manifest)
+        if found is None:
             raise StoreError(f"{self.path} holds no sweep; run its command again to make it.")
-        cells = tuple(
-            ManifestCell(**cell | {"overrides": tuple(cell["overrides"])}) for cell in values["cells"]
-        )
-        return Manifest(**values | {"cells": cells, "argv": tuple(values["argv"])})
+        return found
 
     def write_cells(self, cells: Sequence[CellSpec | None]) -> None:
         """Write the typed configs for the workers, None where a cell cannot work; the secrets they need are in it."""
         self._write(self.path / "cells.pkl", pickle.dumps(list(cells)), private=True)
 
     def read_cells(self) -> list[CellSpec | None]:
-        """Read the typed configs; they were written by this user's own submission."""
-        cells: list[CellSpec | None] = pickle.loads((self.path / "cells.pkl").read_bytes())  # noqa: S301
+        """Read the typed configs; they were written by this user's own submission.
+
+        Raises:
+            StoreError: another user has written them since.
+        """
+        file = self.path / "cells.pkl"
+        try:
+            cells: list[CellSpec | None] = pickle.loads(file.read_bytes())  # noqa: S301
+        except OSError as error:
+            raise unreadable(file, error) from error
         return cells
 
     def write_state(self, cell: int, state: CellState) -> None:
@@ -119,8 +126,10 @@ class SweepFolder:
 
     def read_state(self, cell: int) -> CellState | None:
         """Read how a cell is doing; None if no worker had it yet."""
-        values = self._read_json(self.path / "states" / f"{cell}.json")
-        return values and CellState(**values | {"phase": Phase(values["phase"])})
+        return self.read_json(
+            self.path / "states" / f"{cell}.json",
+            lambda values: CellState(**values | {"phase": Phase(values["phase"])}),
+        )
 
     def read_states(self, count: int) -> list[CellState | None]:
         """Read how the first ``count`` cells are doing."""
@@ -139,14 +148,16 @@ class SweepFolder:
         return [self.read_submission(number) for number in numbers]
 
     def read_submission(self, number: int) -> Submission:
-        """Read one submission, which must be there."""
-        values = self._read_json(self.path / "submissions" / f"{number}.json")
-        assert values is not None
-        jobs = tuple(
-            Job(**job | {"cells": tuple(job["cells"]), "resources": Resources(**job["resources"])})
-            for job in values["jobs"]
-        )
-        return Submission(**values | {"jobs": jobs})
+        """Read one submission.
+
+        Raises:
+            StoreError: there is none, or it is damaged.
+        """
+        file = self.path / "submissions" / f"{number}.json"
+        found = self.read_json(file, _submission)
+        if found is None:
+            raise StoreError(f"{file} is missing; run the command of the sweep again.")
+        return found
 
     def next_submission(self) -> int:
         """A number whose folder no submission has used, made now."""
@@ -162,8 +173,8 @@ class SweepFolder:
 
     def read_note(self, number: int, job: str) -> JobNote:
         """What a job says of itself; empty if it said nothing."""
-        values = self._read_json(self.submission_dir(number) / f"{job}.json")
-        return JobNote() if values is None else JobNote(tuple(values["restarts"]))
+        file = self.submission_dir(number) / f"{job}.json"
+        return self.read_json(file, lambda values: JobNote(tuple(values["restarts"]))) or JobNote()
 
     def end_file(self, number: int, job: str) -> Path:
         """``submissions/<k>/<job>.end.txt``: why a job ended, where a second try would meet the same."""
@@ -182,8 +193,9 @@ class SweepFolder:
 
     def read_stop(self) -> Stop | None:
         """Read the last deliberate end; None if there was none."""
-        values = self._read_json(self.path / "stop.json")
-        return values and Stop(**values | {"cells": tuple(values["cells"])})
+        return self.read_json(
+            self.path / "stop.json", lambda values: Stop(**values | {"cells": tuple(values["cells"])})
+        )
 
     def write_text(self, file: Path, text: str) -> None:
         """Write a text file of the sweep, secrets removed."""
@@ -193,9 +205,24 @@ class SweepFolder:
         """Write a JSON file of the sweep, secrets removed."""
         self._write_json(file, values)
 
-    def read_json(self, file: Path) -> Any | None:
-        """Read a JSON file of the sweep; None if it was never written."""
-        return self._read_json(file)
+    def read_json(self, file: Path, make: Callable[[Any], T]) -> T | None:
+        """Read a JSON file of the sweep; None if it was never written.
+
+        Args:
+            file: of the sweep.
+            make: makes of what was read what it stands for.
+
+        Raises:
+            StoreError: it may not be read, or is no JSON, or nothing can be made of it.
+        """
+        try:
+            return make(json.loads(file.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise unreadable(file, error) from error
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            raise StoreError(f"{file} is damaged; delete it and run the same command again.") from error
 
     def _write_json(self, file: Path, values: Any) -> None:
         self._write(file, json.dumps(redact(values), indent=1, ensure_ascii=False).encode())
@@ -206,17 +233,32 @@ class SweepFolder:
         with atomic(file, private=private) as temporary:
             temporary.write_bytes(content)
 
-    def _read_json(self, file: Path) -> Any | None:
-        try:
-            return json.loads(file.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (RecursionError, ValueError) as error:
-            raise StoreError(f"{file} is damaged; delete it and run the same command again.") from error
+
+def _manifest(values: Any) -> Manifest:
+    cells = tuple(ManifestCell(**cell | {"overrides": tuple(cell["overrides"])}) for cell in values["cells"])
+    return Manifest(**values | {"cells": cells, "argv": tuple(values["argv"])})
+
+
+def _submission(values: Any) -> Submission:
+    jobs = tuple(
+        Job(**job | {"cells": tuple(job["cells"]), "resources": Resources(**job["resources"])})
+        for job in values["jobs"]
+    )
+    return Submission(**values | {"jobs": jobs})
 
 
 def list_sweeps(results_dir: Path | str) -> list[SweepFolder]:
-    """Every sweep below ``results_dir``, the one that was submitted last at the end."""
-    files = (Path(results_dir) / SWEEPS_FOLDER).glob("*/manifest.json")
-    by_age = sorted(files, key=lambda file: file.stat().st_mtime)
+    """Every sweep below ``results_dir``, the one that was submitted last at the end.
+
+    Raises:
+        StoreError: the folder of the sweeps may not be read.
+    """
+    folder = Path(results_dir) / SWEEPS_FOLDER
+    try:
+        os.listdir(folder)  # `Path.glob` says nothing of a folder that may not be read
+        by_age = sorted(folder.glob("*/manifest.json"), key=lambda file: file.stat().st_mtime)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(folder, error) from error
     return [SweepFolder(results_dir, file.parent.name) for file in by_age]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from probegrid.disk import user_name
 from probegrid.schema import Resources
 
 
@@ -110,6 +112,13 @@ class Submission:
     jobs: tuple[Job, ...] = field(default=())
     options: Mapping[str, Any] = field(default_factory=dict)
     """The launcher's options, as plain values, that its jobs were submitted with."""
+    user: str = ""
+    """Whose jobs they are; empty where it was not written down, as it once was not."""
+
+    @property
+    def is_anothers(self) -> bool:
+        """Whether its jobs are another user's, so that this one can hardly end them."""
+        return self.user not in ("", user_name(os.getuid()))
 
 
 @dataclass(frozen=True)
