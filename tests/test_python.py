@@ -90,12 +90,37 @@ def test_a_plan_is_of_what_a_run_would_do(workdir: Path) -> None:
         ("run", ["action=status"], "use the command, probegrid action=status"),
         ("plan", ["action=report"], "call probegrid.report"),
         ("run", ["experiment=smoke"], "experiment=smoke is a grid, not a cell; call probegrid.sweep"),
+        ("run", ["seed=1,2"], r"add -m to run a grid of them \(in Python: probegrid.sweep\)"),
         ("sweep", ["hydra.launcher.detach=true", *FEW], "waits for its cells"),
     ],
 )
 def test_a_function_does_nothing_else(workdir: Path, name: str, overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         getattr(probegrid, name)(overrides)
+    assert not list(workdir.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            "probe=gnll seed=1",
+            r"are one text, 'probe=gnll seed=1'; give a list of them: \['probe=gnll', 'seed=1'\]",
+        ),
+        ({"probe": "gnll"}, "is no list of overrides"),
+        (None, "None is no list of overrides"),
+        (["seed=1", 2], "is no list of overrides"),
+        (["-m", "seed=1,2"], "-m is a flag of the command; call probegrid.sweep without it"),
+        (["--config-dir=mine"], "give config_dir=FOLDER beside the overrides"),
+        (["--cfg", "job"], "--cfg is a flag of the command; leave it out"),
+    ],
+)
+def test_what_is_no_list_of_overrides_is_refused_in_words(
+    workdir: Path, overrides: object, said: str
+) -> None:
+    for function in (probegrid.run, probegrid.plan, probegrid.report, probegrid.sweep):
+        with pytest.raises(ConfigError, match=said):
+            function(overrides)  # type: ignore[operator]
     assert not list(workdir.iterdir())
 
 

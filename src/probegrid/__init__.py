@@ -45,9 +45,11 @@ def run(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) -> R
     """
     from probegrid.cell.run import run_cell
     from probegrid.compose import compose_cell
+    from probegrid.door.arguments import words_of
     from probegrid.schema import Action
     from probegrid.tracking.mlflow_around import experiment_around
 
+    overrides = words_of(overrides)
     with experiment_around(overrides):
         spec = compose_cell(overrides, config_dir, refuse_grids=True)
     _only(spec.config.action, Action.run, "run")
@@ -66,9 +68,10 @@ def plan(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) -> 
     from probegrid.cell.lookup import Lookup
     from probegrid.cell.plan import plan_spec
     from probegrid.compose import compose_cell
+    from probegrid.door.arguments import words_of
     from probegrid.schema import Action
 
-    spec = compose_cell(overrides, config_dir, refuse_grids=True)
+    spec = compose_cell(words_of(overrides), config_dir, refuse_grids=True)
     _only(spec.config.action, Action.plan, "plan", Action.run)
     return plan_spec(spec, Lookup(fetch=False))[0]
 
@@ -83,12 +86,14 @@ def sweep(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) ->
         probegrid.errors.UserError: a cell cannot work, and nothing is submitted; or every failure was the user's.
         probegrid.errors.RunError: not every cell is done. Those that are stand, and the same call runs the others.
     """
+    from probegrid.door.arguments import words_of
     from probegrid.errors import ConfigError
     from probegrid.schema import Action
     from probegrid.sweep.grid import compose_grid
     from probegrid.sweep.launch import failure, run_sweep
     from probegrid.tracking.mlflow_around import experiment_around
 
+    overrides = words_of(overrides)
     with experiment_around(overrides):
         cells, options = compose_grid(overrides, config_dir)
     for cell in cells:
@@ -132,10 +137,11 @@ def report(overrides: Sequence[str] = (), *, config_dir: Folder | None = None) -
         probegrid.errors.UserError: nothing is recorded, or the filters leave nothing.
     """
     from probegrid.compose import compose_cell
+    from probegrid.door.arguments import words_of
     from probegrid.report.report import report_on
     from probegrid.schema import Action
 
-    config = compose_cell(overrides, config_dir).config
+    config = compose_cell(words_of(overrides), config_dir).config
     _only(config.action, Action.report, "report", Action.run)
     return report_on(Path(config.results_dir), config.report)
 

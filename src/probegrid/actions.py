@@ -236,18 +236,19 @@ def _plan_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> No
     from probegrid.cell.lookup import Lookup
     from probegrid.planning.describe import grid_table
     from probegrid.sweep.check import Checker
+    from probegrid.sweep.packs import held_in_memory
 
     import_without_torch()
     lookup = Lookup(fetch=False)
     checker = Checker(options, lookup)
-    rows = [
-        (name, _planned(checker, lookup, cell.spec))
-        for name, cell in zip(cell_names(composed), composed, strict=True)
-        if cell.spec
+    named = [
+        (name, cell.spec) for name, cell in zip(cell_names(composed), composed, strict=True) if cell.spec
     ]
+    rows = [(name, _planned(checker, lookup, spec)) for name, spec in named]
+    packs = [held_in_memory(spec.config) for _, spec in named]
     console = Console()
     console = console if console.is_terminal else Console(width=200)
-    console.print(grid_table(rows))
+    console.print(grid_table(rows, packs))
     if all(isinstance(outcome, UserError) for _, outcome in rows):
         raise PlanError("no cell of this grid can work on this hardware; the table has the reasons.")
 

@@ -103,6 +103,9 @@ def _compose_and_act(arguments: Namespace) -> None:
         GlobalHydra.instance().initialize(hydra)
         try:
             if arguments.cfg is not None:
+                if _is_null(hydra, name, arguments):
+                    print("null")
+                    return
                 with redacted_stdout():
                     hydra.show_cfg(name, words, arguments.cfg, arguments.package, arguments.resolve)
             elif arguments.info is not None:
@@ -114,6 +117,30 @@ def _compose_and_act(arguments: Namespace) -> None:
                 _run(hydra, loader, name, words, is_grid=arguments.multirun)
         finally:
             GlobalHydra.instance().clear()
+
+
+def _is_null(hydra: Hydra, name: str, arguments: Namespace) -> bool:
+    """Whether the part of the config that ``--package`` names is null, which Hydra takes for none.
+
+    Raises:
+        ConfigError: there is no such part.
+    """
+    if arguments.package in (None, "_global_"):
+        return False
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+
+    from probegrid.door.mistakes import no_such_key
+
+    whole = hydra.compose_config(name, arguments.overrides, RunMode.RUN)
+    part: object = hydra.get_sanitized_cfg(whole, arguments.cfg)
+    keys = arguments.package.split(".")
+    for depth, key in enumerate(keys):
+        names = list(map(str, part)) if isinstance(part, DictConfig) else []
+        if not isinstance(part, DictConfig) or key not in part:
+            raise ConfigError(no_such_key(".".join(keys[: depth + 1]), names))
+        part = part.get(key)
+    return part is None
 
 
 def _run(hydra: Hydra, loader: CellLoader, name: str, words: list[str], *, is_grid: bool) -> None:

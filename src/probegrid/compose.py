@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigNode, ConfigStore
@@ -103,8 +104,22 @@ def to_spec(composed: DictConfig, hydra: Any, loader: CellLoader) -> CellSpec:
     chosen = {part.name: str(hydra.runtime.choices[part.name]) for part in fields(Choices)}
     named = {group: _name(group, chosen[group], getattr(config, group), loader) for group in PLACED}
     choices = Choices(**chosen | named)
+    _refuse_files(config)
     overrides = tuple(map(redact_override, telling(list(hydra.overrides.task), choices)))
     return as_stored(CellSpec(config, choices, _test_sets(config, loader), overrides))
+
+
+def _refuse_files(config: Config) -> None:
+    """Refuse a file where folders are written, which would be found when all is computed.
+
+    Raises:
+        ConfigError: one is named, or lies on the way.
+    """
+    for key in ("store_dir", "results_dir"):
+        folder = Path(getattr(config, key))
+        file = next((part for part in (folder, *folder.parents) if part.is_file()), None)
+        if file is not None:
+            raise ConfigError(f"{key}={folder}: {file} is a file; name a folder, which need not be there.")
 
 
 def to_config(composed: DictConfig) -> Config:

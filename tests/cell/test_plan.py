@@ -95,6 +95,19 @@ def test_a_cell_whose_files_are_not_at_hand_is_planned_by_its_facts() -> None:
     assert "is on the hub: planned by the architecture" in notes[0]
 
 
+def test_a_plan_says_whose_hours_it_has_where_only_the_memory_of_cards_is_given() -> None:
+    """Cards of 16 GB are planned slower than cards of 11 GB: the slowest of each size stands for all."""
+    overrides = ["model=llama8b", "dataset=squad", "quantization=nf4", "device_map.gpus=2"]
+    notes = {}
+    for card in ("gpu_memory_gb=16", "gpu=h100"):
+        plan, _ = plan_spec(compose_cell([*overrides, f"device_map.{card}"]), Lookup(fetch=False))
+        assert plan is not None
+        notes[card] = [note for note in plan.notes if "hours" in note]
+    said = "by the rates of a T4, which stands for any card of 16 GB"
+    assert [said in note for note in notes["gpu_memory_gb=16"]] == [True]
+    assert notes["gpu=h100"] == []
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -90,6 +90,7 @@ def test_the_version(probegrid: Any) -> None:
         (["--cfg", "jbo"], "invalid choice: 'jbo'"),
         (["-m", "--cfg", "job"], "--multirun and --cfg exclude each other"),
         (["--resolve"], "--resolve goes with --cfg"),
+        (["-p", "model"], "--package goes with --cfg"),
         (["--config-path", "x"], "add yours with --config-dir FOLDER"),
         (["--experimental-rerun", "x"], "the same command again"),
     ],
@@ -99,3 +100,31 @@ def test_a_wrong_flag_is_one_sentence(words: list[str], sentence: str) -> None:
         parse_arguments(words)
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("package", "printed"), [("seed", "0"), ("model.revision", "null"), ("quantization.method", "auto")]
+)
+def test_a_part_of_the_config_is_printed(probegrid: Any, package: str, printed: str) -> None:
+    ended = probegrid("--cfg", "job", "-p", package)
+    assert (ended.status, ended.out.split(".")[-1].strip(), ended.err) == (0, printed, "")
+
+
+@pytest.mark.parametrize(
+    ("package", "sentence"),
+    [
+        ("model.dtpye", "no key model.dtpye; did you mean 'dtype'?"),
+        ("seed.a", "no key seed.a."),
+        ("modl", "'model'"),
+    ],
+)
+def test_a_part_that_is_not_there_is_one_sentence(probegrid: Any, package: str, sentence: str) -> None:
+    ended = probegrid("--cfg", "job", "--package", package)
+    assert ended.status == 2
+    assert sentence in ended.sentence
+
+
+def test_hydras_own_help_is_printed(probegrid: Any) -> None:
+    ended = probegrid("--hydra-help")
+    assert (ended.status, ended.err) == (0, "")
+    assert "--shell-completion" in ended.out

@@ -67,3 +67,10 @@ def test_a_shell_that_is_not_known(probegrid: Any) -> None:
     ended = probegrid("-sc", "install=bsh")
     assert ended.status == 2
     assert "write -sc install=bash" in ended.sentence
+
+
+def test_a_question_without_a_line_is_a_shells(probegrid: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COMP_LINE", raising=False)
+    ended = probegrid("-sc", "query=bash")
+    assert ended.status == 2
+    assert "is for shells to ask" in ended.sentence

@@ -89,8 +89,15 @@ NO_OVERRIDE = "is not an override; write group=name or key=value"
             "store_dir differs between the cells of one grid, and action=verify is",
         ),
         ("-m action=status results_dir=a,b", "results_dir differs between the cells of one grid"),
+        ("--config-name smoke", "names no config; the preset is experiment=smoke; give a YAML file"),
+        ("team=a", "the config has no key team"),
+        ("model@model=tiny", "model@model=tiny: every cell has one model; choose it by model=<name>."),
+        ("experiment@x=smoke", "every cell has one experiment"),
+        ("dataset=${oc.env:DATA}", "${oc.env:DATA} cannot choose a group"),
+        ("hydra.job.env_set.X=1", "no key hydra.job.env_set.X; add it with a plus, +hydra.job.env_set.X=1."),
+        ("model.architecture.layers=3", "add model.architecture.hidden=<value>."),
         ("--config-dir nowhere", "--config-dir nowhere is no folder"),
-        ("--config-name nope", "Cannot find primary config 'nope'"),
+        ("--config-name nope", "--config-name nope names no config; give a YAML file of --config-dir"),
     ],
 )
 def test_a_mistake_is_one_sentence(probegrid: Any, workdir: Path, words: str, sentence: str) -> None:
@@ -98,6 +105,32 @@ def test_a_mistake_is_one_sentence(probegrid: Any, workdir: Path, words: str, se
     assert ended.status == 2
     assert sentence in ended.sentence
     assert not list(workdir.iterdir())
+
+
+def test_a_group_of_ones_own_is_added_with_a_plus_and_a_bare_root_lists_ours(
+    probegrid: Any, own: Any
+) -> None:
+    folder = str(own("team", "a", "# @package _global_\nseed: 7\n").parents[1])
+    own(".", "bare", {"defaults": ["schema", {"model": "tiny"}, "_self_"]})
+    ended = probegrid("-cd", folder, "team=a")
+    assert ended.status == 2
+    assert "team=a: no cell has a group team by itself; add it with a plus, +team=a." in ended.sentence
+    assert probegrid("-cd", folder, "+team=a", "--cfg", "job", "-p", "seed").out.strip() == "7"
+    ended = probegrid("-cd", folder, "-cn", "bare", "tracking=none")
+    assert (
+        "the root config has no tracking among its defaults; list it there, `- tracking: <name>`"
+        in ended.sentence
+    )
+
+
+def test_a_file_in_place_of_a_folder_is_refused_before_anything_is_read(
+    probegrid: Any, workdir: Path
+) -> None:
+    (workdir / "file").touch()
+    for word, folder in (("results_dir", "file"), ("store_dir", "file/below")):
+        ended = probegrid(f"{word}={folder}")
+        assert ended.status == 2
+        assert ended.sentence == f"{word}={folder}: file is a file; name a folder, which need not be there."
 
 
 @pytest.mark.slow

@@ -106,5 +106,24 @@ def test_a_name_that_looks_like_no_is_a_name() -> None:
         assert getattr(probe, "away").name == word.strip("'").lower()  # noqa: B009
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_part_that_is_null_is_given_whole_or_key_by_key(is_whole: bool) -> None:
+    """So that any model is planned by its facts, as an error says."""
+    names = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab", "context")
+    facts = dict(zip(names, (3, 64, 4, 2, 16, 128, 9, 50), strict=True))
+    whole = f"model.architecture={{{', '.join(f'{name}: {value}' for name, value in facts.items())}}}"
+    spec = compose_cell(
+        [whole] if is_whole else [f"model.architecture.{name}={facts[name]}" for name in facts]
+    )
+    found = spec.config.model.architecture
+    assert found is not None
+    assert {name: getattr(found, name) for name in names} == facts
+
+
+def test_a_mapping_is_given_whole() -> None:
+    spec = compose_cell(["model.template_kwargs={a: 1, b: [x, y]}"])
+    assert spec.config.model.template_kwargs == {"a": 1, "b": ["x", "y"]}
+
+
 def test_probe_from_is_from_cell() -> None:
     assert compose_cell(["probe.from=a b#"]).config.probe.from_cell == "a b#"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -257,6 +258,19 @@ def test_a_batch_too_large_is_refused_with_auto() -> None:
         make("mistral_large", FOUR_11GB, workload=replace(TRIVIA, prompt_tokens=500, batch_size=400))
 
 
+def test_what_is_needed_never_reads_like_what_is_given() -> None:
+    needed = make("llama1b", DeviceMapConfig(gpus=0), NONE, replace(TRIVIA, batch_size=1)).cpu_bytes / 1e9
+    for lacks_gb in (0.001, needed - 0.0005):
+        given = DeviceMapConfig(gpus=0, cpu_memory_gb=needed - lacks_gb)
+        with pytest.raises(PlanError) as refused:
+            make("llama1b", given, NONE, replace(TRIVIA, batch_size=1))
+        numbers = re.match(
+            r"This needs ([\d.]+ GB) of CPU memory and ([\d.]+ .B) are given", str(refused.value)
+        )
+        assert numbers is not None
+        assert numbers[1] != numbers[2] != "0.0 MB"
+
+
 def test_strategies_that_need_a_gpu_say_so() -> None:
     for strategy in (PlacementStrategy.single, PlacementStrategy.balanced):
         with pytest.raises(PlanError, match="needs a GPU and none is given"):
@@ -351,10 +365,20 @@ def test_a_plan_as_lines_and_a_grid_as_a_table() -> None:
         ("other", PlanError("It is too large.")),
     ]
     console = rich_console.Console(width=140, record=True, file=io.StringIO())
-    console.print(grid_table(rows))
+    console.print(grid_table(rows, ["mixtral8x7b", "other"]))
     drawn = console.export_text()
     assert "1 of 2 work" in drawn
     assert "It is too large." in drawn
+
+
+def test_the_hours_of_a_grid_count_one_load_for_cells_that_share_a_model() -> None:
+    found = make("mixtral8x7b", FOUR_11GB)
+    two: list[tuple[str, Plan | PlanError | None]] = [("a", found), ("b", found)]
+    alone, shared = grid_table(two, ["a", "b"]), grid_table(two, ["a", "a"])
+    load, reading = found.load_s / 3600, found.duration.total_s / 3600
+    assert found.load_s > 60
+    for table, hours in ((alone, 2 * load + 2 * reading), (shared, load + 2 * reading)):
+        assert [column.footer for column in table.columns[-2:]] == [f"{hours:.2f}", f"{4 * hours:.2f}"]
 
 
 WITHOUT_LIBRARIES = """

@@ -15,7 +15,7 @@ from probegrid.cell.look import look_at
 from probegrid.cell.precision import notes_on, on_its_cards
 from probegrid.cell.prepare import check_kind, prepare, probe_of
 from probegrid.errors import CheckpointError, NotAtHand, PlanError, UserError
-from probegrid.hardware.devices import Hardware, hardware_for
+from probegrid.hardware.devices import Hardware, described_gpu, hardware_for
 from probegrid.hardware.machine import this_cpu, visible_gpus
 from probegrid.models.as_stored import as_stored
 from probegrid.models.checkpoint import Checkpoint, find_checkpoint
@@ -194,6 +194,7 @@ def _plan(
             raise
         raise PlanError(f"{error} It is {how}.") from error
     notes = [
+        *_assumed(device_map, hardware, found),
         *notes_on([hardware.gpus[index] for index in found.placement.gpus], config.model.dtype),
         *([] if how is None else [how]),
         *([] if lacking is None else [f"the checkpoint {lacking}"]),
@@ -203,6 +204,17 @@ def _plan(
         fetched = known.stored.total(found.blocks)
         found = replace(found, download_bytes=fetched, disk_bytes=fetched)
     return found.in_copies(pack.replicas) if pack and follows_pack else found
+
+
+def _assumed(device_map: DeviceMapConfig, hardware: Hardware, found: Plan) -> list[str]:
+    """Whose rates the hours are by, where only the memory of cards is said that are not here."""
+    if not found.gpus or device_map.gpu is not None or hardware.gpus[0] != described_gpu(device_map):
+        return []
+    card = hardware.gpus[0]
+    return [
+        f"the hours are by the rates of a {card.name}, which stands for any card of {card.memory_gb:g} GB; "
+        "device_map.gpu names another"
+    ]
 
 
 def _unpacking(form: StoredForm, dtype: Dtype) -> str:

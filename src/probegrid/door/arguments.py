@@ -35,9 +35,41 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     if len(asked) > 1:
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
         raise ConfigError(f"{flags} exclude each other; give one of them.")
-    if arguments.resolve and arguments.cfg is None:
-        raise ConfigError("--resolve goes with --cfg; give both.")
+    for flag, is_given in (("--resolve", arguments.resolve), ("--package", arguments.package is not None)):
+        if is_given and arguments.cfg is None:
+            raise ConfigError(f"{flag} goes with --cfg; give both.")
     return arguments
+
+
+def words_of(overrides: Sequence[str]) -> list[str]:
+    """What was handed to a function of Python's as overrides, each word a text.
+
+    Raises:
+        ConfigError: it is no list of texts, or a flag of the command is among them.
+    """
+    if isinstance(overrides, str):
+        raise ConfigError(
+            f"the overrides are one text, {overrides!r}; give a list of them: {overrides.split()}."
+        )
+    words = list(overrides) if isinstance(overrides, Sequence) else []
+    if not isinstance(overrides, Sequence) or not all(isinstance(word, str) for word in words):
+        raise ConfigError(f'{overrides!r} is no list of overrides; give texts: ["model=tiny", "seed=1"].')
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag.startswith("-") and flag in _flags():
+            raise ConfigError(f"{word} is a flag of the command; {_IN_PYTHON.get(flag, 'leave it out')}.")
+    return words
+
+
+_IN_PYTHON = {
+    **dict.fromkeys(("-m", "--multirun"), "call probegrid.sweep without it"),
+    **dict.fromkeys(("-cd", "--config-dir"), "give config_dir=FOLDER beside the overrides"),
+}
+"""What stands in a flag's place where a function is called."""
+
+
+def _flags() -> set[str]:
+    return {string for action in hydra_parser()._actions for string in action.option_strings}
 
 
 def hydra_parser() -> argparse.ArgumentParser:

@@ -34,6 +34,8 @@ def complete(commands: Sequence[str]) -> None:
         try:
             hydra = Hydra("probegrid", CompletionLoader(search_path(config_dir)))
             hydra.shell_completion(ROOT, list(commands))
+        except RuntimeError as error:  # by hand, without the line that a shell would hand over
+            raise ConfigError("-sc query=SHELL is for shells to ask; write -sc install=bash.") from error
         except ValueError as error:
             raise ConfigError(f"{' '.join(str(error).split())}; write -sc install=bash.") from error
 

@@ -57,7 +57,18 @@ def is_anything(key: str) -> bool:
 
 def is_of_mapping(key: str) -> bool:
     """Whether it is a key of the user's own choice, ``model.template_kwargs.enable_thinking``."""
-    return any(get_origin(hint) is dict for hint in _hints(key.rpartition(".")[0]))
+    return is_mapping(key.rpartition(".")[0])
+
+
+def is_mapping(key: str) -> bool:
+    """Whether the key holds keys of the user's own choice, ``model.template_kwargs``."""
+    return any(get_origin(hint) is dict for hint in _hints(key))
+
+
+def dataclass_of(key: str) -> type[Any] | None:
+    """The dataclass of the keys below this one; None where it holds a value, or several classes could be meant."""
+    held = [hint for hint in _hints(key) if isinstance(hint, type) and is_dataclass(hint)]
+    return held[0] if len(held) == 1 else None
 
 
 def value_above(key: str) -> str | None:

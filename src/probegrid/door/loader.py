@@ -310,6 +310,7 @@ class CellLoader(ConfigLoaderImpl):
             if isinstance(override.value(), bool) and name in keys.enum_names(override.key_or_group):
                 key = str(override.input_line).partition("=")[0]
                 override = parse(f"{key}={quoted(name)}")  # probe.away=false: Hydra takes it for no name
+            _begin(override, config)
             with composing():
                 self._apply_overrides_to_config([override], config)
 
@@ -338,6 +339,19 @@ class CellLoader(ConfigLoaderImpl):
         return any(self.repository.group_exists(key) for key in (*swept, *map(str, preset)))
 
 
+def _begin(override: Override, config: DictConfig) -> None:
+    """Begin a part that is null, ``model.architecture``, where its keys are typed: OmegaConf adds none to null."""
+    key = override.key_or_group
+    for part in (
+        (key, key.rpartition(".")[0]) if isinstance(override.value(), dict) else (key.rpartition(".")[0],)
+    ):
+        owner = keys.dataclass_of(part)
+        group, _, name = part.rpartition(".")
+        holder = OmegaConf.select(config, group) if owner else None
+        if isinstance(holder, DictConfig) and name in holder and holder[name] is None:
+            holder[name] = OmegaConf.structured(owner)
+
+
 def _key(override: Override) -> str:
     return str(override.get_key_element())
 
@@ -364,7 +378,9 @@ def _note(overrides: Sequence[Override], config: DictConfig) -> None:
 
 def _expand_home(config: DictConfig) -> None:
     """Write the home folder for ``~`` in every key that may name a file, folders of the environment included."""
-    for key in ("store_dir", "results_dir"):
+    for key in (
+        ("store_dir", "results_dir") if "store_dir" in config else ()
+    ):  # --hydra-help composes Hydra's alone
         if OmegaConf.is_interpolation(config, key) and config[key][:1] in ("", "~"):
             config[key] = config[key] or getattr(Config, key)  # an empty variable is none
         elif config[key] == "":  # the working folder itself would be filled

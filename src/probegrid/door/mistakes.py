@@ -12,7 +12,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.plugins.config_source import ConfigSource
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
-from probegrid.door.keys import keys_beside, keys_of
+from probegrid.door.keys import is_known, keys_beside, keys_of
 from probegrid.door.places import PLACED
 from probegrid.door.yaml_files import place_of
 from probegrid.errors import ConfigError, closest
@@ -21,6 +21,7 @@ _IN_A_FILE = re.compile(
     r"In '(?P<config>[^']+)': (?P<kind>\w+) raised while composing config:\n(?P<what>[^\n]*)"
 )
 _UNKNOWN_KEY = re.compile(r"Key '(?P<key>[^']+)' not in '(?P<owner>\w+)'")
+_ADDED = re.compile(r"Could not override '([^']*)'.*use \+([^\n]*?)\s*$", re.DOTALL | re.MULTILINE)
 _FULL_KEY = re.compile(r"full_key: (?P<key>\S+)")
 
 
@@ -105,8 +106,11 @@ def _sentence(error: Exception, sources: Sequence[ConfigSource]) -> str:
     return (
         _syntax(error)
         or _no_grid(error)
+        or _no_such_group(error)
+        or _no_choice(error)
         or _in_a_file(error, sources)
         or _unknown_key(error)
+        or _new_key(error)
         or _wrong_value(error)
         or _one_line(error)
     )
@@ -124,6 +128,12 @@ def _unknown_choice(
         where = where or next((place_of(sources, preset, name) for preset in presets), None)
     if where is not None:
         return f"{where}: {missing} is not known; {closest(name, _options(sources, group))}."
+    if not group and not options:  # the root config
+        preset = f"; the preset is experiment={name}" if name in _options(sources, "experiment") else ""
+        return (
+            f"--config-name {name} names no config{preset}; give a YAML file of --config-dir FOLDER whose defaults "
+            "begin with ours, `- config`."
+        )
     if not options:
         return _one_line(error).partition("; Config search path")[0]
     hint = f" (the folder or file of that name is {group}=./{name})" if _is_here(group, name) else ""
@@ -151,7 +161,32 @@ def _no_grid(error: Exception) -> str | None:
     key = found[1].partition("=")[0]
     if key.startswith("report."):  # a report is one, of a grid too
         return f"{found[1]} gives {key} several values; give one, or where it filters a list: '{key}=[a,b]'."
-    return f"{found[1]} gives {key} several values; add -m to run a grid of them, or give one."
+    grid = "add -m to run a grid of them (in Python: probegrid.sweep)"
+    return f"{found[1]} gives {key} several values; {grid}, or give one."
+
+
+def _no_such_group(error: Exception) -> str | None:
+    """A group that the defaults list lacks: one of the user's own, one a second time, or a root config without it."""
+    found = _ADDED.match(str(error))
+    if found is None or "default list" not in str(error):
+        return None
+    (group, at, _), word = found[1].partition("@"), found[2]
+    if not is_known(group):
+        return f"{word}: no cell has a group {group} by itself; add it with a plus, +{word}."
+    if at:
+        return f"{word}: every cell has one {group}; choose it by {group}=<name>."
+    return f"the root config has no {group} among its defaults; list it there, `- {group}: <name>`, as ours does."
+
+
+def _no_choice(error: Exception) -> str | None:
+    """An interpolation in place of a group's choice."""
+    found = re.match(r"Error resolving interpolation '(.*)', possible interpolation keys", str(error))
+    if found is None:
+        return None
+    return (
+        f"{found[1]} cannot choose a group, where only other groups' choices are known; let the shell fill it in, or "
+        "give it to a key, such as dataset.path."
+    )
 
 
 def _in_a_file(error: Exception, sources: Sequence[ConfigSource]) -> str | None:
@@ -173,6 +208,12 @@ def _unknown_key(error: Exception) -> str | None:
         return None
     full = _FULL_KEY.search(f"{error} {error.__cause__}")
     return no_such_key(full["key"] if full else found["key"], keys_of(found["owner"]))
+
+
+def _new_key(error: Exception) -> str | None:
+    """A key of a mapping of Hydra's, ``hydra.job.env_set.X``."""
+    found = _ADDED.match(str(error))
+    return None if found is None else f"the config has no key {found[1]}; add it with a plus, +{found[2]}."
 
 
 def _wrong_value(error: Exception) -> str | None:

@@ -17,7 +17,16 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Valu
 from hydra.errors import HydraException
 from omegaconf import MISSING
 
-from probegrid.door.keys import GROUPS, SPELLED, is_anything, is_known, is_of_mapping, is_text, is_text_list
+from probegrid.door.keys import (
+    GROUPS,
+    SPELLED,
+    is_anything,
+    is_known,
+    is_mapping,
+    is_of_mapping,
+    is_text,
+    is_text_list,
+)
 from probegrid.door.mistakes import not_an_override
 from probegrid.door.places import PLACED
 from probegrid.errors import ConfigError
@@ -60,8 +69,8 @@ def in_grammar(word: str, *, grid: bool) -> str:
     for field, typed in SPELLED.items():
         key = re.sub(rf"^(\+*probe)\.{typed}$", rf"\1.{field}", key)
     name = key.lstrip("+").partition("@")[0]
-    if is_of_mapping(name):  # where Hydra takes a new key with a plus only
-        key = f"++{name}"
+    if is_of_mapping(name) or (value.startswith("{") and is_mapping(name)):
+        key = f"++{name}"  # Hydra takes new keys with a plus only
     if not equals or not value:
         return key + equals
     parts = _split(value) if grid else [value]

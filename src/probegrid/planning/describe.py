@@ -69,16 +69,16 @@ def _copies(plan: Plan) -> list[tuple[str, str]]:
     return [("replicas", f"{plan.replicas} copies as above share the reading, each {each}")]
 
 
-def grid_table(rows: Sequence[tuple[str, Plan | UserError | None]]) -> Table:
-    """A grid of plans, a row a cell and a sum of the hours; a refused cell shows its reason.
+def grid_table(rows: Sequence[tuple[str, Plan | UserError | None]], packs: Sequence[str]) -> Table:
+    """A grid of plans, a row a cell and the hours of all; a refused cell shows its reason.
 
     Args:
         rows: the name of each cell with its plan, its refusal, or None where no model is read.
+        packs: what each cell has its model in memory with: the hours of all count one load for each.
     """
     from rich.table import Table
 
-    planned = [outcome for _, outcome in rows if isinstance(outcome, Plan)]
-    hours, gpu_hours = sum(plan.hours for plan in planned), sum(plan.gpu_hours for plan in planned)
+    hours, gpu_hours = _of_all(rows, packs)
     table = Table(show_footer=True)
     footers = {
         "cell": f"{sum(not isinstance(outcome, UserError) for _, outcome in rows)} of {len(rows)} work",
@@ -100,6 +100,19 @@ def grid_table(rows: Sequence[tuple[str, Plan | UserError | None]]) -> Table:
             refusals.append(f"{name}: {outcome}")
     table.caption = "\n".join(refusals) or None
     return table
+
+
+def _of_all(rows: Sequence[tuple[str, Plan | UserError | None]], packs: Sequence[str]) -> tuple[float, float]:
+    """Hours and GPU-hours of a grid: every reading, and of the cells of a pack the longest load."""
+    reading_s = gpu_s = 0.0
+    loads: dict[str, tuple[float, float]] = {}
+    for pack, (_, plan) in zip(packs, rows, strict=True):
+        if isinstance(plan, Plan):
+            gpus, seconds = plan.gpus * plan.replicas, plan.duration.total_s / plan.replicas
+            reading_s, gpu_s = reading_s + seconds, gpu_s + gpus * seconds
+            loads[pack] = max(loads.get(pack, (0.0, 0.0)), (plan.load_s, plan.load_s * gpus))
+    seconds = reading_s + sum(load_s for load_s, _ in loads.values())
+    return seconds / 3600, (gpu_s + sum(of_gpus for _, of_gpus in loads.values())) / 3600
 
 
 def _cells(plan: Plan) -> tuple[str, ...]:

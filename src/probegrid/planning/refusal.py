@@ -99,10 +99,8 @@ def _reason(facts: Facts) -> str:
     if candidates:
         leanest = min(candidates, key=lambda placement: placement.loads(demand)["cpu"].total)
         what = f" for {len(leanest.streamed)} of {facts.blocks} blocks" if leanest.streamed else ""
-        return (
-            f"This needs {_gb(leanest.loads(demand)['cpu'].total)} of CPU memory{what} "
-            f"and {_gb(facts.cpu_budget)} are given"
-        )
+        needed, given = _apart(leanest.loads(demand)["cpu"].total, facts.cpu_budget)
+        return f"This needs {needed} of CPU memory{what} and {given} are given"
     usable, memory_gb = min(facts.gpu_budgets), min(gpu.memory_gb for gpu in facts.hardware.gpus)
     free = (
         f"{_gb(usable)} of a GPU's {memory_gb:g} GB are" if usable > 0 else f"nothing of {memory_gb:g} GB is"
@@ -134,5 +132,12 @@ def _needs(option: Option) -> str:
     return ", ".join(needs)
 
 
-def _gb(count: float) -> str:
-    return f"{count / BYTES_PER_GB:.1f} GB"
+def _apart(needed: float, given: float) -> tuple[str, str]:
+    """What is needed and what is given, with as many digits as tell them apart."""
+    pairs = ((_gb(needed, digits), _gb(given, digits)) for digits in range(1, 10))
+    return next((pair for pair in pairs if pair[0] != pair[1]), (f"{needed:.0f} B", f"{given:.0f} B"))
+
+
+def _gb(count: float, digits: int = 1) -> str:
+    unit, name = (BYTES_PER_GB, "GB") if count >= BYTES_PER_GB / 10 else (10**6, "MB")
+    return f"{count / unit:.{digits}f} {name}"

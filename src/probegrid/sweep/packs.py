@@ -32,7 +32,7 @@ def pack(
     """
     packs: dict[str, list[int]] = {}
     for cell in sorted(cells, key=lambda cell: -_depth(checked[cell].plan)):
-        packs.setdefault(_held_in_memory(_spec(checked[cell]).config), []).append(cell)
+        packs.setdefault(held_in_memory(_spec(checked[cell]).config), []).append(cell)
     return [
         [job for job in _jobs(checked, numbers, cells_per_job or len(numbers)) for _ in range(jobs_per_cell)]
         for numbers in packs.values()
@@ -44,7 +44,8 @@ def _depth(plan: Plan | None) -> int:
     return 0 if plan is None else plan.blocks + (plan.placement.head is not None)
 
 
-def _held_in_memory(config: Config) -> str:
+def held_in_memory(config: Config) -> str:
+    """What cells of one pack share: they take one load."""
     return f"{config.model} {config.quantization} {config.device_map}"
 
 
