@@ -180,8 +180,10 @@ def _leakage(folder: Path, examples: Examples) -> str:
     learned = np.isin(parts, (TRAIN, VALIDATION))
     if not learned.any():  # of several folds each tests some, and one of them was saved
         learned[:] = True
-    columns = ("conversation", "text", "source")
-    return unseen(examples, Learned(*([row[name] for row in rows] for name in columns), learned))[1]
+    conversations, texts, sources = (
+        [row[name] for row in rows] for name in ("conversation", "text", "source")
+    )
+    return unseen(examples, Learned(conversations, texts, sources, learned))[1]
 
 
 def _probe_folder(config: Config) -> Path:
