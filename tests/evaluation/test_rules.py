@@ -253,6 +253,16 @@ def test_rouge_l_is_above_its_threshold() -> None:
     assert find_rule("rouge_l", threshold=1).judge("a b", ["a b"]).correct
 
 
+def test_marks_on_letters_are_parts_of_words() -> None:
+    day, gift = "\u0926\u093f\u0928", "\u0926\u093e\u0928"  # Hindi, whose vowels are marks
+    rule = find_rule("rouge_l")
+    assert rule.judge(f"{day}!", [day]).correct
+    assert not rule.judge(day, [gift]).correct
+    chosen = by_letter(f"uttar: {day}", [gift, day])
+    assert chosen is not None
+    assert chosen.text == "B"
+
+
 def test_contains_counts_words() -> None:
     rule = find_rule("contains")
     assert rule.judge("It was Ralph Rainger, I think", ["ralph rainger"]).correct
