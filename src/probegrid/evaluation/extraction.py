@@ -125,4 +125,5 @@ def _by_text(text: str, options: Sequence[str]) -> Extracted | None:
 def _words(text: str) -> str:
     folded = text.casefold()
     letters = r"\w" if folded.isascii() else rf"\w{marks()}"
-    return " ".join(re.findall(rf"[{letters}.+-]*[{letters}]", folded))
+    runs = (run.rstrip(".+-") for run in re.findall(rf"[{letters}.+-]+", folded))
+    return " ".join(filter(None, runs))
