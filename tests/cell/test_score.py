@@ -174,6 +174,22 @@ def test_statements_that_the_probe_did_not_learn_from_are_not_called_leaky(
     assert "leakage" not in json.loads((only_folder(workdir) / "result.json").read_text())["notes"]
 
 
+@pytest.mark.parametrize("content", [None, b"no parquet", "other columns"])
+def test_a_probe_without_the_statements_that_it_learned_from_scores(
+    score: Invoke, folders: Folders, bare: tuple[str, ...], workdir: Path, content: bytes | str | None
+) -> None:
+    folder = Path(shutil.copytree(folders.probe, workdir / "theirs"))
+    (folder / "result.json").unlink()  # and with it the checksums
+    (folder / "statements.parquet").unlink()
+    if isinstance(content, bytes):
+        (folder / "statements.parquet").write_bytes(content)
+    elif content is not None:
+        pd.DataFrame({"example_id": ["a"]}).to_parquet(folder / "statements.parquet")
+    status, stderr = score(f"probe.from={folder}", *bare)
+    assert status == 0, stderr
+    assert "leaky" not in stderr
+
+
 def test_the_page_calls_statements_as_the_table_does(
     score: Invoke, folders: Folders, labelled: tuple[str, ...], workdir: Path
 ) -> None:

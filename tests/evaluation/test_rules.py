@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,6 +113,15 @@ def test_a_cut_text_gives_no_result_but_the_one_it_names() -> None:
     named = result_in("The answer is 7. Then 8", is_whole=False)
     assert named is not None
     assert (named[0].canonical, named[1]) == ("7", "answer is")
+
+
+@pytest.mark.parametrize("text", ["answer" + " " * 20_000, "answer" + " \n" * 10_000, "-" * 100_000])
+def test_a_model_that_goes_on_with_one_sign_is_judged_at_once(text: str) -> None:
+    """Patterns that try every way to divide a run took minutes for some thousand spaces; this takes milliseconds."""
+    began = time.process_time()
+    assert result_in(text) is None
+    assert by_letter(text, OPTIONS) is None
+    assert time.process_time() - began < 5
 
 
 def test_a_number_of_any_size_ends() -> None:
@@ -251,6 +261,16 @@ def test_rouge_l_is_above_its_threshold() -> None:
     assert not find_rule("rouge_l", threshold=0.5).judge("a b", ["a c"]).correct
     assert find_rule("rouge_l", threshold=0.49).judge("a b", ["a c"]).correct
     assert find_rule("rouge_l", threshold=1).judge("a b", ["a b"]).correct
+
+
+def test_marks_on_letters_are_parts_of_words() -> None:
+    day, gift = "\u0926\u093f\u0928", "\u0926\u093e\u0928"  # Hindi, whose vowels are marks
+    rule = find_rule("rouge_l")
+    assert rule.judge(f"{day}!", [day]).correct
+    assert not rule.judge(day, [gift]).correct
+    chosen = by_letter(f"uttar: {day}", [gift, day])
+    assert chosen is not None
+    assert chosen.text == "B"
 
 
 def test_contains_counts_words() -> None:

@@ -39,6 +39,12 @@ def test_words_that_tell_are_found() -> None:
     assert (fitted.threshold, fitted.scales) == (0, (1,))  # log-odds, an even chance
 
 
+def test_texts_without_a_word_of_two_letters_are_read_by_what_stands_between_spaces() -> None:
+    texts = [f"{i % 5} + {i % 4} = {'7' if label else '8'} \u2713" for i, label in enumerate(LABELS)]
+    known = features(texts, LABELS, PARTS)
+    assert auroc(LABELS[PARTS == TEST], TextBaseline().fit(known).score(known)[PARTS == TEST, 0]) == 1
+
+
 def test_the_test_split_does_not_matter() -> None:
     texts = [f"thing {i % 17} is {i % 5}" for i in range(200)]
     others = ["something else" if part == TEST else text for text, part in zip(texts, PARTS, strict=True)]

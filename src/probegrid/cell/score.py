@@ -169,19 +169,26 @@ def _prepare(spec: CellSpec, saved: SavedProbe, folder: Path, lookup: Lookup) ->
 
 def _leakage(folder: Path, examples: Examples) -> str:
     """How many of the statements the probe learned from, by the tables of its cell; empty: none, or it is not known."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    files = [folder / f"{name}.parquet" for name in ("scores", "statements")]
-    if not all(file.exists() for file in files):
+    columns = ("conversation", "text", "source")
+    try:
+        scores = pq.read_table(folder / "scores.parquet", columns=["example_id", "split"])
+        own = pq.read_table(folder / "statements.parquet", columns=["example_id", *columns])
+        split = {row["example_id"]: row["split"] for row in scores.to_pylist()}
+        rows = [row for row in own.to_pylist() if row["example_id"] in split]
+    except (
+        OSError,
+        pa.ArrowException,
+        KeyError,
+    ):  # somebody's folder: the probe alone, or tables of another kind
         return ""
-    split = {row["example_id"]: row["split"] for row in pq.read_table(files[0]).to_pylist()}
-    rows = [row for row in pq.read_table(files[1]).to_pylist() if row["example_id"] in split]
-    parts = np.array([split[row["example_id"]] for row in rows])
-    learned = np.isin(parts, (TRAIN, VALIDATION))
+    learned = np.isin([split[row["example_id"]] for row in rows], (TRAIN, VALIDATION))
     if not learned.any():  # of several folds each tests some, and one of them was saved
         learned[:] = True
-    columns = ("conversation", "text", "source")
-    return unseen(examples, Learned(*([row[name] for row in rows] for name in columns), learned))[1]
+    conversations, texts, sources = ([row[name] for row in rows] for name in columns)
+    return unseen(examples, Learned(conversations, texts, sources, learned))[1]
 
 
 def _probe_folder(config: Config) -> Path:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from probegrid.errors import ConfigError
+from probegrid.evaluation.languages import marks
 from probegrid.evaluation.numbers import result_in
 
 _LETTERS = string.ascii_uppercase
@@ -122,4 +123,7 @@ def _by_text(text: str, options: Sequence[str]) -> Extracted | None:
 
 
 def _words(text: str) -> str:
-    return " ".join(re.findall(r"[\w.+-]*\w", text.casefold()))
+    folded = text.casefold()
+    letters = r"\w" if folded.isascii() else rf"\w{marks()}"
+    runs = (run.rstrip(".+-") for run in re.findall(rf"[{letters}.+-]+", folded))
+    return " ".join(filter(None, runs))

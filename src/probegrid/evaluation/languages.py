@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
+from itertools import groupby
 
 _ARTICLES = {
     "en": r"\b(a|an|the)\b",
@@ -45,6 +47,25 @@ def normalize(text: str, language: str) -> str:
     if language in _BY_CHARACTER:
         bare = _CHARACTERS.sub(lambda found: f" {found[0]} ", bare)
     return " ".join(bare.split())
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters and digits with the marks on them: vowel signs, as of Hindi, are no letters of Python's."""
+    return _of_letters(text.isascii()).findall(text)
+
+
+@cache
+def marks() -> str:
+    """Every combining mark, as ranges of a regular expression's class."""
+    codes = [code for code in range(0x300, 0x1F000) if unicodedata.category(chr(code)).startswith("M")]
+    runs = groupby(enumerate(codes), lambda pair: pair[1] - pair[0])
+    ends = [(run[0][1], run[-1][1]) for run in (list(run) for _, run in runs)]
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ends)
+
+
+@cache
+def _of_letters(is_ascii: bool) -> re.Pattern[str]:
+    return re.compile(r"[^\W_]+" if is_ascii else rf"(?:[^\W_]|[{marks()}])+")
 
 
 def _is_punctuation(sign: str) -> bool:

@@ -117,8 +117,9 @@ def _largest_of_mean(truth: FloatArray, stated: FloatArray, groups: Sequence[str
     alone = standing.n / standing.design
     quantile = student(standing.clusters - 1 if standing.is_clustered else np.inf)
     at_edge = quantile**2 / (alone + quantile**2)
-    spread = quantile * np.sqrt(float((stated * (1 - stated)).mean()) / alone)
-    return min(1.0, abs(float((truth - stated).mean())) + max(spread, at_edge))
+    spread = quantile * float(np.sqrt((stated * (1 - stated)).mean() / alone))
+    found: float = abs(float((truth - stated).mean()))
+    return min(1.0, found + max(spread, at_edge))
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ _NAMED = tuple(
     )
 )
 """How a result is named, the surest way first."""
-_UNFINISHED = re.compile(r"[\d.,/]+$")
 _FRACTION = re.compile(r"\\[dt]?frac\{\s*(-?\d+)\s*\}\{\s*(\d+)\s*\}")
 _VULGAR = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
 _RAISED = re.compile(r"(?<=\d)[\u207b\u00b9\u00b2\u00b3\u2070\u2074-\u2079]+")
@@ -152,7 +151,7 @@ def result_in(text: str, *, is_whole: bool = True) -> tuple[Number, str] | None:
         text: an answer.
         is_whole: whether it ended by itself.
     """
-    plain = _plain(text if is_whole else _UNFINISHED.sub("", text.rstrip()))
+    plain = _plain(text if is_whole else _without_cut_number(text.rstrip()))
     for pattern, by in zip(_NAMED, ("####", "boxed", "answer is"), strict=True):
         if found := _found(pattern, plain):
             return found[-1], by
@@ -161,6 +160,14 @@ def result_in(text: str, *, is_whole: bool = True) -> tuple[Number, str] | None:
         return None
     found = _found(_ONE, lines[-1])
     return (found[-1], "last number") if found else None
+
+
+def _without_cut_number(text: str) -> str:
+    """A text that was cut off, without the number it ends in."""
+    end = len(text)
+    while end and (text[end - 1].isdecimal() or text[end - 1] in ".,/"):
+        end -= 1
+    return text[:end]
 
 
 def only_number(text: str) -> Number | None:
@@ -174,8 +181,9 @@ def _plain(text: str) -> str:
     text = _FRACTION.sub(r"\1/\2", _VULGAR.sub(" ", text))
     text = _RAISED.sub(lambda found: f"^{found[0]}", text)
     text = text.replace("\\$", "$").replace("\\!", "").replace("{,}", ",")
-    lines = (unicodedata.normalize("NFKC", line) for line in text.split("\n"))
-    plain = "\n".join(lines).translate(_SIGNS)
+    # white space as one sign: a model that goes on with spaces would have patterns try every length of every run
+    lines = (" ".join(unicodedata.normalize("NFKC", line).split()) for line in text.split("\n"))
+    plain = "\n".join(filter(None, lines)).translate(_SIGNS)
     plain = _THOUSANDS.sub(lambda found: re.sub(r"[ '.]", "", found[0]), plain)
     for found, written in _SPELLINGS:
         plain = found.sub(written, plain)

@@ -275,7 +275,7 @@ class RougeL(CorrectnessRule):
         """The words of a text."""
         if self.language is not None:
             return languages.normalize(text, self.language).split()
-        return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).lower())
+        return languages.words(unicodedata.normalize("NFKC", text).lower())
 
 
 class Regex(CorrectnessRule):

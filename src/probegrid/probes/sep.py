@@ -76,7 +76,7 @@ class SEP(Logistic):
                 raise DataError(
                     f"the semantic entropy of the samples is {'low' if of_part.all() else 'high'} in all "
                     f"{len(of_part)} questions of the {part} split, so that nothing can be learned of it; raise "
-                    "dataset.num_samples or decoding.num_generations."
+                    "dataset.num_samples, decoding.num_generations or decoding.temperature."
                 )
         return low
 

@@ -21,7 +21,7 @@ class Unit(Enum):
     """Of what a text's features are made."""
 
     words = "words"
-    """Words without case and punctuation."""
+    """Words of two letters or more, without case and punctuation; where no text has any, what stands between spaces."""
     characters = "characters"
     """Characters as they are: punctuation, white space, digits and parts of words too."""
 
@@ -50,14 +50,16 @@ class TextBaseline(TrainedProbe):
         from probegrid.evaluation.splits import TRAIN, VALIDATION
 
         seen = [part in (TRAIN, VALIDATION) for part in features.parts]
+        texts = [text for text, keep in zip(features.texts, seen, strict=True) if keep]
         if self.unit is Unit.words:
             grams = TfidfVectorizer(ngram_range=(1, self.ngrams))
+            # scikit-learn's words have two letters or more, and "2 + 3 = 5" holds none
+            if not any(map(grams.build_tokenizer(), texts)):
+                grams = TfidfVectorizer(ngram_range=(1, self.ngrams), token_pattern=r"\S+")  # noqa: S106
         else:
             grams = TfidfVectorizer(analyzer=partial(_character_grams, longest=2 * self.ngrams))
         pipeline = make_pipeline(grams, LogisticRegression(C=self.C, max_iter=10_000))
-        pipeline.fit(
-            [text for text, keep in zip(features.texts, seen, strict=True) if keep], features.labels[seen]
-        )
+        pipeline.fit(texts, features.labels[seen])
         return FittedText(pipeline)
 
 
