@@ -136,7 +136,12 @@ def test_entry_points_of_a_package_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("named", "said"),
-    [("no_such_module", "the module no_such_module cannot be imported"), ("my_parts,", None)],
+    [
+        ("no_such_module", "the module no_such_module cannot be imported"),
+        ("no_such_module", "run where no_such_module.py lies, put its folder on PYTHONPATH"),
+        ("my_parts.py", "modules are named, not files: PROBEGRID_PLUGINS=my_parts."),
+        ("my_parts,", None),
+    ],
 )
 def test_a_module_that_is_not_there_is_said(outside: Program, named: str, said: str | None) -> None:
     done = outside("python", "-c", with_plugins(named), "action=plan")

@@ -250,7 +250,7 @@ def _plan_grid(composed: Sequence[ComposedCell], options: LauncherOptions) -> No
     console = console if console.is_terminal else Console(width=200)
     console.print(grid_table(rows, packs))
     if all(isinstance(outcome, UserError) for _, outcome in rows):
-        raise PlanError("no cell of this grid can work on this hardware; the table has the reasons.")
+        raise PlanError("no cell of this grid can work, for the reasons below the table.")
 
 
 def _planned(checker: Checker, lookup: Lookup, spec: CellSpec) -> Plan | UserError | None:

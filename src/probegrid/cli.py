@@ -103,11 +103,11 @@ def _compose_and_act(arguments: Namespace) -> None:
         GlobalHydra.instance().initialize(hydra)
         try:
             if arguments.cfg is not None:
-                if _is_null(hydra, name, arguments):
-                    print("null")
-                    return
                 with redacted_stdout():
-                    hydra.show_cfg(name, words, arguments.cfg, arguments.package, arguments.resolve)
+                    if (value := _value(hydra, name, arguments)) is not None:
+                        print(value)
+                    else:
+                        hydra.show_cfg(name, words, arguments.cfg, arguments.package, arguments.resolve)
             elif arguments.info is not None:
                 with redacted_stdout():
                     hydra.show_info(arguments.info, name, words)
@@ -119,16 +119,16 @@ def _compose_and_act(arguments: Namespace) -> None:
             GlobalHydra.instance().clear()
 
 
-def _is_null(hydra: Hydra, name: str, arguments: Namespace) -> bool:
-    """Whether the part of the config that ``--package`` names is null, which Hydra takes for none.
+def _value(hydra: Hydra, name: str, arguments: Namespace) -> str | None:
+    """What ``--package`` names, where it is a value, which Hydra prints as Python writes it, and null not at all.
 
     Raises:
         ConfigError: there is no such part.
     """
     if arguments.package in (None, "_global_"):
-        return False
+        return None
     from hydra.types import RunMode
-    from omegaconf import DictConfig
+    from omegaconf import Container, DictConfig, OmegaConf
 
     from probegrid.door.mistakes import no_such_key
 
@@ -140,7 +140,7 @@ def _is_null(hydra: Hydra, name: str, arguments: Namespace) -> bool:
         if not isinstance(part, DictConfig) or key not in part:
             raise ConfigError(no_such_key(".".join(keys[: depth + 1]), names))
         part = part.get(key)
-    return part is None
+    return None if isinstance(part, Container) else OmegaConf.to_yaml([part]).removeprefix("- ").rstrip()
 
 
 def _run(hydra: Hydra, loader: CellLoader, name: str, words: list[str], *, is_grid: bool) -> None:

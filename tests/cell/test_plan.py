@@ -95,6 +95,21 @@ def test_a_cell_whose_files_are_not_at_hand_is_planned_by_its_facts() -> None:
     assert "is on the hub: planned by the architecture" in notes[0]
 
 
+@pytest.mark.parametrize(
+    ("strategy", "gpus", "said"),
+    [
+        ("cpu", 2, ["device_map=cpu uses none of the 2 GPUs"]),
+        ("single", 4, ["uses one of the 4 GPUs"]),
+        ("single", 1, []),
+    ],
+)
+def test_gpus_that_a_strategy_leaves_aside_are_said(strategy: str, gpus: int, said: list[str]) -> None:
+    asked = (f"device_map={strategy}", f"device_map.gpus={gpus}", "device_map.gpu=h100")
+    notes = [note for note in planned(prepared("model=tiny", *asked)).notes if "that were asked for" in note]
+    assert len(notes) == len(said)
+    assert all(part in note for part, note in zip(said, notes, strict=True))
+
+
 def test_a_plan_says_whose_hours_it_has_where_only_the_memory_of_cards_is_given() -> None:
     """Cards of 16 GB are planned slower than cards of 11 GB: the slowest of each size stands for all."""
     overrides = ["model=llama8b", "dataset=squad", "quantization=nf4", "device_map.gpus=2"]

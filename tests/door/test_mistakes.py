@@ -123,6 +123,41 @@ def test_a_group_of_ones_own_is_added_with_a_plus_and_a_bare_root_lists_ours(
     )
 
 
+GLOBAL = "# @package _global_\n"
+NOT_GLOBAL = (
+    "groups/experiment/mine.yaml is of the whole config: begin it with the line `# @package _global_`."
+)
+
+
+@pytest.mark.parametrize(
+    ("preset", "sentence"),
+    [
+        ("seed: 3\n", NOT_GLOBAL),
+        ("defaults:\n  - override /dataset: facts\n", NOT_GLOBAL),
+        (
+            GLOBAL + "defaults:\n  - override /datset: facts\n",
+            "mine.yaml, line 3: no cell has a group datset; did you",
+        ),
+        (GLOBAL + "defaults:\n  - /dataset: facts_rare\n", "writes `- override /dataset: facts_rare`."),
+        (GLOBAL + "dataset: facts_rare\n", "choose it in its defaults, `- override /GROUP: facts_rare`."),
+    ],
+)
+def test_a_preset_that_is_not_laid_out_as_one_is_told_how(
+    probegrid: Any, own: Any, preset: str, sentence: str
+) -> None:
+    """Values of a preset without its first line were of no cell, and nothing said so."""
+    folder = own("experiment", "mine", preset).parents[1].name
+    ended = probegrid("-cd", folder, "experiment=mine", "action=plan")
+    assert ended.status == 2
+    assert sentence in ended.sentence
+
+
+def test_a_grid_of_ones_own_is_named_where_a_cell_is_asked_for(own: Any) -> None:
+    folder = own("experiment", "mine", f"{GLOBAL}hydra:\n  mode: MULTIRUN\n").parents[1]
+    with pytest.raises(ConfigError, match="experiment=mine is a grid, not a cell"):
+        compose_cell(["experiment=mine"], folder, refuse_grids=True)
+
+
 def test_a_file_in_place_of_a_folder_is_refused_before_anything_is_read(
     probegrid: Any, workdir: Path
 ) -> None:

@@ -90,6 +90,13 @@ def test_in_a_grid_a_comma_separates_values(word: str, values: str) -> None:
     assert in_grammar(word, grid=True) == values
 
 
+def test_in_a_grid_a_file_may_have_a_comma_in_its_name(workdir: Path) -> None:
+    (workdir / "asked 1,2.jsonl").touch()
+    for key in ("dataset", "dataset.path"):
+        assert in_grammar(f"{key}=asked 1,2.jsonl", grid=True) == f"{key}='asked 1,2.jsonl'"
+        assert in_grammar(f"{key}=asked 1,3.jsonl", grid=True) == f"{key}=asked 1,3.jsonl"
+
+
 def test_lists_of_texts_hold_texts() -> None:
     spec = compose_cell(["prompt.stop=[é,a b,#,1]"])
     assert spec.config.prompt.stop == ["é", "a b", "#", "1"]

@@ -12,6 +12,11 @@ from probegrid.hardware.cards import GPUS, find_card, has_code, missing_code, re
 @pytest.mark.parametrize(
     ("typed", "name"),
     [
+        ("H100 SXM", "H100 80GB"),
+        ("NVIDIA H100 80GB HBM3", "H100 80GB"),
+        ("NVIDIA A100-SXM4-40GB", "A100 40GB"),
+        ("NVIDIA A100 80GB PCIe", "A100 80GB"),
+        ("Tesla V100-SXM2-32GB", "V100 32GB"),
         ("2080 Ti", "RTX 2080 Ti"),
         ("rtx2080ti", "RTX 2080 Ti"),
         ("NVIDIA GeForce RTX 3090", "RTX 3090"),

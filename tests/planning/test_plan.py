@@ -345,6 +345,8 @@ def test_plans_keep_to_budgets_and_more_memory_is_never_worse(
     if less is not None:
         assert more is not None
         assert more.largest_batch >= less.largest_batch
+        if strategy is PlacementStrategy.balanced:  # equal shares of the bytes are not the fastest
+            return
         # a plan may take 5% more than the fastest, and stages, which is how what fits is held, a little more than cards
         # in turn; what fits fewer GPUs leaves others free, for copies of the model
         seconds = [found.duration.total_s * max(1, found.gpus) for found in (more, less)]

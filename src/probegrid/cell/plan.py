@@ -31,7 +31,15 @@ from probegrid.planning.workload import TOKEN_ESTIMATES, Workload, activation_wo
 from probegrid.probes import Kind, resolve_layers
 from probegrid.readings.prompts import shared_prefix
 from probegrid.readings.thinking import marks_of, open_in
-from probegrid.schema import Architecture, CellSpec, Config, DeviceMapConfig, Dtype, QuantizationMethod
+from probegrid.schema import (
+    Architecture,
+    CellSpec,
+    Config,
+    DeviceMapConfig,
+    Dtype,
+    PlacementStrategy,
+    QuantizationMethod,
+)
 
 if TYPE_CHECKING:
     from probegrid.cell.lookup import Lookup
@@ -194,6 +202,7 @@ def _plan(
             raise
         raise PlanError(f"{error} It is {how}.") from error
     notes = [
+        *_left_aside(device_map),
         *_assumed(device_map, hardware, found),
         *notes_on([hardware.gpus[index] for index in found.placement.gpus], config.model.dtype),
         *([] if how is None else [how]),
@@ -204,6 +213,21 @@ def _plan(
         fetched = known.stored.total(found.blocks)
         found = replace(found, download_bytes=fetched, disk_bytes=fetched)
     return found.in_copies(pack.replicas) if pack and follows_pack else found
+
+
+_MOST_GPUS = {PlacementStrategy.cpu: 0, PlacementStrategy.single: 1}
+"""GPUs that a strategy uses, however many are given."""
+
+
+def _left_aside(device_map: DeviceMapConfig) -> list[str]:
+    """That GPUs were asked for which the strategy does not use."""
+    most = _MOST_GPUS.get(device_map.strategy)
+    if most is None or device_map.gpus is None or device_map.gpus <= most:
+        return []
+    uses = "none" if most == 0 else "one"
+    return [
+        f"device_map={device_map.strategy.value} uses {uses} of the {device_map.gpus} GPUs that were asked for"
+    ]
 
 
 def _assumed(device_map: DeviceMapConfig, hardware: Hardware, found: Plan) -> list[str]:

@@ -30,10 +30,10 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from probegrid.door import keys
-from probegrid.door.mistakes import composing, missing_key, no_such_key, user_errors
+from probegrid.door.mistakes import composing, missing_key, no_such_key, not_global, user_errors
 from probegrid.door.overrides import in_grammar, parse, quoted, refuse_slips
 from probegrid.door.places import PLACED, is_place
-from probegrid.door.yaml_files import ReadOnce
+from probegrid.door.yaml_files import ReadOnce, file_of
 from probegrid.errors import ConfigError
 from probegrid.schema import Config
 
@@ -286,6 +286,7 @@ class CellLoader(ConfigLoaderImpl):
             return copied
         with composing():
             config = super().load_configuration(config_name, words, run_mode, validate_sweep_overrides=False)
+        self._name_preset(config)
         # a grid's master config differs where a choice is missing, which it may do without, and a cell not
         chosen = config.hydra.runtime.choices
         is_whole = not (
@@ -294,6 +295,20 @@ class CellLoader(ConfigLoaderImpl):
         for mode in RunMode if is_whole else [run_mode]:
             self._chosen[mode, *key] = pickle.dumps(config)
         return config
+
+    def _name_preset(self, config: DictConfig) -> None:
+        """Write down which preset was chosen, where its file does not say so.
+
+        Raises:
+            ConfigError: the values of its file are of no cell.
+        """
+        named = config.hydra.runtime.choices.get("experiment")
+        said = OmegaConf.select(config, "experiment")
+        if isinstance(said, DictConfig):
+            preset = f"experiment/{named}"
+            raise ConfigError(not_global(file_of(self.get_sources(), preset) or preset))
+        if said is None and isinstance(named, str) and "experiment" in config:
+            config.experiment = named
 
     def _is_choice(self, override: Override) -> bool:
         """Whether it decides which files are read, and not what is set in them."""

@@ -12,9 +12,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.plugins.config_source import ConfigSource
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 
-from probegrid.door.keys import is_known, keys_beside, keys_of
+from probegrid.door.keys import GROUPS, is_known, keys_beside, keys_of
 from probegrid.door.places import PLACED
-from probegrid.door.yaml_files import place_of
+from probegrid.door.yaml_files import file_of, place_of
 from probegrid.errors import ConfigError, closest
 
 _IN_A_FILE = re.compile(
@@ -82,6 +82,11 @@ def not_an_override(word: str) -> str:
     )
 
 
+def not_global(file: object) -> str:
+    """The sentence for a file whose values or choices would be those of a group's own name, and of no cell."""
+    return f"{file} is of the whole config: begin it with the line `# @package _global_`."
+
+
 def no_such_key(key: str, names: Sequence[str]) -> str:
     """The sentence for a key that is none.
 
@@ -108,6 +113,7 @@ def _sentence(error: Exception, sources: Sequence[ConfigSource]) -> str:
         or _no_grid(error)
         or _no_such_group(error)
         or _no_choice(error)
+        or _in_a_preset(error, sources)
         or _in_a_file(error, sources)
         or _unknown_key(error)
         or _new_key(error)
@@ -187,6 +193,31 @@ def _no_choice(error: Exception) -> str | None:
         f"{found[1]} cannot choose a group, where only other groups' choices are known; let the shell fill it in, or "
         "give it to a key, such as dataset.path."
     )
+
+
+def _in_a_preset(error: Exception, sources: Sequence[ConfigSource]) -> str | None:
+    """A file that changes choices, ``experiment/mine``, and is not laid out as Hydra takes one."""
+    said = str(error)
+    twice = re.match(
+        r"Multiple values for ([\w/]+)\. To override a value use 'override [\w/]+: ([^']*)'", said
+    )
+    if twice is not None:
+        line = f"- override /{twice[1]}: {twice[2]}"
+        return (
+            f"{twice[1]} is chosen twice in the defaults lists; a file that changes a choice writes `{line}`."
+        )
+    if (found := re.match(r"In '([^']+)': Could not override '(\w+)(@?)", said)) is not None:
+        config, group, is_elsewhere = found.groups()
+        if is_elsewhere:
+            return not_global(file_of(sources, config) or config)
+        where = place_of(sources, config, group) or config
+        return f"{where}: no cell has a group {group}; {closest(group, GROUPS)}."
+    if (
+        found := re.match(r"In '([^']+)': .*\n.*: str is not a subclass of \w+\. value: (.*)", said)
+    ) is not None:
+        where, line = file_of(sources, found[1]) or found[1], f"- override /GROUP: {found[2]}"
+        return f"{where}: {found[2]} stands where a group has keys; choose it in its defaults, `{line}`."
+    return None
 
 
 def _in_a_file(error: Exception, sources: Sequence[ConfigSource]) -> str | None:

@@ -19,6 +19,7 @@ from omegaconf import MISSING
 
 from probegrid.door.keys import (
     GROUPS,
+    PATHS,
     SPELLED,
     is_anything,
     is_known,
@@ -73,8 +74,9 @@ def in_grammar(word: str, *, grid: bool) -> str:
         key = f"++{name}"  # Hydra takes new keys with a plus only
     if not equals or not value:
         return key + equals
-    parts = _split(value) if grid else [value]
-    if name in PLACED and not grid and len(_split(value)) > 1 and not Path(value).exists():
+    is_one = not grid or (name in {*PLACED, *PATHS} and _exists(value))  # a file may have a comma in its name
+    parts = [value] if is_one else _split(value)
+    if name in PLACED and not grid and len(_split(value)) > 1 and not _exists(value):
         return f"{key}={value}"  # no path but a list of names, which Hydra refuses without -m
     if is_text(name) or name in PLACED:
         return f"{key}={','.join(map(_text, parts))}"
@@ -83,6 +85,13 @@ def in_grammar(word: str, *, grid: bool) -> str:
     if is_anything(name):
         return f"{key}={','.join(part if _parses(part) else _text(part) for part in parts)}"
     return f"{key}={value}"
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # too long for a name, or none
+        return False
 
 
 def _text(value: str) -> str:

@@ -110,7 +110,7 @@ Ours are measured on an H100 and an H200 alone (LOG.md); the others are these fi
 
 
 def find_card(name: str, memory_gb: float | None = None) -> Gpu:
-    """A card of the table by what people call it: ``2080 Ti``, ``h100``, ``NVIDIA A100 80GB``.
+    """A card of the table by what people or its driver call it: ``2080 Ti``, ``h100``, ``NVIDIA A100-SXM4-80GB``.
 
     Args:
         name: case, blanks, and the words that are in many names do not matter.
@@ -122,6 +122,8 @@ def find_card(name: str, memory_gb: float | None = None) -> Gpu:
     """
     wanted = _key(name)
     named = [card for card in GPUS.values() if wanted in (_key(card.name), _key(family(card)))]
+    if not named and (listed := recognize(name)) is not None:  # as nvidia-smi calls it
+        named = [listed]
     if not named:
         raise PlanError(
             f"device_map.gpu={name} is not known; {closest(name.upper(), GPUS)}. For another card leave the name out "
@@ -182,7 +184,7 @@ def assumed_gpu(memory_gb: float) -> Gpu:
 
 
 _SIZE = re.compile(r" \d+GB$")
-_IN_MANY_NAMES = re.compile(r"nvidia|geforce|tesla|quadro|generation|rtx|gtx")
+_IN_MANY_NAMES = re.compile(r"nvidia|geforce|tesla|quadro|generation|rtx|gtx|sxm\d?|hbm\d?e?")
 
 
 def _key(name: str) -> str:

@@ -160,9 +160,21 @@ def _named_modules() -> Iterator[ModuleType]:
             yield importlib.import_module(name)
         except Exception as error:  # as above
             raise ConfigError(
-                f"{VARIABLE}={os.environ[VARIABLE]}: the module {name} cannot be imported ({_reason(error)}); mend it, "
-                "or take its name out."
+                f"{VARIABLE}={os.environ[VARIABLE]}: the module {name} cannot be imported ({_reason(error)}); "
+                f"{_mend(name, error)}."
             ) from error
+
+
+def _mend(name: str, error: Exception) -> str:
+    """What to do about a module that cannot be imported."""
+    stem = Path(name).stem if name.endswith(".py") else Path(name).name
+    if stem != name and stem.isidentifier():
+        return f"modules are named, not files: {VARIABLE}={stem}"
+    if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
+        return (
+            f"run where {name.partition('.')[0]}.py lies, put its folder on PYTHONPATH, or take its name out"
+        )
+    return "mend it, or take its name out"
 
 
 def _parts_of(module: ModuleType, base: type[T]) -> Iterator[type[T]]:
