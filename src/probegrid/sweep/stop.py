@@ -34,8 +34,8 @@ def stop_sweep(folder: SweepFolder, why: str) -> list[CellRow]:
         elsewhere = sorted({each.host for each in unknown if each.scheduler == LocalScheduler.name})
         if elsewhere:
             raise RunError(
-                f"what runs on {', '.join(elsewhere)}, if anything does, goes on until `probegrid action=cancel` ends it "
-                "there; no further cell is begun."
+                f"what runs on {', '.join(elsewhere)}, if anything does, goes on until `probegrid action=cancel` ends "
+                "it there; no further cell is begun."
             )
         return cancelled(rows, why)
 
