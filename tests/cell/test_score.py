@@ -226,6 +226,13 @@ def test_a_folder_without_a_probe_is_one_sentence_and_status_2(
         check_refused(*score(*overrides, *bare), words, workdir)
 
 
+def test_an_address_is_no_folder_of_results(score: Invoke, folders: Folders, workdir: Path) -> None:
+    outcome = score(
+        f"probe.from={folders.probe}", "dataset=facts_statements", "results_dir=s3://bucket/results"
+    )
+    check_refused(*outcome, "results_dir=s3://bucket/results is an address; give a folder", workdir)
+
+
 def test_questions_are_refused(score: Invoke, folders: Folders, workdir: Path) -> None:
     outcome = score(f"probe.from={folders.probe}", "dataset=facts")
     check_refused(*outcome, "dataset=facts holds questions", workdir)

@@ -21,18 +21,24 @@ from probegrid.sweep.local import LocalScheduler
 from probegrid.sweep.rows import Stage, observe
 from probegrid.sweep.slurm import SlurmScheduler
 from probegrid.sweep.status import cancel_sweep, show_sweeps
+from probegrid.sweep.stop import stop_sweep
 from probegrid.tracking.sweep_folder import SweepFolder, list_sweeps
 from probegrid.tracking.sweep_state import Job, Manifest, ManifestCell, Submission
 
 JOBS = tuple(Job(f"4{n}", "m-none-auto", (n,), Resources(), "/nowhere") for n in range(2))
 
 
-def sweep(results_dir: Path, name: str, scheduler: str = "slurm", user: str = "anne") -> SweepFolder:
+def sweep(
+    results_dir: Path,
+    name: str,
+    scheduler: str = "slurm",
+    user: str = "anne",
+    host: str = os.uname().nodename,
+) -> SweepFolder:
     """A sweep of two cells, each with a job."""
     folder = SweepFolder(results_dir, name)
     cells = (ManifestCell("a", ()), ManifestCell("b", ()))
     folder.write_manifest(Manifest(name, cells, ("probegrid", "-m"), "/", "host", None, {}, {}))
-    host = os.uname().nodename
     folder.write_submission(Submission(folder.next_submission(), scheduler, host, JOBS, {}, user))
     return folder
 
@@ -87,6 +93,19 @@ def test_a_sweep_that_anothers_jobs_read_is_not_written_anew(tmp_path: Path, que
     mine = sweep(tmp_path, "mine", user=user_name(os.getuid()))
     queued[user_name(os.getuid())] = "40|RUNNING|None|n1|1:00:00|\n"
     launch._refuse_anothers(mine, observe(mine))
+
+
+def test_what_runs_on_another_machine_is_not_called_cancelled(tmp_path: Path) -> None:
+    folder = sweep(tmp_path, "one", "local", user_name(os.getuid()), host="elsewhere")
+    rows = observe(folder)
+    assert [(row.stage, row.detail) for row in rows] == [
+        (Stage.unknown, "it was started on elsewhere, which alone can say")
+    ] * 2
+    with pytest.raises(RunError, match="what runs on elsewhere, if anything does, goes on"):
+        stop_sweep(folder, "action=cancel")
+    stop = folder.read_stop()
+    assert stop is not None
+    assert stop.cells == (0, 1)  # whoever has them begins them no more
 
 
 @pytest.fixture

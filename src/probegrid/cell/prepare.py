@@ -56,8 +56,7 @@ def prepare(spec: CellSpec, lookup: Lookup | None = None, *, visible: Sequence[G
     Raises:
         UserError: the cell cannot work.
     """
-    for name in ("store_dir", "results_dir"):
-        refuse_no_folder(name, getattr(spec.config, name))
+    check_places(spec.config)
     lookup = lookup or Lookup()
     spec = on_its_cards(as_stored(spec), lookup.gpus if visible is None else lambda: visible)
     probe = probe_of(spec)
@@ -70,6 +69,16 @@ def prepare(spec: CellSpec, lookup: Lookup | None = None, *, visible: Sequence[G
     else:
         cell = _of_statements(spec, probe, needs, examples, lookup)
     return replace(cell, key=cell_key(cell))
+
+
+def check_places(config: Config) -> None:
+    """Refuse folders of readings and results that are none.
+
+    Raises:
+        ConfigError: one is an address, a file, or a link to what is not there.
+    """
+    refuse_no_folder("store_dir", config.store_dir)
+    refuse_no_folder("results_dir", config.results_dir)
 
 
 def probe_of(spec: CellSpec) -> Probe:

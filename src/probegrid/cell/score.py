@@ -14,10 +14,11 @@ import numpy as np
 from probegrid.cell.cell import Cell, Model, Statements
 from probegrid.cell.lookup import Lookup
 from probegrid.cell.plan import plan_cell
-from probegrid.cell.prepare import passages_of, probe_of
+from probegrid.cell.prepare import check_places, passages_of, probe_of
 from probegrid.cell.send import send_recorded
 from probegrid.cell.transfer import Learned, Scored, score_statements, unseen
 from probegrid.data.example import StatementSet
+from probegrid.disk import refuse_unwritable
 from probegrid.errors import CheckpointError, ConfigError, StoreError, TrackingError, UnknownArchitecture
 from probegrid.evaluation.splits import TRAIN, VALIDATION
 from probegrid.models.pool import ModelPool
@@ -67,7 +68,9 @@ def score_cell(spec: CellSpec) -> Path:
         CheckpointError: the model is not the one the probe was trained on any more.
     """
     started = datetime.now(UTC)
+    check_places(spec.config)
     folder = _probe_folder(spec.config)
+    refuse_unwritable(Path(spec.config.results_dir))
     saved = SavedProbe.from_files(
         {name: (folder / name).read_bytes() for name in (TENSORS_FILE, DESCRIPTION_FILE)}
     )

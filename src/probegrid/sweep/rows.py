@@ -144,12 +144,19 @@ def _row(
         state = None
     if state is not None and state.phase is not Phase.running:
         return _ended(folder, cell, known.name, state, job)
-    silent = f"says nothing of {submission.user}'s job" if submission.is_anothers else "does not answer"
-    row = CellRow(cell, known.name, Stage.unknown, f"its scheduler {silent}", job=job.id)
+    row = CellRow(cell, known.name, Stage.unknown, _why_unknown(submission), job=job.id)
     is_stopped = stop is not None and stop.covers(cell, submission.number)
     return _on_its_way(
         row, job, job_states[submission.number].get(job.id), state, stop if is_stopped else None
     )
+
+
+def _why_unknown(submission: Submission) -> str:
+    if submission.scheduler == LocalScheduler.name:
+        return f"it was started on {submission.host}, which alone can say"
+    if submission.is_anothers:
+        return f"its scheduler says nothing of {submission.user}'s job"
+    return "its scheduler does not answer"
 
 
 def _ended(folder: SweepFolder, cell: int, name: str, state: CellState, job: Job) -> CellRow:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from probegrid.errors import RunError
 from probegrid.sweep.interrupts import uninterrupted
-from probegrid.sweep.rows import CellRow, Stage, cancelled, observe, scheduler_of
+from probegrid.sweep.local import LocalScheduler
+from probegrid.sweep.rows import CellRow, Stage, cancelled, latest_jobs, observe, scheduler_of
 from probegrid.sweep.scheduler import JobPhase
 from probegrid.tracking.sweep_folder import SweepFolder
 from probegrid.tracking.sweep_state import Stop
@@ -18,13 +20,23 @@ def stop_sweep(folder: SweepFolder, why: str) -> list[CellRow]:
         How each cell ended; schedulers take their time to say so.
 
     Raises:
-        RunError: the scheduler does not answer; no cell is begun any more, but what runs goes on.
+        RunError: the scheduler does not answer, or what runs is another user's, or on another machine; no cell is
+            begun any more, but what runs goes on.
     """
     with uninterrupted():
         rows = observe(folder)
         _write(folder, why, [row.cell for row in rows if row.is_live])
-        for submission in folder.read_submissions():
+        submissions = folder.read_submissions()
+        for submission in submissions:
             scheduler_of(submission).cancel(folder, submission)
+        latest = latest_jobs(submissions)
+        unknown = [latest[row.cell][0] for row in rows if row.stage is Stage.unknown]
+        elsewhere = sorted({each.host for each in unknown if each.scheduler == LocalScheduler.name})
+        if elsewhere:
+            raise RunError(
+                f"what runs on {', '.join(elsewhere)}, if anything does, goes on until `probegrid action=cancel` ends "
+                "it there; no further cell is begun."
+            )
         return cancelled(rows, why)
 
 
