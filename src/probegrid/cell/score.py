@@ -86,9 +86,7 @@ def score_cell(spec: CellSpec) -> Path:
             plan = None
         session = ModelSession(cell.config, cell.model.checkpoint, cell.model.tokenizer, plan, pool, progress)
         scored = score_statements(session, saved, cell.statements)
-        summary = scored.summary(seed=cell.config.seed)
-        chosen = {"joined_layers": len(saved.joined)} if saved.joined else {"layer": saved.layer}
-        notes = dict(summary.notes) if summary else {}
+        metrics, notes = _numbers(scored, saved, cell.config.seed)
         if leaky := _leakage(folder, scored.examples):
             notes["leakage"] = leaky
         written = CellRecord(
@@ -104,12 +102,7 @@ def score_cell(spec: CellSpec) -> Path:
             status=Status.done,
             choices=asdict(spec.choices),
             provenance=provenance(started),
-            metrics={
-                **(summary.metrics if summary else {"n": len(scored.scores)}),
-                **chosen,
-                "threshold": saved.threshold,  # by which the page calls them, as the tables do
-                **session.metrics(),
-            },
+            metrics=metrics | session.metrics(),
             notes=notes,
             plan={} if plan is None else plan.as_dict(),
             versions=versions(),
@@ -170,6 +163,15 @@ def _prepare(spec: CellSpec, saved: SavedProbe, folder: Path, lookup: Lookup) ->
     )
 
 
+def _numbers(scored: Scored, saved: SavedProbe, seed: int) -> tuple[dict[str, float], dict[str, str]]:
+    """Metrics and notes of scored statements; of those without labels there is no more than their number."""
+    summary = scored.summary(seed=seed)
+    metrics = dict(summary.metrics) if summary else {"n": float(len(scored.scores))}
+    metrics |= {"joined_layers": len(saved.joined)} if saved.joined else {"layer": saved.layer}
+    metrics["threshold"] = saved.threshold  # by which the page calls them, as the tables do
+    return metrics, dict(summary.notes) if summary else {}
+
+
 def _leakage(folder: Path, examples: Examples) -> str:
     """How many of the statements the probe learned from, by the tables of its cell; empty: none, or it is not known."""
     import pyarrow as pa
@@ -181,12 +183,8 @@ def _leakage(folder: Path, examples: Examples) -> str:
         own = pq.read_table(folder / "statements.parquet", columns=["example_id", *columns])
         split = {row["example_id"]: row["split"] for row in scores.to_pylist()}
         rows = [row for row in own.to_pylist() if row["example_id"] in split]
-    except (
-        OSError,
-        pa.ArrowException,
-        KeyError,
-    ):  # somebody's folder: the probe alone, or tables of another kind
-        return ""
+    except (OSError, pa.ArrowException, KeyError):
+        return ""  # somebody's folder: the probe alone, or tables of another kind
     learned = np.isin([split[row["example_id"]] for row in rows], (TRAIN, VALIDATION))
     if not learned.any():  # of several folds each tests some, and one of them was saved
         learned[:] = True

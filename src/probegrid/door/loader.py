@@ -357,9 +357,8 @@ class CellLoader(ConfigLoaderImpl):
 def _begin(override: Override, config: DictConfig) -> None:
     """Begin a part that is null, ``model.architecture``, where its keys are typed: OmegaConf adds none to null."""
     key = override.key_or_group
-    for part in (
-        (key, key.rpartition(".")[0]) if isinstance(override.value(), dict) else (key.rpartition(".")[0],)
-    ):
+    parts = [key] if isinstance(override.value(), dict) else []
+    for part in (*parts, key.rpartition(".")[0]):
         owner = keys.dataclass_of(part)
         group, _, name = part.rpartition(".")
         holder = OmegaConf.select(config, group) if owner else None
@@ -393,9 +392,10 @@ def _note(overrides: Sequence[Override], config: DictConfig) -> None:
 
 def _expand_home(config: DictConfig) -> None:
     """Write the home folder for ``~`` in every key that may name a file, folders of the environment included."""
-    for key in (
+    folders = (
         ("store_dir", "results_dir") if "store_dir" in config else ()
-    ):  # --hydra-help composes Hydra's alone
+    )  # --hydra-help composes Hydra's alone
+    for key in folders:
         if OmegaConf.is_interpolation(config, key) and config[key][:1] in ("", "~"):
             config[key] = config[key] or getattr(Config, key)  # an empty variable is none
         elif config[key] == "":  # the working folder itself would be filled
