@@ -185,7 +185,7 @@ def main() -> None:
 
     expected = run(whole)
     gc.collect()
-    copies = copy_rates(list(found.placement.streams()), preset["copy_gb"])
+    copies = copy_rates(list(found.placement.streams), preset["copy_gb"])
     cap(gpus, preset["gpu_gb"])
     results = run(found.placement)
     for rows, one, other in zip(batches, results, expected, strict=True):
@@ -216,7 +216,7 @@ def say_plan(found: Plan) -> None:
     """The plan in two lines."""
     placement = found.placement
     resident = {
-        gpu: placement.blocks.count(gpu) - len(placement.streams().get(gpu, ())) for gpu in placement.gpus
+        gpu: placement.blocks.count(gpu) - len(placement.streams.get(gpu, ())) for gpu in placement.gpus
     }
     console.print(
         f"plan: {found.weight_bytes / 1e9:.1f} GB of weights, batch {found.batch_size}; {len(placement.streamed)} of "

@@ -110,7 +110,7 @@ def test_padded_batches_equal_single_rows(family: str) -> None:
         assert list(read) == layers
         for layer, values in read.items():
             assert values.shape == (6, 32)
-            torch.testing.assert_close(values, expected[layer], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(values, expected[layer], rtol=1e-5, atol=3e-5)  # sums in another order
 
 
 PREFIX = [1, *range(70, 83)]

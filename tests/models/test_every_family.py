@@ -52,8 +52,9 @@ TOKENS = torch.tensor([[1, *range(20, 60)]])
 NOT_CUT = ("hrm_text",)
 """It calls its blocks again and again, in two lists."""
 SHARE_MATRICES = ("zamba", "zamba2")
-BY_PLACE = ("zaya",)
-"""Its convolution rounds by where in memory weights lie: those of a mapped file are copied to places of their own."""
+BY_PLACE = ("zaya", "qwen3_5_moe_text")
+"""Some of their products round by where in memory weights lie (the second's on CPUs without AVX-512): those of a mapped
+file are copied to places of their own."""
 SEES_AND_HEARS = "model.embed_tokens_extend."
 """Of Phi-4-multimodal, which transformers has among models of text."""
 

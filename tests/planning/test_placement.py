@@ -78,7 +78,7 @@ def test_streamed_blocks_wait_on_the_cpu_and_compute_on_a_gpu(
         if not gpu_budgets:
             continue
         assert all(device != "cpu" for device in placement.blocks)
-        streams = placement.streams()
+        streams = placement.streams
         assert sorted(block for blocks in streams.values() for block in blocks) == list(placement.streamed)
         assert set(streams) <= set(placement.gpus)
 
@@ -136,6 +136,6 @@ def test_embedding_waits_on_the_cpu_before_a_block_has_to_stream() -> None:
 
 def test_streamed_blocks_are_spread_over_the_depth_and_the_gpus() -> None:
     found = placements(demand_of(20), [75, 75], PlacementStrategy.auto)
-    both = next(placement for placement in found if len(placement.streams()) == 2)
+    both = next(placement for placement in found if len(placement.streams) == 2)
     assert both.streamed == tuple(range(1, 20, 2))
     assert [both.blocks[block] for block in both.streamed[:4]] == [0, 1, 0, 1]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -22,7 +21,6 @@ from transformers import PreTrainedModel
 
 from probegrid.inference.attention import (
     Pair,
-    RowCache,
     Softmax,
     attend_ends,
     attend_prefix,
@@ -36,6 +34,7 @@ from probegrid.inference.layout import Growth, Layout
 from probegrid.inference.linear import fast_linear
 from probegrid.inference.mixers import MixerStates, Run, mixers, wrap
 from probegrid.inference.packed import attending, obstacle, packed, take_attention, who_attends
+from probegrid.inference.rows import Prefix, Rows
 from probegrid.inference.token_steps import Watcher
 from probegrid.inference.wavefront import abreast
 from probegrid.models.border import cross, to_device
@@ -47,8 +46,6 @@ __all__ = ["SharedPrefixDecoder", "obstacle"]
 
 _Group = tuple[int, Sequence[Sequence[int]]]
 """Rows that one pass reads, behind the index of the first."""
-_QUERIES = 64
-"""Heads of a group, of all rows of a run together, that attend to a question's keys at once."""
 
 
 class SharedPrefixDecoder:
@@ -76,10 +73,10 @@ class SharedPrefixDecoder:
         self._forks: list[SharedPrefixDecoder] = []
         self.model = model
         self.chunk_tokens = chunk_tokens
-        self.prefix = _Prefix(list(prefix))
+        self.prefix = Prefix(list(prefix))
         self.watcher: Watcher | None = None
         """Is shown the attention of every step."""
-        self._rows = _Rows()
+        self._rows = Rows()
         self._now: Layout | Growth | None = None
         self.kept: Tensor | None = None
         self.storing = self._stored = False
@@ -120,7 +117,7 @@ class SharedPrefixDecoder:
         """Decoders of the same model and prefix, for the groups of so many rows: this one first."""
         while len(self._forks) < min(self.n_lanes, rows) - 1:
             other = copy.copy(self)
-            other._rows, other._now, other._forks = _Rows(), None, []
+            other._rows, other._now, other._forks = Rows(), None, []
             other._states = self._states and self._states.fork()
             self._forks.append(other)
         return [self, *self._forks][: min(self.n_lanes, rows)]
@@ -253,7 +250,7 @@ class SharedPrefixDecoder:
 
     def reset(self) -> None:
         """Forget all rows, free their memory, keep the prefix."""
-        self._rows = _Rows()
+        self._rows = Rows()
         self._now = None
         self._forks.clear()
         if self._states is not None:
@@ -351,127 +348,6 @@ class SharedPrefixDecoder:
         if isinstance(self._now, Layout):
             cache = self._rows.of_questions(layer, query, own[0])
             cache.append(own[0][ahead:], own[1][ahead:], self._now.to(query.device))
-
-
-@dataclass
-class _Prefix:
-    """What all rows begin with: one for all groups of rows, the first of which reads it."""
-
-    tokens: Sequence[int]
-    length: int = 0
-    """Tokens that were read."""
-    pairs: dict[int, Pair] = field(default_factory=dict)
-    """Keys and values [tokens, K, d] of each call of attention."""
-    ran_out: bool = False
-    """Whether a pass that began with the prefix did not end: the prefix is read alone then."""
-
-    @property
-    def unread(self) -> Sequence[int]:
-        """What no pass has read yet: a pass of its own is too short to keep a GPU busy."""
-        return self.tokens[self.length :]
-
-    def forget(self) -> None:
-        """Drop what was read, and what a pass that did not end left."""
-        self.pairs, self.length = {}, 0
-
-    def as_if_read(self) -> _Prefix:
-        """The same as later passes find it."""
-        return replace(self, length=len(self.tokens))
-
-
-class _Rows:
-    """The rows of a batch: the question that each answers, and the keys and values of questions and of answers."""
-
-    def __init__(self) -> None:
-        self.questions: dict[int, RowCache] = {}
-        self._own: dict[int, RowCache] = {}
-        self._lengths: list[int] = []
-        self._question_of: list[int] = []
-        self._room = 0
-        self._most_heads = 1
-        """Of a group, over all layers."""
-        self._growth: Growth | None = None
-        self._graph: StepGraph | None = None
-        """A recorded step on the caches as they are."""
-
-    def begin(self, lengths: list[int], room: int) -> None:
-        """Start rows, each with a question of its own; caches that are large enough are used again."""
-        slots = max(lengths)
-        if any(cache.shape[0] != len(lengths) or cache.shape[1] < slots for cache in self.questions.values()):
-            self.questions = {}
-        if room != self._room:  # a recorded step would go on with the caches that are given up here
-            self._own, self._graph = {}, None
-        self._lengths, self._question_of, self._room = lengths, list(range(len(lengths))), room
-        self._growth = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows, the most of a run, and what each may grow by."""
-        return self.growth().n_rows, self.growth().longest_run, self._room
-
-    def of_questions(self, layer: int, query: Tensor, like: Tensor) -> RowCache:
-        """The questions' cache of a layer, for queries [N, H, d] and keys and values [N, K, d]."""
-        self._most_heads = max(self._most_heads, query.shape[1] // like.shape[1])
-        if layer not in self.questions:
-            self._graph = None
-            self.questions[layer] = RowCache(len(self._lengths), max(self._lengths), like)
-        return self.questions[layer]
-
-    def own(self, layer: int, like: Tensor) -> RowCache:
-        """The answers' cache of a layer."""
-        if layer not in self._own or self._own[layer].shape[0] != len(self._question_of):
-            self._graph = None
-            self._own[layer] = RowCache(len(self._question_of), self._room, like)
-        return self._own[layer]
-
-    def growth(self) -> Growth:
-        """What the next step attends to."""
-        if self._growth is None:
-            self._growth = self._laid_out(grown=0)
-        return self._growth
-
-    def _laid_out(self, grown: int) -> Growth:
-        slots = next((cache.shape[1] for cache in self.questions.values()), max(self._lengths))
-        run = max(1, _QUERIES // self._most_heads)
-        return Growth(self._question_of, self._lengths, slots, grown, longest_run=run)
-
-    def have_stepped(self) -> None:
-        """Note that the rows, as they are, took a step."""
-        self.growth().advance()
-
-    def recorded(
-        self,
-        decoder: SharedPrefixDecoder,
-        tokens: Tensor,
-        draws: Tensor | None,
-        temperature: float,
-        *,
-        is_loaded: bool,
-    ) -> StepGraph | None:
-        """See ``SharedPrefixDecoder.recorded``."""
-        growth = self.growth()
-        if self._graph is not None and self._graph.serves(growth, draws, temperature):
-            self._growth = self._graph.go_on_with(growth, tokens, draws)
-        elif is_loaded:
-            for layer, cache in self.questions.items():  # what is made while it records is made at each step
-                self.own(layer, cache.keys[0])
-            self._graph = None
-            self._graph = StepGraph(decoder, growth, tokens, draws, temperature)
-        else:
-            return None
-        return self._graph
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Keep these rows, in this order."""
-        self._question_of = [self._question_of[row] for row in rows]
-        if self._growth is not None and self._growth.grown:
-            self._graph = None
-            chosen = torch.tensor(rows)
-            for cache in self._own.values():
-                cache.select(chosen)
-            self._growth = self._laid_out(self._growth.grown)
-        else:
-            self._growth = None
 
 
 def _chunks(rows: Sequence[Sequence[int]], most: int, ahead: int = 0) -> list[_Group]:

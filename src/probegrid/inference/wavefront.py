@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from greenlet import getcurrent, greenlet
+from torch import Tensor
 
 from probegrid.inference.linear import fast_linear
 from probegrid.models.blocks import computing_devices, decoder_blocks
+from probegrid.models.border import note_written
 from probegrid.models.dispatch import placement_of, shared_by
 from probegrid.planning.placement import Device
 
@@ -30,9 +32,9 @@ T = TypeVar("T")
 def abreast(model: PreTrainedModel, passes: Sequence[Callable[[], T]]) -> list[T]:
     """Take some passes through a model side by side.
 
-    Each gives way at the end of each block. A pass takes a block in the round after the one before it took it: what
-    then leaves a device waits for no later pass, since none was queued there. So a pass finds what an earlier one left
-    at a block. All run in inference mode, and what they make of a thread's state besides they share.
+    Each gives way at the end of each block. A pass takes a block in the round after the one before it took it, and what
+    leaves a device waits for nothing that is queued there behind it. So a pass finds what an earlier one left at a
+    block. All run in inference mode, and what they make of a thread's state besides they share.
 
     Args:
         model: dispatched, see ``models.dispatch``.
@@ -106,12 +108,17 @@ class _Turns(greenlet, Generic[T]):
         """Make the pass."""
         self.result = self._call()
 
-    def ends_block(self, device: torch.device) -> None:
-        """Give way, having queued no more than a round of the devices: what is under way there holds memory."""
+    def ends_block(self, device: torch.device, output: Any) -> None:
+        """Give way, having queued no more than a round of the devices: what is under way there holds memory.
+
+        By the time that the output leaves the device, another pass may have queued its next block there.
+        """
         if device.type == "cuda":
             if torch.cuda.is_current_stream_capturing():  # a recording is made in one go
                 return
             self._done.append(torch.cuda.current_stream(device).record_event())
+            if isinstance(output, Tensor):
+                note_written(output, self._done[-1])
             if len(self._done) > self._ahead:
                 self._done.popleft().synchronize()
         self.taken += 1
@@ -127,7 +134,7 @@ def _stopping_at_blocks(model: PreTrainedModel) -> Iterator[None]:
         def end(block: Any, arguments: Any, output: Any) -> None:
             current = getcurrent()
             assert isinstance(current, _Turns)
-            current.ends_block(device)
+            current.ends_block(device, output)
 
         return end
 

@@ -20,6 +20,7 @@ Crossing = Callable[[Sequence[Tensor], torch.device], list[Tensor]]
 """From tensors that lie elsewhere to the same on a device."""
 
 _taken_over: list[Crossing] = []
+_WRITTEN = "_probegrid_written"
 
 
 def cross(values: Sequence[Tensor], device: torch.device) -> list[Tensor]:
@@ -29,6 +30,16 @@ def cross(values: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     if device.type == "cuda" and all(value.is_cuda for value in values):
         return _between_gpus(values, device)
     return [to_device(value, device) for value in values]
+
+
+def note_written(value: Tensor, when: torch.cuda.Event) -> None:
+    """Let a tensor cross as soon as it is written: what is queued behind that on its GPU is not waited for.
+
+    Args:
+        value: nobody writes to it any more.
+        when: of its GPU.
+    """
+    setattr(value, _WRITTEN, when)
 
 
 def to_device(value: Tensor, device: torch.device) -> Tensor:
@@ -66,7 +77,11 @@ def copy_between(source: Tensor, target: Tensor, written: torch.cuda.Event) -> N
 def _between_gpus(values: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     source = values[0].device
     leaving, arriving = _streams(source, device)
-    leaving.wait_stream(torch.cuda.current_stream(source))
+    if all(hasattr(value, _WRITTEN) for value in values):
+        for value in values:
+            leaving.wait_event(getattr(value, _WRITTEN))
+    else:
+        leaving.wait_stream(torch.cuda.current_stream(source))
     with torch.cuda.stream(leaving), torch.cuda.stream(arriving):
         moved = [value.to(device, non_blocking=True) for value in values]
     target = torch.cuda.current_stream(device)

@@ -64,7 +64,7 @@ def dispatch(model: PreTrainedModel, placement: Placement, parked: Mapping[int, 
         head: Any = model.get_output_embeddings()
         _compute_on(head, torch_device(placement.head))
     conveyors: dict[int, Conveyor] = {}
-    for gpu, streamed in placement.streams().items():
+    for gpu, streamed in placement.streams.items():
         conveyors[gpu] = Conveyor([parked[index] for index in streamed], torch_device(gpu))
         for turn, index in enumerate(streamed):
             blocks[index].register_forward_pre_hook(_begin(conveyors[gpu], turn))

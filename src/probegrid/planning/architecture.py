@@ -11,7 +11,7 @@ embedding, norms, biases, the experts' router and the head stay in the model's d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from probegrid.schema import Architecture, BlockWeights, Dtype, QuantizationMethod
@@ -55,6 +55,10 @@ class Parts:
     def of_block(self, index: int) -> int:
         """Of one block."""
         return self.each[index] if self.each else self.block
+
+    def of_all(self, blocks: Collection[int]) -> int:
+        """Sum over some blocks."""
+        return sum(self.each[index] for index in blocks) if self.each else len(blocks) * self.block
 
     @property
     def usual_block(self) -> float:

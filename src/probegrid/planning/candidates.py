@@ -8,7 +8,7 @@ estimated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from probegrid.planning.architecture import block_flops_per_token
@@ -58,11 +58,9 @@ def options(facts: Facts, given: Placement | None = None) -> Iterator[Option]:
     for batch in batches(facts):
         for placement in _placements(facts, batch) if given is None else (given,):
             read = placement if facts.with_head else placement.first(facts.blocks)
-            duration = reading_duration(facts, read, batch)
             loads = placement.loads(facts.demand(batch, *facts.passes_through(read)))
-            option = Option(batch, placement, loads, duration)
-            if _keeps_to_budgets(option, facts):
-                yield option
+            if _keeps_to_budgets(loads, facts):
+                yield Option(batch, placement, loads, reading_duration(facts, read, batch))
 
 
 def _placements(facts: Facts, batch: Batch) -> Iterator[Placement]:
@@ -80,10 +78,11 @@ def _placements(facts: Facts, batch: Batch) -> Iterator[Placement]:
     )
 
 
-def _keeps_to_budgets(option: Option, facts: Facts) -> bool:
+def _keeps_to_budgets(loads: Mapping[Device, Load], facts: Facts) -> bool:
     budgets = facts.gpu_budgets
-    return option.cpu_bytes <= facts.cpu_budget and all(
-        load.total <= budgets[device] for device, load in option.loads.items() if isinstance(device, int)
+    return all(
+        load.total <= (facts.cpu_budget if device == "cpu" else budgets[device])
+        for device, load in loads.items()
     )
 
 

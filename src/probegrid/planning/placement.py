@@ -10,8 +10,10 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from heapq import heapify, heapreplace
 from typing import Any, Literal
 
 from probegrid.planning.architecture import Parts
@@ -63,7 +65,7 @@ class Load:
         return self.weights + self.buffers + self.kv + self.activations
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Placement:
     """Where each part lies."""
 
@@ -91,13 +93,13 @@ class Placement:
         """The device of the last block; the module is there even where its weight is not used."""
         return self.blocks[-1] if self.blocks else self.embedding
 
-    @property
+    @cached_property
     def gpus(self) -> tuple[int, ...]:
         """Indices of the GPUs that are used."""
         devices = {self.embedding, self.head, *self.blocks}
         return tuple(sorted(device for device in devices if isinstance(device, int)))
 
-    @property
+    @cached_property
     def stages(self) -> int:
         """GPUs through which passes flow one behind another: each computes one stretch of blocks, and all of them do.
 
@@ -106,14 +108,15 @@ class Placement:
         changes = sum(a != b for a, b in itertools.pairwise(self.blocks))
         return changes + 1 if "cpu" not in self.blocks and changes + 1 == len(set(self.blocks)) else 1
 
-    @property
+    @cached_property
     def abreast(self) -> int:
         """Passes that take each block side by side, so that all GPUs compute: one a GPU, where these have it in turn.
 
-        1 where a stretch of blocks lies on one GPU, or passes flow through stages.
+        1 where blocks lie in any other order, or passes flow through stages.
         """
-        in_turn = all(a != b for a, b in itertools.pairwise(self.blocks)) and "cpu" not in self.blocks
-        return len(set(self.blocks)) if in_turn and self.blocks and self.stages == 1 else 1
+        gpus = len(set(self.blocks))
+        in_turn = all(device == self.blocks[block % gpus] for block, device in enumerate(self.blocks))
+        return gpus if in_turn and self.blocks and "cpu" not in self.blocks and self.stages == 1 else 1
 
     @property
     def lanes(self) -> int:
@@ -125,14 +128,15 @@ class Placement:
         streamed = tuple(block for block in self.streamed if block < blocks)
         return Placement(self.embedding, self.blocks[:blocks], streamed, None)
 
-    def streams(self) -> dict[int, tuple[int, ...]]:
+    @cached_property
+    def streams(self) -> Mapping[int, tuple[int, ...]]:
         """The blocks each GPU is streamed, in the order it computes them."""
-        streams: dict[int, tuple[int, ...]] = {}
+        streams: dict[int, list[int]] = {}
         for block in self.streamed:
             gpu = self.blocks[block]
             if isinstance(gpu, int):
-                streams[gpu] = (*streams.get(gpu, ()), block)
-        return streams
+                streams.setdefault(gpu, []).append(block)
+        return {gpu: tuple(blocks) for gpu, blocks in streams.items()}
 
     def loads(self, demand: Demand) -> dict[Device, Load]:
         """What each device holds under ``demand``; devices that hold nothing are left out."""
@@ -146,7 +150,7 @@ class Placement:
         for block, device in enumerate(self.blocks):
             weights["cpu" if block in streamed else device] += demand.weights.of_block(block)
             kv[device] += demand.kv_block
-        streaming, computing = self.streams(), self._computing()
+        streaming, computing = self.streams, self._computing()
         crossing = demand.crossing * self.abreast if self.abreast > 1 else 0
         buffers = {
             gpu: BUFFERS * max(demand.weights.of_block(block) for block in blocks)
@@ -219,7 +223,8 @@ def _resident(
     """Every block on these GPUs, with the embedding on the first of ``embeddings`` that lets them fit."""
     for embedding in embeddings:
         room, head = _room(demand, budgets, embedding), _head_device(demand, embedding, len(budgets))
-        costs = [demand.weights.of_block(index) + demand.kv_block for index in range(demand.blocks)]
+        weights = demand.weights.each[: demand.blocks] or [demand.weights.block] * demand.blocks
+        costs = [held + demand.kv_block for held in weights]
         read = [demand.weights.head if gpu == head else 0 for gpu in range(len(budgets))]
         counts = fill(room, costs, read)
         if counts is not None:
@@ -305,9 +310,12 @@ def _dealt(room: Sequence[int], costs: Sequence[int], left: Sequence[int]) -> li
         return None
     usual = sum(costs) / len(costs) if costs else 0
     counts = [0] * len(room)
+    by_room: list[tuple[float, int]] = [(-free, gpu) for gpu, free in enumerate(left)]
+    heapify(by_room)
     for _ in costs:
-        gpu = max(range(len(room)), key=lambda gpu: left[gpu] - counts[gpu] * usual)
+        gpu = by_room[0][1]
         counts[gpu] += 1
+        heapreplace(by_room, (counts[gpu] * usual - left[gpu], gpu))
     ends = list(itertools.accumulate(counts, initial=0))
     held = [sum(costs[begin:end]) for begin, end in itertools.pairwise(ends)]
     return counts if all(cost <= free for cost, free in zip(held, room, strict=True)) else None

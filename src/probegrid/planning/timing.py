@@ -169,7 +169,7 @@ def _stages_s(facts: Facts, placement: Placement, forward: _Pass) -> list[float]
 
 def _slowest_copies_s(facts: Facts, placement: Placement) -> float:
     """Seconds of the copies of a pass: of the GPU that waits longest, or of what they take from memory together."""
-    together = sum(facts.weights.of_block(block) for block in placement.streamed)
+    together = facts.weights.of_all(placement.streamed)
     of_gpus = _copies_s(facts, placement).values()
     return max(*of_gpus, together / (_LINKS_GB_PER_S * BYTES_PER_GB)) if placement.streamed else 0.0
 
@@ -177,9 +177,9 @@ def _slowest_copies_s(facts: Facts, placement: Placement) -> float:
 def _copies_s(facts: Facts, placement: Placement) -> dict[Device, float]:
     """Seconds of the copies that each GPU waits for in a pass."""
     return {
-        gpu: sum(facts.weights.of_block(block) for block in blocks)
+        gpu: facts.weights.of_all(blocks)
         / (facts.hardware.gpus[gpu].link_gb_per_s * BYTES_PER_GB * _LINK_SHARE)
-        for gpu, blocks in placement.streams().items()
+        for gpu, blocks in placement.streams.items()
     }
 
 
