@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -139,3 +140,23 @@ def test_streamed_blocks_are_spread_over_the_depth_and_the_gpus() -> None:
     both = next(placement for placement in found if len(placement.streams) == 2)
     assert both.streamed == tuple(range(1, 20, 2))
     assert [both.blocks[block] for block in both.streamed[:4]] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "stages", "abreast"),
+    [
+        ((0, 1, 2, 0, 1, 2, 0), 1, 3),
+        ((1, 0, 1, 0), 1, 2),
+        ((0, 1, 2, 0, 2, 1), 1, 1),  # two of three passes would be on one GPU
+        ((0, 1, 0, 2, 0, 1), 1, 1),
+        ((0, 0, 1, 1), 2, 1),
+        ((0, 1), 2, 1),
+        ((0, "cpu", 0, "cpu"), 1, 1),
+        ((0, 0), 1, 1),
+    ],
+)
+def test_passes_go_abreast_where_blocks_are_dealt_in_turn(
+    blocks: tuple[Any, ...], stages: int, abreast: int
+) -> None:
+    placement = Placement(0, blocks, (), 0)
+    assert (placement.stages, placement.abreast) == (stages, abreast)

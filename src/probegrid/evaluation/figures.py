@@ -169,7 +169,9 @@ def score_histogram_figure(
     edges = np.histogram_bin_edges(values, bins=bins)
     for name, chosen, color in ((classes[0], ~truth, ORANGE), (classes[1], truth, BLUE)):
         label = f"{name} ({np.count_nonzero(chosen)})"
-        axes.hist(values[chosen], bins=edges.tolist(), color=color, alpha=0.55, label=label)
+        counts, _ = np.histogram(values[chosen], bins=edges)
+        # one outline in place of a rectangle a bin, which take as long to draw as all else
+        axes.stairs(counts, edges, fill=True, color=color, alpha=0.55, linewidth=0, label=label)
     axes.legend(loc="best")
     return figure
 

@@ -77,11 +77,7 @@ def copy_between(source: Tensor, target: Tensor, written: torch.cuda.Event) -> N
 def _between_gpus(values: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     source = values[0].device
     leaving, arriving = _streams(source, device)
-    if all(hasattr(value, _WRITTEN) for value in values):
-        for value in values:
-            leaving.wait_event(getattr(value, _WRITTEN))
-    else:
-        leaving.wait_stream(torch.cuda.current_stream(source))
+    _await_written(values, leaving, torch.cuda.current_stream(source))
     with torch.cuda.stream(leaving), torch.cuda.stream(arriving):
         moved = [value.to(device, non_blocking=True) for value in values]
     target = torch.cuda.current_stream(device)
@@ -90,6 +86,17 @@ def _between_gpus(values: Sequence[Tensor], device: torch.device) -> list[Tensor
         value.record_stream(leaving)
         copied.record_stream(target)
     return moved
+
+
+def _await_written(
+    values: Sequence[Tensor], leaving: torch.cuda.Stream, computing: torch.cuda.Stream
+) -> None:
+    """Let a stream wait until values are written: by all that is queued behind them too, where no one noted when."""
+    if all(hasattr(value, _WRITTEN) for value in values):
+        for value in values:
+            leaving.wait_event(getattr(value, _WRITTEN))
+    else:
+        leaving.wait_stream(computing)
 
 
 @cache
