@@ -60,6 +60,10 @@ class Parts:
         """Sum over some blocks."""
         return sum(self.each[index] for index in blocks) if self.each else len(blocks) * self.block
 
+    def largest_of(self, blocks: Collection[int]) -> int:
+        """The largest of some blocks."""
+        return max(self.each[index] for index in blocks) if self.each else self.block
+
     @property
     def usual_block(self) -> float:
         """Of a block on average."""

@@ -129,6 +129,20 @@ class Placement:
         return Placement(self.embedding, self.blocks[:blocks], streamed, None)
 
     @cached_property
+    def counts(self) -> Mapping[Device, int]:
+        """Blocks that each device computes."""
+        return Counter(self.blocks)
+
+    @cached_property
+    def _held(self) -> Mapping[Device, tuple[int, ...]]:
+        """The blocks whose weights lie on each device."""
+        streamed = set(self.streamed)
+        held: dict[Device, list[int]] = {}
+        for block, device in enumerate(self.blocks):
+            held.setdefault("cpu" if block in streamed else device, []).append(block)
+        return {device: tuple(blocks) for device, blocks in held.items()}
+
+    @cached_property
     def streams(self) -> Mapping[int, tuple[int, ...]]:
         """The blocks each GPU is streamed, in the order it computes them."""
         streams: dict[int, list[int]] = {}
@@ -146,16 +160,13 @@ class Placement:
         if self.head is not None:
             weights[self.head] += demand.weights.head
             weights[self.final_norm] += demand.weights.final_norm
-        streamed = set(self.streamed)
-        for block, device in enumerate(self.blocks):
-            weights["cpu" if block in streamed else device] += demand.weights.of_block(block)
-            kv[device] += demand.kv_block
+        for device, blocks in self._held.items():
+            weights[device] += demand.weights.of_all(blocks)
+        for device, count in self.counts.items():
+            kv[device] += count * demand.kv_block
         streaming, computing = self.streams, self._computing()
         crossing = demand.crossing * self.abreast if self.abreast > 1 else 0
-        buffers = {
-            gpu: BUFFERS * max(demand.weights.of_block(block) for block in blocks)
-            for gpu, blocks in streaming.items()
-        }
+        buffers = {gpu: BUFFERS * demand.weights.largest_of(blocks) for gpu, blocks in streaming.items()}
         return {
             device: Load(
                 weights=weights[device],
@@ -225,6 +236,8 @@ def _resident(
         room, head = _room(demand, budgets, embedding), _head_device(demand, embedding, len(budgets))
         weights = demand.weights.each[: demand.blocks] or [demand.weights.block] * demand.blocks
         costs = [held + demand.kv_block for held in weights]
+        if sum(costs) > sum(room):
+            continue
         read = [demand.weights.head if gpu == head else 0 for gpu in range(len(budgets))]
         counts = fill(room, costs, read)
         if counts is not None:

@@ -6,7 +6,6 @@ Knows which numbers a plan is made of. A pure function of facts, so that a plan 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -286,7 +285,7 @@ _BITS = {QuantizationMethod.nf4: 4, QuantizationMethod.int8: 8}
 def _cache_tokens(facts: Facts, option: Option) -> int | None:
     """As ``Limits.cache_tokens``."""
     most = math.inf
-    for device, blocks in Counter(option.placement.blocks).items():
+    for device, blocks in option.placement.counts.items():
         load, of_a_token = option.loads[device], blocks * facts.kv_block_bytes_per_token
         budget = facts.gpu_budgets[device] if isinstance(device, int) else facts.cpu_budget
         if of_a_token:

@@ -6,6 +6,7 @@ Knows how tokens, types and quantization become bytes in a batch.
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -68,6 +69,11 @@ class Facts:
     def weights(self) -> Parts:
         """Bytes of each part."""
         return self.stored or weight_bytes(self.architecture, self.dtype, self.method)
+
+    @cached_property
+    def block_seconds(self) -> dict[Hashable, float]:
+        """What is known already of how long blocks take; `timing` fills it."""
+        return {}
 
     @property
     def kv_block_bytes_per_token(self) -> int:

@@ -7,7 +7,6 @@ rows; copies of streamed blocks run beside the computing of the others. Estimate
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -190,7 +189,7 @@ def _is_recorded(facts: Facts, placement: Placement, forward: _Pass) -> bool:
 
 def _is_fused(facts: Facts, placement: Placement) -> bool:
     """Whether every device that computes blocks has the engine's kernels."""
-    return all(_has_kernels(_rates(device, facts.hardware), facts.dtype) for device in {*placement.blocks})
+    return all(_has_kernels(_rates(device, facts.hardware), facts.dtype) for device in placement.counts)
 
 
 def _computing_s(
@@ -200,16 +199,11 @@ def _computing_s(
     architecture, dtype = facts.architecture, facts.dtype
     if code_s is None:
         code_s = _RECORDED_BLOCK_S if _is_recorded(facts, placement, forward) else _BLOCK_S
-    block = _Work(
-        forward.tokens * block_flops_per_token(architecture, forward.attended),
-        *_weight_traffic(facts, forward.tokens),
-        cache_bytes=forward.cached * kv_bytes_per_token(architecture, dtype, blocks=1),
-        launch_s=code_s,
-        flop_share=_FUSED_FLOP_SHARE if _is_fused(facts, placement) else _FLOP_SHARE,
-    )
-    spent: dict[Device, float] = {}
-    for device, blocks in Counter(placement.blocks).items():
-        spent[device] = blocks * block.seconds(_rates(device, facts.hardware))
+    is_fused = _is_fused(facts, placement)
+    spent = {
+        device: blocks * _block_s(facts, forward, code_s, device, is_fused=is_fused)
+        for device, blocks in placement.counts.items()
+    }
     if placement.head is not None and forward.logits:
         head = _Work(
             forward.logits * head_flops_per_token(architecture),
@@ -218,6 +212,22 @@ def _computing_s(
         head_s = head.seconds(_rates(placement.head, facts.hardware))
         spent[placement.head] = spent.get(placement.head, 0.0) + head_s
     return spent
+
+
+def _block_s(facts: Facts, forward: _Pass, code_s: float, device: Device, *, is_fused: bool) -> float:
+    """Seconds of a block of a pass on a device; the same for every placement, of which there are hundreds."""
+    asked, known = (forward, code_s, device, is_fused), facts.block_seconds
+    if asked not in known:
+        architecture, dtype = facts.architecture, facts.dtype
+        block = _Work(
+            forward.tokens * block_flops_per_token(architecture, forward.attended),
+            *_weight_traffic(facts, forward.tokens),
+            cache_bytes=forward.cached * kv_bytes_per_token(architecture, dtype, blocks=1),
+            launch_s=code_s,
+            flop_share=_FUSED_FLOP_SHARE if is_fused else _FLOP_SHARE,
+        )
+        known[asked] = block.seconds(_rates(device, facts.hardware))
+    return known[asked]
 
 
 @dataclass(frozen=True, slots=True)
