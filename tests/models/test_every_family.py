@@ -156,6 +156,22 @@ def test_a_cut_model_has_the_layers_of_the_whole_to_the_last_bit(found: Find, fa
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_nobody_writes_to_what_a_block_gave(found: Find, family: str) -> None:
+    """Where cards take turns, it is copied to the next as soon as the block is done (``border.note_written``)."""
+    if family in NOT_CUT:
+        pytest.skip("its blocks are no list")
+    model, given = stock_of(found(family)), []
+    for block in decoder_blocks(model):
+        block.register_forward_hook(
+            lambda _module, _args, output: (
+                given.append((output, output.clone())) if isinstance(output, Tensor) else None
+            )
+        )
+    logits(model)
+    assert all(torch.equal(output, before) for output, before in given)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_nf4_is_the_model_of_its_unpacked_weights(found: Find, family: str) -> None:
     """Every matrix of a block is packed, experts and those of layers that are none of torch's too."""
     if family in (*NOT_CUT, "rwkv"):
